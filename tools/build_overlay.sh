@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# Builds pixloc_ros, and tf2_msgs where the wheels lack it, into build/ros/install with colcon.
+# Called by `make setup`. The result is used through tools/ros_env.sh.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+venv=$root/.venv
+workspace=$root/build/ros
+
+# CMake refuses a package whose numpy lies below its source folder, and .venv does: so the package
+# is presented in a folder of links.
+link_package() {
+    local source=$workspace/src/pixloc_ros
+    rm -rf "$source" && mkdir -p "$source"
+    for name in CMakeLists.txt package.xml msg launch config pixloc_ros; do
+        ln -s "$root/$name" "$source/$name"
+    done
+}
+
+# The one message of tf2_msgs that we use, with the name and definition of the real package.
+write_tf2_msgs() {
+    local source=$workspace/src/tf2_msgs
+    rm -rf "$source" && mkdir -p "$source/msg"
+    echo 'geometry_msgs/TransformStamped[] transforms' >"$source/msg/TFMessage.msg"
+    cat >"$source/CMakeLists.txt" <<'EOF'
+cmake_minimum_required(VERSION 3.18)
+project(tf2_msgs)
+find_package(ament_cmake REQUIRED)
+find_package(geometry_msgs REQUIRED)
+find_package(rosidl_default_generators REQUIRED)
+rosidl_generate_interfaces(tf2_msgs msg/TFMessage.msg DEPENDENCIES geometry_msgs)
+ament_export_dependencies(rosidl_default_runtime)
+ament_package()
+EOF
+    cat >"$source/package.xml" <<'EOF'
+<?xml version="1.0"?>
+<package format="3">
+  <name>tf2_msgs</name>
+  <version>0.36.0</version>
+  <description>TFMessage for ROS from PyPI, which lacks tf2_msgs.</description>
+  <maintainer email="maintainers@pixloc-ros.example">pixloc_ros maintainers</maintainer>
+  <license>Apache-2.0</license>
+  <buildtool_depend>ament_cmake</buildtool_depend>
+  <buildtool_depend>rosidl_default_generators</buildtool_depend>
+  <depend>geometry_msgs</depend>
+  <exec_depend>rosidl_default_runtime</exec_depend>
+  <member_of_group>rosidl_interface_packages</member_of_group>
+  <export>
+    <build_type>ament_cmake</build_type>
+  </export>
+</package>
+EOF
+}
+
+"$venv/bin/python" "$root/tools/patch_ros_wheels.py"
+# Made anew: what an earlier package left behind must not be found. It takes seconds.
+rm -rf "$workspace/build" "$workspace/install"
+link_package
+[ -d "$venv/share/tf2_msgs" ] || write_tf2_msgs
+
+cd "$workspace"
+PATH=$venv/bin:$PATH AMENT_PREFIX_PATH=$venv CMAKE_PREFIX_PATH=$venv PYTHONPATH= \
+    colcon --log-level error build --merge-install --symlink-install --event-handlers console_direct- \
+    --cmake-args -DPython3_EXECUTABLE="$venv/bin/python" -DBUILD_TESTING=OFF
