@@ -1,0 +1,170 @@
+"""The building blocks of the generated street: flat textured surfaces in the map frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Image = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+MAX_LEVEL = 6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Texture:
+    """RGBA uint8 image with copies halved independently along u and v.
+
+    Walls and roads are seen at a grazing angle, where one direction shrinks much more than the
+    other; halving both at once would blur the direction that is still sharp.
+    """
+
+    rgba: Image
+    _levels: dict[tuple[int, int], Image] = field(default_factory=dict, repr=False)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in texels."""
+        return self.rgba.shape[1], self.rgba.shape[0]
+
+    def level(self, level_u: int, level_v: int) -> Image:
+        """The texture reduced 2**level_u times in width and 2**level_v times in height."""
+        key = (level_u, level_v)
+        if key == (0, 0):
+            return self.rgba
+        if key not in self._levels:
+            source = self.level(max(level_u - 1, 0), level_v if level_u else level_v - 1)
+            width = self.size[0] >> level_u
+            height = self.size[1] >> level_v
+            shape = (max(width, 1), max(height, 1))
+            self._levels[key] = cv2.resize(source, shape, interpolation=cv2.INTER_AREA)
+        return self._levels[key]
+
+    @staticmethod
+    def of(colour: NDArray[np.floating], alpha: Image | None = None) -> Texture:
+        """From colour (H, W, 3) in 0..1, clipped, and an optional alpha (H, W) in 0..255."""
+        rgb = np.clip(colour * 255.0, 0, 255).astype(np.uint8)
+        opaque = np.full(rgb.shape[:2], 255, np.uint8)
+        return Texture(np.dstack([rgb, opaque if alpha is None else alpha]))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Surface:
+    """A convex planar quadrilateral.
+
+    corners: (4, 3) in the map frame, metres: top left, top right, bottom right, bottom left as
+    seen from the front. map_from_texel: (4, 3), homogeneous map point = it @ (u, v, 1), where
+    (0, 0) is the outer corner of the first texel.
+    """
+
+    corners: Array
+    texture: Texture
+    map_from_texel: Array
+    two_sided: bool = False
+
+    @staticmethod
+    def of(corners: Sequence[Array] | Array, texture: Texture, two_sided: bool = False) -> Surface:
+        """Stretch the whole texture over the four corners."""
+        points = np.asarray(corners, np.float64)
+        return Surface(points, texture, _map_from_texel(points, texture.size), two_sided)
+
+
+def _map_from_texel(corners: Array, size: tuple[int, int]) -> Array:
+    """(4, 3) homography from texels to homogeneous map points, for any convex quadrilateral."""
+    width, height = size
+    edges = np.stack([corners[1] - corners[0], corners[3] - corners[0]], axis=1)
+    opposite = np.linalg.lstsq(edges, corners[2] - corners[0], rcond=None)[0]
+    texels = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
+    plane = np.array([[0, 0], [1, 0], opposite, [0, 1]], np.float32)
+    plane_from_texel = cv2.getPerspectiveTransform(texels, plane).astype(np.float64)
+    map_from_plane = np.zeros((4, 3))
+    map_from_plane[:3] = np.column_stack([edges, corners[0]])
+    map_from_plane[3, 2] = 1.0
+    return map_from_plane @ plane_from_texel
+
+
+@dataclass(frozen=True, slots=True)
+class Light:
+    """Sun and sky. to_sun: unit vector in the map frame; colours are RGB factors."""
+
+    to_sun: tuple[float, float, float] = (-0.64, 0.42, 0.643)
+    sky: tuple[float, float, float] = (0.52, 0.57, 0.68)
+    sun: tuple[float, float, float] = (1.48, 1.16, 0.74)
+
+    def incidence(self, normal: Array) -> float:
+        """Share of the sun's light on a surface that faces along the unit vector normal."""
+        return max(0.0, float(np.dot(self.to_sun, normal)))
+
+    def on(self, normal: Array, sunlit: Floats | float = 1.0, open_sky: Floats | float = 1.0):
+        """RGB factor (..., 3) for the part of a surface that sees this much sun and sky."""
+        sun = np.multiply.outer(np.float32(self.incidence(normal)) * sunlit, self.sun)
+        sky = np.multiply.outer(np.float32(0.88 + 0.12 * normal[2]) * open_sky, self.sky)
+        return np.asarray(sun + sky, np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wall:
+    """A vertical plane with its own axes: u to the viewer's right, v up, out towards the viewer."""
+
+    origin: Array
+    right: Array
+
+    @property
+    def normal(self) -> Array:
+        """Unit vector (3,) towards the viewer."""
+        return np.array([self.right[1], -self.right[0], 0.0])
+
+    def at(self, u: float, v: float, out: float = 0.0) -> Array:
+        """Map point (3,) of wall coordinates in metres."""
+        return self.origin + u * self.right + np.array([0.0, 0.0, v]) + out * self.normal
+
+    def panel(
+        self, u: tuple[float, float], v: tuple[float, float], out: float, texture: Texture
+    ) -> Surface:
+        """A rectangle parallel to the wall, `out` metres in front of it."""
+        (u0, u1), (v0, v1) = u, v
+        corners = [self.at(u0, v1, out), self.at(u1, v1, out)]
+        return Surface.of([*corners, self.at(u1, v0, out), self.at(u0, v0, out)], texture)
+
+    def columns(self, width: float, height: float, out: float, texture: Texture) -> list[Surface]:
+        """The panel (0..width, 0..height) cut into upright strips that share its texture.
+
+        A strip has nearly one distance to the camera, hence one good texture level.
+        """
+        whole = self.panel((0.0, width), (0.0, height), out, texture)
+        cuts = np.linspace(0.0, width, max(2, int(np.ceil(width / 2.5)) + 1))
+        strips = []
+        for u0, u1 in zip(cuts[:-1], cuts[1:], strict=True):
+            ends = [self.at(u, v, out) for u, v in [(u0, height), (u1, height), (u1, 0), (u0, 0)]]
+            strips.append(Surface(np.array(ends), texture, whole.map_from_texel))
+        return strips
+
+    def block(
+        self,
+        u: tuple[float, float],
+        v: tuple[float, float],
+        out: tuple[float, float],
+        albedo: Floats,
+        light: Light,
+    ) -> list[Surface]:
+        """A box standing off the wall: front, both ends, top and underside, lit face by face."""
+        (u0, u1), (v0, v1), (o0, o1) = u, v, out
+
+        def face(a: Array, b: Array, c: Array, d: Array) -> Surface:
+            normal = np.cross(d - a, b - a)
+            normal /= np.linalg.norm(normal)
+            return Surface.of([a, b, c, d], Texture.of(albedo * light.on(normal)))
+
+        p = self.at
+        return [
+            face(p(u0, v1, o1), p(u1, v1, o1), p(u1, v0, o1), p(u0, v0, o1)),
+            face(p(u0, v1, o0), p(u0, v1, o1), p(u0, v0, o1), p(u0, v0, o0)),
+            face(p(u1, v1, o1), p(u1, v1, o0), p(u1, v0, o0), p(u1, v0, o1)),
+            face(p(u0, v1, o0), p(u1, v1, o0), p(u1, v1, o1), p(u0, v1, o1)),
+            face(p(u0, v0, o1), p(u1, v0, o1), p(u1, v0, o0), p(u0, v0, o0)),
+        ]
