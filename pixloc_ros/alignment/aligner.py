@@ -1,0 +1,167 @@
+"""Coarse to fine, from many starts to one pose with its quality (section 3.1 of the paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pixloc_ros.alignment.lm import LevelResult, minimize
+from pixloc_ros.alignment.system import LevelSystem, Linearization, RobustCost
+from pixloc_ros.config import AlignmentConfig, HypothesesConfig
+from pixloc_ros.features.pyramid import FeaturePyramid
+from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.geometry.pose import Pose
+from pixloc_ros.maps.view import MapView
+from pixloc_ros.results import Alignment
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One call of the optimiser, and how many of its distinct results go on."""
+
+    level: int
+    iterations: int
+    keep: int
+    max_points: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Aligner:
+    """Aligns a map view to a feature pyramid. damping: (L, 6) per level, coarse to fine (eq. 7)."""
+
+    damping: Tensor
+    config: AlignmentConfig
+    hypotheses: HypothesesConfig
+
+    def align(
+        self, pyramid: FeaturePyramid, camera: Camera, view: MapView, starts: Pose
+    ) -> Alignment:
+        """Refine starts (K,) of T_cam_local, the prior first, and report the best one.
+
+        Never raises for a hopeless problem: its cost is inf and `converged` is False.
+        """
+        poses, history = starts, []
+        for stage in self._stages(len(starts.t)):
+            system = self._system(pyramid, camera, view, stage)
+            damping = self.damping[stage.level]
+            result = minimize(system, poses, damping, stage.iterations, self.config)
+            result = self._best_distinct(result, stage.keep)
+            poses = result.T_cam_local
+            history.append((stage.level, result))
+        return self._report(system, camera, view, starts[:1], history, len(starts.t))
+
+    def _stages(self, count: int) -> Iterator[Stage]:
+        h = self.hypotheses
+        if count > 1:
+            yield Stage(0, h.scout_iterations, h.keep_scout, h.scout_points)
+        keep = (h.keep_coarse, h.keep_middle, h.keep_fine)
+        for level, (iterations, kept) in enumerate(zip(self.config.iterations, keep, strict=True)):
+            yield Stage(level, iterations, kept)
+
+    def _system(
+        self, pyramid: FeaturePyramid, camera: Camera, view: MapView, stage: Stage
+    ) -> LevelSystem:
+        level = pyramid.levels[stage.level]
+        some = slice(None, None, max(1, len(view) // (stage.max_points or len(view))))
+        return LevelSystem(
+            level,
+            pyramid.camera(camera, level),
+            view.points[some],
+            view.features[stage.level][some],
+            view.confidences[stage.level][some],
+            RobustCost(self.config.robust_scale),
+        )
+
+    def _best_distinct(self, result: LevelResult, keep: int) -> LevelResult:
+        """The best `keep` results in order of cost, without repetitions of the same pose."""
+        order = torch.argsort(result.cost)
+        T = se3.inverse(result.T_cam_local.matrix().double().cpu().numpy())
+        chosen: list[int] = []
+        for i in order.tolist():
+            if len(chosen) == keep:
+                break
+            if not any(self._same(T[i], T[j]) for j in chosen):
+                chosen.append(i)
+        return result[torch.tensor(chosen, device=order.device)]
+
+    def _same(self, T_0: NDArray[np.float64], T_1: NDArray[np.float64]) -> bool:
+        near = se3.distance_m(T_0, T_1) < self.hypotheses.merge_m
+        return near and se3.angle_deg(T_0, T_1) < self.hypotheses.merge_deg
+
+    def _report(
+        self,
+        system: LevelSystem,
+        camera: Camera,
+        view: MapView,
+        prior: Pose,
+        history: list[tuple[int, LevelResult]],
+        count: int,
+    ) -> Alignment:
+        final = history[-1][1]
+        at = system.linearize(final.T_cam_local[:1])[0]
+        squared = at.squared.double()
+        hessian = at.hessian.double().cpu().numpy()
+        return Alignment(
+            T_map_cam=to_map(final.T_cam_local[0], view.origin),
+            T_map_cam_prior=to_map(prior[0], view.origin),
+            hessian=hessian,
+            covariance_cam=sandwich_covariance(at),
+            cost=float(final.cost[0]),
+            cost_per_level=tuple(float(result.cost[0]) for _, result in history),
+            inlier_share=float((squared < self.config.inlier_squared).sum() / len(squared)),
+            iterations=tuple(int(result.iterations[0]) for _, result in history),
+            converged=bool(final.converged[0]),
+            condition=scaled_condition(hessian),
+            hypotheses=count,
+            runner_up_cost=float(final.cost[1]) if len(final.cost) > 1 else float("inf"),
+            points_map=view.points.double().cpu().numpy() + view.origin,
+            pixels_prior=image_pixels(camera, view, prior[0]),
+            pixels=image_pixels(camera, view, final.T_cam_local[0]),
+            residuals=squared.sqrt().float().cpu().numpy(),
+        )
+
+
+def to_map(T_cam_local: Pose, origin: NDArray[np.float64]) -> NDArray[np.float64]:
+    """T_map_cam (4, 4) in float64 from an unbatched pose relative to the local origin."""
+    T = T_cam_local.matrix().double().cpu().numpy()
+    U, _, Vt = np.linalg.svd(T[:3, :3])  # float32 steps let the rotation drift
+    T_map_cam = se3.inverse(se3.make(U @ Vt, T[:3, 3]))
+    T_map_cam[:3, 3] += origin
+    return T_map_cam
+
+
+def image_pixels(camera: Camera, view: MapView, T_cam_local: Pose) -> NDArray[np.float32]:
+    """Projections (N, 2) in pixels of the image, NaN behind the camera."""
+    points_cam = T_cam_local.transform(view.points)
+    pixels, _ = camera.project(points_cam)
+    pixels = torch.where(points_cam[..., 2:] > 0, pixels, torch.nan)
+    return pixels.float().cpu().numpy()
+
+
+def sandwich_covariance(at: Linearization) -> NDArray[np.float64]:
+    """Covariance (6, 6) of the update, H^-1 (sum g g') H^-1, from the points' gradients g.
+
+    The sandwich estimator (Huber 1967) takes the scale of the residuals from the points
+    themselves and stays honest where their noise is not that of the model; NaN if H is singular.
+    """
+    H = at.hessian.double().cpu().numpy()
+    g = at.point_gradients.double().cpu().numpy()
+    try:
+        H_inverse = np.linalg.inv(H)
+    except np.linalg.LinAlgError:
+        return np.full((6, 6), np.nan)
+    return H_inverse @ (g.T @ g) @ H_inverse
+
+
+def scaled_condition(hessian: NDArray[np.float64]) -> float:
+    """Condition number after scaling the diagonal to one, so that units do not matter."""
+    diagonal = np.sqrt(np.diag(hessian))
+    if not np.isfinite(hessian).all() or (diagonal <= 0).any():
+        return float("inf")
+    return float(np.linalg.cond(hessian / np.outer(diagonal, diagonal)))

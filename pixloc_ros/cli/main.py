@@ -1,0 +1,61 @@
+"""`pixloc`: every command, and one clean line for every expected error."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import typer
+from rich.console import Console
+
+from pixloc_ros.errors import PixlocError
+
+# Command or group -> module and attribute. Modules are imported when the command line is built.
+COMMANDS = {
+    "localize": "pixloc_ros.cli.replay:localize",
+    "replay": "pixloc_ros.cli.replay:replay",
+    "evaluate": "pixloc_ros.cli.evaluate:evaluate",
+    "benchmark": "pixloc_ros.cli.benchmark:benchmark",
+    "demo": "pixloc_ros.cli.demo:demo",
+    "doctor": "pixloc_ros.cli.doctor:doctor",
+    "config": "pixloc_ros.cli.config:config",
+}
+GROUPS = {
+    "map": ("pixloc_ros.cli.map:app", "Build, inspect and verify maps."),
+    "bag": ("pixloc_ros.cli.bag:app", "Make rosbag2 bags from images and poses."),
+}
+
+
+def build() -> typer.Typer:
+    """The command line with all its commands."""
+    app = typer.Typer(
+        help="Where am I on this map? Localize a camera by aligning deep features.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    for name, (target, text) in GROUPS.items():
+        app.add_typer(_load(target), name=name, help=text)
+    for name, target in COMMANDS.items():
+        app.command(name)(_load(target))
+    return app
+
+
+def _load(target: str):  # type: ignore[no-untyped-def]
+    module, attribute = target.split(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def main() -> None:
+    """Entry point: exit code 0 done, 1 expected error in one line, 2 usage."""
+    try:
+        build()()
+    except PixlocError as error:
+        Console(stderr=True, soft_wrap=True).print(
+            f"error: {error}", style="red", markup=False, highlight=False
+        )
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

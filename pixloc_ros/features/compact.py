@@ -1,0 +1,147 @@
+"""The compact network: an EfficientNet-Lite0 encoder and a small U-Net decoder.
+
+Three levels come out, coarse to fine: strides 16, 4, 2 with 128, 64, 32 feature channels and one
+confidence channel each. Attribute names are the prefixes of the state dict.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+STRIDES = (16, 4, 2)
+DIMS = (128, 64, 32)
+SIZE_MULTIPLE = 32
+MEAN, STD = 0.498, 0.502
+
+# expansion, kernel, stride, channels out, repeats
+TRUNK = [
+    (1, 3, 1, 16, 1),
+    (6, 3, 2, 24, 2),
+    (6, 5, 2, 40, 2),
+    (6, 3, 2, 80, 3),
+    (6, 5, 1, 112, 3),
+    (6, 5, 2, 192, 4),
+    (6, 3, 1, 320, 1),
+]
+SKIP_AFTER_BLOCK = (0, 2, 4, 10, 15)  # strides 2, 4, 8, 16, 32
+
+
+class InvertedResidual(nn.Module):
+    """Expand, depthwise convolution, project; residual where the shape is kept."""
+
+    def __init__(self, c_in: int, c_out: int, expansion: int, kernel: int, stride: int):
+        super().__init__()
+        c_mid = c_in * expansion
+        self.expands = expansion > 1
+        self.residual = stride == 1 and c_in == c_out
+        if self.expands:
+            self._expand_conv = nn.Conv2d(c_in, c_mid, 1, bias=False)
+            self._bn0 = nn.BatchNorm2d(c_mid, eps=1e-3)
+        self._depthwise_conv = nn.Conv2d(
+            c_mid, c_mid, kernel, stride, kernel // 2, groups=c_mid, bias=False
+        )
+        self._bn1 = nn.BatchNorm2d(c_mid, eps=1e-3)
+        self._project_conv = nn.Conv2d(c_mid, c_out, 1, bias=False)
+        self._bn2 = nn.BatchNorm2d(c_out, eps=1e-3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu6(self._bn0(self._expand_conv(x))) if self.expands else x
+        y = F.relu6(self._bn1(self._depthwise_conv(y)))
+        y = self._bn2(self._project_conv(y))
+        return x + y if self.residual else y
+
+
+class Encoder(nn.Module):
+    """EfficientNet-Lite0 trunk; returns the five skips, finest first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._conv_stem = nn.Conv2d(3, 32, 3, 2, 1, bias=False)
+        self._bn0 = nn.BatchNorm2d(32, eps=1e-3)
+        self._blocks = nn.ModuleList()
+        c_in = 32
+        for expansion, kernel, stride, c_out, repeats in TRUNK:
+            for i in range(repeats):
+                block = InvertedResidual(c_in, c_out, expansion, kernel, stride if i == 0 else 1)
+                self._blocks.append(block)
+                c_in = c_out
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = F.relu6(self._bn0(self._conv_stem(x)))
+        skips = []
+        for i, block in enumerate(self._blocks):
+            x = block(x)
+            if i in SKIP_AFTER_BLOCK:
+                skips.append(x)
+        return skips
+
+
+def conv_bn(c_in: int, c_out: int) -> list[nn.Module]:
+    return [nn.Conv2d(c_in, c_out, 3, 1, 1, bias=False), nn.BatchNorm2d(c_out)]
+
+
+class Residual(nn.Module):
+    def __init__(self, channels: int):
+        super().__init__()
+        self.a = nn.Sequential(*conv_bn(channels, channels), nn.ReLU())
+        self.b = nn.Sequential(*conv_bn(channels, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.b(self.a(x)))
+
+
+def upsample_and_join(x: Tensor, skip: Tensor) -> Tensor:
+    x = F.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=False)
+    return torch.cat([x, skip], 1)
+
+
+class Up(nn.Module):
+    """One step of the decoder."""
+
+    def __init__(self, c_in: int, c_out: int):
+        super().__init__()
+        self.c = nn.Sequential(*conv_bn(c_in, c_out), nn.ReLU())
+        self.r = Residual(c_out)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        return self.r(self.c(upsample_and_join(x, skip)))
+
+
+class CompactNet(nn.Module):
+    """Image (B, 3, H, W) in [0, 1], H and W multiples of 32, to three packed maps.
+
+    Each output (B, C + 1, H / stride, W / stride), coarse to fine, holds C raw feature channels
+    and the raw confidence; `unpack` normalises. theta (3, 6) is the learned damping (eq. 7).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enc = Encoder()
+        self.u4 = Up(320 + 112, 128)
+        self.u3 = Up(128 + 40, 96)
+        self.u2 = Up(96 + 24, 64)
+        self.u1a = nn.Sequential(*conv_bn(64 + 16, 32), nn.ReLU())
+        self.u1b = nn.Sequential(*conv_bn(32, 32), nn.ReLU())
+        self.heads = nn.ModuleList(
+            nn.Conv2d(c, d + 1, 1) for c, d in zip((128, 64, 32), DIMS, strict=True)
+        )
+        self.theta = nn.Parameter(torch.full((3, 6), -1.0))
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        s2, s4, s8, s16, s32 = self.enc((image - MEAN) / STD)
+        x16 = self.u4(s32, s16)
+        x4 = self.u2(self.u3(x16, s8), s4)
+        x2 = self.u1b(self.u1a(upsample_and_join(x4, s2)))
+        return self.heads[0](x16), self.heads[1](x4), self.heads[2](x2)
+
+
+def unpack(packed: Tensor) -> tuple[Tensor, Tensor]:
+    """Unit features (B, C, H, W) and confidence (B, 1, H, W) in 0..1 of one packed map."""
+    return F.normalize(packed[:, :-1], dim=1), torch.sigmoid(packed[:, -1:])
+
+
+def damping(theta: Tensor) -> Tensor:
+    """Levenberg-Marquardt damping per level and pose parameter, 1e-6 to 1e5 (eq. 7)."""
+    return 10.0 ** (-6.0 + 11.0 * torch.sigmoid(theta))

@@ -1,0 +1,131 @@
+"""From an image to a pyramid of features and confidences, and how points sample it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.fx.experimental.optimization import fuse
+
+from pixloc_ros.features import compact, weights
+from pixloc_ros.geometry.camera import Camera
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureLevel:
+    """One level: a map whose rows are pixels, ready to be gathered."""
+
+    rows: Tensor  # (H * W, C + 1): unit feature and confidence
+    height: int
+    width: int
+    stride: int
+    image_size: Tensor  # (2,) width and height of the network's image, without padding
+
+    def corners(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """The four map pixels around each point, and the position within the cell.
+
+        pixels: (..., 2) in pixels of this level. Returns rows (..., 4, C + 1) in the order
+        top-left, top-right, bottom-left, bottom-right, and the fraction (..., 2) in 0..1.
+        """
+        limit = pixels.new_tensor([self.width - 2, self.height - 2])
+        base = torch.minimum(pixels.floor().clamp(min=0), limit)
+        fraction = (pixels - base).clamp(0, 1)
+        first = (base[..., 1] * self.width + base[..., 0]).long()
+        offsets = first.new_tensor([0, 1, self.width, self.width + 1])
+        index = first[..., None] + offsets
+        rows = self.rows.index_select(0, index.flatten())
+        return rows.unflatten(0, index.shape), fraction
+
+
+@dataclass(frozen=True, slots=True)
+class FeaturePyramid:
+    """Levels of one image, coarse to fine. scale: network pixels per image pixel, (x, y)."""
+
+    levels: tuple[FeatureLevel, ...]
+    scale: tuple[float, float]
+
+    @property
+    def confidences(self) -> tuple[Tensor, ...]:
+        """Confidence maps (H, W), coarse to fine."""
+        return tuple(level.rows[:, -1].view(level.height, level.width) for level in self.levels)
+
+    def camera(self, camera: Camera, level: FeatureLevel) -> Camera:
+        """The camera of the image as the camera of one level's map."""
+        return camera.scale([s / level.stride for s in self.scale])
+
+    def sample(self, pixels: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Features (N, C) of unit norm, confidences (N,), validity (N,) at image pixels (N, 2)."""
+        return [self._sample_level(level, pixels) for level in self.levels]
+
+    def _sample_level(self, level: FeatureLevel, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        factor = torch.tensor(self.scale, dtype=pixels.dtype, device=pixels.device) / level.stride
+        at = (pixels + 0.5) * factor - 0.5
+        size = level.image_size.to(at) / level.stride
+        valid = ((at >= 0) & (at <= size - 1)).all(-1)
+        corners, fraction = level.corners(at.float())
+        values = (bilinear_weights(fraction)[..., None, :] @ corners)[..., 0, :]
+        return F.normalize(values[:, :-1], dim=-1), values[:, -1], valid
+
+
+def bilinear_weights(fraction: Tensor) -> Tensor:
+    """Weights (..., 4) of the four corners at a fraction (..., 2) of the cell."""
+    x, y = fraction.unbind(-1)
+    return torch.stack([(1 - x) * (1 - y), x * (1 - y), (1 - x) * y, x * y], -1)
+
+
+class FeatureExtractor:
+    """Runs the network on one image at a time, on one device."""
+
+    def __init__(
+        self, weights_name: str = "compact_seed", device: str = "cpu", max_side_px: int = 1248
+    ):
+        loaded = weights.load(weights_name)
+        self.model_id, self.sha256 = loaded.model_id, loaded.sha256
+        self.strides, self.dims = compact.STRIDES, compact.DIMS
+        self.device = torch.device(device)
+        self.max_side_px = max_side_px
+        self.damping = compact.damping(loaded.network.theta.detach()).to(self.device)
+        # Batch norms folded into convolutions, channels last: half the time on a CPU.
+        network = fuse(loaded.network).to(self.device)
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @torch.inference_mode()
+    def extract(self, image_rgb: NDArray[np.uint8]) -> FeaturePyramid:
+        """The pyramid of an image (H, W, 3); larger ones are reduced to max_side_px first."""
+        image, scale = self._reduce(image_rgb)
+        height, width = image.shape[:2]
+        packed = self.network(self._to_tensor(image))
+        size = torch.tensor([width, height], dtype=torch.float32, device=self.device)
+        levels = [
+            _pack(maps, stride, size) for maps, stride in zip(packed, self.strides, strict=True)
+        ]
+        return FeaturePyramid(tuple(levels), scale)
+
+    def _reduce(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[float, float]]:
+        height, width = image.shape[:2]
+        factor = self.max_side_px / max(height, width)
+        if factor >= 1:
+            return image, (1.0, 1.0)
+        size = (round(width * factor), round(height * factor))
+        # The rounded size decides, per axis: not the factor that was asked for.
+        scale = (size[0] / width, size[1] / height)
+        return cv2.resize(image, size, interpolation=cv2.INTER_AREA), scale  # type: ignore
+
+    def _to_tensor(self, image: NDArray[np.uint8]) -> Tensor:
+        pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self.device, non_blocking=True)
+        x = pixels.permute(2, 0, 1)[None].float().div(255)
+        pad = [-side % compact.SIZE_MULTIPLE for side in (image.shape[1], image.shape[0])]
+        x = F.pad(x, (0, pad[0], 0, pad[1]), mode="replicate")
+        return x.contiguous(memory_format=torch.channels_last)
+
+
+def _pack(maps: Tensor, stride: int, image_size: Tensor) -> FeatureLevel:
+    features, confidence = compact.unpack(maps.float())
+    rows = torch.cat([features, confidence], 1)[0].permute(1, 2, 0).flatten(0, 1)
+    height, width = maps.shape[-2:]
+    return FeatureLevel(rows.contiguous(), height, width, stride, image_size)

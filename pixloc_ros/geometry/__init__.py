@@ -1,0 +1,1 @@
+"""Poses, cameras and covariances. Depends on nothing else of the package."""

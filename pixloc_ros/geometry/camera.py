@@ -1,0 +1,274 @@
+"""Batched camera models in torch: projection, distortion and their analytic Jacobians.
+
+The centre of the top-left pixel is (0, 0), as in OpenCV and CameraInfo; in COLMAP (0.5, 0.5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pixloc_ros.errors import CameraError
+
+MIN_DEPTH_M = 1e-3
+
+# COLMAP name -> (our model, number of focal lengths, order of the distortion coefficients)
+COLMAP_MODELS: dict[str, tuple[str, int, int]] = {
+    "SIMPLE_PINHOLE": ("PINHOLE", 1, 0),
+    "PINHOLE": ("PINHOLE", 2, 0),
+    "SIMPLE_RADIAL": ("RADIAL", 1, 1),
+    "RADIAL": ("RADIAL", 1, 2),
+    "OPENCV": ("OPENCV", 2, 4),
+    "FULL_OPENCV": ("FULL_OPENCV", 2, 8),
+    "OPENCV_FISHEYE": ("OPENCV_FISHEYE", 2, 4),
+}
+COEFFICIENTS = {"PINHOLE": 0, "RADIAL": 2, "OPENCV": 4, "FULL_OPENCV": 8, "OPENCV_FISHEYE": 4}
+ROS_MODELS = {
+    "plumb_bob": "FULL_OPENCV",
+    "rational_polynomial": "FULL_OPENCV",
+    "equidistant": "OPENCV_FISHEYE",
+    "fisheye": "OPENCV_FISHEYE",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    """One camera, or a batch of cameras of one model.
+
+    model: a key of COEFFICIENTS. size: (..., 2) width and height in pixels, possibly fractional
+    after scaling. focal, center: (..., 2) pixels. distortion: (..., D). max_radius2: (...), squared
+    radius (angle for fisheye) in the normalised plane up to which the distortion is one to one.
+    """
+
+    model: str
+    size: Tensor
+    focal: Tensor
+    center: Tensor
+    distortion: Tensor
+    max_radius2: Tensor
+
+    @classmethod
+    def create(
+        cls,
+        model: str,
+        size: Sequence[float],
+        focal: Sequence[float],
+        center: Sequence[float],
+        distortion: Sequence[float] = (),
+    ) -> Camera:
+        """An unbatched float64 camera; raises CameraError for values no camera can have."""
+        _check(model, size, focal, center, distortion)
+        d = np.zeros(COEFFICIENTS[model])
+        d[: len(distortion)] = distortion
+        tensors = [torch.tensor(v, dtype=torch.float64) for v in (size, focal, center, d.tolist())]
+        limit = torch.tensor(_one_to_one_limit(model, d), dtype=torch.float64)
+        return cls(model, *tensors, limit)
+
+    @classmethod
+    def from_colmap(cls, model: str, width: int, height: int, params: Sequence[float]) -> Camera:
+        """From COLMAP's parameters, whose pixel centres are at +0.5."""
+        if model not in COLMAP_MODELS:
+            known = ", ".join(COLMAP_MODELS)
+            raise CameraError(f"camera model {model} is not supported; convert to one of {known}")
+        ours, n_focal, n_distortion = COLMAP_MODELS[model]
+        if len(params) != n_focal + 2 + n_distortion:
+            expected = n_focal + 2 + n_distortion
+            raise CameraError(f"camera model {model} has {expected} parameters, got {len(params)}")
+        focal = [params[0], params[n_focal - 1]]
+        center = [params[n_focal] - 0.5, params[n_focal + 1] - 0.5]
+        return cls.create(ours, [width, height], focal, center, list(params[n_focal + 2 :]))
+
+    @classmethod
+    def from_ros(
+        cls, model: str, width: int, height: int, K: Sequence[float], D: Sequence[float]
+    ) -> Camera:
+        """From sensor_msgs/CameraInfo: K is row-major 3x3, D belongs to the distortion model."""
+        pinhole = not model or not any(D)
+        ours = "PINHOLE" if pinhole else ROS_MODELS.get(model, model)
+        distortion = [] if pinhole else list(D)
+        return cls.create(ours, [width, height], [K[0], K[4]], [K[2], K[5]], distortion)
+
+    @classmethod
+    def stack(cls, cameras: Sequence[Camera]) -> Camera:
+        """Batch (B,) of cameras of one model."""
+        fields = ("size", "focal", "center", "distortion", "max_radius2")
+        return cls(
+            cameras[0].model, *(torch.stack([getattr(c, f) for c in cameras]) for f in fields)
+        )
+
+    @property
+    def width(self) -> int:
+        return round(float(self.size[..., 0]))
+
+    @property
+    def height(self) -> int:
+        return round(float(self.size[..., 1]))
+
+    def K(self) -> np.ndarray:
+        """Intrinsic matrix (3, 3) of an unbatched camera."""
+        (fx, fy), (cx, cy) = self.focal.tolist(), self.center.tolist()
+        return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
+
+    def to(self, *args: object, **kwargs: object) -> Camera:
+        fields = ("size", "focal", "center", "distortion", "max_radius2")
+        return Camera(self.model, *(getattr(self, f).to(*args, **kwargs) for f in fields))
+
+    def scale(self, factor: float | Sequence[float]) -> Camera:
+        """The camera of the image resized by (sx, sy); pixel centres stay pixel centres."""
+        s = torch.as_tensor(factor, dtype=self.size.dtype, device=self.size.device)
+        center = (self.center + 0.5) * s - 0.5
+        return replace(self, size=self.size * s, focal=self.focal * s, center=center)
+
+    def crop(self, left_top: Sequence[float], size: Sequence[float]) -> Camera:
+        """The camera of a cut-out that begins at pixel left_top."""
+        shift = torch.as_tensor(left_top, dtype=self.size.dtype, device=self.size.device)
+        new_size = torch.as_tensor(size, dtype=self.size.dtype, device=self.size.device)
+        return replace(self, size=new_size, center=self.center - shift)
+
+    def in_image(self, pixels: Tensor) -> Tensor:
+        """Whether pixels (..., N, 2) lie between the centres of the border pixels."""
+        return ((pixels >= 0) & (pixels <= self.size[..., None, :] - 1)).all(-1)
+
+    def project(self, points_cam: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels (..., N, 2) of points (..., N, 3), and whether each can be seen (..., N).
+
+        Depths below MIN_DEPTH_M are clamped and marked; so are points beyond the distortion's
+        range and, as in the reference, points outside the image.
+        """
+        pixels, valid, _ = self._project(points_cam, want_jacobian=False)
+        return pixels, valid & self.in_image(pixels)
+
+    def project_with_jacobian(self, points_cam: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As project, and d(pixel)/d(point_cam) (..., N, 2, 3)."""
+        pixels, valid, J = self._project(points_cam, want_jacobian=True)
+        assert J is not None
+        return pixels, valid & self.in_image(pixels), J
+
+    def _project(
+        self, points_cam: Tensor, want_jacobian: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        z = points_cam[..., 2]
+        in_front = z > MIN_DEPTH_M
+        z = z.clamp(min=MIN_DEPTH_M)
+        uv = points_cam[..., :2] / z[..., None]
+        distorted, inside, J_distort = self._distort(uv, want_jacobian)
+        pixels = distorted * self.focal[..., None, :] + self.center[..., None, :]
+        if not want_jacobian:
+            return pixels, in_front & inside, None
+        J = self._jacobian_of_division(uv, z)
+        if J_distort is not None:
+            J = J_distort @ J
+        return pixels, in_front & inside, self.focal[..., None, :, None] * J
+
+    @staticmethod
+    def _jacobian_of_division(uv: Tensor, z: Tensor) -> Tensor:
+        u, v = uv.unbind(-1)
+        o = torch.zeros_like(z)
+        rows = torch.stack([torch.ones_like(z), o, -u, o, torch.ones_like(z), -v], -1)
+        return (rows / z[..., None]).unflatten(-1, (2, 3))
+
+    def _distort(self, uv: Tensor, want_jacobian: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+        if self.model == "PINHOLE":
+            return uv, torch.ones_like(uv[..., 0], dtype=torch.bool), None
+        r2 = (uv * uv).sum(-1)
+        if self.model == "OPENCV_FISHEYE":
+            factor, slope, radius2 = self._fisheye(r2)
+        else:
+            factor, slope = self._radial(r2)
+            radius2 = r2
+        distorted = uv * factor[..., None]
+        J = None
+        if want_jacobian:
+            eye = torch.eye(2, dtype=uv.dtype, device=uv.device)
+            outer = 2 * uv[..., :, None] * uv[..., None, :]
+            J = factor[..., None, None] * eye + slope[..., None, None] * outer
+        if self.model in ("OPENCV", "FULL_OPENCV"):
+            distorted, J = self._add_tangential(uv, r2, distorted, J)
+        return distorted, radius2 < self.max_radius2[..., None], J
+
+    def _coefficients(self) -> list[Tensor]:
+        return [d[..., None] for d in self.distortion.unbind(-1)]
+
+    def _radial(self, r2: Tensor) -> tuple[Tensor, Tensor]:
+        """Radial factor N/D (Brown-Conrady or rational) and its derivative by r2."""
+        d = self._coefficients()
+        k = [d[0], d[1]] + ([d[4]] if len(d) > 4 else [torch.zeros_like(d[0])])
+        N, dN = _cubic(k, r2)
+        if len(d) <= 4:
+            return N, dN
+        D, dD = _cubic(d[5:8], r2)
+        return N / D, (dN * D - N * dD) / (D * D)
+
+    def _fisheye(self, r2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Kannala-Brandt: factor theta_d / r, its derivative by r2, and theta^2."""
+        k = self._coefficients()
+        r2 = r2.clamp(min=1e-12)  # the limit at the axis is regular
+        r = r2.sqrt()
+        theta = torch.atan(r)
+        t2 = theta * theta
+        poly = 1 + t2 * (k[0] + t2 * (k[1] + t2 * (k[2] + t2 * k[3])))
+        slope = 1 + t2 * (3 * k[0] + t2 * (5 * k[1] + t2 * (7 * k[2] + t2 * 9 * k[3])))
+        factor = theta * poly / r
+        return factor, (slope / (1 + r2) - factor) / (2 * r2), t2
+
+    def _add_tangential(
+        self, uv: Tensor, r2: Tensor, distorted: Tensor, J: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        p1, p2 = self._coefficients()[2:4]
+        u, v = uv.unbind(-1)
+        du = 2 * p1 * u * v + p2 * (r2 + 2 * u * u)
+        dv = 2 * p2 * u * v + p1 * (r2 + 2 * v * v)
+        if J is not None:
+            cross = 2 * p1 * u + 2 * p2 * v
+            rows = [2 * p1 * v + 6 * p2 * u, cross, cross, 2 * p2 * u + 6 * p1 * v]
+            J = J + torch.stack(rows, -1).unflatten(-1, (2, 2))
+        return distorted + torch.stack([du, dv], -1), J
+
+
+def _cubic(k: Sequence[Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    value = 1 + x * (k[0] + x * (k[1] + x * k[2]))
+    return value, k[0] + x * (2 * k[1] + x * 3 * k[2])
+
+
+def _one_to_one_limit(model: str, d: np.ndarray) -> float:
+    """Squared radius (angle) of the first fold of the radial distortion; inf when it has none."""
+    P = np.polynomial.Polynomial
+    if model == "PINHOLE":
+        return np.inf
+    if model == "OPENCV_FISHEYE":
+        fold = P(np.concatenate([[1.0], d * np.array([3, 5, 7, 9])]))
+    else:
+        N, D = P([1.0, d[0], d[1]]), P([1.0])
+        if model == "FULL_OPENCV":
+            N, D = P([1.0, d[0], d[1], d[4]]), P([1.0, *d[5:8]])
+        # d(r N/D)/dr is zero where this polynomial of r^2 is; a pole of D is beyond a fold too.
+        fold = (N * D + P([0.0, 2.0]) * (N.deriv() * D - N * D.deriv())) * D
+    roots = fold.trim().roots()
+    real = roots[np.abs(roots.imag) < 1e-9].real
+    return float(min(real[real > 1e-9], default=np.inf))
+
+
+def _check(
+    model: str,
+    size: Sequence[float],
+    focal: Sequence[float],
+    center: Sequence[float],
+    distortion: Sequence[float],
+) -> None:
+    if model not in COEFFICIENTS:
+        known = ", ".join([*COEFFICIENTS, *ROS_MODELS])
+        raise CameraError(f"camera model '{model}' is not supported; known are {known}")
+    if len(distortion) > COEFFICIENTS[model] and any(distortion[COEFFICIENTS[model] :]):
+        raise CameraError(
+            f"camera model {model} has {COEFFICIENTS[model]} distortion coefficients, "
+            f"got {len(distortion)}"
+        )
+    values = [*size, *focal, *center, *distortion]
+    if not np.isfinite(values).all() or min(size) <= 0:
+        raise CameraError(f"camera has a size or parameter that cannot be: {values}")
+    if min(focal) <= 0:
+        raise CameraError(f"camera has focal length {tuple(focal)}: is it calibrated?")

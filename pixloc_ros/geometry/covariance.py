@@ -1,0 +1,74 @@
+"""The one place where pose covariances change frames.
+
+The aligner perturbs the camera: `T_cam_map <- exp(twist) T_cam_map`, twist in the camera frame.
+ROS (REP-103, PoseWithCovariance) perturbs the vehicle: position of base_link in map axes, and a
+rotation about fixed map axes. Both are translation first, then rotation.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from pixloc_ros.geometry import se3
+
+Matrix = NDArray[np.float64]
+
+
+def skew(v: NDArray[np.float64]) -> Matrix:
+    """Cross-product matrix (3, 3)."""
+    return np.array([[0.0, -v[2], v[1]], [v[2], 0.0, -v[0]], [-v[1], v[0], 0.0]])
+
+
+def cam_twist_from_base(T_map_base: Matrix, T_base_cam: Matrix) -> Matrix:
+    """First-order map (6, 6) from a perturbation of the base, ROS order, to the camera's twist.
+
+    With c and b the positions of camera and base: the camera moves by dt + dw x (c - b), and the
+    map moves the other way in the camera frame.
+    """
+    T_map_cam = T_map_base @ T_base_cam
+    R_cam_map = T_map_cam[:3, :3].T
+    lever = T_map_cam[:3, 3] - T_map_base[:3, 3]
+    A = np.zeros((6, 6))
+    A[:3, :3] = -R_cam_map
+    A[:3, 3:] = R_cam_map @ skew(lever)
+    A[3:, 3:] = -R_cam_map
+    return A
+
+
+def base_covariance_from_cam(
+    covariance_cam: Matrix, T_map_base: Matrix, T_base_cam: Matrix
+) -> Matrix:
+    """Covariance of the base in ROS order from that of the camera's twist, both (6, 6)."""
+    A = np.linalg.inv(cam_twist_from_base(T_map_base, T_base_cam))
+    return A @ covariance_cam @ A.T
+
+
+def cam_covariance_from_base(covariance: Matrix, T_map_base: Matrix, T_base_cam: Matrix) -> Matrix:
+    """Covariance of the camera's twist from that of the base in ROS order, both (6, 6)."""
+    A = cam_twist_from_base(T_map_base, T_base_cam)
+    return A @ covariance @ A.T
+
+
+def base_error(T_map_base: Matrix, T_map_base_true: Matrix) -> Matrix:
+    """Error (6,) of an estimate in ROS order: what the covariance describes."""
+    rotation = T_map_base[:3, :3] @ T_map_base_true[:3, :3].T
+    translation = T_map_base[:3, 3] - T_map_base_true[:3, 3]
+    return np.concatenate([translation, Rotation.from_matrix(rotation).as_rotvec()])
+
+
+def perturb_base(T_map_base: Matrix, error: Matrix) -> Matrix:
+    """The pose whose base_error to T_map_base is `error` (6,)."""
+    rotation = Rotation.from_rotvec(error[3:]).as_matrix() @ T_map_base[:3, :3]
+    return se3.make(rotation, T_map_base[:3, 3] + error[:3])
+
+
+def mahalanobis2(error: Matrix, covariance: Matrix) -> float:
+    """Squared Mahalanobis distance of an error (6,)."""
+    return float(error @ np.linalg.solve(covariance, error))
+
+
+def diagonal(sigma_m: float, sigma_deg: float) -> Matrix:
+    """Isotropic covariance (6, 6) from a translation and a rotation sigma per axis."""
+    return np.diag([sigma_m**2] * 3 + [np.deg2rad(sigma_deg) ** 2] * 3)

@@ -1,0 +1,92 @@
+"""Rigid transforms as float64 (..., 4, 4) numpy matrices, for everything outside the aligner.
+
+`T_target_source` maps points of source into target. Twists are translation first, then rotation.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.transform import Rotation
+
+Matrix = NDArray[np.float64]
+
+# The camera's optical axes (x right, y down, z forward) seen from base_link (x forward, y left,
+# z up), REP-103. Also turns a map whose world is an optical frame into REP-103 axes.
+R_BASE_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
+
+
+def make(rotation: ArrayLike, translation: ArrayLike) -> Matrix:
+    """Build (4, 4) from a (3, 3) rotation matrix and a translation in metres."""
+    T = np.eye(4)
+    T[:3, :3] = rotation
+    T[:3, 3] = translation
+    return T
+
+
+def base_from_optical() -> Matrix:
+    """T_base_cam of a camera that sits at base_link and looks forward."""
+    return make(R_BASE_OPTICAL, np.zeros(3))
+
+
+def inverse(T_a_b: ArrayLike) -> Matrix:
+    """T_b_a of a (..., 4, 4) rigid transform."""
+    T = np.asarray(T_a_b, dtype=np.float64)
+    R_b_a = np.swapaxes(T[..., :3, :3], -1, -2)
+    out = np.zeros_like(T)
+    out[..., :3, :3] = R_b_a
+    out[..., :3, 3] = -(R_b_a @ T[..., :3, 3:])[..., 0]
+    out[..., 3, 3] = 1.0
+    return out
+
+
+def transform(T_a_b: Matrix, points_b: ArrayLike) -> Matrix:
+    """Points (..., N, 3) of frame b in frame a."""
+    return np.asarray(points_b) @ np.swapaxes(T_a_b[..., :3, :3], -1, -2) + T_a_b[..., None, :3, 3]
+
+
+def from_quat_xyzw(quat_xyzw: ArrayLike, translation: ArrayLike) -> Matrix:
+    """Build (4, 4) from a ROS quaternion (normalised here) and a translation in metres."""
+    return make(Rotation.from_quat(np.asarray(quat_xyzw, float)).as_matrix(), translation)
+
+
+def from_qvec_wxyz(qvec_wxyz: ArrayLike, translation: ArrayLike) -> Matrix:
+    """Build (4, 4) from a COLMAP quaternion (normalised here) and a translation."""
+    return from_quat_xyzw(np.roll(np.asarray(qvec_wxyz, float), -1), translation)
+
+
+def quat_xyzw(T: Matrix) -> Matrix:
+    """ROS quaternion of the rotation, with a non-negative w."""
+    return Rotation.from_matrix(T[..., :3, :3]).as_quat(canonical=True)
+
+
+def qvec_wxyz(T: Matrix) -> Matrix:
+    """COLMAP quaternion of the rotation, with a non-negative w."""
+    return np.roll(quat_xyzw(T), 1, axis=-1)
+
+
+def interpolate(T_0: Matrix, T_1: Matrix, fraction: float) -> Matrix:
+    """Pose between two poses (linear translation, SLERP); fractions outside 0..1 extrapolate."""
+    relative = Rotation.from_matrix(T_0[:3, :3].T @ T_1[:3, :3]).as_rotvec()
+    rotation = T_0[:3, :3] @ Rotation.from_rotvec(fraction * relative).as_matrix()
+    return make(rotation, (1.0 - fraction) * T_0[:3, 3] + fraction * T_1[:3, 3])
+
+
+def distance_m(T_0: Matrix, T_1: Matrix) -> float:
+    """Distance between the two origins in metres."""
+    return float(np.linalg.norm(T_0[:3, 3] - T_1[:3, 3]))
+
+
+def angle_deg(T_0: Matrix, T_1: Matrix) -> float:
+    """Angle of the relative rotation in degrees."""
+    relative = Rotation.from_matrix(T_0[:3, :3].T @ T_1[:3, :3])
+    return float(np.rad2deg(relative.magnitude()))
+
+
+def is_rigid(T: ArrayLike, tolerance: float = 1e-3) -> bool:
+    """Whether a (4, 4) matrix is finite with a proper rotation."""
+    T = np.asarray(T, dtype=np.float64)
+    if T.shape != (4, 4) or not np.isfinite(T).all():
+        return False
+    R = T[:3, :3]
+    return bool(np.abs(R @ R.T - np.eye(3)).max() < tolerance and np.linalg.det(R) > 0)

@@ -1,0 +1,127 @@
+"""Where is this frame on the map? The whole story, in order."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from pixloc_ros import acceptance
+from pixloc_ros.alignment.aligner import Aligner
+from pixloc_ros.alignment.hypotheses import draw_starts
+from pixloc_ros.config import Config
+from pixloc_ros.errors import MapError
+from pixloc_ros.features.pyramid import FeatureExtractor, FeaturePyramid
+from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.geometry.covariance import cam_covariance_from_base
+from pixloc_ros.geometry.pose import Pose
+from pixloc_ros.maps.store import Map
+from pixloc_ros.maps.view import MapView
+from pixloc_ros.results import Alignment, Estimate, Frame, PosePrior, Reason, Status
+from pixloc_ros.stopwatch import Stopwatch
+
+MIN_POINTS = 50  # a view of fewer points is not worth aligning
+
+
+class Localizer:
+    """Aligns frames to a preloaded map, starting from a prior.
+
+    Raises MapError when the map was built with other network weights.
+    """
+
+    def __init__(self, config: Config, map: Map | None = None):
+        self.config = config
+        self.map = Map.load(config.map) if map is None else map
+        self.features = FeatureExtractor(
+            config.features.weights, config.device, config.features.max_side_px
+        )
+        _check_same_weights(self.map, self.features)
+        self.aligner = Aligner(self.features.damping, config.alignment, config.hypotheses)
+
+    @torch.inference_mode()
+    def localize(self, frame: Frame, prior: PosePrior | None) -> Estimate:
+        """Pose of the vehicle at the frame's stamp, or a status and the reason why not."""
+        watch = Stopwatch()
+        if prior is None:
+            return _failed(frame, Reason.NO_PRIOR, "no odometry, GNSS or initial pose yet")
+        with watch("view"):
+            view = self._view(frame, prior)
+        if problem := self._unusable(frame, view):
+            return _failed(frame, *problem, prior)
+        with watch("features"):
+            pyramid = self.features.extract(frame.image_rgb)
+        with watch("starts"):
+            starts = self._starts(frame, prior, view, pyramid)
+        with watch("alignment"):
+            alignment = self.aligner.align(pyramid, self._camera(frame), view, starts)
+        return self._estimate(frame, prior, view, alignment, watch)
+
+    def _view(self, frame: Frame, prior: PosePrior) -> MapView:
+        T_map_cam = prior.T_map_base @ frame.T_base_cam
+        return self.map.view(T_map_cam, frame.camera, self.config.view, self.config.device)
+
+    def _unusable(self, frame: Frame, view: MapView) -> tuple[Reason, str] | None:
+        height, width = frame.image_rgb.shape[:2]
+        if (width, height) != (frame.camera.width, frame.camera.height):
+            calibrated = f"{frame.camera.width}x{frame.camera.height}"
+            return Reason.BAD_IMAGE, f"image is {width}x{height}, calibrated for {calibrated}"
+        if view.nearest_m > self.config.view.max_distance_m:
+            return Reason.OUT_OF_MAP, f"nearest keyframe is {view.nearest_m:.0f} m away"
+        if len(view) < MIN_POINTS:
+            return Reason.TOO_FEW_POINTS, f"only {len(view)} map points in view"
+        return None
+
+    def _camera(self, frame: Frame) -> Camera:
+        return frame.camera.to(dtype=torch.float32, device=self.features.device)
+
+    def _starts(
+        self, frame: Frame, prior: PosePrior, view: MapView, pyramid: FeaturePyramid
+    ) -> Pose:
+        T_local_cam = prior.T_map_base @ frame.T_base_cam
+        T_local_cam[:3, 3] -= view.origin
+        T_cam_local = torch.from_numpy(se3.inverse(T_local_cam)).to(view.points)
+        covariance = cam_covariance_from_base(prior.covariance, prior.T_map_base, frame.T_base_cam)
+        seen_by_network = self._camera(frame).scale(pyramid.scale)
+        pose = Pose.from_matrix(T_cam_local)
+        return draw_starts(pose, covariance, view.points, seen_by_network, self.config.hypotheses)
+
+    def _estimate(
+        self, frame: Frame, prior: PosePrior, view: MapView, alignment: Alignment, watch: Stopwatch
+    ) -> Estimate:
+        T_map_base, covariance = acceptance.base_pose_and_covariance(
+            alignment, frame.T_base_cam, self.config.covariance
+        )
+        reason, message = acceptance.judge(
+            alignment, T_map_base, covariance, prior, self.config.acceptance
+        )
+        ok = reason is Reason.OK
+        return Estimate(
+            status=_STATUS_OF.get(reason, Status.REJECTED),
+            reason=reason,
+            message=message,
+            stamp_ns=frame.stamp_ns,
+            name=frame.name,
+            T_map_base=T_map_base if ok else None,
+            covariance=covariance if ok else None,
+            candidate_T_map_base=T_map_base if np.isfinite(T_map_base).all() else None,
+            prior=prior,
+            alignment=alignment,
+            keyframes=view.keyframes,
+            timing_ms=watch.timing_ms,
+        )
+
+
+_STATUS_OF = {Reason.OK: Status.OK, Reason.AMBIGUOUS: Status.AMBIGUOUS}
+
+
+def _failed(frame: Frame, reason: Reason, message: str, prior: PosePrior | None = None) -> Estimate:
+    return Estimate(Status.FAILED, reason, message, frame.stamp_ns, frame.name, prior=prior)
+
+
+def _check_same_weights(map: Map, features: FeatureExtractor) -> None:
+    if map.weights_sha256 != features.sha256:
+        raise MapError(
+            f"the map was built with weights '{map.model_id}' ({map.weights_sha256[:12]}...), the "
+            f"localizer has '{features.model_id}' ({features.sha256[:12]}...): set "
+            f"features.weights={map.model_id} or build the map again"
+        )

@@ -1,0 +1,108 @@
+"""What goes into the localizer and what comes out: small frozen objects without ROS.
+
+Matrices are float64 (4, 4) and named `T_target_source`: `p_target = T_target_source @ p_source`.
+Covariances are float64 (6, 6), translation first, then rotation, in map axes (ROS order).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixloc_ros.geometry.camera import Camera
+
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One query image with its calibration."""
+
+    image_rgb: NDArray[np.uint8]  # (H, W, 3)
+    camera: Camera  # of image_rgb, unbatched
+    stamp_ns: int
+    T_base_cam: Matrix
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PosePrior:
+    """Where the vehicle is believed to be before looking."""
+
+    T_map_base: Matrix
+    covariance: Matrix  # (6, 6), map axes: m^2 and rad^2
+    source: str  # "odometry", "gnss", "initialpose", "file", ...
+    stamp_ns: int
+
+
+class Status(StrEnum):
+    """The verdict on one frame; only OK carries a pose."""
+
+    OK = "OK"
+    REJECTED = "REJECTED"  # aligned, but an acceptance test failed
+    AMBIGUOUS = "AMBIGUOUS"  # two different poses explain the image about as well
+    FAILED = "FAILED"  # nothing to align: no prior, no map here, unusable image
+
+
+class Reason(StrEnum):
+    """Stable codes that say why; documented one by one in docs/troubleshooting.md."""
+
+    OK = "ok"
+    NO_PRIOR = "no_prior"
+    BAD_IMAGE = "bad_image"
+    OUT_OF_MAP = "out_of_map"
+    TOO_FEW_POINTS = "too_few_points"
+    NON_FINITE = "non_finite"
+    NOT_CONVERGED = "not_converged"
+    HIGH_COST = "high_cost"
+    FEW_INLIERS = "few_inliers"
+    ILL_CONDITIONED = "ill_conditioned"
+    FAR_FROM_PRIOR = "far_from_prior"
+    AMBIGUOUS = "ambiguous"
+
+
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """The best of all aligned hypotheses, on the CPU. Pixels are of the full query image."""
+
+    T_map_cam: Matrix
+    T_map_cam_prior: Matrix  # where the prior had put the camera
+    hessian: Matrix  # (6, 6) weighted Gauss-Newton Hessian, update on the left in the camera frame
+    covariance_cam: Matrix  # (6, 6) of that update: m^2 and rad^2, before calibration
+    cost: float  # mean robust cost of all points at the finest level, out of view counted as bad
+    cost_per_level: tuple[float, ...]  # coarse to fine
+    inlier_share: float  # of all points in the view of the map
+    iterations: tuple[int, ...]  # per level
+    converged: bool
+    condition: float  # of the scaled Hessian
+    hypotheses: int
+    runner_up_cost: float  # best distinct other pose; inf if there is none
+    points_map: NDArray[np.float64]  # (N, 3)
+    pixels_prior: NDArray[np.float32]  # (N, 2) projections at the prior, NaN behind the camera
+    pixels: NDArray[np.float32]  # (N, 2) projections at the result, NaN behind the camera
+    residuals: NDArray[np.float32]  # (N,) norm of the feature residual in 0..2, NaN out of view
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The answer for one frame: a pose with covariance, or a status with a reason."""
+
+    status: Status
+    reason: Reason
+    message: str  # one line for people
+    stamp_ns: int
+    name: str = ""
+    T_map_base: Matrix | None = None  # only with status OK
+    covariance: Matrix | None = None  # only with status OK; (6, 6) in map axes
+    candidate_T_map_base: Matrix | None = None  # what was found, even where it was rejected
+    prior: PosePrior | None = None
+    alignment: Alignment | None = None
+    keyframes: tuple[str, ...] = ()
+    timing_ms: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        return self.status is Status.OK
