@@ -1,4 +1,4 @@
-"""For pip, without ROS; everything is in pyproject.toml. colcon builds with CMakeLists.txt instead."""
+"""For pip, without ROS; everything is in pyproject.toml. colcon uses CMakeLists.txt instead."""
 
 from setuptools import setup
 
