@@ -1,0 +1,50 @@
+"""Small tests that several kinds of priors share."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def seconds(duration_ns: int) -> float:
+    return duration_ns * 1e-9
+
+
+class JumpGate:
+    """Tells an outlier from a stream that really moved.
+
+    A position that could only be reached faster than `max_speed_mps` (plus `slack_m` of noise) is
+    a "jump"; when the next one agrees with it, the stream has "moved" there.
+    """
+
+    def __init__(self, max_speed_mps: float, slack_m: float = 0.0) -> None:
+        self._max_speed_mps = max_speed_mps
+        self._slack_m = slack_m
+        self._last: tuple[int, NDArray[np.float64]] | None = None
+        self._suspect: tuple[int, NDArray[np.float64]] | None = None
+
+    def clear(self) -> None:
+        self._last = self._suspect = None
+
+    def check(
+        self, stamp_ns: int, position_m: NDArray[np.float64]
+    ) -> Literal["ok", "jump", "moved"]:
+        """Judge the next position of the stream (any dimension, metres)."""
+        current = (stamp_ns, np.asarray(position_m, np.float64))
+        if self._last is None or self._near(self._last, current):
+            verdict: Literal["ok", "moved"] = "ok"
+        elif self._suspect is not None and self._near(self._suspect, current):
+            verdict = "moved"
+        else:
+            self._suspect = current
+            return "jump"
+        self._last, self._suspect = current, None
+        return verdict
+
+    def _near(
+        self, before: tuple[int, NDArray[np.float64]], after: tuple[int, NDArray[np.float64]]
+    ) -> bool:
+        reach_m = self._max_speed_mps * abs(seconds(after[0] - before[0])) + self._slack_m
+        return bool(np.linalg.norm(after[1] - before[1]) <= reach_m)

@@ -1,0 +1,69 @@
+"""What a pose does not know, borrowed from the nearest mapped camera: height, tilt, heading."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from pixloc_ros.config import PriorsConfig
+from pixloc_ros.geometry import se3
+
+Matrix = NDArray[np.float64]
+
+# RViz and flat GNSS leave these variances zero: they state nothing about height, roll and pitch.
+_PLANAR = [2, 3, 4]
+_VAGUE_HEADING_RAD2 = 1.0  # beyond about 60 degrees a heading is no information
+
+
+class Keyframes:
+    """Vehicle poses of the mapping drive, T_map_base (M, 4, 4)."""
+
+    def __init__(self, T_map_cam: Matrix, T_base_cam: Matrix, config: PriorsConfig) -> None:
+        self._T_map_base = T_map_cam @ se3.inverse(T_base_cam)
+        self._config = config
+
+    def nearest(self, position_map: Matrix) -> Matrix:
+        """T_map_base (4, 4) of the keyframe that is nearest in the plane."""
+        offsets = self._T_map_base[:, :2, 3] - position_map[:2]
+        return self._T_map_base[int((offsets**2).sum(-1).argmin())]
+
+    def stand_at(self, position_map: Matrix) -> Matrix:
+        """T_map_base at a plane position (2+,), with height and attitude of the nearest one."""
+        T_map_base = self.nearest(position_map).copy()
+        T_map_base[:2, 3] = position_map[:2]
+        return T_map_base
+
+    def covariance(self, position_covariance: Matrix) -> Matrix:
+        """(6, 6) of a pose whose plane position alone was measured, (2+, 2+) in m^2."""
+        config = self._config
+        covariance = np.zeros((6, 6))
+        covariance[:2, :2] = position_covariance[:2, :2]
+        covariance[2, 2] = config.gnss_height_sigma_m**2
+        covariance[3, 3] = covariance[4, 4] = np.deg2rad(config.gnss_tilt_sigma_deg) ** 2
+        covariance[5, 5] = np.deg2rad(config.gnss_heading_sigma_deg) ** 2
+        return covariance
+
+    def complete(self, T_map_base: Matrix, covariance: Matrix) -> tuple[Matrix, Matrix]:
+        """Fill in what a pose leaves open by zero or huge variances; the rest stays as it is."""
+        if not covariance.any():
+            covariance = self.covariance(np.eye(2) * self._config.gnss_default_sigma_m**2)
+            return self._on_the_map(T_map_base), covariance
+        if covariance[5, 5] > _VAGUE_HEADING_RAD2:
+            return self.stand_at(T_map_base[:3, 3]), self.covariance(covariance)
+        if covariance[_PLANAR, _PLANAR].any():
+            return T_map_base, covariance
+        borrowed = self.covariance(covariance)
+        borrowed[5, 5] = covariance[5, 5] or borrowed[5, 5]
+        return self._on_the_map(T_map_base), borrowed
+
+    def _on_the_map(self, T_map_base: Matrix) -> Matrix:
+        """The same plane position and heading, with height and tilt of the nearest keyframe."""
+        stood = self.stand_at(T_map_base[:3, 3])
+        turn = Rotation.from_euler("z", _heading(T_map_base) - _heading(stood)).as_matrix()
+        stood[:3, :3] = turn @ stood[:3, :3]
+        return stood
+
+
+def _heading(T_map_base: Matrix) -> float:
+    return float(np.arctan2(T_map_base[1, 0], T_map_base[0, 0]))

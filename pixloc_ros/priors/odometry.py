@@ -1,0 +1,128 @@
+"""Odometry at any stamp: a short history that interpolates and refuses what cannot be."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixloc_ros.config import PriorsConfig
+from pixloc_ros.geometry import se3
+from pixloc_ros.priors.gate import JumpGate, seconds
+
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class OdometryReading:
+    """Where the odometry has the vehicle. Only readings of one epoch share an odom frame."""
+
+    stamp_ns: int
+    T_odom_base: Matrix
+    driven_m: float  # path length since the epoch began
+    epoch: int
+
+
+class OdometryBuffer:
+    """History of one odometry stream.
+
+    A gap, a confirmed jump or stamps that go back begin a new epoch: poses before and after it
+    cannot be related. `rejected` counts refused messages and breaks by reason.
+    """
+
+    def __init__(self, config: PriorsConfig) -> None:
+        self._config = config
+        self._jumps = JumpGate(config.odometry_max_speed_mps)
+        self._readings: list[OdometryReading] = []
+        self._epoch = 0
+        self.rejected: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._readings)
+
+    @property
+    def newest(self) -> OdometryReading | None:
+        return self._readings[-1] if self._readings else None
+
+    @property
+    def epoch(self) -> int:
+        return self._epoch
+
+    def clear(self) -> None:
+        """Forget everything; later readings are of a new epoch."""
+        self._readings.clear()
+        self._jumps.clear()
+        self._epoch += 1
+
+    def add(self, stamp_ns: int, T_odom_base: Matrix) -> None:
+        """Take one message, or refuse it and count why."""
+        if not se3.is_rigid(T_odom_base):
+            self.rejected["odometry_not_finite"] += 1
+            return
+        if self._readings:
+            elapsed_s = seconds(stamp_ns - self._readings[-1].stamp_ns)
+            if elapsed_s <= 0 and -elapsed_s <= self._config.odometry_max_gap_s:
+                self.rejected["odometry_out_of_order"] += 1
+                return
+            if elapsed_s <= 0:
+                self._break("odometry_stamps_back")
+            elif elapsed_s > self._config.odometry_max_gap_s:
+                self._break("odometry_gap")
+        self._add_in_order(stamp_ns, T_odom_base)
+
+    def at(self, stamp_ns: int) -> OdometryReading | None:
+        """Interpolated reading, extrapolated a little at most; None outside the history."""
+        if not self._readings or stamp_ns < self._readings[0].stamp_ns:
+            return None
+        index = bisect_left(self._readings, stamp_ns, key=lambda reading: reading.stamp_ns)
+        if index == len(self._readings):
+            return self._extrapolate(stamp_ns)
+        after = self._readings[index]
+        if after.stamp_ns == stamp_ns:
+            return after
+        return _between(self._readings[index - 1], after, stamp_ns)
+
+    def _add_in_order(self, stamp_ns: int, T_odom_base: Matrix) -> None:
+        verdict = self._jumps.check(stamp_ns, T_odom_base[:3, 3])
+        if verdict == "jump":
+            self.rejected["odometry_jump"] += 1
+            return
+        if verdict == "moved":
+            self._break("odometry_restarted")
+            self._jumps.check(stamp_ns, T_odom_base[:3, 3])
+        driven_m = 0.0
+        if self._readings:
+            newest = self._readings[-1]
+            driven_m = newest.driven_m + se3.distance_m(newest.T_odom_base, T_odom_base)
+        self._readings.append(OdometryReading(stamp_ns, T_odom_base, driven_m, self._epoch))
+        self._forget_old()
+
+    def _break(self, reason: str) -> None:
+        self.rejected[reason] += 1
+        self.clear()
+
+    def _forget_old(self) -> None:
+        config = self._config
+        keep_s = config.max_coast_s + config.gnss_max_age_s + config.odometry_max_gap_s
+        oldest_ns = self._readings[-1].stamp_ns - round(keep_s * 1e9)
+        expired = bisect_left(self._readings, oldest_ns, key=lambda reading: reading.stamp_ns)
+        del self._readings[:expired]
+
+    def _extrapolate(self, stamp_ns: int) -> OdometryReading | None:
+        newest, limit_s = self._readings[-1], self._config.odometry_max_extrapolation_s
+        if seconds(stamp_ns - newest.stamp_ns) > limit_s or len(self._readings) < 2:
+            return None
+        # A base line as long as the reach keeps the noise of single messages small.
+        base_ns = newest.stamp_ns - round(limit_s * 1e9)
+        index = bisect_left(self._readings, base_ns, key=lambda reading: reading.stamp_ns)
+        return _between(self._readings[min(index, len(self._readings) - 2)], newest, stamp_ns)
+
+
+def _between(before: OdometryReading, after: OdometryReading, stamp_ns: int) -> OdometryReading:
+    fraction = (stamp_ns - before.stamp_ns) / (after.stamp_ns - before.stamp_ns)
+    T_odom_base = se3.interpolate(before.T_odom_base, after.T_odom_base, fraction)
+    driven_m = before.driven_m + fraction * (after.driven_m - before.driven_m)
+    return OdometryReading(stamp_ns, T_odom_base, driven_m, after.epoch)

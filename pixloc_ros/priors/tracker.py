@@ -1,0 +1,266 @@
+"""The believed pose over time: fed by sensors and accepted estimates, asked for priors."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixloc_ros.config import PriorsConfig
+from pixloc_ros.geometry import se3
+from pixloc_ros.priors import motion
+from pixloc_ros.priors.gate import seconds
+from pixloc_ros.priors.gnss import Datum, Fix, GnssGate
+from pixloc_ros.priors.keyframes import Keyframes
+from pixloc_ros.priors.odometry import OdometryBuffer, OdometryReading
+from pixloc_ros.results import Estimate, PosePrior
+
+Matrix = NDArray[np.float64]
+
+
+class MapLike(Protocol):
+    """The part of a map that priors need."""
+
+    @property
+    def keyframe_T_map_cam(self) -> Matrix: ...  # (M, 4, 4)
+    @property
+    def datum(self) -> Datum | None: ...
+    @property
+    def T_base_cam(self) -> Matrix | None: ...  # of the mapping camera
+
+
+@dataclass(frozen=True, slots=True)
+class Belief:
+    """A pose somebody stated, and what the odometry said at that moment (None: unknown yet)."""
+
+    T_map_base: Matrix
+    covariance: Matrix  # (6, 6) map axes
+    stamp_ns: int
+    source: str
+    reading: OdometryReading | None = None
+
+
+class PoseTracker:
+    """Gives each frame its prior and turns accepted estimates into map->odom.
+
+    A prior comes from, in this order: the last accepted pose while younger than `max_coast_s`; a
+    stated pose (initialpose, GNSS pose) as young as that; a GNSS fix with height and attitude of
+    the nearest keyframe; an older stated pose, as long as odometry carries it.
+    `T_base_cam` is the extrinsic of the live camera and may be set later. Not thread-safe.
+    """
+
+    def __init__(
+        self, config: PriorsConfig, map: MapLike, T_base_cam: Matrix | None = None
+    ) -> None:
+        self.T_base_cam = T_base_cam
+        self._config = config
+        self._map = map
+        self._odometry = OdometryBuffer(config)
+        self._gnss = GnssGate(config, map.datum)
+        self._refused: Counter[str] = Counter()
+        self._accepted: Belief | None = None
+        self._before: Belief | None = None  # the accepted pose before that, for the velocity
+        self._stated: Belief | None = None
+        self._fix: Fix | None = None
+        self._frame_ns: int | None = None
+
+    @property
+    def rejected(self) -> Counter[str]:
+        """Refused inputs by reason, since the beginning."""
+        return self._refused + self._odometry.rejected + self._gnss.rejected
+
+    @property
+    def T_map_odom(self) -> Matrix | None:
+        """map<-odom as of the last accepted pose; None before it and when the odometry broke."""
+        accepted = self._accepted
+        if accepted is None or accepted.reading is None:
+            return None
+        if accepted.reading.epoch != self._odometry.epoch:
+            return None
+        return accepted.T_map_base @ se3.inverse(accepted.reading.T_odom_base)
+
+    @property
+    def accepted_stamp_ns(self) -> int | None:
+        """Stamp of the last accepted pose."""
+        return self._accepted.stamp_ns if self._accepted else None
+
+    @property
+    def odometry_stamp_ns(self) -> int | None:
+        """Stamp of the newest odometry."""
+        return self._odometry.newest.stamp_ns if self._odometry.newest else None
+
+    def reset(self) -> None:
+        """Forget all poses, fixes and odometry; the counters stay."""
+        self._odometry.clear()
+        self._gnss.clear()
+        self._accepted = self._before = self._stated = self._fix = self._frame_ns = None
+
+    def add_odometry(self, stamp_ns: int, T_odom_base: Matrix) -> None:
+        """Take one odometry pose; stamps that go back (a bag that loops) reset everything."""
+        newest = self._odometry.newest
+        if newest is not None and self._went_back(newest.stamp_ns, stamp_ns):
+            self._refused["odometry_stamps_back"] += 1
+            self.reset()
+        self._odometry.add(stamp_ns, T_odom_base)
+        self._accepted = self._with_reading(self._accepted)
+        self._stated = self._with_reading(self._stated)
+
+    def add_fix(
+        self,
+        stamp_ns: int,
+        latitude_deg: float,
+        longitude_deg: float,
+        altitude_m: float,
+        covariance_enu: Matrix | None,
+        status: int,
+    ) -> None:
+        """Take one GNSS fix (WGS-84), with its (3, 3) covariance in m^2 or None, see GnssGate."""
+        fix = self._gnss.accept(
+            stamp_ns, latitude_deg, longitude_deg, altitude_m, covariance_enu, status
+        )
+        self._fix = fix or self._fix
+
+    def add_pose(self, stamp_ns: int, T_map_base: Matrix, covariance: Matrix, source: str) -> None:
+        """Take a stated pose; `initialpose` comes from a person and overrules what is tracked.
+
+        Zero variances of height, roll and pitch (RViz) or a vague heading mean that they are not
+        known: they are borrowed from the nearest keyframe.
+        """
+        keyframes = self._keyframes()
+        if keyframes is None:
+            self._refused[f"{source}_without_extrinsics"] += 1
+        elif not se3.is_rigid(T_map_base) or not _is_covariance(covariance):
+            self._refused[f"{source}_not_finite"] += 1
+        elif covariance[:2, :2].max() > self._config.gnss_max_sigma_m**2:
+            self._refused[f"{source}_too_vague"] += 1
+        else:
+            T_map_base, covariance = keyframes.complete(T_map_base, covariance)
+            stated = Belief(T_map_base, covariance, stamp_ns, source)
+            self._stated = self._with_reading(stated)
+            if source == "initialpose":
+                self._accepted = self._before = None
+
+    def ready(self, stamp_ns: int) -> bool:
+        """Whether odometry has reached the stamp, or there is none at all to wait for."""
+        newest = self._odometry.newest
+        return newest is None or newest.stamp_ns >= stamp_ns
+
+    def prior(self, stamp_ns: int) -> PosePrior | None:
+        """The best guess at the stamp of a frame, or None when nothing is known."""
+        if self._frame_ns is not None and self._went_back(self._frame_ns, stamp_ns):
+            self._refused["frame_stamps_back"] += 1
+            self.reset()
+        self._frame_ns = stamp_ns
+        return (
+            self._from_accepted(stamp_ns)
+            or self._from_stated(stamp_ns, self._config.max_coast_s)
+            or self._from_fix(stamp_ns)
+            or self._from_stated(stamp_ns, None)
+        )
+
+    def predict(self, stamp_ns: int) -> tuple[Matrix, Matrix] | None:
+        """T_map_base (4, 4) and covariance (6, 6) carried from the last accepted pose.
+
+        None without one, or when it is older than `max_coast_s`.
+        """
+        prior = self._from_accepted(stamp_ns)
+        return (prior.T_map_base, prior.covariance) if prior else None
+
+    def update(self, estimate: Estimate) -> None:
+        """Take the localizer's verdict: an accepted pose moves map->odom, others change nothing."""
+        if not estimate.ok or estimate.T_map_base is None or estimate.covariance is None:
+            return
+        self._before = self._accepted
+        accepted = Belief(estimate.T_map_base, estimate.covariance, estimate.stamp_ns, "odometry")
+        self._accepted = self._with_reading(accepted)
+
+    def _from_accepted(self, stamp_ns: int) -> PosePrior | None:
+        belief = self._accepted
+        if belief is None or not _within(belief.stamp_ns, stamp_ns, self._config.max_coast_s):
+            return None
+        step = self._odometry_step(belief, stamp_ns)
+        if step is not None:
+            return _moved(belief, stamp_ns, step)
+        return _moved(replace(belief, source="motion"), stamp_ns, self._velocity_step(stamp_ns))
+
+    def _from_stated(self, stamp_ns: int, max_age_s: float | None) -> PosePrior | None:
+        """Carried by odometry; without it, only while it is young."""
+        belief = self._stated
+        if belief is None:
+            return None
+        if max_age_s is not None and not _within(belief.stamp_ns, stamp_ns, max_age_s):
+            return None
+        step = self._odometry_step(belief, stamp_ns)
+        if step is None and max_age_s is None:
+            return None
+        return _moved(belief, stamp_ns, step or self._standing_step(belief, stamp_ns))
+
+    def _from_fix(self, stamp_ns: int) -> PosePrior | None:
+        fix, keyframes = self._fix, self._keyframes()
+        if fix is None or keyframes is None:
+            return None
+        if not _within(fix.stamp_ns, stamp_ns, self._config.gnss_max_age_s):
+            self._refused["gnss_stale"] += 1
+            return None
+        T_map_base = keyframes.stand_at(fix.position_map)
+        belief = Belief(T_map_base, keyframes.covariance(fix.covariance), fix.stamp_ns, "gnss")
+        belief = replace(belief, reading=self._odometry.at(fix.stamp_ns))
+        step = self._odometry_step(belief, stamp_ns) or self._standing_step(belief, stamp_ns)
+        return _moved(belief, stamp_ns, step)
+
+    def _odometry_step(self, belief: Belief, stamp_ns: int) -> motion.Step | None:
+        before, after = belief.reading, self._odometry.at(stamp_ns)
+        if before is None or after is None or before.epoch != after.epoch:
+            return None
+        T_before_after = se3.inverse(before.T_odom_base) @ after.T_odom_base
+        return motion.odometry_step(T_before_after, after.driven_m - before.driven_m, self._config)
+
+    def _velocity_step(self, stamp_ns: int) -> motion.Step:
+        """The motion between the last two accepted poses, going on."""
+        first, second = self._before, self._accepted
+        assert second is not None
+        elapsed_ns = stamp_ns - second.stamp_ns
+        T_before_after = np.eye(4)
+        if first is not None:
+            between_ns = second.stamp_ns - first.stamp_ns
+            if 0 < seconds(between_ns) <= self._config.odometry_max_gap_s:
+                T_before_after = motion.extrapolate(
+                    first.T_map_base, second.T_map_base, elapsed_ns / between_ns
+                )
+        return motion.blind_step(T_before_after, seconds(elapsed_ns), self._config)
+
+    def _standing_step(self, belief: Belief, stamp_ns: int) -> motion.Step:
+        return motion.blind_step(np.eye(4), seconds(stamp_ns - belief.stamp_ns), self._config)
+
+    def _with_reading(self, belief: Belief | None) -> Belief | None:
+        if belief is None or belief.reading is not None:
+            return belief
+        return replace(belief, reading=self._odometry.at(belief.stamp_ns))
+
+    def _keyframes(self) -> Keyframes | None:
+        T_base_cam = self._map.T_base_cam
+        T_base_cam = self.T_base_cam if T_base_cam is None else T_base_cam
+        if T_base_cam is None or not len(self._map.keyframe_T_map_cam):
+            return None
+        return Keyframes(self._map.keyframe_T_map_cam, T_base_cam, self._config)
+
+    def _went_back(self, newest_ns: int, stamp_ns: int) -> bool:
+        return seconds(newest_ns - stamp_ns) > self._config.odometry_max_gap_s
+
+
+def _moved(belief: Belief, stamp_ns: int, step: motion.Step) -> PosePrior:
+    T_map_base, covariance = motion.carry(belief.T_map_base, belief.covariance, step)
+    return PosePrior(T_map_base, covariance, belief.source, stamp_ns)
+
+
+def _within(before_ns: int, after_ns: int, limit_s: float) -> bool:
+    return abs(seconds(after_ns - before_ns)) <= limit_s
+
+
+def _is_covariance(covariance: Matrix) -> bool:
+    """Finite, with variances that are not negative; covariances between axes may be."""
+    finite = covariance.shape == (6, 6) and np.isfinite(covariance).all()
+    return bool(finite and (np.diag(covariance) >= 0).all())
