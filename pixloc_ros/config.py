@@ -25,109 +25,161 @@ class Section(BaseModel):
 class FeaturesConfig(Section):
     """The network and the size of the image it sees."""
 
-    weights: str = Field("compact_seed", description="name of packaged weights, or a path")
-    max_side_px: int = Field(1248, ge=64, description="larger images are reduced to this side")
+    weights: str = Field(default="compact_seed", description="name of packaged weights, or a path")
+    max_side_px: int = Field(
+        default=1248, ge=64, description="larger images are reduced to this side"
+    )
 
 
 class ViewConfig(Section):
     """Which part of the map a frame is aligned against."""
 
-    keyframes: int = Field(3, ge=1, description="reference images, nearest and covisible")
-    max_points: int = Field(1500, ge=16, description="points aligned per frame")
-    max_distance_m: float = Field(30.0, gt=0, description="beyond the nearest keyframe: no map")
+    keyframes: int = Field(default=3, ge=1, description="reference images, nearest and covisible")
+    max_points: int = Field(default=1500, ge=16, description="points aligned per frame")
+    max_distance_m: float = Field(
+        default=30.0, gt=0, description="beyond the nearest keyframe: no map"
+    )
 
 
 class HypothesesConfig(Section):
     """How many starts are drawn from the prior's covariance, and how many are kept."""
 
-    max_count: int = Field(64, ge=1, description="starts when the prior is wide")
-    reach_px: float = Field(40.0, gt=0, description="mean image motion that one start can mend")
-    coverage_sigma: float = Field(2.0, gt=0, description="sigmas of the prior to cover")
-    scout_points: int = Field(400, ge=16, description="points of the first, quick look")
-    scout_iterations: int = Field(8, ge=1, description="steps of the first, quick look")
-    keep_scout: int = Field(12, ge=1, description="starts kept after the quick look")
-    keep_coarse: int = Field(6, ge=1, description="kept after the coarse level")
-    keep_middle: int = Field(2, ge=1, description="kept after the middle level")
-    keep_fine: int = Field(2, ge=1, description="compared at the end")
-    merge_m: float = Field(0.3, gt=0, description="results nearer than this are the same")
-    merge_deg: float = Field(1.0, gt=0, description="results nearer than this are the same")
+    max_count: int = Field(default=64, ge=1, description="starts when the prior is wide")
+    reach_px: float = Field(
+        default=40.0, gt=0, description="mean image motion that one start can mend"
+    )
+    coverage_sigma: float = Field(default=2.0, gt=0, description="sigmas of the prior to cover")
+    scout_points: int = Field(default=400, ge=16, description="points of the first, quick look")
+    scout_iterations: int = Field(default=8, ge=1, description="steps of the first, quick look")
+    keep_scout: int = Field(default=12, ge=1, description="starts kept after the quick look")
+    keep_coarse: int = Field(default=6, ge=1, description="kept after the coarse level")
+    keep_middle: int = Field(default=2, ge=1, description="kept after the middle level")
+    keep_fine: int = Field(default=2, ge=1, description="compared at the end")
+    merge_m: float = Field(default=0.3, gt=0, description="results nearer than this are the same")
+    merge_deg: float = Field(default=1.0, gt=0, description="results nearer than this are the same")
 
 
 class AlignmentConfig(Section):
     """Levenberg-Marquardt of section 3.1 of the paper."""
 
-    robust_scale: float = Field(0.1, gt=0, description="scale c of the robust cost, on |r|^2")
-    iterations: tuple[int, int, int] = Field((20, 20, 20), description="at most, coarse to fine")
-    stop_px: float = Field(0.02, gt=0, description="a level stops when a step moves points less")
-    inlier_squared: float = Field(0.3, gt=0, description="|r|^2 of an inlier; unrelated: 2")
-    min_points: int = Field(12, ge=6, description="fewer points in view fail a hypothesis")
-    max_step_m: float = Field(5.0, gt=0, description="longer steps are shortened")
-    max_step_deg: float = Field(10.0, gt=0, description="larger rotations are shortened")
+    robust_scale: float = Field(
+        default=0.1, gt=0, description="scale c of the robust cost, on |r|^2"
+    )
+    iterations: tuple[int, int, int] = Field(
+        default=(20, 20, 20), description="at most, coarse to fine"
+    )
+    stop_px: float = Field(
+        default=0.02, gt=0, description="a level stops when a step moves points less"
+    )
+    inlier_squared: float = Field(default=0.3, gt=0, description="|r|^2 of an inlier; unrelated: 2")
+    min_points: int = Field(default=12, ge=6, description="fewer points in view fail a hypothesis")
+    max_step_m: float = Field(default=5.0, gt=0, description="longer steps are shortened")
+    max_step_deg: float = Field(default=10.0, gt=0, description="larger rotations are shortened")
 
 
 class AcceptanceConfig(Section):
     """When a result is believed. Anything else is a status with a reason."""
 
-    max_cost: float = Field(0.80, gt=0, description="mean robust cost, 0 perfect, 1 all outliers")
-    min_inlier_share: float = Field(0.25, ge=0, le=1, description="share of points that agree")
-    max_condition: float = Field(1e5, gt=1, description="of the scaled Hessian")
-    max_sigma_from_prior: float = Field(5.0, gt=0, description="Mahalanobis distance of the result")
-    ambiguity_margin: float = Field(0.02, ge=0, description="cost by which the best must win")
+    max_cost: float = Field(
+        default=0.80, gt=0, description="mean robust cost, 0 perfect, 1 all outliers"
+    )
+    min_inlier_share: float = Field(
+        default=0.25, ge=0, le=1, description="share of points that agree"
+    )
+    max_condition: float = Field(default=1e5, gt=1, description="of the scaled Hessian")
+    max_sigma_from_prior: float = Field(
+        default=5.0, gt=0, description="Mahalanobis distance of the result"
+    )
+    ambiguity_margin: float = Field(
+        default=0.02, ge=0, description="cost by which the best must win"
+    )
 
 
 class CovarianceConfig(Section):
     """Calibration of the covariance, measured as docs/covariance.md tells."""
 
-    scale: float = Field(1.0, gt=0, description="factor on the aligner's covariance")
-    floor_m: float = Field(0.005, ge=0, description="added sigma per axis, translation")
-    floor_deg: float = Field(0.01, ge=0, description="added sigma per axis, rotation")
+    scale: float = Field(default=1.0, gt=0, description="factor on the aligner's covariance")
+    floor_m: float = Field(default=0.005, ge=0, description="added sigma per axis, translation")
+    floor_deg: float = Field(default=0.01, ge=0, description="added sigma per axis, rotation")
 
 
 class PriorsConfig(Section):
     """Odometry, GNSS and initial poses."""
 
-    odometry_position_sigma_share: float = Field(0.02, ge=0, description="of the distance driven")
-    odometry_heading_sigma_deg_per_m: float = Field(0.05, ge=0, description="per metre driven")
-    odometry_sigma_m: float = Field(0.05, ge=0, description="floor per prediction")
-    odometry_sigma_deg: float = Field(0.1, ge=0, description="floor per prediction")
-    odometry_max_gap_s: float = Field(1.0, gt=0, description="longer gaps break the odometry")
-    odometry_max_extrapolation_s: float = Field(0.2, ge=0, description="beyond the newest message")
-    odometry_max_speed_mps: float = Field(70.0, gt=0, description="faster jumps break the odometry")
-    odometry_wait_s: float = Field(0.1, ge=0, description="a frame waits this long for odometry")
-    motion_sigma_mps: float = Field(3.0, ge=0, description="drift per second without odometry")
-    motion_sigma_degps: float = Field(5.0, ge=0, description="turn per second without odometry")
-    gnss_max_age_s: float = Field(1.0, gt=0, description="older fixes are not used")
-    gnss_min_sigma_m: float = Field(1.0, gt=0, description="receivers are optimistic")
-    gnss_max_sigma_m: float = Field(30.0, gt=0, description="vaguer fixes are not used")
-    gnss_default_sigma_m: float = Field(5.0, gt=0, description="of fixes without covariance")
-    gnss_height_sigma_m: float = Field(0.5, gt=0, description="height borrowed from the map")
-    gnss_tilt_sigma_deg: float = Field(1.0, gt=0, description="roll and pitch borrowed likewise")
-    gnss_heading_sigma_deg: float = Field(8.0, gt=0, description="heading borrowed from the map")
-    max_coast_s: float = Field(5.0, ge=0, description="prediction without an accepted pose")
+    odometry_position_sigma_share: float = Field(
+        default=0.02, ge=0, description="of the distance driven"
+    )
+    odometry_heading_sigma_deg_per_m: float = Field(
+        default=0.05, ge=0, description="per metre driven"
+    )
+    odometry_sigma_m: float = Field(default=0.05, ge=0, description="floor per prediction")
+    odometry_sigma_deg: float = Field(default=0.1, ge=0, description="floor per prediction")
+    odometry_max_gap_s: float = Field(
+        default=1.0, gt=0, description="longer gaps break the odometry"
+    )
+    odometry_max_extrapolation_s: float = Field(
+        default=0.2, ge=0, description="beyond the newest message"
+    )
+    odometry_max_speed_mps: float = Field(
+        default=70.0, gt=0, description="faster jumps break the odometry"
+    )
+    odometry_wait_s: float = Field(
+        default=0.1, ge=0, description="a frame waits this long for odometry"
+    )
+    motion_sigma_mps: float = Field(
+        default=3.0, ge=0, description="drift per second without odometry"
+    )
+    motion_sigma_degps: float = Field(
+        default=5.0, ge=0, description="turn per second without odometry"
+    )
+    gnss_max_age_s: float = Field(default=1.0, gt=0, description="older fixes are not used")
+    gnss_min_sigma_m: float = Field(default=1.0, gt=0, description="receivers are optimistic")
+    gnss_max_sigma_m: float = Field(default=30.0, gt=0, description="vaguer fixes are not used")
+    gnss_default_sigma_m: float = Field(
+        default=5.0, gt=0, description="of fixes without covariance"
+    )
+    gnss_height_sigma_m: float = Field(
+        default=0.5, gt=0, description="height borrowed from the map"
+    )
+    gnss_tilt_sigma_deg: float = Field(
+        default=1.0, gt=0, description="roll and pitch borrowed likewise"
+    )
+    gnss_heading_sigma_deg: float = Field(
+        default=8.0, gt=0, description="heading borrowed from the map"
+    )
+    max_coast_s: float = Field(default=5.0, ge=0, description="prediction without an accepted pose")
 
 
 class NodeConfig(Section):
     """The ROS side: frames, topics, rates."""
 
-    map_frame: str = Field("map", description="frame of the map")
-    odom_frame: str = Field("odom", description="frame of the odometry")
-    base_frame: str = Field("base_link", description="frame of the vehicle")
-    camera_frame: str = Field("", description="optical frame; empty: from the image header")
-    tf_mode: Literal["none", "map_odom", "map_base"] = Field("map_odom", description="what to send")
-    tf_rate_hz: float = Field(20.0, gt=0, description="the transform is re-sent at this rate")
-    transform_tolerance_s: float = Field(0.1, ge=0, description="post-dating of the transform")
-    autostart: bool = Field(True, description="configure and activate by itself")
-    compressed: bool = Field(False, description="subscribe to image/compressed")
-    diagnostics_rate_hz: float = Field(1.0, gt=0, description="rate of /diagnostics")
-    identity_extrinsics: bool = Field(False, description="camera at base_link, looking forward")
+    map_frame: str = Field(default="map", description="frame of the map")
+    odom_frame: str = Field(default="odom", description="frame of the odometry")
+    base_frame: str = Field(default="base_link", description="frame of the vehicle")
+    camera_frame: str = Field(default="", description="optical frame; empty: from the image header")
+    tf_mode: Literal["none", "map_odom", "map_base"] = Field(
+        default="map_odom", description="what to send"
+    )
+    tf_rate_hz: float = Field(
+        default=20.0, gt=0, description="the transform is re-sent at this rate"
+    )
+    transform_tolerance_s: float = Field(
+        default=0.1, ge=0, description="post-dating of the transform"
+    )
+    autostart: bool = Field(default=True, description="configure and activate by itself")
+    compressed: bool = Field(default=False, description="subscribe to image/compressed")
+    diagnostics_rate_hz: float = Field(default=1.0, gt=0, description="rate of /diagnostics")
+    identity_extrinsics: bool = Field(
+        default=False, description="camera at base_link, looking forward"
+    )
 
 
 class Config(Section):
     """The whole configuration of a localizer, live or over files."""
 
-    map: str = Field("", description="folder of the map")
-    device: str = Field("cpu", description="cpu, cuda or cuda:N")
-    threads: int = Field(0, ge=0, description="CPU threads; 0: as many as there are cores")
+    map: str = Field(default="", description="folder of the map")
+    device: str = Field(default="cpu", description="cpu, cuda or cuda:N")
+    threads: int = Field(default=0, ge=0, description="CPU threads; 0: as many as there are cores")
     features: FeaturesConfig = FeaturesConfig()
     view: ViewConfig = ViewConfig()
     hypotheses: HypothesesConfig = HypothesesConfig()

@@ -32,3 +32,12 @@ def kitti03_a() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real drive at {folder}: set PIXLOC_DATA to the folder that holds eval/")
     return folder
+
+
+@pytest.fixture(scope="session")
+def parity() -> Path:
+    """Inputs and outputs of the reference implementation, as npz files."""
+    folder = DATA.parent / "parity"
+    if not folder.is_dir():
+        pytest.skip(f"no outputs of the reference at {folder}: they lie beside PIXLOC_DATA")
+    return folder

@@ -114,7 +114,7 @@ class FeatureExtractor:
         size = (round(width * factor), round(height * factor))
         # The rounded size decides, per axis: not the factor that was asked for.
         scale = (size[0] / width, size[1] / height)
-        return cv2.resize(image, size, interpolation=cv2.INTER_AREA), scale  # type: ignore
+        return cv2.resize(image, size, interpolation=cv2.INTER_AREA), scale
 
     def _to_tensor(self, image: NDArray[np.uint8]) -> Tensor:
         pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self.device, non_blocking=True)

@@ -64,9 +64,14 @@ class Camera:
         _check(model, size, focal, center, distortion)
         d = np.zeros(COEFFICIENTS[model])
         d[: len(distortion)] = distortion
-        tensors = [torch.tensor(v, dtype=torch.float64) for v in (size, focal, center, d.tolist())]
-        limit = torch.tensor(_one_to_one_limit(model, d), dtype=torch.float64)
-        return cls(model, *tensors, limit)
+        return cls(
+            model,
+            size=_float64(size),
+            focal=_float64(focal),
+            center=_float64(center),
+            distortion=_float64(d),
+            max_radius2=_float64(_one_to_one_limit(model, d)),
+        )
 
     @classmethod
     def from_colmap(cls, model: str, width: int, height: int, params: Sequence[float]) -> Camera:
@@ -227,6 +232,10 @@ class Camera:
             rows = [2 * p1 * v + 6 * p2 * u, cross, cross, 2 * p2 * u + 6 * p1 * v]
             J = J + torch.stack(rows, -1).unflatten(-1, (2, 2))
         return distorted + torch.stack([du, dv], -1), J
+
+
+def _float64(values: float | Sequence[float] | np.ndarray) -> Tensor:
+    return torch.tensor(np.asarray(values), dtype=torch.float64)
 
 
 def _cubic(k: Sequence[Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
