@@ -1,0 +1,165 @@
+"""From a COLMAP model and its images to a map with precomputed reference features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from pixloc_ros.errors import MapError
+from pixloc_ros.features.pyramid import FeatureExtractor
+from pixloc_ros.geometry import se3
+from pixloc_ros.maps import observing, writer
+from pixloc_ros.maps.colmap import ColmapImage, ColmapModel, read_model
+from pixloc_ros.maps.rows import STORAGES, Arrays, Rows
+from pixloc_ros.maps.schema import CameraEntry, Datum, Storage
+from pixloc_ros.maps.store import Map, pack_names
+
+Progress = Callable[[Sequence[Any], str], Iterable[Any]]  # wraps a sequence, with a description
+HALF_TRACK = 3.0  # a track of this length has half the priority that an endless one would have
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """How a map is made of a model."""
+
+    features: Storage = "observations"
+    min_track_length: int = 3  # images of the model that see a point
+    max_error_px: float = 4.0  # between a keypoint and its projected point
+    keyframe_step: int = 1  # take every n-th image by name
+    axes: Literal["keep", "optical_to_ros"] = "keep"
+    datum: Datum | None = None
+    T_base_cam: NDArray[np.float64] | None = None
+    overwrite: bool = False
+
+    @property
+    def T_map_world(self) -> NDArray[np.float64]:
+        """(4, 4); world is the model's. Its optical axes become REP-103 axes when asked for."""
+        return se3.base_from_optical() if self.axes == "optical_to_ros" else np.eye(4)
+
+
+def build_from_colmap(
+    model_dir: str | Path,
+    images_dir: str | Path,
+    output: str | Path,
+    extractor: FeatureExtractor,
+    options: BuildOptions | None = None,
+    progress: Progress | None = None,
+) -> Map:
+    """Build a map folder at `output` and open it.
+
+    Raises MapError for a model, images or an output that cannot be used; then nothing is written.
+    """
+    options = options or BuildOptions()
+    writer.check_output(output, options.overwrite)
+    model = read_model(model_dir)
+    images = model.images[:: options.keyframe_step]
+    paths = observing.find_images(images, Path(images_dir))
+    rows = _collect(model, images, paths, extractor, options, progress)
+    if not rows.counts.any():
+        raise MapError(
+            f"{model_dir} has no point seen by {options.min_track_length} images within "
+            f"{options.max_error_px:g} px; reconstruct it again, or ask for less"
+        )
+    T_map_cam = options.T_map_world @ se3.inverse([image.T_cam_world for image in images])
+    origin = np.round(np.median(T_map_cam[:, :3, 3], axis=0))
+    writer.save(
+        {"keyframe_T_map_cam": T_map_cam, **_keyframe_arrays(images, model, rows)},
+        {**_point_arrays(model, rows, options.T_map_world, origin), **rows.row_arrays()},
+        _metadata(model, extractor, options),
+        origin,
+        output,
+        options.overwrite,
+    )
+    return Map.load(output, verify=False)
+
+
+def _collect(
+    model: ColmapModel,
+    images: Sequence[ColmapImage],
+    paths: Sequence[Path],
+    extractor: FeatureExtractor,
+    options: BuildOptions,
+    progress: Progress | None,
+) -> Rows:
+    rows = STORAGES[options.features](len(model.point_ids), extractor.dims)
+    usable = _usable_points(model, options.min_track_length)
+    keyframes = list(zip(images, paths, strict=True))
+    for image, path in progress(keyframes, "Extracting features") if progress else keyframes:
+        points, pixels = observing.visible_points(image, model, usable, options.max_error_px)
+        image_rgb = observing.read_image(path, model.cameras[image.camera_id])
+        rows.add(points, *observing.extract_at(extractor, image_rgb, pixels))
+    return rows
+
+
+def _usable_points(model: ColmapModel, min_track_length: int) -> NDArray[np.bool_]:
+    lengths = np.zeros(len(model.point_ids), np.int64)
+    for image in model.images:
+        ids = np.unique(image.point_ids[image.point_ids >= 0])
+        lengths[np.searchsorted(model.point_ids, ids)] += 1
+    return (lengths >= min_track_length) & np.isfinite(model.points_world).all(-1)
+
+
+def _keyframe_arrays(images: Sequence[ColmapImage], model: ColmapModel, rows: Rows) -> Arrays:
+    camera_ids = list(model.cameras)
+    observations = rows.observation_arrays()
+    return {
+        "keyframe_names": pack_names([image.name for image in images]),
+        "keyframe_camera": np.array([camera_ids.index(i.camera_id) for i in images], np.int32),
+        **observations,
+        **_covisibility(observations["observation_offsets"], observations["observation_point"]),
+    }
+
+
+def _covisibility(offsets: NDArray[np.int64], points: NDArray[np.int32]) -> Arrays:
+    """Keyframes that share points with each keyframe, and how many."""
+    sees = csr_array((np.ones(len(points), np.int32), points, offsets))
+    shared = csr_array(sees @ sees.T)
+    shared.setdiag(0)
+    shared.eliminate_zeros()
+    shared.sort_indices()
+    return {
+        "covisible_offsets": shared.indptr.astype(np.int64),
+        "covisible_keyframe": shared.indices.astype(np.int32),
+        "covisible_points": shared.data.astype(np.int32),
+    }
+
+
+def _point_arrays(
+    model: ColmapModel,
+    rows: Rows,
+    T_map_world: NDArray[np.float64],
+    origin: NDArray[np.float64],
+) -> Arrays:
+    points_map = se3.transform(T_map_world, model.points_world[rows.kept])
+    counts = rows.counts[rows.kept]
+    priority = rows.mean_confidence * counts / (counts + HALF_TRACK)
+    return {
+        "points": (points_map - origin).astype(np.float32),
+        "point_error_px": model.errors_px[rows.kept].astype(np.float32),
+        "point_priority": priority.astype(np.float32),
+    }
+
+
+def _metadata(
+    model: ColmapModel, extractor: FeatureExtractor, options: BuildOptions
+) -> dict[str, Any]:
+    T_base_cam = options.T_base_cam
+    return {
+        "axes": options.axes,
+        "T_map_world": tuple(options.T_map_world.ravel().tolist()),
+        "datum": options.datum,
+        "T_base_cam": None if T_base_cam is None else tuple(T_base_cam.ravel().tolist()),
+        "model_id": extractor.model_id,
+        "weights_sha256": extractor.sha256,
+        "max_side_px": extractor.max_side_px,
+        "strides": extractor.strides,
+        "dims": extractor.dims,
+        "storage": options.features,
+        "cameras": tuple(CameraEntry.of(camera) for camera in model.cameras.values()),
+    }

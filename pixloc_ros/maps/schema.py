@@ -1,0 +1,177 @@
+"""`map.json`: what a map is, and the hash of every file that belongs to it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pixloc_ros.errors import MapError
+from pixloc_ros.geometry.camera import Camera
+
+SCHEMA_VERSION = 1
+FILE_NAME = "map.json"
+
+Storage = Literal["observations", "averaged"]
+Vector = tuple[float, float, float]
+Transform = tuple[float, ...]  # 16 numbers, row-major (4, 4)
+
+
+class Entry(BaseModel):
+    """Base of all parts of map.json: frozen, strict about keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Datum(Entry):
+    """Where on Earth the map's point (0, 0, 0) is. WGS 84, altitude above the ellipsoid."""
+
+    latitude_deg: float = Field(ge=-90, le=90)
+    longitude_deg: float = Field(ge=-180, le=180)
+    altitude_m: float = Field(allow_inf_nan=False)
+    yaw_deg: float = Field(allow_inf_nan=False)  # of the map's x axis, counter-clockwise from east
+
+    @classmethod
+    def parse(cls, text: str) -> Datum:
+        """From `LAT,LON,ALT,YAW`; raises MapError for anything else."""
+        try:
+            latitude, longitude, altitude, yaw = (float(part) for part in text.split(","))
+            return cls(
+                latitude_deg=latitude, longitude_deg=longitude, altitude_m=altitude, yaw_deg=yaw
+            )
+        except ValueError as error:  # pydantic's errors are ValueErrors too
+            why = _first_problem(error) if isinstance(error, ValidationError) else "four numbers"
+            raise MapError(
+                f"datum '{text}': expected LAT,LON,ALT,YAW as in 49.01,8.43,110,0 ({why})"
+            ) from None
+
+
+class CameraEntry(Entry):
+    """One camera that took keyframes, as `Camera.create` takes it."""
+
+    model: str
+    size: tuple[float, float]
+    focal: tuple[float, float]
+    center: tuple[float, float]
+    distortion: tuple[float, ...]
+
+    @classmethod
+    def of(cls, camera: Camera) -> CameraEntry:
+        fields = ("size", "focal", "center", "distortion")
+        return cls(model=camera.model, **{f: tuple(getattr(camera, f).tolist()) for f in fields})
+
+    def camera(self) -> Camera:
+        return Camera.create(self.model, self.size, self.focal, self.center, self.distortion)
+
+
+class TileEntry(Entry):
+    """A shard of points with their features; positions are relative to its origin."""
+
+    id: str
+    file: str
+    origin: Vector
+    points: int
+    rows: int
+
+
+class MapMetadata(Entry):
+    """All of map.json but the hash of itself."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    frame: str = "map"
+    axes: Literal["keep", "optical_to_ros"]
+    T_map_world: Transform  # world: of the model that the map was built from
+    datum: Datum | None = None
+    T_base_cam: Transform | None = None  # of the camera that took the keyframes
+    model_id: str
+    weights_sha256: str
+    max_side_px: int  # larger images were reduced to this side before the network
+    strides: tuple[int, ...]  # coarse to fine
+    dims: tuple[int, ...]
+    storage: Storage
+    cameras: tuple[CameraEntry, ...]
+    keyframes: int
+    keyframes_file: str
+    observations: int
+    tiles: tuple[TileEntry, ...]
+    files: dict[str, str]  # SHA-256 by file name
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_files(folder: Path, metadata: MapMetadata) -> None:
+    """Raise MapError naming the first file that is missing or whose hash is another."""
+    for name, expected in metadata.files.items():
+        path = folder / name
+        try:
+            altered = file_sha256(path) != expected
+        except OSError as error:
+            raise MapError(f"{path}: {error.strerror}; copy the map again or rebuild it") from None
+        if altered:
+            raise MapError(f"{path} was altered after it was built; copy the map again")
+
+
+def as_matrix(values: Sequence[float] | None) -> NDArray[np.float64] | None:
+    """(4, 4) from 16 numbers."""
+    return None if values is None else np.array(values, dtype=np.float64).reshape(4, 4)
+
+
+def write(metadata: MapMetadata, folder: Path) -> str:
+    """Write map.json; returns the SHA-256 that stands for the whole map."""
+    content = metadata.model_dump(mode="json")
+    sha256 = _digest(content)
+    text = json.dumps({**content, "sha256": sha256}, indent=1, ensure_ascii=False)
+    (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
+    return sha256
+
+
+def read(folder: Path) -> tuple[MapMetadata, str]:
+    """Read and check map.json; returns it with the SHA-256 of the map.
+
+    Raises MapError when it is missing, altered, or of another schema version.
+    """
+    path = folder / FILE_NAME
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        version, sha256 = content.pop("schema_version"), content.pop("sha256")
+    except FileNotFoundError:
+        raise MapError(f"{folder} is not a map (no {FILE_NAME}); make one with `pixloc map build`") from None
+    except OSError as error:
+        raise MapError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise MapError(f"{path} is damaged; copy the map again or rebuild it") from None
+    if version != SCHEMA_VERSION:
+        raise MapError(
+            f"{path}: schema version {version}, this program reads version {SCHEMA_VERSION}; "
+            f"rebuild the map with `pixloc map build`"
+        )
+    return _validated({"schema_version": version, **content}, sha256, path), sha256
+
+
+def _validated(content: dict[str, Any], sha256: str, path: Path) -> MapMetadata:
+    try:
+        metadata = MapMetadata.model_validate(content)
+    except ValidationError as error:
+        raise MapError(f"{path}: {_first_problem(error)}; rebuild the map") from None
+    if _digest(metadata.model_dump(mode="json")) != sha256:
+        raise MapError(f"{path} was altered after it was built; copy the map again or rebuild it")
+    return metadata
+
+
+def _digest(content: dict[str, Any]) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
