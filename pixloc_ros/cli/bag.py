@@ -1,0 +1,94 @@
+"""`pixloc bag`: rosbags from image sequences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pixloc_ros.cli.progress import track
+from pixloc_ros.maps.schema import Datum
+from pixloc_ros.replay.bag_options import BagOptions
+from pixloc_ros.replay.bag_writer import BagSummary, create_bag
+from pixloc_ros.replay.posed_images import read_posed_images
+from pixloc_ros.replay.topics import Topics
+
+app = typer.Typer(help="Make rosbags.", no_args_is_help=True)
+
+DEFAULT = BagOptions()
+
+
+@app.callback()
+def bag() -> None:
+    """Make rosbags."""
+
+
+@app.command()
+def create(
+    images: Annotated[Path, typer.Option(help="folder of the images")],
+    meta: Annotated[Path, typer.Option(help="meta.json with calibration, poses and times")],
+    output: Annotated[Path, typer.Option(help="bag folder to write")],
+    topic: Annotated[list[str] | None, typer.Option(help="part=/topic, may be repeated")] = None,
+    degrade: Annotated[
+        str, typer.Option(help="night, blur, defocus, rain, fog or occlusion")
+    ] = DEFAULT.degrade,
+    compressed: Annotated[
+        bool, typer.Option("--compressed/--raw", help="JPEG or raw images")
+    ] = DEFAULT.compressed,
+    gnss: Annotated[
+        Literal["fix", "pose", "none"], typer.Option(help="NavSatFix, pose with covariance, none")
+    ] = DEFAULT.gnss,
+    receiver: Annotated[str, typer.Option(help="noise of GNSS: ublox or phone")] = DEFAULT.receiver,
+    datum: Annotated[
+        str, typer.Option(help="LAT,LON,ALT,YAW of the map: degrees, metres, x axis from east")
+    ] = "",
+    initial_pose: Annotated[
+        bool, typer.Option(help="also one /initialpose at the start")
+    ] = DEFAULT.initial_pose,
+    axes: Annotated[
+        Literal["keep", "optical_to_ros"], typer.Option(help="axes of the world of the poses")
+    ] = "keep",
+    scale: Annotated[float, typer.Option(help="reduce images by this factor")] = DEFAULT.scale,
+    every: Annotated[int, typer.Option(min=1, help="keep every Nth image")] = DEFAULT.every,
+    exclude_every: Annotated[
+        int, typer.Option(min=0, help="leave out every Nth image (those of the map); 0: none")
+    ] = DEFAULT.exclude_every,
+    storage: Annotated[
+        Literal["mcap", "sqlite3"], typer.Option(help="file format of the bag")
+    ] = "mcap",
+    seed: Annotated[int, typer.Option(help="of all noise")] = DEFAULT.seed,
+) -> None:
+    """Write images with known poses to a rosbag2, with simulated odometry and GNSS.
+
+    Example: pixloc bag create --images drive/images --meta drive/meta.json --output drive_bag
+    --datum 49.0,8.4,110,0
+    """
+    options = BagOptions(
+        topics=Topics().remapped(topic or []),
+        compressed=compressed,
+        storage=storage,
+        degrade=degrade,
+        gnss=gnss,
+        receiver=receiver,
+        datum=Datum.parse(datum) if datum else None,
+        initial_pose=initial_pose,
+        scale=scale,
+        every=every,
+        exclude_every=exclude_every,
+        seed=seed,
+    )
+    summary = create_bag(read_posed_images(meta, images, axes), output, options, progress=track)
+    Console().print(_table(summary))
+
+
+def _table(summary: BagSummary) -> Table:
+    table = Table(title=f"{summary.path}: {summary.duration_s:.1f} s", title_justify="left")
+    table.add_column("topic")
+    table.add_column("messages", justify="right")
+    for name, count in sorted(summary.messages.items()):
+        table.add_row(name, str(count))
+    table.caption = f"ground truth: {summary.truth}"
+    return table

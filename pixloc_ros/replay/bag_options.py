@@ -1,0 +1,66 @@
+"""What to simulate and how to store it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from pixloc_ros.errors import BagError, DataError
+from pixloc_ros.maps.schema import Datum
+from pixloc_ros.replay import sensors
+from pixloc_ros.replay.degrade import degradation
+from pixloc_ros.replay.topics import Topics
+
+STORAGES = ("mcap", "sqlite3")
+
+
+@dataclass(frozen=True, slots=True)
+class BagOptions:
+    """What goes into the bag, and under which names."""
+
+    topics: Topics = field(default_factory=Topics)
+    compressed: bool = True
+    storage: str = "mcap"
+    degrade: str = ""
+    gnss: Literal["fix", "pose", "none"] = "fix"
+    receiver: str = "ublox"
+    datum: Datum | None = None
+    initial_pose: bool = False
+    scale: float = 1.0
+    every: int = 1
+    exclude_every: int = 0
+    seed: int = 0
+    map_frame: str = "map"
+    odom_frame: str = "odom"
+    base_frame: str = "base_link"
+    camera_frame: str = "camera_optical"
+    gnss_frame: str = "gnss"
+
+    def check(self) -> None:
+        """Raises ConfigError or BagError for options that cannot be."""
+        if self.degrade:
+            degradation(self.degrade)
+        if self.storage not in STORAGES:
+            raise BagError(f"storage '{self.storage}' is not one of {', '.join(STORAGES)}")
+        if self.receiver not in sensors.RECEIVERS:
+            known = ", ".join(sensors.RECEIVERS)
+            raise BagError(f"GNSS receiver '{self.receiver}' is not one of {known}")
+        if self.gnss == "fix" and self.datum is None:
+            raise BagError("GNSS fixes need the map's place on earth: --datum, or --gnss pose")
+        if not 0.0 < self.scale <= 1.0:
+            raise BagError(f"images can be reduced, not enlarged: --scale {self.scale}")
+
+    def selected(self, count: int) -> np.ndarray:
+        """Indices of the frames that go into the bag; raises DataError when none is left."""
+        index = np.arange(count)
+        keep = index % max(1, self.every) == 0
+        if self.exclude_every > 0:
+            keep &= index % self.exclude_every != 0
+        if not keep.any():
+            raise DataError(
+                f"no image of {count} is left with --every {self.every} "
+                f"and --exclude-every {self.exclude_every}"
+            )
+        return index[keep]

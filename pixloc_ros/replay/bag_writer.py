@@ -1,0 +1,93 @@
+"""A rosbag2 from images with known poses and simulated sensors, written without ROS."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rosbags.rosbag2 import StoragePlugin, Writer
+
+from pixloc_ros.errors import BagError
+from pixloc_ros.evaluation.trajectory import Trajectory, write_tum
+from pixloc_ros.replay import messages, topics
+from pixloc_ros.replay.bag_options import BagOptions
+from pixloc_ros.replay.drive_messages import Progress, Timed, drive_messages
+from pixloc_ros.replay.posed_images import PosedImages
+from pixloc_ros.replay.topics import Topics
+
+PLUGINS = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
+
+
+@dataclass(frozen=True, slots=True)
+class BagSummary:
+    """What was written."""
+
+    path: Path
+    truth: Path
+    messages: dict[str, int]  # per topic
+    duration_s: float
+
+
+def truth_path(bag: Path) -> Path:
+    """Where the ground truth of a bag lies: beside it, as a folder with it in is no longer one."""
+    return bag.with_name(f"{bag.name}.truth.txt")
+
+
+def create_bag(
+    drive: PosedImages,
+    output: Path,
+    options: BagOptions,
+    progress: Progress = lambda items, *_: items,
+) -> BagSummary:
+    """Write a rosbag2 folder and the true poses (TUM, map_from_base) of its frames beside it.
+
+    Both appear complete or not at all. Raises BagError when the output exists, DataError for
+    images that cannot be read, ConfigError for options that cannot be.
+    """
+    options.check()
+    _refuse_existing(output)
+    selected = options.selected(len(drive.files))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
+        # The storage file is named after its folder, so the folder has its final name already.
+        unfinished, truth = Path(folder) / output.name, Path(folder) / "truth.txt"
+        counts = _write(unfinished, drive_messages(drive, selected, options, progress), options)
+        write_tum(truth, Trajectory(drive.stamps_ns[selected], drive.T_map_base[selected]))
+        truth.replace(truth_path(output))
+        unfinished.replace(output)
+    duration_s = float(drive.stamps_ns[-1] - drive.stamps_ns[0]) / 1e9
+    return BagSummary(output, truth_path(output), counts, duration_s)
+
+
+def _refuse_existing(output: Path) -> None:
+    for path in (output, truth_path(output)):
+        if path.exists():
+            raise BagError(f"{path} exists already; remove it or choose another --output")
+
+
+def _write(folder: Path, timed: Iterable[Timed], options: BagOptions) -> dict[str, int]:
+    store = messages.typestore()
+    counts: dict[str, int] = {}
+    connections: dict[str, Any] = {}
+    plugin = PLUGINS[options.storage]
+    with Writer(folder, version=9, storage_plugin=plugin) as writer:
+        for stamp_ns, part, message in timed:
+            msgtype = message.__msgtype__
+            topic = _topic(part, msgtype, options.topics)
+            if topic not in connections:
+                qos = [messages.LATCHED] if part == "tf_static" else []
+                connections[topic] = writer.add_connection(
+                    topic, msgtype, typestore=store, offered_qos_profiles=qos
+                )
+            writer.write(connections[topic], stamp_ns, store.serialize_cdr(message, msgtype))
+            counts[topic] = counts.get(topic, 0) + 1
+    return counts
+
+
+def _topic(part: str, msgtype: str, names: Topics) -> str:
+    if msgtype == topics.COMPRESSED_IMAGE and "image" not in names.chosen:
+        return names.compressed_image
+    return getattr(names, part)

@@ -1,0 +1,165 @@
+"""The messages of a simulated drive, in the order in which a recorder would write them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pymap3d
+from scipy.spatial.transform import Rotation
+
+from pixloc_ros.errors import DataError
+from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.geometry.se3 import Matrix
+from pixloc_ros.maps.schema import Datum
+from pixloc_ros.replay import messages, sensors
+from pixloc_ros.replay.bag_options import BagOptions
+from pixloc_ros.replay.degrade import degradation
+from pixloc_ros.replay.posed_images import PosedImages
+
+JPEG_QUALITY = 95
+# Of the pose that starts the drive, and of pose fixes: an INS with heading, not a bare receiver.
+INITIAL_SIGMA_M, INITIAL_SIGMA_DEG = 0.5, 2.0
+POSE_SIGMA_DEG = 1.0
+
+Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
+Timed = tuple[int, str, Any]  # stamp_ns, part, message
+
+
+def drive_messages(
+    drive: PosedImages, selected: np.ndarray, options: BagOptions, progress: Progress
+) -> Iterator[Timed]:
+    """All messages by stamp; at equal stamps odometry and CameraInfo come before the image."""
+    path = sensors.TimedPoses(drive.stamps_ns, drive.T_map_base)
+    # One generator per sensor, so that leaving one out does not change the others.
+    rng_odometry, rng_gnss, rng_start = np.random.default_rng(options.seed).spawn(3)
+    others = [*_odometry(path, options, rng_odometry), *_gnss(path, options, rng_gnss)]
+    if options.initial_pose:
+        others.append(_initial_pose(path, options, rng_start))
+    others.sort(key=lambda item: item[0])
+    start_ns = int(drive.stamps_ns[0])
+    yield (
+        start_ns,
+        "tf_static",
+        messages.static_transform(
+            start_ns, options.base_frame, options.camera_frame, drive.T_base_cam
+        ),
+    )
+    position = 0
+    for index in progress(selected, "writing frames", len(selected)):
+        while position < len(others) and others[position][0] <= drive.stamps_ns[index]:
+            yield others[position]
+            position += 1
+        yield from _frame(drive, int(index), options)
+    yield from others[position:]
+
+
+def _frame(drive: PosedImages, index: int, options: BagOptions) -> Iterator[Timed]:
+    stamp_ns, frame = int(drive.stamps_ns[index]), options.camera_frame
+    file, camera = drive.files[index], drive.cameras[index]
+    untouched = not options.degrade and options.scale == 1.0
+    if options.compressed and untouched and file.suffix.lower() in (".jpg", ".jpeg"):
+        image = messages.compressed_image(stamp_ns, frame, file.read_bytes())
+    else:
+        image_rgb, camera = _prepared(file, camera, options, index)
+        image = _image_message(stamp_ns, frame, image_rgb, options.compressed)
+    yield stamp_ns, "camera_info", messages.camera_info(stamp_ns, frame, camera)
+    yield stamp_ns, "image", image
+
+
+def _prepared(
+    file: Path, camera: Camera, options: BagOptions, index: int
+) -> tuple[np.ndarray, Camera]:
+    image_bgr = cv2.imread(str(file), cv2.IMREAD_COLOR)
+    if image_bgr is None:
+        raise DataError(f"image {file} cannot be decoded")
+    height, width = image_bgr.shape[:2]
+    if (width, height) != (camera.width, camera.height):
+        raise DataError(
+            f"image {file} is {width}x{height}, its calibration is for "
+            f"{camera.width}x{camera.height}"
+        )
+    image_rgb = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2RGB)
+    if options.scale != 1.0:
+        size = (max(1, round(width * options.scale)), max(1, round(height * options.scale)))
+        image_rgb = cv2.resize(image_rgb, size, interpolation=cv2.INTER_AREA)
+        camera = camera.scale([size[0] / width, size[1] / height])
+    if options.degrade:
+        rng = np.random.default_rng([options.seed, index])
+        return degradation(options.degrade)(np.asarray(image_rgb, np.uint8), rng), camera
+    return np.asarray(image_rgb), camera
+
+
+def _image_message(stamp_ns: int, frame: str, image_rgb: np.ndarray, compressed: bool) -> Any:
+    if not compressed:
+        return messages.image(stamp_ns, frame, image_rgb)
+    image_bgr = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR)
+    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    jpeg = cv2.imencode(".jpg", image_bgr, quality)[1]
+    return messages.compressed_image(stamp_ns, frame, jpeg.tobytes())
+
+
+def _odometry(
+    path: sensors.TimedPoses, options: BagOptions, rng: np.random.Generator
+) -> Iterator[Timed]:
+    drift = sensors.simulate_odometry(path, sensors.OdometryModel(), rng)
+    for stamp_ns, T_odom_base in zip(drift.stamps_ns.tolist(), drift.T_target_base, strict=True):
+        yield (
+            stamp_ns,
+            "odom",
+            messages.odometry(stamp_ns, options.odom_frame, options.base_frame, T_odom_base),
+        )
+
+
+def _gnss(
+    path: sensors.TimedPoses, options: BagOptions, rng: np.random.Generator
+) -> Iterator[Timed]:
+    if options.gnss == "none":
+        return
+    model = sensors.RECEIVERS[options.receiver]
+    stamps_ns, positions = sensors.simulate_gnss(path, model, rng)
+    sigma_m = np.array([model.horizontal_sigma_m, model.horizontal_sigma_m, model.vertical_sigma_m])
+    T_true = path.at(stamps_ns)
+    for stamp_ns, position, T_map_base in zip(stamps_ns.tolist(), positions, T_true, strict=True):
+        if options.gnss == "fix":
+            assert options.datum is not None
+            geodetic = _geodetic(options.datum, position)
+            message = messages.nav_sat_fix(stamp_ns, options.gnss_frame, geodetic, sigma_m)
+        else:
+            T = _turned(T_map_base, POSE_SIGMA_DEG, rng)
+            T[:3, 3] = position
+            covariance = _covariance(sigma_m, POSE_SIGMA_DEG)
+            message = messages.pose_with_covariance(stamp_ns, options.map_frame, T, covariance)
+        yield stamp_ns, f"gnss_{options.gnss}", message
+
+
+def _geodetic(datum: Datum, position_map: np.ndarray) -> tuple[float, float, float]:
+    yaw_rad = np.deg2rad(datum.yaw_deg)
+    east = np.cos(yaw_rad) * position_map[0] - np.sin(yaw_rad) * position_map[1]
+    north = np.sin(yaw_rad) * position_map[0] + np.cos(yaw_rad) * position_map[1]
+    return pymap3d.enu2geodetic(
+        east, north, position_map[2], datum.latitude_deg, datum.longitude_deg, datum.altitude_m
+    )
+
+
+def _initial_pose(path: sensors.TimedPoses, options: BagOptions, rng: np.random.Generator) -> Timed:
+    stamp_ns = int(path.stamps_ns[0])
+    T = _turned(path.T_target_base[0], INITIAL_SIGMA_DEG, rng)
+    T[:3, 3] += rng.normal(0.0, INITIAL_SIGMA_M, 3)
+    covariance = _covariance(np.full(3, INITIAL_SIGMA_M), INITIAL_SIGMA_DEG)
+    message = messages.pose_with_covariance(stamp_ns, options.map_frame, T, covariance)
+    return stamp_ns, "initialpose", message
+
+
+def _turned(T_map_base: Matrix, sigma_deg: float, rng: np.random.Generator) -> Matrix:
+    noise = Rotation.from_rotvec(rng.normal(0.0, np.deg2rad(sigma_deg), 3)).as_matrix()
+    T = T_map_base.copy()
+    T[:3, :3] = noise @ T[:3, :3]
+    return T
+
+
+def _covariance(sigma_m: np.ndarray, sigma_deg: float) -> Matrix:
+    return np.diag([*sigma_m**2, *[np.deg2rad(sigma_deg) ** 2] * 3])

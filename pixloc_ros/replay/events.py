@@ -1,0 +1,101 @@
+"""What a bag says, in our types: one small object per usable message."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixloc_ros.errors import DataError
+from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.geometry.se3 import Matrix
+
+
+class MessageError(DataError):
+    """A message that cannot be used; `reason` is a short code to count by."""
+
+    def __init__(self, reason: str, message: str):
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class ImageEvent:
+    """A decoded frame."""
+
+    stamp_ns: int
+    image_rgb: NDArray[np.uint8]  # (H, W, 3)
+    frame_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CameraInfoEvent:
+    """A calibration."""
+
+    stamp_ns: int
+    camera: Camera
+    frame_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class OdometryEvent:
+    """A pose of the vehicle in its odometry frame."""
+
+    stamp_ns: int
+    T_odom_base: Matrix
+    frame_id: str
+    child_frame_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class FixEvent:
+    """A GNSS fix as received; what to believe of it is the tracker's affair."""
+
+    stamp_ns: int
+    latitude_deg: float
+    longitude_deg: float
+    altitude_m: float
+    covariance_enu: Matrix | None  # (3, 3) m^2; None where the receiver does not know it
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoseEvent:
+    """A stated pose: of a GNSS with attitude, or of a person."""
+
+    stamp_ns: int
+    T_map_base: Matrix
+    covariance: Matrix  # (6, 6) in the axes of frame_id
+    frame_id: str
+    source: str  # "gnss" or "initialpose"
+
+
+@dataclass(frozen=True, slots=True)
+class StaticTransformEvent:
+    """One fixed transform between two frames."""
+
+    parent: str
+    child: str
+    T_parent_child: Matrix
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedEvent:
+    """A message that could not be used, and why."""
+
+    stamp_ns: int
+    part: str  # "image", "camera_info", "odom", ...
+    reason: str
+    message: str
+
+
+Event = (
+    ImageEvent
+    | CameraInfoEvent
+    | OdometryEvent
+    | FixEvent
+    | PoseEvent
+    | StaticTransformEvent
+    | RejectedEvent
+)

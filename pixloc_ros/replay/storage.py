@@ -1,0 +1,191 @@
+"""The raw messages of a bag, as far as they can be read.
+
+A recording that ended with a full disk or a lost battery has no index, and perhaps no
+metadata.yaml. Its files are then read from the beginning up to the damage.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from mcap.records import Channel, Message, Schema
+from mcap.stream_reader import StreamReader
+from rosbags.rosbag2 import Reader
+
+from pixloc_ros.errors import BagError
+
+SUFFIXES = (".mcap", ".db3")
+
+
+class RawMessage(NamedTuple):
+    """A serialized message (CDR) and when it was recorded."""
+
+    topic: str
+    log_ns: int
+    data: bytes
+
+
+class Source(Protocol):
+    """Something with topics and messages in the order of recording."""
+
+    types: dict[str, str]  # message type per topic
+    counts: Counter[str]  # messages per topic
+    damage: str | None  # why reading ended early
+
+    def messages(
+        self, topics: Collection[str], start_ns: int | None, stop_ns: int | None
+    ) -> Iterator[RawMessage]: ...
+
+    def close(self) -> None: ...
+
+
+class IndexedSource:
+    """A healthy bag, or one file of a bag."""
+
+    def __init__(self, path: Path):
+        self._reader = Reader(path)
+        self._reader.open()
+        self._path = path
+        self.types = {c.topic: c.msgtype for c in self._reader.connections}
+        self.counts: Counter[str] = Counter()
+        for connection in self._reader.connections:
+            self.counts[connection.topic] += connection.msgcount
+        self.damage: str | None = None
+
+    def messages(
+        self, topics: Collection[str], start_ns: int | None = None, stop_ns: int | None = None
+    ) -> Iterator[RawMessage]:
+        wanted = [c for c in self._reader.connections if c.topic in topics]
+        if not wanted:
+            return
+        try:
+            for connection, log_ns, data in self._reader.messages(wanted, start_ns, stop_ns):
+                yield RawMessage(connection.topic, log_ns, data)
+        except Exception as error:  # of rosbags, apsw, zstd, lz4: all mean that it ends here
+            self.damage = f"{self._path.name} is damaged: {_line(error)}"
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+class DamagedMcap:
+    """An mcap file without its index, read record by record up to the first that is not whole."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self.types: dict[str, str] = {}
+        self.counts: Counter[str] = Counter()
+        self.damage: str | None = None
+        for topic, _, _ in self._scan():
+            self.counts[topic] += 1
+
+    def messages(
+        self, topics: Collection[str], start_ns: int | None = None, stop_ns: int | None = None
+    ) -> Iterator[RawMessage]:
+        return _selected(self._scan(), topics, start_ns, stop_ns)
+
+    def _scan(self) -> Iterator[RawMessage]:
+        schemas: dict[int, str] = {}
+        channels: dict[int, str] = {}
+        with self._path.open("rb") as file:
+            try:
+                for record in StreamReader(file).records:
+                    if isinstance(record, Schema):
+                        schemas[record.id] = record.name
+                    elif isinstance(record, Channel):
+                        channels[record.id] = record.topic
+                        self.types[record.topic] = schemas.get(record.schema_id, "unknown")
+                    elif isinstance(record, Message):
+                        yield RawMessage(channels[record.channel_id], record.log_time, record.data)
+            except Exception as error:  # whatever half a record makes the parser say
+                self.damage = f"{self._path.name} is cut off or damaged ({_line(error)})"
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+
+class DamagedSqlite:
+    """A sqlite3 file whose end is missing, read row by row up to the first that is not whole."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self.damage: str | None = None
+        self._connection = sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)
+        # Without it, sqlite refuses a file that is shorter than its header says.
+        self._connection.execute("PRAGMA writable_schema = ON")
+        rows = self._rows("SELECT id, name, type FROM topics")
+        self._topics = {key: (name, msgtype) for key, name, msgtype in rows}
+        self.types = dict(self._topics.values())
+        self.counts = Counter(raw.topic for raw in self._scan())
+
+    def messages(
+        self, topics: Collection[str], start_ns: int | None = None, stop_ns: int | None = None
+    ) -> Iterator[RawMessage]:
+        return _selected(self._scan(), topics, start_ns, stop_ns)
+
+    def _scan(self) -> Iterator[RawMessage]:
+        # In order of writing, not by the index on time, which may be what is broken.
+        for topic_id, log_ns, data in self._rows("SELECT topic_id, timestamp, data FROM messages"):
+            if topic_id in self._topics:
+                yield RawMessage(self._topics[topic_id][0], log_ns, data)
+
+    def _rows(self, query: str) -> Iterator[tuple[Any, ...]]:
+        try:
+            yield from self._connection.execute(query)
+        except sqlite3.DatabaseError as error:
+            self.damage = f"{self._path.name} is cut off or damaged ({_line(error)})"
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def open_sources(path: Path) -> list[Source]:
+    """The files of a bag in order, or the whole healthy bag as one source.
+
+    Raises BagError when nothing there can be read.
+    """
+    if not path.exists():
+        raise BagError(f"bag {path} does not exist")
+    if path.suffix == ".bag":
+        raise BagError(f"{path} is a ROS 1 bag; convert it with rosbags-convert")
+    healthy = _indexed(path)
+    if healthy is not None:
+        return [healthy]
+    files = sorted(f for f in path.iterdir() if f.suffix in SUFFIXES) if path.is_dir() else [path]
+    sources = [_indexed(file) or _damaged(file) for file in files if file.suffix in SUFFIXES]
+    readable = [source for source in sources if source is not None and source.types]
+    if not readable:
+        raise BagError(f"{path} is no rosbag2: no readable metadata.yaml, .mcap or .db3 file")
+    return readable
+
+
+def _indexed(path: Path) -> Source | None:
+    try:
+        return IndexedSource(path)
+    except Exception:  # rosbags raises its own, OSError, apsw.Error, AssertionError, KeyError ...
+        return None
+
+
+def _damaged(file: Path) -> Source | None:
+    try:
+        return DamagedMcap(file) if file.suffix == ".mcap" else DamagedSqlite(file)
+    except (OSError, sqlite3.Error):
+        return None
+
+
+def _selected(
+    raws: Iterator[RawMessage], topics: Collection[str], start_ns: int | None, stop_ns: int | None
+) -> Iterator[RawMessage]:
+    for raw in raws:
+        late = stop_ns is not None and raw.log_ns >= stop_ns
+        early = start_ns is not None and raw.log_ns < start_ns
+        if raw.topic in topics and not late and not early:
+            yield raw
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,65 @@
+"""Which topic plays which part: one set of names for writing and reading bags."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+
+from pixloc_ros.errors import ConfigError
+
+IMAGE = "sensor_msgs/msg/Image"
+COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
+CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
+ODOMETRY = "nav_msgs/msg/Odometry"
+NAV_SAT_FIX = "sensor_msgs/msg/NavSatFix"
+POSE_WITH_COVARIANCE = "geometry_msgs/msg/PoseWithCovarianceStamped"
+TF_MESSAGE = "tf2_msgs/msg/TFMessage"
+
+# Message types that each part may have.
+TYPES: dict[str, tuple[str, ...]] = {
+    "image": (IMAGE, COMPRESSED_IMAGE),
+    "camera_info": (CAMERA_INFO,),
+    "odom": (ODOMETRY,),
+    "gnss_fix": (NAV_SAT_FIX,),
+    "gnss_pose": (POSE_WITH_COVARIANCE,),
+    "initialpose": (POSE_WITH_COVARIANCE,),
+    "tf_static": (TF_MESSAGE,),
+}
+REQUIRED = ("image", "camera_info")
+# Where a bag has exactly one topic of the type, it is taken whatever its name. Poses are not
+# guessed: a pose topic may as well be another localizer's answer.
+DISCOVERED = ("image", "camera_info", "odom", "gnss_fix")
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """Topic per part; the names are those of the node."""
+
+    image: str = "/image"
+    camera_info: str = "/camera_info"
+    odom: str = "/odom"
+    gnss_fix: str = "/gnss/fix"
+    gnss_pose: str = "/gnss/pose"
+    initialpose: str = "/initialpose"
+    tf_static: str = "/tf_static"
+    chosen: frozenset[str] = frozenset()  # parts whose topic the user named
+
+    def remapped(self, assignments: Iterable[str]) -> Topics:
+        """With `part=/topic` assignments; raises ConfigError for parts that do not exist."""
+        names = dict(_split(assignment) for assignment in assignments)
+        return replace(self, **names, chosen=self.chosen | frozenset(names))
+
+    @property
+    def compressed_image(self) -> str:
+        """The topic of compressed images, by the convention of image_transport."""
+        return self.image if self.image.endswith("/compressed") else f"{self.image}/compressed"
+
+
+def _split(assignment: str) -> tuple[str, str]:
+    part, separator, topic = assignment.partition("=")
+    known = [field.name for field in fields(Topics) if field.name != "chosen"]
+    if not separator or not topic or part not in known:
+        raise ConfigError(
+            f"topic '{assignment}' is not of the form part=/topic with a part of {', '.join(known)}"
+        )
+    return part, topic if topic.startswith("/") else f"/{topic}"
