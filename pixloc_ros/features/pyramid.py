@@ -33,6 +33,7 @@ class FeatureLevel:
         top-left, top-right, bottom-left, bottom-right, and the fraction (..., 2) in 0..1.
         """
         limit = pixels.new_tensor([self.width - 2, self.height - 2])
+        pixels = pixels.nan_to_num()
         base = torch.minimum(pixels.floor().clamp(min=0), limit)
         fraction = (pixels - base).clamp(0, 1)
         first = (base[..., 1] * self.width + base[..., 0]).long()

@@ -1,0 +1,111 @@
+"""Single shots: how far off may the prior be? Every frame alone, from a random wrong prior."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.covariance import diagonal, perturb_base
+from pixloc_ros.localizer import Localizer
+from pixloc_ros.results import Estimate, Frame, PosePrior
+
+
+@dataclass(frozen=True, slots=True)
+class Offset:
+    """A wrong prior: exactly this far off, in a random direction.
+
+    planar: on the ground and about the vertical, as a vehicle errs; otherwise in all six
+    dimensions. The prior's covariance says as much, with sigmas of the offset's size.
+    """
+
+    distance_m: float
+    angle_deg: float
+    planar: bool = True
+
+    def draw(self, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Error (6,) in ROS order."""
+        translation, axis = rng.standard_normal((2, 3))
+        if self.planar:
+            translation[2] = axis[0] = axis[1] = 0.0
+        rotation = np.deg2rad(self.angle_deg) * axis / np.linalg.norm(axis)
+        return np.concatenate(
+            [self.distance_m * translation / np.linalg.norm(translation), rotation]
+        )
+
+    def covariance(self) -> NDArray[np.float64]:
+        """(6, 6) in ROS order."""
+        covariance = diagonal(self.distance_m, self.angle_deg)
+        if self.planar:
+            still = np.ix_([2, 3, 4], [2, 3, 4])
+            covariance[still] = np.diag([0.2**2, *np.deg2rad([0.5, 0.5]) ** 2])
+        return covariance
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """One attempt and how far it ended from the truth."""
+
+    estimate: Estimate
+    error_m: float  # of the candidate, accepted or not; inf where there is none
+    error_deg: float
+
+
+def shoot(
+    localizer: Localizer,
+    frames: Iterable[tuple[Frame, NDArray[np.float64]]],
+    offset: Offset,
+    shots_per_frame: int = 1,
+    seed: int = 0,
+) -> Iterator[Shot]:
+    """Localize frames given with their true T_map_base, from priors drawn by `offset`."""
+    rng = np.random.default_rng(seed)
+    for frame, T_map_base in frames:
+        for _ in range(shots_per_frame):
+            T_prior = perturb_base(T_map_base, offset.draw(rng))
+            prior = PosePrior(T_prior, offset.covariance(), "shot", frame.stamp_ns)
+            yield _measure(localizer.localize(frame, prior), T_map_base)
+
+
+def _measure(estimate: Estimate, T_map_base: NDArray[np.float64]) -> Shot:
+    found = estimate.candidate_T_map_base
+    if found is None:
+        return Shot(estimate, float("inf"), float("inf"))
+    return Shot(estimate, se3.distance_m(found, T_map_base), se3.angle_deg(found, T_map_base))
+
+
+@dataclass(frozen=True, slots=True)
+class ShotSummary:
+    """Shares are of all shots; `found` counts candidates, `ok` only what was accepted."""
+
+    shots: int
+    found_10cm: float  # within 0.1 m and 0.5 deg
+    found_25cm: float  # within 0.25 m and 2 deg
+    ok_10cm: float
+    ok: float
+    false_accepts: int  # accepted with an error above 0.5 m
+    median_m: float
+    median_deg: float
+    median_ms: float
+
+
+def summarize(shots: Sequence[Shot]) -> ShotSummary:
+    """Figures of many shots."""
+    error_m = np.array([shot.error_m for shot in shots])
+    error_deg = np.array([shot.error_deg for shot in shots])
+    ok = np.array([shot.estimate.ok for shot in shots])
+    within_10cm = (error_m < 0.1) & (error_deg < 0.5)
+    return ShotSummary(
+        shots=len(shots),
+        found_10cm=float(within_10cm.mean()),
+        found_25cm=float(((error_m < 0.25) & (error_deg < 2)).mean()),
+        ok_10cm=float((within_10cm & ok).mean()),
+        ok=float(ok.mean()),
+        false_accepts=int((ok & (error_m > 0.5)).sum()),
+        median_m=float(np.median(error_m)),
+        median_deg=float(np.median(error_deg)),
+        median_ms=float(np.median([sum(s.estimate.timing_ms.values()) for s in shots])),
+    )

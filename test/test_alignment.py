@@ -1,0 +1,224 @@
+"""Levenberg-Marquardt on an exact scene: a textured plane whose features are known everywhere."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pixloc_ros.alignment.aligner import Aligner, scaled_condition
+from pixloc_ros.alignment.hypotheses import draw_starts
+from pixloc_ros.alignment.lm import damped_step, minimize
+from pixloc_ros.alignment.system import LevelSystem, RobustCost
+from pixloc_ros.config import AlignmentConfig, HypothesesConfig
+from pixloc_ros.features.pyramid import FeatureLevel, FeaturePyramid
+from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.geometry.covariance import diagonal
+from pixloc_ros.geometry.pose import Pose
+from pixloc_ros.maps.view import MapView
+
+WIDTH, HEIGHT = 320, 192
+CAMERA = Camera.create("PINHOLE", (WIDTH, HEIGHT), (200, 200), (159.5, 95.5))
+STRIDES, DIMS = (16, 4, 2), (32, 24, 16)
+DAMPING = torch.full((3, 6), 1e-3)
+PLANE = torch.tensor([0.1, -0.25, 1.0, 8.0], dtype=torch.float64)  # n.x = d in the map
+
+
+def plane_features(points: torch.Tensor, level: int) -> torch.Tensor:
+    """Smooth unit features (..., C) of places on the plane; coarser levels vary more slowly."""
+    rng = np.random.default_rng(level)
+    wavelength_m = (8.0, 2.5, 1.2)[level]
+    B = torch.from_numpy(rng.standard_normal((2, DIMS[level] // 2))) * 2 * np.pi / wavelength_m
+    phase = points[..., :2] @ B + torch.from_numpy(rng.uniform(0, 6, DIMS[level] // 2))
+    return F.normalize(torch.cat([phase.sin(), phase.cos()], -1), dim=-1)
+
+
+def render_level(T_cam_map: Pose, level: int) -> FeatureLevel:
+    """Features of the plane in every pixel of the level, by intersecting its ray."""
+    stride = STRIDES[level]
+    height, width = HEIGHT // stride, WIDTH // stride
+    camera = CAMERA.scale(1 / stride)
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    rays = torch.stack([x, y, torch.ones_like(x)], -1).double()
+    rays[..., :2] = (rays[..., :2] - camera.center) / camera.focal
+    center = -(T_cam_map.R.T @ T_cam_map.t)
+    rays = rays @ T_cam_map.R
+    depth = (PLANE[3] - PLANE[:3] @ center) / (rays @ PLANE[:3])
+    features = plane_features(center + depth[..., None] * rays, level)
+    rows = torch.cat([features, torch.ones_like(features[..., :1])], -1).flatten(0, 1).float()
+    return FeatureLevel(rows, height, width, stride, torch.tensor([WIDTH, HEIGHT]).float())
+
+
+def scene(count: int = 500, origin: tuple[float, ...] = (0, 0, 0)) -> tuple[FeaturePyramid, MapView]:
+    """Query at the identity pose, and points of the plane in its view."""
+    rng = np.random.default_rng(7)
+    xy = torch.from_numpy(rng.uniform([-6, -4], [6, 4], (count, 2)))
+    z = (PLANE[3] - xy @ PLANE[:2]) / PLANE[2]
+    points = torch.cat([xy, z[:, None]], -1)
+    pyramid = FeaturePyramid(
+        tuple(render_level(Pose.identity(like=points), level) for level in range(3)), (1.0, 1.0)
+    )
+    view = MapView(
+        origin=np.array(origin, dtype=np.float64),
+        points=points.float(),
+        features=tuple(plane_features(points, level).float() for level in range(3)),
+        confidences=(torch.ones(count),) * 3,
+        keyframes=("a",),
+        nearest_m=0.0,
+    )
+    return pyramid, view
+
+
+def system_of(level: int = 2, **changes: torch.Tensor) -> LevelSystem:
+    pyramid, view = scene()
+    parts = {
+        "points": view.points,
+        "reference": view.features[level],
+        "confidence": view.confidences[level],
+    } | changes
+    camera = pyramid.camera(CAMERA.to(torch.float32), pyramid.levels[level])
+    return LevelSystem(pyramid.levels[level], camera, robust=RobustCost(0.1), **parts)
+
+
+def starts(*twists: list[float]) -> Pose:
+    return Pose.exp(torch.tensor(twists, dtype=torch.float32))
+
+
+ALIGNER = Aligner(DAMPING, AlignmentConfig(), HypothesesConfig())
+OFFSET = [0.4, -0.2, 0.3, 0.01, 0.04, -0.02]
+
+
+def test_alignment_finds_the_pose_to_millimetres() -> None:
+    pyramid, view = scene()
+    found = ALIGNER.align(pyramid, CAMERA.to(torch.float32), view, starts(OFFSET))
+    assert found.converged
+    assert np.linalg.norm(found.T_map_cam[:3, 3]) < 3e-3
+    assert np.abs(found.T_map_cam[:3, :3] - np.eye(3)).max() < 5e-4
+    assert found.inlier_share > 0.5
+    assert np.linalg.norm(found.T_map_cam_prior[:3, 3]) > 0.4
+    visible = np.isfinite(found.residuals)
+    expected, _ = CAMERA.project(torch.from_numpy(found.points_map))
+    np.testing.assert_allclose(found.pixels[visible], expected[visible], atol=0.3)
+
+
+def test_a_map_far_from_zero_gives_the_same_pose_to_a_millimetre() -> None:
+    near = ALIGNER.align(*align_arguments((0, 0, 0)))
+    far = ALIGNER.align(*align_arguments((4.5e5, 5.4e6, 300.0)))
+    moved = far.T_map_cam[:3, 3] - np.array((4.5e5, 5.4e6, 300.0))
+    np.testing.assert_allclose(moved, near.T_map_cam[:3, 3], atol=1e-6)
+
+
+def align_arguments(origin: tuple[float, ...]) -> tuple:
+    pyramid, view = scene(origin=origin)
+    return pyramid, CAMERA.to(torch.float32), view, starts(OFFSET)
+
+
+def test_many_starts_reach_what_one_cannot() -> None:
+    """Each start far beyond the basin but one: the best of them is reported, and it is right."""
+    pyramid, view = scene()
+    far = [[3.0, 1.0, 0, 0, 0.4, 0], [-3.0, 0, 0, 0, -0.4, 0], [0, 3.0, 0, 0.4, 0, 0]]
+    alone = ALIGNER.align(pyramid, CAMERA.to(torch.float32), view, starts(far[0]))
+    together = ALIGNER.align(pyramid, CAMERA.to(torch.float32), view, starts(*far, OFFSET))
+    assert np.linalg.norm(alone.T_map_cam[:3, 3]) > 0.5
+    assert np.linalg.norm(together.T_map_cam[:3, 3]) < 3e-3
+    assert together.hypotheses == 4
+    assert together.cost < alone.cost
+
+
+def test_equal_starts_are_merged_and_leave_no_runner_up() -> None:
+    pyramid, view = scene()
+    found = ALIGNER.align(pyramid, CAMERA.to(torch.float32), view, starts(OFFSET, OFFSET, OFFSET))
+    assert found.runner_up_cost == float("inf")
+
+
+def test_the_best_iterate_is_kept() -> None:
+    """With steps that are far too long the cost goes up; what comes back is never worse."""
+    system = system_of(reference=F.normalize(torch.randn(500, DIMS[2]), dim=-1))
+    start = starts([0.0] * 6)
+    result = minimize(system, start, torch.zeros(6), 10, AlignmentConfig())
+    assert result.cost[0] <= system.linearize(start).cost[0]
+
+
+def test_gradient_and_hessian_are_those_of_the_cost() -> None:
+    """Gauss-Newton for fixed weights: the gradient is the derivative of sum w |r|^2 / 2."""
+    system = system_of()
+    pose = Pose.exp(torch.tensor([[0.02, -0.01, 0.03, 0.002, 0.001, -0.002]]))
+    at = system.linearize(pose)
+    weight = RobustCost(0.1).weight(at.squared).nan_to_num()
+
+    def cost(twist: torch.Tensor) -> torch.Tensor:
+        squared = system.linearize(pose.retract(twist)).squared.nan_to_num()
+        return 0.5 * (weight * squared).sum()
+
+    numeric = torch.autograd.functional.jacobian(cost, torch.zeros(1, 6))[0]
+    torch.testing.assert_close(at.gradient[0], numeric, atol=1e-3, rtol=1e-3)
+    assert (torch.linalg.eigvalsh(at.hessian) > 0).all()
+
+
+@given(st.integers(0, 10_000), st.sampled_from(["random", "behind", "collinear", "nan", "zero"]))
+@settings(max_examples=25, deadline=None)
+def test_hopeless_problems_end_quietly(seed: int, kind: str) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    points = torch.randn(64, 3, generator=generator) * 3 + torch.tensor([0, 0, 6.0])
+    confidence = torch.ones(64)
+    if kind == "behind":
+        points[:, 2] = -points[:, 2].abs()
+    elif kind == "collinear":
+        points = torch.linspace(0, 1, 64)[:, None] * torch.tensor([1.0, 0.5, 0.2]) + 5
+    elif kind == "nan":
+        points[::3] = torch.nan
+    elif kind == "zero":
+        confidence = torch.zeros(64)
+    reference = F.normalize(torch.randn(64, DIMS[2], generator=generator), dim=-1)
+    system = system_of(points=points, reference=reference, confidence=confidence)
+    result = minimize(system, starts([0.0] * 6, OFFSET), DAMPING[2], 8, AlignmentConfig())
+    assert result.T_cam_local.R.isfinite().all()
+    assert result.T_cam_local.t.isfinite().all()
+    assert not result.cost.isnan().any()
+    if kind == "behind":
+        assert result.failed.all()
+        torch.testing.assert_close(result.T_cam_local.t, starts([0.0] * 6, OFFSET).t)
+
+
+def test_one_bad_start_does_not_spoil_the_others() -> None:
+    away = [0, 0, 0, 0, 3.0, 0]  # looks backwards
+    both = minimize(system_of(), starts(away, OFFSET), DAMPING[2], 10, AlignmentConfig())
+    alone = minimize(system_of(), starts(OFFSET), DAMPING[2], 10, AlignmentConfig())
+    assert both.failed.tolist() == [True, False]
+    torch.testing.assert_close(both.T_cam_local.t[1], alone.T_cam_local.t[0], atol=1e-5, rtol=0)
+
+
+def test_the_lm_step_is_that_of_the_reference(parity) -> None:
+    data = {k: torch.from_numpy(v) for k, v in np.load(parity / "lmstep.npz").items()}
+    unbounded = AlignmentConfig(max_step_m=1e9, max_step_deg=1e9)
+    step = damped_step(data["H"], data["g"], data["lam"], unbounded)
+    usable = data["mask"].clone()
+    usable[2] = False  # rank deficient: the two floors differ, see below
+    torch.testing.assert_close(step[usable], data["delta"][usable], rtol=1e-3, atol=1e-6)
+    assert step.isfinite().all()
+
+
+def test_long_steps_are_shortened() -> None:
+    config = AlignmentConfig(max_step_m=0.5, max_step_deg=2.0)
+    step = damped_step(torch.eye(6)[None], torch.full((1, 6), 100.0), torch.zeros(6), config)
+    assert step[:, :3].norm() <= 0.5 + 1e-6
+    assert torch.rad2deg(step[:, 3:].norm()) <= 2.0 + 1e-5
+
+
+@pytest.mark.parametrize(("sigma_m", "sigma_deg", "expected"), [(0.05, 0.1, 1), (5.0, 10.0, 64)])
+def test_the_count_of_starts_follows_the_prior(sigma_m, sigma_deg, expected) -> None:
+    _, view = scene()
+    prior = starts([0.1] * 6)[0]
+    poses = draw_starts(
+        prior, diagonal(sigma_m, sigma_deg), view.points, CAMERA.to(torch.float32), HypothesesConfig()
+    )
+    assert len(poses.t) == expected
+    torch.testing.assert_close(poses.t[0], prior.t)
+
+
+def test_condition_of_a_hessian_does_not_depend_on_units() -> None:
+    H = np.array([[2.0, 0.5], [0.5, 1.0]])
+    scale = np.diag([1000.0, 0.01])
+    assert scaled_condition(scale @ H @ scale) == pytest.approx(scaled_condition(H))
+    assert scaled_condition(np.zeros((6, 6))) == float("inf")

@@ -1,0 +1,130 @@
+"""The network, its weights, and sampling: known outputs, and files that must be refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pixloc_ros.errors import WeightsError
+from pixloc_ros.features import weights
+from pixloc_ros.features.pyramid import FeatureExtractor, FeaturePyramid
+from pixloc_ros.geometry.camera import Camera
+
+
+@pytest.fixture(scope="module")
+def extractor() -> FeatureExtractor:
+    return FeatureExtractor()
+
+
+def texture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    noise = np.random.default_rng(seed).integers(0, 255, (height // 8, width // 8, 3), np.uint8)
+    return np.ascontiguousarray(np.kron(noise, np.ones((8, 8, 1), np.uint8)))
+
+
+def test_features_are_those_the_weights_were_published_with(extractor, parity: Path) -> None:
+    known = np.load(parity.parent / "weights" / "compact_seed_check.npz")
+    pyramid = extractor.extract(known["image_rgb_uint8"])
+    for i, level in enumerate(pyramid.levels):
+        shape = (level.height, level.width, -1)
+        features = level.rows[:, :-1].view(shape).permute(2, 0, 1).numpy()
+        np.testing.assert_allclose(features, known[f"feature_{i}"][0], atol=1e-3)
+        np.testing.assert_allclose(
+            pyramid.confidences[i].numpy(), known[f"confidence_{i}"][0, 0], atol=1e-3
+        )
+    np.testing.assert_allclose(extractor.damping.numpy(), known["damping"], rtol=1e-3)
+
+
+@pytest.mark.parametrize("size", [(97, 131), (64, 64), (40, 200)])
+def test_images_of_any_size_give_unit_features(extractor, size: tuple[int, int]) -> None:
+    pyramid = extractor.extract(texture(*size)[: size[0], : size[1]])
+    for level, dim in zip(pyramid.levels, extractor.dims, strict=True):
+        assert level.rows.shape == (level.height * level.width, dim + 1)
+        norms = level.rows[:, :-1].norm(dim=-1)
+        torch.testing.assert_close(norms, torch.ones_like(norms), atol=1e-4, rtol=0)
+
+
+def test_a_reduced_image_samples_the_same_place(extractor) -> None:
+    """The same scene at twice the size, reduced by the extractor, has features at the same spots."""
+    small = texture(128, 192)
+    large = np.ascontiguousarray(np.kron(small, np.ones((2, 2, 1), np.uint8)))
+    reduced = FeatureExtractor(max_side_px=192).extract(large)
+    assert reduced.scale == (0.5, 0.5)
+    pixels = torch.tensor([[40.3, 50.2], [100.0, 61.5]])
+    for a, b in zip(
+        extractor.extract(small).sample(pixels), reduced.sample((pixels + 0.5) * 2 - 0.5), strict=True
+    ):
+        torch.testing.assert_close(a[0], b[0], atol=0.02, rtol=0)
+
+
+def test_sampling_tells_what_lies_outside_the_image(extractor) -> None:
+    pyramid: FeaturePyramid = extractor.extract(texture(70, 100)[:70, :100])
+    pixels = torch.tensor([[50.0, 35.0], [-1.0, 35.0], [50.0, 69.6], [99.9, 2.0]])
+    for _, _, valid in pyramid.sample(pixels):
+        assert valid[0]
+        assert not valid[1:].any()
+
+
+def test_the_level_camera_projects_to_level_pixels(extractor) -> None:
+    pyramid = extractor.extract(texture(96, 128))
+    camera = Camera.create("PINHOLE", (128, 96), (100, 100), (63.5, 47.5))
+    point = torch.tensor([[0.1, -0.2, 2.0]], dtype=torch.float64)
+    pixel, _ = camera.project(point)
+    for level in pyramid.levels:
+        on_level, _ = pyramid.camera(camera, level).project(point)
+        torch.testing.assert_close(on_level, (pixel + 0.5) / level.stride - 0.5)
+
+
+# --- weights ---
+
+
+def copy_of_seed(folder: Path) -> Path:
+    for suffix in (".safetensors", ".json"):
+        shutil.copy(weights.PACKAGED / f"compact_seed{suffix}", folder)
+    return folder / "compact_seed.safetensors"
+
+
+def test_weights_load_by_path(tmp_path: Path) -> None:
+    by_path, by_name = weights.load(str(copy_of_seed(tmp_path))), weights.load("compact_seed")
+    assert by_path.sha256 == by_name.sha256
+
+
+def test_unknown_weights_name_the_packaged_ones() -> None:
+    with pytest.raises(WeightsError, match="compact_seed"):
+        weights.load("compact_sed")
+
+
+def test_altered_weights_are_refused(tmp_path: Path) -> None:
+    path = copy_of_seed(tmp_path)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match="altered"):
+        weights.load(str(path))
+
+
+def test_truncated_weights_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "short.safetensors"
+    path.write_bytes((weights.PACKAGED / "compact_seed.safetensors").read_bytes()[:1000])
+    with pytest.raises(WeightsError, match="cannot read"):
+        weights.load(str(path))
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
+    state = load_file(weights.PACKAGED / "compact_seed.safetensors")
+    state["heads.0.weight"] = state["heads.0.weight"][:5].clone()
+    state["extra"] = torch.zeros(1)
+    del state["theta"]
+    save_file(state, tmp_path / "other.safetensors")
+    with pytest.raises(WeightsError, match=r"missing \(theta.*unknown \(extra.*heads\.0\.weight"):
+        weights.load(str(tmp_path / "other.safetensors"))
+
+
+def test_every_packaged_weights_file_has_a_card_with_its_licence() -> None:
+    for name in weights.available():
+        card = json.loads((weights.PACKAGED / f"{name}.json").read_text())
+        assert card["licence"]
+        assert (weights.PACKAGED / card["card"]).is_file()
