@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from pixloc_ros.errors import BagError
-from pixloc_ros.replay import decoding
-from pixloc_ros.replay.events import Event, ImageEvent, MessageError, RejectedEvent
+from pixloc_ros.replay import to_events
+from pixloc_ros.replay.decode import BadMessage
+from pixloc_ros.replay.events import Event, ImageEvent, RejectedEvent
 from pixloc_ros.replay.messages import typestore
 from pixloc_ros.replay.storage import RawMessage, open_sources
 from pixloc_ros.replay.topics import DISCOVERED, REQUIRED, TYPES, Topics
@@ -93,12 +94,13 @@ class BagReader:
         msgtype = self.types[raw.topic]
         try:
             message = typestore().deserialize_cdr(raw.data, msgtype)
-            for event in decoding.events(part, msgtype, message):
+            for event in to_events.events(part, msgtype, message):
                 if isinstance(event, ImageEvent):
                     self._log_ns[event.stamp_ns] = raw.log_ns
                 yield event
-        except MessageError as error:
-            yield RejectedEvent(_stamp_or(message, raw.log_ns), part, error.reason, str(error))
+        except BadMessage as error:
+            reason = error.reason if error.reason.startswith(part) else f"{part}_{error.reason}"
+            yield RejectedEvent(_stamp_or(message, raw.log_ns), part, reason, str(error))
         except Exception as error:  # half a message makes the deserializer say anything
             yield RejectedEvent(raw.log_ns, part, f"{part}_malformed", f"{part}: {error!r}")
 
@@ -131,6 +133,6 @@ class BagReader:
 
 def _stamp_or(message: object, log_ns: int) -> int:
     try:
-        return decoding.stamp_ns(message)
+        return to_events.stamp_ns(message)
     except AttributeError:
         return log_ns
