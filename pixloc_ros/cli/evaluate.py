@@ -1,0 +1,41 @@
+"""`pixloc evaluate`: how good were the poses?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+
+def evaluate(
+    estimate: Annotated[
+        Path, typer.Option(help="run folder, TUM trajectory (map_from_base), or named poses")
+    ],
+    ground_truth: Annotated[
+        Path | None, typer.Option(help="true poses; a run folder may have its own")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="folder for summary.json, plots and report.md")
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(min=0.0, help="seconds between stamps of the same frame")
+    ] = 0.01,
+) -> None:
+    """Compare poses with the truth; frames without a pose count as failed.
+
+    Example: pixloc evaluate --estimate run/ --ground-truth drive.truth.txt --output report/
+    """
+    # Plotting libraries take a second to import, which other commands should not have to wait for.
+    from pixloc_ros.evaluation import metrics, plots, report, sources, tables
+
+    frames = sources.load_frames(estimate, ground_truth, tolerance)
+    summary = metrics.evaluate(frames, provenance=sources.load_provenance(estimate))
+    if output is not None:
+        report.write_summary(output, summary)
+        report.write_page(output, frames, summary, plots.write_plots(output, frames))
+    console = Console()
+    console.print(tables.summary_table(summary, f"{estimate}"))
+    if output is not None:
+        console.print(f"report: {output / report.REPORT_FILE}", markup=False, soft_wrap=True)

@@ -1,0 +1,1 @@
+"""Trajectories, errors against ground truth, and the report of a run."""

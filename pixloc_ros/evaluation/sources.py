@@ -1,0 +1,61 @@
+"""What can be evaluated: the folder of a run, a TUM trajectory, or named camera poses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from pixloc_ros.errors import DataError
+from pixloc_ros.evaluation.compare import TOLERANCE_S, compare_poses, compare_trajectories
+from pixloc_ros.evaluation.frames import FrameResult, read_frames, with_truth
+from pixloc_ros.evaluation.metrics import Summary
+from pixloc_ros.evaluation.report import SUMMARY_FILE
+from pixloc_ros.evaluation.trajectory import has_named_poses, read_poses, read_tum
+
+
+def load_frames(
+    estimate: Path, ground_truth: Path | None, tolerance_s: float = TOLERANCE_S
+) -> list[FrameResult]:
+    """Frames of an estimate, compared with the truth.
+
+    estimate: run folder or frames.jsonl (keeps its own truth when none is given), or a file of
+    poses, of the same format as ground_truth. Raises DataError for files that cannot be read, and
+    when the two have nothing in common.
+    """
+    if estimate.is_dir() or estimate.suffix == ".jsonl":
+        frames = read_frames(estimate)
+        if ground_truth is not None:
+            truth = read_tum(ground_truth)
+            frames = [with_truth(frame, truth.at(frame.stamp_ns)) for frame in frames]
+    elif ground_truth is None:
+        raise DataError(f"{estimate} holds poses only: add --ground-truth")
+    elif has_named_poses(estimate):
+        frames = compare_poses(read_poses(estimate), read_poses(ground_truth))
+    else:
+        frames = compare_trajectories(read_tum(estimate), read_tum(ground_truth), tolerance_s)
+    if ground_truth is not None and not _comparable(frames):
+        raise DataError(
+            f"{estimate} and {ground_truth} have no frame in common; are stamps of the same clock?"
+        )
+    return frames
+
+
+def load_provenance(estimate: Path) -> dict[str, Any]:
+    """What the summary.json of a run says about its map, weights and settings."""
+    path = estimate / SUMMARY_FILE
+    if not path.is_file():
+        return {}
+    try:
+        summary = Summary.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as error:
+        raise DataError(f"cannot read {path}: {str(error).splitlines()[0]}") from None
+    digests = {"map_sha256": summary.map_sha256, "weights_sha256": summary.weights_sha256}
+    return {**summary.provenance, **digests}
+
+
+def _comparable(frames: list[FrameResult]) -> bool:
+    """Whether some frame has truth, and some pose has been compared unless there are none."""
+    has_poses = any(frame.ok for frame in frames)
+    return any(f.truth is not None and (f.ok or not has_poses) for f in frames)
