@@ -16,7 +16,7 @@ from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.geometry import se3
 from pixloc_ros.maps import observing, writer
 from pixloc_ros.maps.colmap import ColmapImage, ColmapModel, read_model
-from pixloc_ros.maps.rows import STORAGES, Arrays, Rows
+from pixloc_ros.maps.rows import Arrays, Rows, create
 from pixloc_ros.maps.schema import CameraEntry, Datum, Storage
 from pixloc_ros.maps.store import Map, pack_names
 
@@ -87,7 +87,7 @@ def _collect(
     options: BuildOptions,
     progress: Progress | None,
 ) -> Rows:
-    rows = STORAGES[options.features](len(model.point_ids), extractor.dims)
+    rows = create(options.features, len(model.point_ids), extractor.dims)
     usable = _usable_points(model, options.min_track_length)
     keyframes = list(zip(images, paths, strict=True))
     for image, path in progress(keyframes, "Extracting features") if progress else keyframes:

@@ -119,7 +119,7 @@ def read_rigs(path: Path) -> RigRecords:
         rig_id, n_sensors = cursor.read("II")
         sensors = rigs.setdefault(rig_id, {})
         for index in range(n_sensors):
-            sensor: Sensor = cursor.read("iI")  # type: ignore[assignment]
+            sensor: Sensor = cursor.read("iI")
             if index == 0:
                 sensors[sensor] = np.eye(4)
             else:

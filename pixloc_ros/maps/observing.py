@@ -42,7 +42,7 @@ def read_image(path: Path, camera: Camera) -> NDArray[np.uint8]:
             f"{path} is {width}x{height}, its camera in the model {camera.width}x{camera.height}; "
             f"give the images that the model was made from"
         )
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def visible_points(

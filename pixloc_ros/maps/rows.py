@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from pixloc_ros.maps.schema import Storage
+
 Features = Sequence[NDArray[np.float32]]  # (N, C) of unit norm, per level, coarse to fine
 Confidences = Sequence[NDArray[np.float32]]  # (N,) per level, 0 where not to be used
 Arrays = dict[str, NDArray]
@@ -123,7 +125,11 @@ class AveragedRows(Rows):
         return self._observed()
 
 
-STORAGES = {"observations": ObservationRows, "averaged": AveragedRows}
+def create(storage: Storage, n_points: int, dims: Sequence[int]) -> Rows:
+    """Empty rows of n_points points with features of these dimensions per level."""
+    if storage == "averaged":
+        return AveragedRows(n_points, dims)
+    return ObservationRows(n_points, dims)
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float16]:

@@ -83,7 +83,7 @@ class TileEntry(Entry):
 class MapMetadata(Entry):
     """All of map.json but the hash of itself."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: int = SCHEMA_VERSION
     frame: str = "map"
     axes: Literal["keep", "optical_to_ros"]
     T_map_world: Transform  # world: of the model that the map was built from
@@ -144,7 +144,9 @@ def read(folder: Path) -> tuple[MapMetadata, str]:
         content = json.loads(path.read_text(encoding="utf-8"))
         version, sha256 = content.pop("schema_version"), content.pop("sha256")
     except FileNotFoundError:
-        raise MapError(f"{folder} is not a map (no {FILE_NAME}); make one with `pixloc map build`") from None
+        raise MapError(
+            f"{folder} is not a map (no {FILE_NAME}); make one with `pixloc map build`"
+        ) from None
     except OSError as error:
         raise MapError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, AttributeError, TypeError):

@@ -56,7 +56,7 @@ def save(
         tile = TileEntry(
             id="0",
             file=TILE_FILE.format(id="0"),
-            origin=tuple(origin.tolist()),  # type: ignore[arg-type]
+            origin=tuple(origin.tolist()),
             points=len(point_arrays["points"]),
             rows=len(point_arrays["row_point"]),
         )

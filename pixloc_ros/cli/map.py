@@ -1,0 +1,142 @@
+"""`pixloc map`: build, inspect and verify maps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pixloc_ros.cli.progress import track
+from pixloc_ros.config import FeaturesConfig
+from pixloc_ros.errors import MapError
+from pixloc_ros.features.pyramid import FeatureExtractor
+from pixloc_ros.geometry import se3
+from pixloc_ros.maps.builder import BuildOptions, build_from_colmap
+from pixloc_ros.maps.check import find_problems
+from pixloc_ros.maps.schema import Datum, Storage
+from pixloc_ros.maps.store import Map
+
+app = typer.Typer(help="Build, inspect and verify maps.", no_args_is_help=True)
+
+DEFAULT = BuildOptions()
+NETWORK = FeaturesConfig()
+
+
+@app.command()
+def build(
+    colmap: Annotated[Path, typer.Option(help="folder of the COLMAP model, .bin or .txt")],
+    images: Annotated[Path, typer.Option(help="folder that image names in the model start from")],
+    output: Annotated[Path, typer.Option(help="map folder to write")],
+    axes: Annotated[
+        Literal["keep", "optical_to_ros"],
+        typer.Option(help="optical_to_ros turns a world of x right, y down, z forward to z up"),
+    ] = DEFAULT.axes,
+    datum: Annotated[
+        str, typer.Option(help="LAT,LON,ALT,YAW of the map's zero: degrees, metres, x from east")
+    ] = "",
+    camera_mount: Annotated[
+        str, typer.Option(help="X,Y,Z,QX,QY,QZ,QW of the mapping camera in base_link")
+    ] = "",
+    weights: Annotated[str, typer.Option(help="packaged weights, or a path")] = NETWORK.weights,
+    max_side_px: Annotated[
+        int, typer.Option(help="reduce larger images to this side; as for queries")
+    ] = NETWORK.max_side_px,
+    features: Annotated[
+        Storage, typer.Option(help="keep each observation, or average them per point")
+    ] = DEFAULT.features,
+    keyframe_step: Annotated[
+        int, typer.Option(min=1, help="take every N-th image by name")
+    ] = DEFAULT.keyframe_step,
+    min_track_length: Annotated[
+        int, typer.Option(min=1, help="images that must see a point")
+    ] = DEFAULT.min_track_length,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing map")] = False,
+) -> None:
+    """Build a map from a COLMAP model and its images.
+
+    Example: pixloc map build --colmap sparse/0 --images images --output my_map
+    """
+    options = BuildOptions(
+        features=features,
+        min_track_length=min_track_length,
+        keyframe_step=keyframe_step,
+        axes=axes,
+        datum=Datum.parse(datum) if datum else None,
+        T_base_cam=_parse_mount(camera_mount) if camera_mount else None,
+        overwrite=overwrite,
+    )
+    extractor = FeatureExtractor(weights, device, max_side_px)
+    built = build_from_colmap(colmap, images, output, extractor, options, progress=track)
+    Console().print(_table(built, output))
+
+
+@app.command()
+def info(folder: Annotated[Path, typer.Argument(metavar="MAP", help="map folder")]) -> None:
+    """Show what is in a map. Example: pixloc map info my_map"""
+    Console().print(_table(Map.load(folder, verify=False), folder))
+
+
+@app.command()
+def verify(folder: Annotated[Path, typer.Argument(metavar="MAP", help="map folder")]) -> None:
+    """Check hashes, counts and values; exit code 1 on a problem. Example: pixloc map verify my_map"""
+    problems = find_problems(folder)
+    for problem in problems:
+        typer.echo(problem)
+    if problems:
+        raise MapError(f"{folder} has {len(problems)} problem(s), listed above; rebuild the map")
+    typer.echo(f"{folder} is sound")
+
+
+def _parse_mount(text: str) -> np.ndarray:
+    """T_base_cam (4, 4) from the numbers that static_transform_publisher takes."""
+    try:
+        numbers = np.array([float(part) for part in text.split(",")])
+        if numbers.shape != (7,) or not np.isfinite(numbers).all():
+            raise ValueError
+        return se3.from_quat_xyzw(numbers[3:], numbers[:3])
+    except ValueError:
+        raise MapError(
+            f"camera mount '{text}': expected X,Y,Z,QX,QY,QZ,QW, metres and a unit quaternion, "
+            f"as in 1.5,0,1.4,-0.5,0.5,-0.5,0.5"
+        ) from None
+
+
+def _table(map_: Map, folder: Path) -> Table:
+    metadata = map_.metadata
+    size_bytes = sum(path.stat().st_size for path in folder.expanduser().iterdir())
+    centres = map_.keyframe_T_map_cam[:, :3, 3]
+    low, high = centres.min(0), centres.max(0)
+    per_keyframe = len(map_.observation_point) / len(map_.keyframe_names)
+    table = Table(title=str(folder), show_header=False)
+    for name, value in {
+        "keyframes": f"{len(map_.keyframe_names)}, {per_keyframe:.0f} points each",
+        "points": f"{len(map_.points)}",
+        "feature rows": f"{len(map_.row_point)} ({metadata.storage})",
+        "on disk": f"{size_bytes / 1e6:.1f} MB, {size_bytes / len(map_.points):.0f} bytes per point",
+        "keyframes span": "x {:.1f}..{:.1f}, y {:.1f}..{:.1f}, z {:.1f}..{:.1f} m".format(
+            *np.stack([low, high], -1).ravel()
+        ),
+        "axes": f"{metadata.axes}, frame {metadata.frame}",
+        "datum": _describe_datum(map_.datum),
+        "camera mount": "unknown" if map_.T_base_cam is None else "known",
+        "cameras": ", ".join(f"{c.model} {c.width}x{c.height}" for c in map_.cameras),
+        "network": f"{map_.model_id}, weights {map_.weights_sha256[:12]}..., up to "
+        f"{metadata.max_side_px} px",
+        "schema, SHA-256": f"{metadata.schema_version}, {map_.sha256[:12]}...",
+    }.items():
+        table.add_row(name, value)
+    return table
+
+
+def _describe_datum(datum: Datum | None) -> str:
+    if datum is None:
+        return "none: GNSS fixes cannot be used"
+    return (
+        f"{datum.latitude_deg:.7f}, {datum.longitude_deg:.7f}, {datum.altitude_m:.2f} m, x axis "
+        f"{datum.yaw_deg:.2f} deg from east"
+    )
