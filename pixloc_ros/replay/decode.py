@@ -174,4 +174,4 @@ def _decompressed(message: Any) -> Image:
         image_bgr = None
     if image_bgr is None:
         raise BadMessage("image_undecodable", f"compressed image ('{message.format}') not decoded")
-    return cv2.cvtColor(image_bgr, cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
+    return cv2.cvtColor(image_bgr, cv2.COLOR_BGR2RGB)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from pixloc_ros.replay import decode, topics
-from pixloc_ros.replay.decode import BadMessage
+from pixloc_ros.replay.decode import WITHOUT_ROS, Backend, BadMessage
 from pixloc_ros.replay.events import (
     CameraInfoEvent,
     Event,
@@ -28,56 +26,56 @@ def stamp_ns(message: Any) -> int:
     return value
 
 
-def events(part: str, msgtype: str, message: Any) -> list[Event]:
+def events(part: str, msgtype: str, message: Any, backend: Backend = WITHOUT_ROS) -> list[Event]:
     """The events of one message; only /tf_static has several."""
     if part == "tf_static":
-        return [_static_transform(transform) for transform in message.transforms]
+        return [_static_transform(transform, backend) for transform in message.transforms]
     if part in ("gnss_pose", "initialpose"):
-        return [_pose(message, "gnss" if part == "gnss_pose" else part)]
-    return [_DECODERS[msgtype](message)]
+        return [_pose(message, "gnss" if part == "gnss_pose" else part, backend)]
+    return [_DECODERS[msgtype](message, backend)]
 
 
-def _image(message: Any) -> ImageEvent:
-    return ImageEvent(stamp_ns(message), decode.image_rgb(message), message.header.frame_id)
+def _image(message: Any, backend: Backend) -> ImageEvent:
+    return ImageEvent(
+        stamp_ns(message), decode.image_rgb(message, backend), message.header.frame_id
+    )
 
 
-def _camera_info(message: Any) -> CameraInfoEvent:
+def _camera_info(message: Any, _: Backend) -> CameraInfoEvent:
     return CameraInfoEvent(stamp_ns(message), decode.camera(message), message.header.frame_id)
 
 
-def _odometry(message: Any) -> OdometryEvent:
+def _odometry(message: Any, backend: Backend) -> OdometryEvent:
     return OdometryEvent(
         stamp_ns(message),
-        decode.pose(message.pose.pose),
+        decode.pose(message.pose.pose, backend),
         message.header.frame_id,
         message.child_frame_id,
     )
 
 
-def _fix(message: Any) -> FixEvent:
+def _fix(message: Any, _: Backend) -> FixEvent:
     values = (message.latitude, message.longitude, message.altitude)
-    if not np.isfinite(values).all():
-        raise BadMessage("not_finite", f"GNSS fix at {values}")
     covariance = decode.fix_covariance(message)
     return FixEvent(stamp_ns(message), *values, covariance, message.status.status)
 
 
-def _pose(message: Any, source: str) -> PoseEvent:
+def _pose(message: Any, source: str, backend: Backend) -> PoseEvent:
     return PoseEvent(
         stamp_ns(message),
-        decode.pose(message.pose.pose),
+        decode.pose(message.pose.pose, backend),
         decode.pose_covariance(message.pose),
         message.header.frame_id,
         source,
     )
 
 
-def _static_transform(message: Any) -> StaticTransformEvent:
-    T_parent_child = decode.pose(message.transform)
+def _static_transform(message: Any, backend: Backend) -> StaticTransformEvent:
+    T_parent_child = decode.pose(message.transform, backend)
     return StaticTransformEvent(message.header.frame_id, message.child_frame_id, T_parent_child)
 
 
-_DECODERS: dict[str, Callable[[Any], Event]] = {
+_DECODERS: dict[str, Callable[[Any, Backend], Event]] = {
     topics.IMAGE: _image,
     topics.COMPRESSED_IMAGE: _image,
     topics.CAMERA_INFO: _camera_info,
