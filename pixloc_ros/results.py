@@ -52,6 +52,8 @@ class Reason(StrEnum):
 
     OK = "ok"
     NO_PRIOR = "no_prior"
+    NO_CAMERA_INFO = "no_camera_info"
+    NO_EXTRINSICS = "no_extrinsics"
     BAD_IMAGE = "bad_image"
     OUT_OF_MAP = "out_of_map"
     TOO_FEW_POINTS = "too_few_points"
@@ -62,6 +64,7 @@ class Reason(StrEnum):
     ILL_CONDITIONED = "ill_conditioned"
     FAR_FROM_PRIOR = "far_from_prior"
     AMBIGUOUS = "ambiguous"
+    INTERNAL_ERROR = "internal_error"
 
 
 @dataclass(frozen=True, slots=True)
