@@ -1,0 +1,186 @@
+"""Events of a bag in, one estimate per image out: the same calls as in the live node."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+
+from pixloc_ros.config import Config
+from pixloc_ros.errors import BagError
+from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.geometry.se3 import Matrix
+from pixloc_ros.localizer import Localizer
+from pixloc_ros.priors.tracker import PoseTracker
+from pixloc_ros.replay.events import (
+    CameraInfoEvent,
+    Event,
+    FixEvent,
+    ImageEvent,
+    OdometryEvent,
+    PoseEvent,
+    RejectedEvent,
+)
+from pixloc_ros.replay.static_transforms import StaticTransforms, normalized
+from pixloc_ros.results import Estimate, Frame, Reason, Status
+
+
+class StampGuard:
+    """Notices stamps of images or odometry that go back by more than a little: a bag that loops."""
+
+    def __init__(self, tolerance_s: float):
+        self._tolerance_ns = round(tolerance_s * 1e9)
+        self._newest_ns: dict[type, int] = {}
+
+    def went_back(self, event: Event) -> bool:
+        """Whether this event begins an earlier time than its kind had reached."""
+        if not isinstance(event, ImageEvent | OdometryEvent):
+            return False
+        kind, stamp_ns = type(event), event.stamp_ns
+        back = stamp_ns < self._newest_ns.get(kind, stamp_ns) - self._tolerance_ns
+        if back:
+            self._newest_ns.clear()
+        self._newest_ns[kind] = max(stamp_ns, self._newest_ns.get(kind, stamp_ns))
+        return back
+
+
+class Replayer:
+    """Takes the events of a bag in order and yields an estimate per image.
+
+    A frame waits for odometry at or after its stamp, as in the node, so that its prior is
+    interpolated. `counts` says what was refused or unusual.
+    """
+
+    def __init__(
+        self,
+        localizer: Localizer,
+        tracker: PoseTracker,
+        transforms: StaticTransforms,
+        camera: CameraInfoEvent,
+        config: Config,
+    ):
+        self.counts: Counter[str] = Counter()
+        self._localizer, self._tracker, self._config = localizer, tracker, config
+        self._transforms = transforms
+        self._camera: Camera | None = camera.camera
+        self._camera_problem = ""
+        self._camera_frame = camera.frame_id
+        self._waiting: deque[ImageEvent] = deque()
+        self._guard = StampGuard(config.priors.odometry_max_gap_s)
+        self._newest_image_ns = 0
+        self._frames = 0
+
+    def run(self, events: Iterable[Event]) -> Iterator[Estimate]:
+        """Estimates in the order of the frames; raises BagError for frame ids without a chain."""
+        for event in events:
+            if self._guard.went_back(event):
+                yield from self._flush()
+                self.counts["stamps_back"] += 1
+                self._tracker.reset()
+            if isinstance(event, RejectedEvent):
+                yield from self._refuse(event)
+            else:
+                self._take(event)
+            yield from self._due()
+        yield from self._flush()
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case ImageEvent():
+                self._queue(event)
+            case CameraInfoEvent():
+                self._calibrate(event)
+            case OdometryEvent():
+                T_child_base = self._odometry_to_base(event)
+                self._tracker.add_odometry(event.stamp_ns, event.T_odom_base @ T_child_base)
+            case FixEvent():
+                position = (event.latitude_deg, event.longitude_deg, event.altitude_m)
+                self._tracker.add_fix(event.stamp_ns, *position, event.covariance_enu, event.status)
+            case PoseEvent():
+                self._take_pose(event)
+
+    def _queue(self, image: ImageEvent) -> None:
+        if image.stamp_ns == self._newest_image_ns:
+            self.counts["image_repeated"] += 1
+            return
+        self._newest_image_ns = image.stamp_ns
+        self._waiting.append(image)
+
+    def _due(self) -> Iterator[Estimate]:
+        while self._waiting and self._is_due(self._waiting[0]):
+            yield self._localize(self._waiting.popleft())
+
+    def _is_due(self, image: ImageEvent) -> bool:
+        # Where odometry has stopped, the newest image shows that waiting is of no use.
+        waited_ns = self._waiting[-1].stamp_ns - image.stamp_ns
+        given_up = waited_ns > self._config.priors.odometry_max_gap_s * 1e9
+        return given_up or self._tracker.ready(image.stamp_ns)
+
+    def _flush(self) -> Iterator[Estimate]:
+        while self._waiting:
+            yield self._localize(self._waiting.popleft())
+
+    def _localize(self, image: ImageEvent) -> Estimate:
+        if self._camera is None:
+            return self._failed(image.stamp_ns, f"no usable CameraInfo: {self._camera_problem}")
+        T_base_cam = self._base_from_cam(image.frame_id or self._camera_frame)
+        self._tracker.T_base_cam = T_base_cam
+        frame = Frame(image.image_rgb, self._camera, image.stamp_ns, T_base_cam, self._next_name())
+        estimate = self._localizer.localize(frame, self._tracker.prior(image.stamp_ns))
+        self._tracker.update(estimate)
+        return estimate
+
+    def _refuse(self, event: RejectedEvent) -> Iterator[Estimate]:
+        self.counts[event.reason] += 1
+        if event.part == "camera_info":
+            self._camera, self._camera_problem = None, event.message
+        if event.part == "image":
+            yield from self._flush()
+            yield self._failed(event.stamp_ns, event.message)
+
+    def _calibrate(self, event: CameraInfoEvent) -> None:
+        if self._camera is not None and not _same(event.camera, self._camera):
+            self.counts["camera_info_changed"] += 1
+        self._camera, self._camera_frame = event.camera, event.frame_id
+
+    def _take_pose(self, event: PoseEvent) -> None:
+        frame, expected = normalized(event.frame_id), normalized(self._config.node.map_frame)
+        if frame not in ("", expected):
+            self.counts[f"{event.source}_in_frame_{frame}"] += 1
+            return
+        self._tracker.add_pose(event.stamp_ns, event.T_map_base, event.covariance, event.source)
+
+    def _base_from_cam(self, image_frame: str) -> Matrix:
+        camera_frame = self._config.node.camera_frame or image_frame
+        T_base_cam = self._transforms.lookup(self._config.node.base_frame, camera_frame)
+        if T_base_cam is None and self._config.node.identity_extrinsics:
+            return se3.base_from_optical()
+        return self._required(T_base_cam, "images", camera_frame)
+
+    def _odometry_to_base(self, event: OdometryEvent) -> Matrix:
+        child = event.child_frame_id or self._config.node.base_frame
+        T_child_base = self._transforms.lookup(child, self._config.node.base_frame)
+        return self._required(T_child_base, "odometry", child)
+
+    def _required(self, T: Matrix | None, what: str, frame: str) -> Matrix:
+        if T is None:
+            base, known = self._config.node.base_frame, ", ".join(self._transforms.frames) or "none"
+            raise BagError(
+                f"{what} of frame '{frame}' cannot be related to '{base}'; /tf_static has frames: "
+                f"{known}. Set node.base_frame or node.camera_frame"
+            )
+        return T
+
+    def _failed(self, stamp_ns: int, message: str) -> Estimate:
+        return Estimate(Status.FAILED, Reason.BAD_IMAGE, message, stamp_ns, self._next_name())
+
+    def _next_name(self) -> str:
+        self._frames += 1
+        return f"{self._frames - 1:06d}"
+
+
+def _same(camera: Camera, other: Camera) -> bool:
+    def values(c: Camera) -> list[list[float]]:
+        return [c.size.tolist(), c.focal.tolist(), c.center.tolist(), c.distortion.tolist()]
+
+    return camera.model == other.model and values(camera) == values(other)

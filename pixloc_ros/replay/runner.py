@@ -1,0 +1,127 @@
+"""Localize along a bag: read, replay, write the files of the run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixloc_ros.config import Config
+from pixloc_ros.errors import BagError
+from pixloc_ros.evaluation.metrics import Summary
+from pixloc_ros.evaluation.report import LoadImage, write_report, write_run
+from pixloc_ros.evaluation.trajectory import Trajectory, read_tum
+from pixloc_ros.localizer import Localizer
+from pixloc_ros.priors.tracker import PoseTracker
+from pixloc_ros.replay.bag_reader import BagReader
+from pixloc_ros.replay.bag_writer import truth_path
+from pixloc_ros.replay.events import CameraInfoEvent, RejectedEvent, StaticTransformEvent
+from pixloc_ros.replay.replayer import Replayer
+from pixloc_ros.replay.static_transforms import StaticTransforms
+from pixloc_ros.replay.topics import Topics
+from pixloc_ros.results import Estimate
+
+Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayResult:
+    """What came of a bag."""
+
+    estimates: list[Estimate]
+    summary: Summary
+    output: Path
+    notes: list[str]  # what people should know of the bag: damage, refused messages, loops
+
+
+def replay(
+    bag: Path,
+    config: Config,
+    output: Path,
+    ground_truth: Path | None = None,
+    topics: Topics | None = None,
+    every: int = 1,
+    report: bool = True,
+    progress: Progress = lambda items, *_: items,
+) -> ReplayResult:
+    """Localize all images of a bag and write the files of the run to a folder.
+
+    Ground truth (TUM, map_from_base) defaults to the file that `pixloc bag create` leaves beside
+    the bag. Raises BagError, MapError and others of PixlocError before anything is written.
+    """
+    truth = _truth(bag, ground_truth)
+    with BagReader(bag, topics) as reader:
+        transforms, camera = _transforms(reader), _first_camera(reader)
+        localizer = Localizer(config)
+        tracker = PoseTracker(config.priors, localizer.map)
+        replayer = Replayer(localizer, tracker, transforms, camera, config)
+        total = -(-reader.image_count // every)
+        estimates = list(progress(replayer.run(reader.events(every=every)), "localizing", total))
+        if not estimates:
+            raise BagError(f"bag {bag} holds no image that can be read")
+        notes = _notes(reader, replayer.counts + tracker.rejected)
+        provenance = _provenance(reader, localizer, config, notes)
+        summary = write_run(output, estimates, provenance, truth)
+        if report:
+            keyframes_xyz = localizer.map.keyframe_T_map_cam[:, :3, 3]
+            write_report(output, estimates, truth, _loader(reader), keyframes_xyz, provenance)
+    return ReplayResult(estimates, summary, output, notes)
+
+
+def _truth(bag: Path, ground_truth: Path | None) -> Trajectory | None:
+    if ground_truth is None:
+        beside = truth_path(bag.resolve())
+        ground_truth = beside if beside.exists() else None
+    return read_tum(ground_truth) if ground_truth else None
+
+
+def _transforms(reader: BagReader) -> StaticTransforms:
+    """All of them at once: they hold for the whole bag, whenever they were recorded."""
+    transforms = StaticTransforms()
+    for event in reader.events(parts=("tf_static",)):
+        if isinstance(event, StaticTransformEvent):
+            transforms.add(event.parent, event.child, event.T_parent_child)
+    return transforms
+
+
+def _first_camera(reader: BagReader) -> CameraInfoEvent:
+    """The first calibration that can be used; recorders may put it after the first image."""
+    problem = "the topic holds no message"
+    for event in reader.events(parts=("camera_info",)):
+        if isinstance(event, CameraInfoEvent):
+            return event
+        if isinstance(event, RejectedEvent):
+            problem = event.message
+    topic = reader.parts["camera_info"]
+    raise BagError(f"bag {reader.path} has no usable calibration on '{topic}': {problem}")
+
+
+def _loader(reader: BagReader) -> LoadImage:
+    def load(estimate: Estimate) -> NDArray[np.uint8] | None:
+        event = reader.image(estimate.stamp_ns)
+        return event.image_rgb if event else None
+
+    return load
+
+
+def _notes(reader: BagReader, counts: Counter[str]) -> list[str]:
+    notes = [f"{reader.truncated}; what could be read was used"] if reader.truncated else []
+    return notes + [f"{reason}: {count}" for reason, count in sorted(counts.items())]
+
+
+def _provenance(
+    reader: BagReader, localizer: Localizer, config: Config, notes: list[str]
+) -> dict[str, Any]:
+    return {
+        "map_sha256": localizer.map.sha256,
+        "weights_sha256": localizer.features.sha256,
+        "bag": reader.path.name,
+        "topics": reader.parts,
+        "notes": notes,
+        "config": config.model_dump(mode="json"),
+    }
