@@ -83,7 +83,10 @@ def info(folder: Annotated[Path, typer.Argument(metavar="MAP", help="map folder"
 
 @app.command()
 def verify(folder: Annotated[Path, typer.Argument(metavar="MAP", help="map folder")]) -> None:
-    """Check hashes, counts and values; exit code 1 on a problem. Example: pixloc map verify my_map"""
+    """Check hashes, counts and values; exit code 1 on a problem.
+
+    Example: pixloc map verify my_map
+    """
     problems = find_problems(folder)
     for problem in problems:
         typer.echo(problem)
@@ -107,36 +110,41 @@ def _parse_mount(text: str) -> np.ndarray:
 
 
 def _table(map_: Map, folder: Path) -> Table:
-    metadata = map_.metadata
-    size_bytes = sum(path.stat().st_size for path in folder.expanduser().iterdir())
-    centres = map_.keyframe_T_map_cam[:, :3, 3]
-    low, high = centres.min(0), centres.max(0)
-    per_keyframe = len(map_.observation_point) / len(map_.keyframe_names)
     table = Table(title=str(folder), show_header=False)
-    for name, value in {
-        "keyframes": f"{len(map_.keyframe_names)}, {per_keyframe:.0f} points each",
-        "points": f"{len(map_.points)}",
-        "feature rows": f"{len(map_.row_point)} ({metadata.storage})",
-        "on disk": f"{size_bytes / 1e6:.1f} MB, {size_bytes / len(map_.points):.0f} bytes per point",
-        "keyframes span": "x {:.1f}..{:.1f}, y {:.1f}..{:.1f}, z {:.1f}..{:.1f} m".format(
-            *np.stack([low, high], -1).ravel()
-        ),
+    for name, value in {**_describe_content(map_, folder), **_describe_origin(map_)}.items():
+        table.add_row(name, value)
+    return table
+
+
+def _describe_content(map_: Map, folder: Path) -> dict[str, str]:
+    n_keyframes, n_points = len(map_.keyframe_names), len(map_.points)
+    size_bytes = sum(path.stat().st_size for path in folder.expanduser().iterdir())
+    low, high = (f(map_.keyframe_T_map_cam[:, :3, 3], axis=0) for f in (np.min, np.max))
+    spans = (f"{axis} {a:.1f}..{b:.1f}" for axis, a, b in zip("xyz", low, high, strict=True))
+    return {
+        "keyframes": f"{n_keyframes}, {len(map_.observation_point) / n_keyframes:.0f} points each",
+        "keyframes span": f"{', '.join(spans)} m",
+        "points": f"{n_points}",
+        "feature rows": f"{len(map_.row_point)} ({map_.metadata.storage})",
+        "on disk": f"{size_bytes / 1e6:.1f} MB, {size_bytes / n_points:.0f} bytes per point",
+    }
+
+
+def _describe_origin(map_: Map) -> dict[str, str]:
+    metadata = map_.metadata
+    return {
         "axes": f"{metadata.axes}, frame {metadata.frame}",
         "datum": _describe_datum(map_.datum),
         "camera mount": "unknown" if map_.T_base_cam is None else "known",
         "cameras": ", ".join(f"{c.model} {c.width}x{c.height}" for c in map_.cameras),
-        "network": f"{map_.model_id}, weights {map_.weights_sha256[:12]}..., up to "
-        f"{metadata.max_side_px} px",
-        "schema, SHA-256": f"{metadata.schema_version}, {map_.sha256[:12]}...",
-    }.items():
-        table.add_row(name, value)
-    return table
+        "network": f"{map_.model_id} ({map_.weights_sha256[:12]}), {metadata.max_side_px} px",
+        "schema version": f"{metadata.schema_version}",
+        "SHA-256": map_.sha256,
+    }
 
 
 def _describe_datum(datum: Datum | None) -> str:
     if datum is None:
         return "none: GNSS fixes cannot be used"
-    return (
-        f"{datum.latitude_deg:.7f}, {datum.longitude_deg:.7f}, {datum.altitude_m:.2f} m, x axis "
-        f"{datum.yaw_deg:.2f} deg from east"
-    )
+    position = f"{datum.latitude_deg:.7f}, {datum.longitude_deg:.7f}, {datum.altitude_m:.2f} m"
+    return f"{position}, x axis {datum.yaw_deg:.2f} deg from east"

@@ -22,25 +22,26 @@ def find_problems(folder: str | Path) -> list[str]:
     Raises MapError when the map cannot be opened or a file was altered.
     """
     map_ = Map.load(folder, verify=True)
-    return [*_of_counts(map_), *_of_values(map_), *_of_keyframes(map_)]
+    checks = (_of_counts, _of_indices, _of_values, _of_keyframes)
+    return [problem for check in checks for problem in check(map_)]
 
 
 def _of_counts(map_: Map) -> Iterator[str]:
-    (tile,) = map_.metadata.tiles
-    counts = {
-        "keyframes": (len(map_.keyframe_T_map_cam), map_.metadata.keyframes),
-        "keyframe names": (len(map_.keyframe_names), map_.metadata.keyframes),
-        "observations": (len(map_.observation_point), map_.metadata.observations),
+    metadata, (tile,) = map_.metadata, map_.metadata.tiles
+    lengths = {
+        "keyframes": (len(map_.keyframe_T_map_cam), metadata.keyframes),
+        "keyframe names": (len(map_.keyframe_names), metadata.keyframes),
+        "observations": (len(map_.observation_point), metadata.observations),
         "points": (len(map_.points), tile.points),
-        "rows": (len(map_.row_point), tile.rows),
-        **{
-            f"rows of level {level}": (len(features), tile.rows)
-            for level, features in enumerate(map_.features)
-        },
     }
-    for what, (found, expected) in counts.items():
+    for level, features in enumerate(map_.features):
+        lengths[f"feature rows of level {level}"] = (len(features), tile.rows)
+    for what, (found, expected) in lengths.items():
         if found != expected:
             yield f"{found} {what} where {schema.FILE_NAME} says {expected}"
+
+
+def _of_indices(map_: Map) -> Iterator[str]:
     ranges = {
         "observation_point": (map_.observation_point, len(map_.points)),
         "observation_row": (map_.observation_row, len(map_.row_point)),
@@ -50,7 +51,7 @@ def _of_counts(map_: Map) -> Iterator[str]:
     }
     for name, (indices, count) in ranges.items():
         if len(indices) and (indices.min() < 0 or indices.max() >= count):
-            yield f"{name} points outside 0..{count - 1}"
+            yield f"{name} has an index outside 0..{count - 1}"
 
 
 def _of_values(map_: Map) -> Iterator[str]:

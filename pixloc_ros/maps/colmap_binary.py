@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from pixloc_ros.maps.colmap_records import (
+    CAMERA_MODELS,
     CAMERA_SENSOR,
     CameraRecord,
     FrameRecord,
@@ -19,27 +20,6 @@ from pixloc_ros.maps.colmap_records import (
     pose,
 )
 
-# COLMAP's model number -> name and count of parameters
-CAMERA_MODELS = {
-    0: ("SIMPLE_PINHOLE", 3),
-    1: ("PINHOLE", 4),
-    2: ("SIMPLE_RADIAL", 4),
-    3: ("RADIAL", 5),
-    4: ("OPENCV", 8),
-    5: ("OPENCV_FISHEYE", 8),
-    6: ("FULL_OPENCV", 12),
-    7: ("FOV", 5),
-    8: ("SIMPLE_RADIAL_FISHEYE", 4),
-    9: ("RADIAL_FISHEYE", 5),
-    10: ("THIN_PRISM_FISHEYE", 12),
-    11: ("RAD_TAN_THIN_PRISM_FISHEYE", 16),
-    12: ("SIMPLE_DIVISION", 4),
-    13: ("DIVISION", 5),
-    14: ("SIMPLE_FISHEYE", 3),
-    15: ("FISHEYE", 4),
-    16: ("EUCM", 6),
-    17: ("EQUIRECTANGULAR", 2),
-}
 KEYPOINT = np.dtype([("xy", "<f8", 2), ("point_id", "<i8")])
 POINT_HEAD = struct.Struct("<Q3d3BdQ")  # id, xyz, rgb, error, track length
 TRACK_ELEMENT_BYTES = 8

@@ -14,6 +14,29 @@ RigRecords = dict[int, dict[Sensor, NDArray[np.float64] | None]]  # T_sensor_rig
 CameraRecord = tuple[str, int, int, tuple[float, ...]]  # model, width, height, parameters
 CAMERA_SENSOR = 0
 
+# COLMAP's model number -> name and count of parameters
+CAMERA_MODELS = {
+    0: ("SIMPLE_PINHOLE", 3),
+    1: ("PINHOLE", 4),
+    2: ("SIMPLE_RADIAL", 4),
+    3: ("RADIAL", 5),
+    4: ("OPENCV", 8),
+    5: ("OPENCV_FISHEYE", 8),
+    6: ("FULL_OPENCV", 12),
+    7: ("FOV", 5),
+    8: ("SIMPLE_RADIAL_FISHEYE", 4),
+    9: ("RADIAL_FISHEYE", 5),
+    10: ("THIN_PRISM_FISHEYE", 12),
+    11: ("RAD_TAN_THIN_PRISM_FISHEYE", 16),
+    12: ("SIMPLE_DIVISION", 4),
+    13: ("DIVISION", 5),
+    14: ("SIMPLE_FISHEYE", 3),
+    15: ("FISHEYE", 4),
+    16: ("EUCM", 6),
+    17: ("EQUIRECTANGULAR", 2),
+}
+PARAMETER_COUNTS = dict(CAMERA_MODELS.values())
+
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:

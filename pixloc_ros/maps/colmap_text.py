@@ -9,6 +9,7 @@ import numpy as np
 
 from pixloc_ros.maps.colmap_records import (
     CAMERA_SENSOR,
+    PARAMETER_COUNTS,
     CameraRecord,
     FrameRecord,
     ImageRecord,
@@ -57,6 +58,8 @@ def read_cameras(path: Path) -> dict[int, CameraRecord]:
     for line in _lines(path):
         words = line.split()
         params = tuple(float(word) for word in words[4:])
+        if len(params) != PARAMETER_COUNTS.get(words[1], len(params)):
+            raise ValueError(f"{words[1]} has {PARAMETER_COUNTS[words[1]]} parameters")
         cameras[int(words[0])] = (words[1], int(words[2]), int(words[3]), params)
     return cameras
 
