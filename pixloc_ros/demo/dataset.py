@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -15,10 +16,11 @@ from numpy.typing import NDArray
 
 from pixloc_ros.demo import drive
 from pixloc_ros.demo.ground import Layout
-from pixloc_ros.demo.render import RenderedView, render
+from pixloc_ros.demo.render import render
 from pixloc_ros.demo.street import Drive, Street
 from pixloc_ros.demo.surfaces import Array, Image
-from pixloc_ros.demo.tracks import PosedView, Tracks, build_tracks
+from pixloc_ros.demo.tracks import PosedView, build_tracks
+from pixloc_ros.errors import DataError
 from pixloc_ros.maps.colmap_writer import ColmapImage, write_model
 
 Progress = Callable[[int, int], None]
@@ -91,9 +93,19 @@ def write_dataset(
 ) -> None:
     """Write mapping/{images,meta.json,colmap} and drive/{images,meta.json} under folder.
 
-    progress(done, total) is called after every picture. The folder must not hold a dataset yet.
+    progress(done, total) is called after every picture. The folder appears when all is written.
+
+    Raises DataError if the folder exists.
     """
-    options = options or DatasetOptions()
+    if folder.exists():
+        raise DataError(f"{folder} exists already: remove it or choose another folder")
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    _write_drives(partial, options or DatasetOptions(), progress)
+    partial.rename(folder)
+
+
+def _write_drives(folder: Path, options: DatasetOptions, progress: Progress | None) -> None:
     keyframes = drive.mapping_poses(
         options.layout, 0.0, options.length_m + 5.0, options.keyframe_spacing_m
     )

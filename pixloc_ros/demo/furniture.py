@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
 
 from pixloc_ros.demo import materials
-from pixloc_ros.demo.surfaces import Array, Floats, Image, Light, Surface, Texture
+from pixloc_ros.demo.surfaces import Array, Floats, Image, Light, Surface, Texture, rgb
 
 CAR_TEXELS_PER_M = 64
 CAR_WIDTH_M = 1.78
@@ -23,10 +24,14 @@ PAINTS = (
     (0.72, 0.68, 0.58),
 )
 # Side outlines from the rear bumper over the roof to the front bumper: (along, above) in metres.
-HATCHBACK = ((0.0, 0.3), (0.03, 0.92), (0.45, 1.42), (1.3, 1.5), (2.3, 1.45), (3.1, 0.98))
-HATCHBACK += ((4.05, 0.8), (4.2, 0.55), (4.2, 0.28))
-VAN = ((0.0, 0.35), (0.0, 1.2), (0.06, 2.05), (2.0, 2.1), (3.4, 2.05), (4.1, 1.25))
-VAN += ((4.75, 1.02), (4.85, 0.6), (4.85, 0.3))
+HATCHBACK = (
+    *((0.0, 0.3), (0.03, 0.92), (0.45, 1.42), (1.3, 1.5), (2.3, 1.45), (3.1, 0.98)),
+    *((4.05, 0.8), (4.2, 0.55), (4.2, 0.28)),
+)
+VAN = (
+    *((0.0, 0.35), (0.0, 1.2), (0.06, 2.05), (2.0, 2.1), (3.4, 2.05), (4.1, 1.25)),
+    *((4.75, 1.02), (4.85, 0.6), (4.85, 0.3)),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,7 @@ def build_car(car: Car, light: Light, rng: np.random.Generator) -> list[Surface]
     """Both sides, cut out along the outline, and the strips over rear, roof and front."""
     surfaces = [_car_side(car, 1, light, rng), _car_side(car, -1, light, rng)]
     half = 0.5 * CAR_WIDTH_M
-    for index, (rear, front) in enumerate(zip(car.outline[:-1], car.outline[1:], strict=True)):
+    for index, (rear, front) in enumerate(pairwise(car.outline)):
         # Seen from outside: the edge towards the front is the upper one on the rear half.
         a, b = car.at(rear[0], half, rear[1]), car.at(front[0], half, front[1])
         c, d = car.at(front[0], -half, front[1]), car.at(rear[0], -half, rear[1])
@@ -91,10 +96,10 @@ def build_car(car: Car, light: Light, rng: np.random.Generator) -> list[Surface]
 def _car_strip(car: Car, index: int, rng: np.random.Generator) -> Floats:
     """Albedo of one strip, its upper edge towards the front of the car."""
     shape, last = (48, 112), len(car.outline) - 2
-    strip = materials.plain(rng, car.colour, shape)
+    strip = _lacquer(rng, car.colour, shape)
     glass = {1, 4} if car.outline is HATCHBACK else {4}
     if index in glass:
-        strip[5:-5, 8:-8] = np.linspace(0.32, 0.1, 38)[:, None, None] * np.float32([0.8, 0.95, 1.1])
+        strip[5:-5, 8:-8] = np.linspace(0.32, 0.1, 38)[:, None, None] * rgb([0.8, 0.95, 1.1])
         strip[5:-5, 60:75] *= 1.5
     elif index == 0:
         _bumper(strip, (0.7, 0.06, 0.05))
@@ -104,6 +109,13 @@ def _car_strip(car: Car, index: int, rng: np.random.Generator) -> Floats:
         strip[:, 12::44] *= 0.75
         strip[[1, -2]] *= 0.6
     return strip
+
+
+def _lacquer(rng: np.random.Generator, colour: materials.Colour, shape: tuple[int, int]) -> Floats:
+    """Car paint: nearly even, with soft reflections and a little dust."""
+    shine = 0.03 * materials.fractal(shape, rng, (20, 45))
+    dust = 0.02 * materials.noise(shape, rng, 1)
+    return materials.tinted(np.float32(1) + shine + dust, colour)
 
 
 def _bumper(strip: Floats, lamp: tuple[float, float, float]) -> None:
@@ -130,22 +142,26 @@ def _car_side(car: Car, side: int, light: Light, rng: np.random.Generator) -> Su
     return Surface.of(corners, Texture.of(colour * light.on(outward), alpha))
 
 
-def _side_view(
-    car: Car, shape: tuple[int, int], rng: np.random.Generator
-) -> tuple[Floats, Image]:
+def _side_view(car: Car, shape: tuple[int, int], rng: np.random.Generator) -> tuple[Floats, Image]:
     """Albedo and cut-out of the right side, rear at the left."""
     scale = CAR_TEXELS_PER_M
     outline = np.array(car.outline) * (scale, -scale) + (0, shape[0])
-    colour = materials.plain(rng, car.colour, shape)
-    colour *= np.linspace(1.12, 0.72, shape[0], dtype=np.float32)[:, None, None]
-    alpha = np.zeros(shape, np.uint8)
-    cv2.fillPoly(alpha, [outline.astype(np.int32)], 255)
+    colour = _lacquer(rng, car.colour, shape)
+    colour *= np.linspace(1.15, 0.70, shape[0], dtype=np.float32)[:, None, None]
+    alpha = _cut_out(outline, shape)
     _side_windows(colour, car, outline)
     waist = shape[0] - round(0.62 * scale)
     colour[waist : waist + 2] *= 0.55
     for wheel_m in (0.19 * car.length, 0.80 * car.length):
         _wheel(colour, alpha, (round(wheel_m * scale), shape[0] - round(0.31 * scale)))
     return colour, alpha
+
+
+def _cut_out(outline: Array, shape: tuple[int, int]) -> Image:
+    """Alpha (H, W) of a polygon (N, 2) in texels, its edges shaded by how much they cover."""
+    fine = np.zeros((shape[0] * 8, shape[1] * 8), np.uint8)
+    cv2.fillPoly(fine, [(outline * 8).astype(np.int32)], 255)
+    return cv2.resize(fine, shape[::-1], interpolation=cv2.INTER_AREA)
 
 
 def _side_windows(colour: Floats, car: Car, outline: Array) -> None:
@@ -165,7 +181,7 @@ def _side_windows(colour: Floats, car: Car, outline: Array) -> None:
     colour[pane > 0] = (0.12, 0.15, 0.18)
     left, right = int(glass[:, 0].min()), int(glass[:, 0].max())
     for pillar in (left + (right - left) // 3, left + 2 * (right - left) // 3):
-        colour[: sill + 2, pillar : pillar + 4] = np.float32(car.colour) * 0.8
+        colour[: sill + 2, pillar : pillar + 4] = rgb(car.colour) * 0.8
         colour[sill + 2 : height - 22, pillar + 2] *= 0.5
         colour[sill + 8 : sill + 11, pillar - 14 : pillar - 4] *= 0.5
 
@@ -173,7 +189,7 @@ def _side_windows(colour: Floats, car: Car, outline: Array) -> None:
 def _wheel(colour: Floats, alpha: Image, centre: tuple[int, int]) -> None:
     radius = round(0.31 * CAR_TEXELS_PER_M)
     cv2.circle(colour, centre, radius + 3, (0.05, 0.05, 0.05), -1)
-    cv2.circle(alpha, centre, radius, 255, -1)
+    cv2.circle(alpha, centre, radius, 255, -1, cv2.LINE_AA)
     cv2.circle(colour, centre, radius * 2 // 3, (0.55, 0.56, 0.58), -1)
     for turn in np.linspace(0, 2 * np.pi, 5, endpoint=False):
         tip = (np.array(centre) + 0.6 * radius * np.array([np.cos(turn), np.sin(turn)])).astype(int)
@@ -188,7 +204,7 @@ def build_tree(tree: Tree, light: Light, rng: np.random.Generator) -> list[Surfa
     foot = np.array([tree.x, tree.y, 0.1])
     surfaces = prism(foot, 0.14, tree.height - 0.3 * tree.radius, 6, bark, light)
     middle = np.array([tree.x, tree.y, tree.height])
-    green = np.array([0.34, 0.42, 0.13]) * rng.uniform(0.8, 1.15, 3)
+    green = np.array([0.33, 0.43, 0.14]) * rng.uniform(0.88, 1.12, 3)
     clumps = [materials.foliage(rng, 128, green) for _ in range(2)]
     for k in range(18):
         direction = _sphere_point(k, 18)
@@ -230,7 +246,7 @@ def prism(
     turns = np.linspace(0, 2 * np.pi, sides + 1)
     ring = foot + radius * np.column_stack([np.cos(turns), np.sin(turns), np.zeros(sides + 1)])
     up, surfaces = np.array([0.0, 0.0, height]), []
-    for a, b in zip(ring[:-1], ring[1:], strict=True):
+    for a, b in pairwise(ring):
         normal = (a + b) / 2 - foot
         lit = albedo * light.on(normal / np.linalg.norm(normal))
         surfaces.append(Surface.of([a + up, b + up, b, a], Texture.of(lit)))
@@ -260,7 +276,7 @@ def build_sign(foot: Array, ahead: Array, kind: int, light: Light) -> list[Surfa
         face[:], alpha[:] = (0.10, 0.28, 0.62), 255
         materials.text(face, "P", (0.95, 0.95, 0.95))
     else:
-        cv2.circle(alpha, (48, 48), 46, 255, -1)
+        cv2.circle(alpha, (48, 48), 46, 255, -1, cv2.LINE_AA)
         cv2.circle(face, (48, 48), 47, (0.72, 0.08, 0.07), -1)
         cv2.circle(face, (48, 48), 34, (0.93, 0.92, 0.90), -1)
         materials.text(face[28:68, 16:80], ("30", "50")[kind], (0.08, 0.08, 0.08))

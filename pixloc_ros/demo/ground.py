@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
 from pixloc_ros.demo import materials
 from pixloc_ros.demo.furniture import Car, Tree
@@ -26,14 +27,14 @@ class Layout:
 
     @staticmethod
     def curve(length_m: float) -> Layout:
-        """A gentle double bend from x = -20 m to 40 m beyond the street's length."""
-        count = int(np.ceil((length_m + 60.0) / STEP_M)) + 1
-        x = -20.0 + STEP_M * np.arange(count)
+        """A gentle double bend from x = -14 m to 34 m beyond the street's length."""
+        count = int(np.ceil((length_m + 48.0) / STEP_M)) + 1
+        x = -14.0 + STEP_M * np.arange(count)
         return Layout(np.column_stack([x, 4.0 * np.sin(2 * np.pi * (x - 5.0) / 150.0)]))
 
     def centre(self, x: Array | float) -> Array:
         """y of the centre line."""
-        return np.interp(x, *self.nodes.T)
+        return np.asarray(np.interp(x, *self.nodes.T))
 
     def heading(self, x: Array | float) -> Array:
         """Smoothed direction of the centre line, radians about z."""
@@ -60,7 +61,7 @@ class GroundPicture:
         self.sunlit: Image = np.full(self.shape, 255, np.uint8)
         self.open_sky: Image = np.full(self.shape, 255, np.uint8)
 
-    def texels(self, points: Array | Sequence[Sequence[float]]) -> Array:
+    def texels(self, points: ArrayLike) -> Array:
         """Map (N, 2) to texel coordinates (N, 2), outer corner of the first texel at (0, 0)."""
         xy = np.asarray(points, np.float64)[..., :2]
         return (xy * (1, -1) + (-self.left, self.top)) * TEXELS_PER_M
@@ -68,10 +69,10 @@ class GroundPicture:
     def _asphalt(self) -> Floats:
         fine = materials.fractal(self.shape, self.rng, (1, 2.5))
         coarse = materials.fractal(self.shape, self.rng, (7, 18, 50, 160, 420))
-        level = 0.36 + 0.035 * fine + 0.03 * coarse
+        level = 0.44 + 0.040 * fine + 0.035 * coarse
         tracks = np.abs(np.abs(np.abs(self.offset) - 1.4) - 0.75)
         level *= 0.90 + 0.12 * np.clip(tracks / 0.4, 0, 1)
-        level[fine > 2.2] += 0.14
+        level[fine > 2.2] += 0.16
         return level
 
     def paint_road(self) -> None:
@@ -101,13 +102,13 @@ class GroundPicture:
 
     def _crack(self) -> None:
         start = np.array(self._place(4.3))
-        turns = np.cumsum(self.rng.normal(0, 0.5, 40)) + self.rng.uniform(0, 6.28)
+        turns = np.cumsum(self.rng.normal(0, 0.28, 40)) + self.rng.uniform(0, 6.28)
         steps = 0.09 * np.column_stack([np.cos(turns), np.sin(turns)])
         line = self.texels(start + np.cumsum(steps, axis=0)).astype(np.int32)
-        cv2.polylines(self.level, [line], False, 0.17, int(self.rng.integers(1, 3)))
+        cv2.polylines(self.level, [line], False, 0.2, int(self.rng.integers(1, 3)))
 
     def _markings(self) -> None:
-        worn = materials.fractal(self.shape, self.rng, (2, 6, 30)) > -1.3
+        worn = materials.fractal(self.shape, self.rng, (8, 24)) > -1.5
         x, offset = self.x[None], self.offset
         lines = (np.abs(offset) < 0.06) & (x % 5.0 < 2.6)
         lines |= np.abs(np.abs(offset) - LANE_LINE_M) < 0.05
@@ -117,7 +118,7 @@ class GroundPicture:
             lines &= ~inside
             lines |= inside & (offset % 1.0 < 0.5)
         lines &= worn
-        self.level[lines] = 0.80 * (0.8 + 0.5 * self.level[lines])
+        self.level[lines] = 0.80 * (0.76 + 0.5 * self.level[lines])
 
     def _manhole(self) -> None:
         u, v = self.texels([self._place(2.4)])[0].astype(int).tolist()
@@ -135,11 +136,11 @@ class GroundPicture:
         across = (aside / 0.52).astype(np.int32)
         tones = self.rng.normal(0.56, 0.045, (across.max() + 1, along.max() + 2))
         slabs = tones.astype(np.float32)[across, along[None] + across % 2]
-        slabs *= 0.55 + 1.25 * self.level
+        slabs *= 0.5 + 1.15 * self.level
         joints = ((self.x % 0.62 < 0.03)[None]) | (aside % 0.52 < 0.03)
         slabs[joints] *= 0.66
         kerb = aside < ROAD_HALF_M + 0.28
-        slabs[kerb] = 0.62 + 0.5 * (self.level[kerb] - 0.36)
+        slabs[kerb] = 0.62 + 0.5 * (self.level[kerb] - 0.44)
         slabs[kerb & ((self.x % 1.0 < 0.025)[None])] *= 0.6
         self.level[pavement] = slabs[pavement]
 
@@ -147,7 +148,7 @@ class GroundPicture:
         """Shadow of a wall of this height over the polyline or convex outline foot (N, 2)."""
         sun = np.array(light.to_sun)
         shift = -sun[:2] / sun[2] * height
-        for a, b in zip(foot[:-1], foot[1:], strict=True):
+        for a, b in pairwise(foot):
             quad = self.texels([a, b, b + shift, a + shift])
             cv2.fillConvexPoly(self.sunlit, quad.astype(np.int32), 0)
 
@@ -193,7 +194,7 @@ class GroundPicture:
         stone[:, ::50] *= 0.6
         tiles: list[Surface] = []
         nodes = self.layout.nodes
-        for a, b in zip(nodes[:-1], nodes[1:], strict=True):
+        for a, b in pairwise(nodes):
             for inner, outer in ((-ROAD_HALF_M, 0.0), (0.0, ROAD_HALF_M)):
                 tiles.append(self._tile(a, b, inner, outer, 0.0, texture))
             tiles.append(self._tile(a, b, ROAD_HALF_M, FACADE_M + 0.7, KERB_M, texture))

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from pixloc_ros.demo.surfaces import Floats, Image
+from pixloc_ros.demo.surfaces import Floats, Image, rgb
 
 Shape = tuple[int, int]
-Colour = Sequence[float]
+Colour = Sequence[float] | NDArray[np.floating]
+COARSE_PX = 8
 
 
 def noise(shape: Shape, rng: np.random.Generator, cell_px: float) -> Floats:
@@ -29,23 +31,32 @@ def noise(shape: Shape, rng: np.random.Generator, cell_px: float) -> Floats:
 def fractal(shape: Shape, rng: np.random.Generator, cells_px: Sequence[float]) -> Floats:
     """Noise summed over several blob sizes (H, W), about unit deviation."""
     total = np.zeros(shape, np.float32)
+    coarse = [cell_px / 4 for cell_px in cells_px if cell_px >= COARSE_PX]
     for cell_px in cells_px:
-        total += noise(shape, rng, cell_px)
-    return total / np.float32(0.8 * np.sqrt(len(cells_px)))
+        if cell_px < COARSE_PX:
+            total += noise(shape, rng, cell_px)
+    if coarse:  # a quarter of the size is enough for these
+        small = (shape[0] // 4 + 2, shape[1] // 4 + 2)
+        layer = np.sum([noise(small, rng, cell_px) for cell_px in coarse], axis=0)
+        total += cv2.resize(layer, (4 * small[1], 4 * small[0]))[: shape[0], : shape[1]]
+    total *= np.float32(1.25 / np.sqrt(len(cells_px)))
+    return total
 
 
 def tinted(level: Floats, colour: Colour) -> Floats:
     """Grey level (H, W) times a colour."""
-    return level[..., None] * np.asarray(colour, np.float32)
+    return level[..., None] * rgb(colour)
 
 
 def plaster(shape: Shape, rng: np.random.Generator, colour: Colour) -> Floats:
     """Trowelled, weathered render with rain streaks and patches of older paint."""
-    level = 1.0 + 0.045 * fractal(shape, rng, (1, 3, 8)) + 0.05 * fractal(shape, rng, (24, 90, 260))
+    level = (
+        1.0 + 0.032 * fractal(shape, rng, (1, 3, 7)) + 0.055 * fractal(shape, rng, (24, 90, 260))
+    )
     streaks = cv2.GaussianBlur(rng.standard_normal(shape, dtype=np.float32), (3, 151), 0.8, 45)
     level += 0.35 * streaks
-    worn = fractal(shape, rng, (6, 20, 60)) > 1.55
-    level[worn] *= 0.86
+    worn = np.clip(fractal(shape, rng, (5, 18, 60)) - 1.2, 0, 0.5)
+    level -= 0.22 * worn
     return tinted(level, colour)
 
 
@@ -64,7 +75,7 @@ def brick(shape: Shape, rng: np.random.Generator, colour: Colour, texels_per_m: 
     wall[..., 2] -= 0.4 * hue
     bed = np.diff(rows, prepend=-1) > 0
     joint = (np.diff(columns, axis=1, prepend=-1) > 0) | bed[:, None]
-    wall[joint] = wall[joint] * 0.35 + 0.65 * np.float32([0.66, 0.62, 0.56])
+    wall[joint] = wall[joint] * 0.35 + 0.65 * rgb([0.66, 0.62, 0.56])
     weather = 1.0 + 0.05 * fractal(shape, rng, (2, 5)) + 0.06 * fractal(shape, rng, (40, 150))
     return wall * weather[..., None]
 
@@ -102,7 +113,7 @@ def plain(rng: np.random.Generator, colour: Colour, shape: Shape = (24, 24)) -> 
 
 def foliage(rng: np.random.Generator, size_px: int, colour: Colour) -> tuple[Floats, Image]:
     """A clump of leaves: colour (size, size, 3) and alpha (size, size) with a ragged outline."""
-    canvas = np.zeros((size_px, size_px, 3), np.float32) + np.float32(colour) * 0.45
+    canvas = np.zeros((size_px, size_px, 3), np.float32) + rgb(colour) * 0.45
     alpha = np.zeros((size_px, size_px), np.uint8)
     count = 420
     radius = np.sqrt(rng.uniform(0, 1, count)) * 0.45 * size_px
@@ -112,7 +123,7 @@ def foliage(rng: np.random.Generator, size_px: int, colour: Colour) -> tuple[Flo
     for centre, tone in zip(centres, tones, strict=True):
         axes = (int(rng.uniform(3, 8) * size_px / 128), int(rng.uniform(2, 4) * size_px / 128))
         leaf = (centre.astype(int).tolist(), axes, float(rng.uniform(0, 180)), 0, 360)
-        shade = np.float32(colour) * tone + rng.normal(0, 0.02, 3)
+        shade = rgb(colour) * tone + rng.normal(0, 0.02, 3)
         cv2.ellipse(canvas, *leaf, shade.tolist(), -1)
         cv2.ellipse(alpha, *leaf, 255, -1)
     return canvas, alpha
@@ -130,4 +141,4 @@ def text(canvas: Floats, words: str, colour: Colour) -> None:
     cv2.putText(ink, words, corner, font, scale, 255, thickness, cv2.LINE_AA)
     share = ink[..., None].astype(np.float32) / 255.0
     canvas *= 1 - share
-    canvas += share * np.asarray(colour, np.float32)
+    canvas += share * rgb(colour)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from pixloc_ros.demo import materials
-from pixloc_ros.demo.surfaces import Floats
+from pixloc_ros.demo.surfaces import Floats, rgb
 
 
 def paint_pane(
@@ -21,10 +21,10 @@ def paint_pane(
 def _glass(canvas: Floats, rng: np.random.Generator) -> None:
     """Dark room with a slanted reflection of the sky and the houses opposite."""
     height, width = canvas.shape[:2]
-    canvas[:] = np.float32([0.13, 0.16, 0.19])
+    canvas[:] = rgb([0.13, 0.16, 0.19])
     slant = np.arange(width)[None] * rng.uniform(0.3, 0.8) + np.arange(height)[:, None]
     edge = rng.uniform(0.2, 0.75) * (height + 0.5 * width)
-    canvas[slant < edge] += np.float32([0.16, 0.21, 0.26]) * np.float32(rng.uniform(0.4, 1.2))
+    canvas[slant < edge] += rgb([0.16, 0.21, 0.26]) * np.float32(rng.uniform(0.4, 1.2))
     canvas *= (1 + 0.10 * materials.fractal((height, width), rng, (4, 14)))[..., None]
 
 
@@ -35,9 +35,9 @@ def _window(canvas: Floats, paint: materials.Colour, rng: np.random.Generator) -
         _curtains(canvas, rng)
     if rng.uniform() < 0.3:
         drop = int(height * rng.uniform(0.2, 0.75))
-        blind = np.float32(rng.choice([[0.80, 0.76, 0.66], [0.55, 0.5, 0.42], [0.7, 0.72, 0.72]]))
+        blind = rgb(rng.choice([[0.80, 0.76, 0.66], [0.55, 0.5, 0.42], [0.7, 0.72, 0.72]]))
         canvas[:drop] = blind * (0.75 + 0.25 * (np.arange(drop) % 4 < 2))[:, None, None]
-    frame = np.float32(rng.choice([[0.90, 0.88, 0.83], [0.9, 0.88, 0.83], list(paint)]))
+    frame = rgb(rng.choice([[0.90, 0.88, 0.83], [0.9, 0.88, 0.83], list(paint)]))
     _frame(canvas, frame, 4)
     canvas[:, width // 2 - 2 : width // 2 + 2] = frame
     canvas[int(height * 0.3) : int(height * 0.3) + 3] = frame
@@ -68,7 +68,7 @@ def _door(canvas: Floats, paint: materials.Colour, rng: np.random.Generator) -> 
     canvas[:] = materials.tinted(1 + 0.08 * materials.noise((height, width), rng, 2), paint)
     fanlight = canvas[: int(height * 0.2)]
     _glass(fanlight, rng)
-    _frame(fanlight, np.float32(paint) * 1.3, 3)
+    _frame(fanlight, rgb(paint) * 1.3, 3)
     margin, middle = width // 10, width // 2
     for top, bottom in ((0.26, 0.55), (0.6, 0.94)):
         rows = slice(int(height * top), int(height * bottom))
@@ -91,9 +91,9 @@ def _shop(canvas: Floats, paint: materials.Colour, rng: np.random.Generator) -> 
         canvas[int(height * shelf) : int(height * shelf) + 3] = (0.24, 0.17, 0.11)
     for _ in range(int(rng.integers(0, 3))):
         _poster(canvas, rng)
-    _frame(canvas, np.float32(paint) * 1.2, 5)
+    _frame(canvas, rgb(paint) * 1.2, 5)
     if width > 110:
-        canvas[:, width // 2 - 2 : width // 2 + 2] = np.float32(paint) * 1.2
+        canvas[:, width // 2 - 2 : width // 2 + 2] = rgb(paint) * 1.2
 
 
 def _goods(canvas: Floats, base: int, tallest: int, rng: np.random.Generator) -> None:

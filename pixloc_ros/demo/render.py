@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
+from math import log2
 
 import cv2
 import numpy as np
@@ -27,22 +29,23 @@ class RenderedView:
     depth_m: NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Patch:
-    """One surface as this camera sees it, in pixels of the enlarged picture."""
+    """One surface as this camera sees it, in pixels of the enlarged picture.
 
-    polygon: Array
-    box: tuple[int, int, int, int]
+    outline: (5, 3) x, y, inverse depth. box: x0 y0 x1 y1. plane: inverse depth = it @ (x, y, 1).
+    step: (2,) texels in u and v per pixel.
+    """
+
+    outline: Array
+    box: NDArray[np.int64]
     texel_from_pixel: Array
-    inverse_depth: Array
-    inverse_range: tuple[float, float]
+    plane: Array
     texture: Texture
-    levels: tuple[int, int]
+    step: Array
 
 
-def render(
-    street: Street, T_map_cam: Array, K: ArrayLike, width: int, height: int
-) -> RenderedView:
+def render(street: Street, T_map_cam: Array, K: ArrayLike, width: int, height: int) -> RenderedView:
     """The view of a pinhole camera.
 
     T_map_cam: (4, 4) pose of the optical frame. K: (4,) fx fy cx cy in pixels, where the centre
@@ -79,8 +82,8 @@ def _depth(inverse_depth: Floats) -> NDArray[np.float32]:
     """
     s = OVERSAMPLING
     rows, columns = (n // s for n in inverse_depth.shape)
-    samples = inverse_depth.reshape(rows, s, columns, s)
-    nearest, farthest = samples.max(axis=(1, 3)), samples.min(axis=(1, 3))
+    samples = [inverse_depth[i::s, j::s] for i in range(s) for j in range(s)]
+    nearest, farthest = reduce(np.maximum, samples), reduce(np.minimum, samples)
     mean = cv2.resize(inverse_depth, (columns, rows), interpolation=cv2.INTER_AREA)
     value = np.where(nearest - farthest < 0.1 * nearest, mean, nearest)
     with np.errstate(divide="ignore"):
@@ -100,50 +103,37 @@ def _visible(
     offsets = np.einsum("ni,ni->n", normals_cam, corners_cam[:, 0])
     facing = (offsets < -1e-6) | arrays["two_sided"] & (np.abs(offsets) > 1e-6)
     pixels_h = corners_cam @ projection.T
-    depths = pixels_h[..., 2]
-    inside = facing & (depths.max(axis=1) > NEAR_M) & _overlaps(pixels_h, size)
-    chosen = np.flatnonzero(inside)
-    chosen = chosen[np.argsort(np.linalg.norm(corners_cam[chosen], axis=2).min(axis=1))]
+    chosen = np.flatnonzero(facing & _overlaps(pixels_h, size))
+    outlines = _outlines(pixels_h[chosen])
+    boxes, broad = _boxes(outlines, size)
+    distance = np.linalg.norm(corners_cam[chosen], axis=2).min(axis=1)
+    order = np.argsort(np.where(broad, distance, np.inf))[: np.count_nonzero(broad)]
+    chosen, boxes, outlines = chosen[order], boxes[order], outlines[order]
     pixel_from_texel = (projection @ T_cam_map[:3]) @ arrays["map_from_texel"][chosen]
     texel_from_pixel = np.linalg.inv(pixel_from_texel)
     planes = (normals_cam[chosen] / offsets[chosen, None]) @ np.linalg.inv(projection)
-    for k, index in enumerate(chosen):
-        patch = _patch(
-            pixels_h[index], texel_from_pixel[k], planes[k], textures[index], size
+    steps = _steps(texel_from_pixel, boxes)
+    for k, index in enumerate(chosen.tolist()):
+        yield _Patch(
+            outlines[k], boxes[k], texel_from_pixel[k], planes[k], textures[index], steps[k]
         )
-        if patch is not None:
-            yield patch
 
 
 def _overlaps(pixels_h: Array, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """False for quadrilaterals with all corners beyond the same edge of the picture."""
+    """False for quadrilaterals behind the camera or wholly beyond one edge of the picture."""
     x, y, z = np.moveaxis(pixels_h, -1, 0)
     beyond = [x < -z, y < -z, x > size[0] * z, y > size[1] * z]
-    return ~np.any([side.all(axis=1) for side in beyond], axis=0)
+    return (z.max(axis=1) > NEAR_M) & ~np.any([side.all(axis=1) for side in beyond], axis=0)
 
 
-def _patch(
-    pixels_h: Array,
-    texel_from_pixel: Array,
-    plane: Array,
-    texture: Texture,
-    size: tuple[int, int],
-) -> _Patch | None:
-    if pixels_h[:, 2].min() < NEAR_M:
-        pixels_h = _clipped(pixels_h)
-    polygon = pixels_h[:, :2] / pixels_h[:, 2:]
-    (left, top), (right, bottom) = polygon.min(axis=0).tolist(), polygon.max(axis=0).tolist()
-    x0, y0 = max(int(left), 0), max(int(top), 0)
-    x1, y1 = min(int(right) + 2, size[0]), min(int(bottom) + 2, size[1])
-    if x1 <= x0 or y1 <= y0 or right - left < 0.4 or bottom - top < 0.4:
-        return None
-    depths = pixels_h[:, 2]
-    inverse_range = (1.0 / float(depths.max()), 1.0 / float(depths.min()))
-    middle = ((max(left, 0) + min(right, size[0])) / 2, (max(top, 0) + min(bottom, size[1])) / 2)
-    levels = _levels(texel_from_pixel, middle, texture)
-    return _Patch(
-        polygon, (x0, y0, x1, y1), texel_from_pixel, plane, inverse_range, texture, levels
-    )
+def _outlines(pixels_h: Array) -> Array:
+    """Polygons (N, 5, 3) in the picture: x, y, inverse depth; cut off at the near plane."""
+    polygons = np.concatenate([pixels_h, pixels_h[:, -1:]], axis=1)
+    for k in np.flatnonzero(pixels_h[..., 2].min(axis=1) < NEAR_M):
+        kept = _clipped(pixels_h[k])
+        polygons[k] = kept[np.minimum(np.arange(5), len(kept) - 1)]
+    depth = polygons[..., 2:]
+    return np.concatenate([polygons[..., :2] / depth, 1.0 / depth], axis=2)
 
 
 def _clipped(pixels_h: Array) -> Array:
@@ -157,73 +147,90 @@ def _clipped(pixels_h: Array) -> Array:
     return np.array(kept)
 
 
-def _levels(
-    texel_from_pixel: Array, middle: tuple[float, float], texture: Texture
-) -> tuple[int, int]:
-    """Reduction of the texture in u and v at which one pixel step is about one texel."""
-    (a, b, c), (d, e, f), (g, h, i) = texel_from_pixel.tolist()
-    x, y = middle
-    w = g * x + h * y + i
-    u, v = (a * x + b * y + c) / w, (d * x + e * y + f) / w
-    step_u = np.hypot(a - u * g, b - u * h) / abs(w)
-    step_v = np.hypot(d - v * g, e - v * h) / abs(w)
-    return _level(float(step_u), texture.size[0]), _level(float(step_v), texture.size[1])
+def _boxes(outlines: Array, size: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Pixel boxes (N, 4): x0 y0 x1 y1 within the picture, and which are worth drawing."""
+    low, high = outlines[..., :2].min(axis=1), outlines[..., :2].max(axis=1)
+    first = np.maximum(low.astype(int), 0)
+    last = np.minimum(high.astype(int) + 2, size)
+    broad = np.all((last > first) & (high - low >= 0.4), axis=1)
+    return np.hstack([first, last]), broad
+
+
+def _steps(texel_from_pixel: Array, boxes: NDArray[np.int64]) -> Array:
+    """Texels (N, 2) in u and v that one pixel step covers in the middle of each box."""
+    middles = np.column_stack([boxes[:, :2] + boxes[:, 2:], np.full(len(boxes), 2)]) / 2.0
+    texel_h = np.einsum("nij,nj->ni", texel_from_pixel, middles)
+    uv = texel_h[:, :2] / texel_h[:, 2:]
+    slopes = texel_from_pixel[:, :2, :2] - uv[:, :, None] * texel_from_pixel[:, 2:, :2]
+    return np.linalg.norm(slopes, axis=2) / np.abs(texel_h[:, 2:])
 
 
 def _level(step: float, texels: int) -> int:
+    """Halvings after which one pixel step is about one texel."""
     if step <= 1.0:
         return 0
-    return min(int(np.log2(step) + 0.4), MAX_LEVEL, texels.bit_length() - 1)
+    return min(int(log2(step) + 0.4), MAX_LEVEL, texels.bit_length() - 1)
 
 
 def _draw(patch: _Patch, colour: Image, inverse_depth: Floats) -> None:
     """Write the patch where it is nearer than what the picture already shows."""
-    x0, y0, x1, y1 = patch.box
+    x0, y0, x1, y1 = patch.box.tolist()
     behind = inverse_depth[y0:y1, x0:x1]
-    a, b, c = patch.inverse_depth
-    columns = (a * np.arange(x0, x1) + c).astype(np.float32)
-    rows = (b * np.arange(y0, y1)).astype(np.float32)
-    own = np.clip(rows[:, None] + columns, *np.float32(patch.inverse_range))
-    mask = _outline(patch)
-    mask[own <= behind] = 0
+    own = _own_inverse_depth(patch)
+    mask = _mask(patch)
+    cv2.bitwise_and(mask, cv2.compare(own, behind, cv2.CMP_GT), mask)
     if not cv2.hasNonZero(mask):
         return
     texels = _warp(patch)
-    cv2.bitwise_and(mask, cv2.extractChannel(texels, 3), mask)
-    mask = cv2.threshold(mask, 127, 255, cv2.THRESH_BINARY)[1]
+    opaque = cv2.compare(cv2.extractChannel(texels, 3), 127, cv2.CMP_GT)
+    cv2.bitwise_and(mask, opaque, mask)
     cv2.copyTo(texels, mask, colour[y0:y1, x0:x1])
     cv2.copyTo(own, mask, behind)
 
 
+def _own_inverse_depth(patch: _Patch) -> Floats:
+    """Inverse depth (h, w) over the patch's box, held within what its corners have.
+
+    Beyond its outline, where the mask's rim may still reach, a plane seen edge-on runs away.
+    """
+    x0, y0, x1, y1 = patch.box.tolist()
+    a, b, c = patch.plane.tolist()
+    columns = (a * np.arange(x0, x1) + c).astype(np.float32)
+    rows = (b * np.arange(y0, y1)).astype(np.float32)
+    own = np.add.outer(rows, columns)
+    low, high = float(patch.outline[:, 2].min()), float(patch.outline[:, 2].max())
+    cv2.min(cv2.max(own, low, own), high, own)
+    return own
+
+
 def _draw_sky(patch: _Patch, colour: Image, inverse_depth: Floats) -> None:
-    x0, y0, x1, y1 = patch.box
-    mask = _outline(patch)
+    x0, y0, x1, y1 = patch.box.tolist()
+    mask = _mask(patch)
     mask[inverse_depth[y0:y1, x0:x1] > 0] = 0
     if cv2.hasNonZero(mask):
         cv2.copyTo(_warp(patch), mask, colour[y0:y1, x0:x1])
 
 
-def _outline(patch: _Patch) -> Image:
-    """Mask (h, w) of the patch's box: 255 inside its polygon."""
-    x0, y0, x1, y1 = patch.box
+def _mask(patch: _Patch) -> Image:
+    """Mask (h, w) of the patch's box: 255 inside its outline."""
+    x0, y0, x1, y1 = patch.box.tolist()
     mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
-    points = np.round((patch.polygon - (x0, y0)) * 16).astype(np.int32)
+    points = np.round((patch.outline[:, :2] - (x0, y0)) * 16).astype(np.int32)
     cv2.fillConvexPoly(mask, points, 255, shift=4)
     return mask
 
 
 def _warp(patch: _Patch) -> Image:
     """RGBA (h, w, 4) of the patch's box."""
-    x0, y0, x1, y1 = patch.box
-    image = patch.texture.level(*patch.levels)
-    scale = np.divide(image.shape[1::-1], patch.texture.size)
-    texel_from_box = patch.texel_from_pixel.copy()
-    texel_from_box[:, 2] += texel_from_box[:, 0] * x0 + texel_from_box[:, 1] * y0
-    texel_from_box[:2] *= scale[:, None]
-    texel_from_box[:2] -= 0.5 * texel_from_box[2]
+    x0, y0, x1, y1 = patch.box.tolist()
+    full = patch.texture.size
+    image = patch.texture.level(*map(_level, patch.step.tolist(), full))
+    box_shift = np.array([[1.0, 0, x0], [0, 1, y0], [0, 0, 1]])
+    scale_u, scale_v = image.shape[1] / full[0], image.shape[0] / full[1]
+    level_from_texel = np.array([[scale_u, 0, -0.5], [0, scale_v, -0.5], [0, 0, 1]])
     return cv2.warpPerspective(
         image,
-        texel_from_box,
+        level_from_texel @ patch.texel_from_pixel @ box_shift,
         (x1 - x0, y1 - y0),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pixloc_ros.demo import facade, furniture, materials
+from pixloc_ros.demo import facade, furniture, roof, sky
 from pixloc_ros.demo.furniture import Car, Tree
 from pixloc_ros.demo.ground import FACADE_M, KERB_M, GroundPicture, Layout
-from pixloc_ros.demo.surfaces import Array, Floats, Light, Surface, Texture, Wall
+from pixloc_ros.demo.house import GROUND_FLOOR_M, UPPER_FLOOR_M, plan
+from pixloc_ros.demo.surfaces import Array, Light, Surface, Texture, Wall
 
 Drive = Literal["mapping", "query"]
 
@@ -51,8 +51,8 @@ class Street:
         for index, car in enumerate(cars):
             surfaces += furniture.build_car(car, light, np.random.default_rng([seed, 4, index]))
         surfaces += _ground(layout, light, seed, cars, trees)
-        sky = _sky(np.random.default_rng([seed, 6]))
-        return Street(layout, cars, *_packed(surfaces), *_packed(sky))
+        faces = sky.build(np.random.default_rng([seed, 6]))
+        return Street(layout, cars, *_packed(surfaces), *_packed(faces))
 
 
 def _packed(surfaces: list[Surface]) -> tuple[dict[str, NDArray], list[Texture]]:
@@ -77,7 +77,8 @@ def _plots(layout: Layout, seed: int) -> Iterator[tuple[Array, Array, int]]:
             end = last if last - end < 6.0 else end
             setback = FACADE_M + rng.choice([0.0, 0.0, 0.25, 0.5])
             ends = [layout.at(x, side * setback, KERB_M), layout.at(end, side * setback, KERB_M)]
-            yield (*(ends if side > 0 else ends[::-1]), int(rng.integers(2, 5)))
+            left, right = ends if side > 0 else ends[::-1]
+            yield left, right, int(rng.integers(2, 5))
             x = end
 
 
@@ -86,8 +87,8 @@ def _houses(layout: Layout, light: Light, seed: int) -> list[Surface]:
     for index, (left, right, floors) in enumerate([*_plots(layout, seed), *_ends(layout)]):
         rng = np.random.default_rng([seed, 2, index])
         width = float(np.linalg.norm(right - left))
-        house = facade.plan(Wall(left, (right - left) / width), width, floors, rng)
-        surfaces += facade.build(house, light, rng) + _shell(house, light, rng)
+        house = plan(Wall(left, (right - left) / width), width, floors, rng)
+        surfaces += facade.build(house, light, rng) + roof.build(house, light, rng)
     return surfaces
 
 
@@ -99,48 +100,6 @@ def _ends(layout: Layout) -> list[tuple[Array, Array, int]]:
         (layout.at(last, reach, KERB_M), layout.at(last, -reach, KERB_M), 4),
         (layout.at(first, -reach, KERB_M), layout.at(first, reach, KERB_M), 3),
     ]
-
-
-def _shell(house: facade.House, light: Light, rng: np.random.Generator) -> list[Surface]:
-    """Roof, gable walls and a chimney."""
-    wall, top, width = house.wall, house.height, house.width
-    tiles = materials.roof_tiles((130, round(width * 32)), rng, _roof_colour(rng))
-    eaves = [wall.at(0, top, 0.35), wall.at(width, top, 0.35)]
-    ridge = [wall.at(0, top + 2.6, -3.2), wall.at(width, top + 2.6, -3.2)]
-    slope = np.cross(eaves[0] - ridge[0], ridge[1] - ridge[0])
-    slope /= np.linalg.norm(slope)
-    surfaces = [Surface.of([*ridge, *eaves[::-1]], Texture.of(tiles * light.on(slope)))]
-    render = materials.plaster((round(top * 24), 120), rng, (0.66, 0.58, 0.50))
-    for u, facing in ((0.0, -wall.right), (width, wall.right)):
-        texture = Texture.of(render * light.on(facing))
-        gable = Wall(wall.at(u, 0.0), -wall.normal if facing @ wall.right > 0 else wall.normal)
-        span = (0.0, 5.0) if facing @ wall.right > 0 else (-5.0, 0.0)
-        surfaces.append(gable.panel(span, (0.0, top), 0.0, texture))
-    stack = materials.brick((70, 50), rng, (0.55, 0.30, 0.22), 40.0)
-    at = rng.uniform(1.0, width - 2.0)
-    chimney = wall.block((at, at + 0.9), (top + 1.0, top + 3.5), (-2.8, -2.1), stack, light)
-    return surfaces + chimney + _dormers(house, light, rng)
-
-
-def _roof_colour(rng: np.random.Generator) -> tuple[float, float, float]:
-    colours = ((0.56, 0.28, 0.20), (0.34, 0.36, 0.40), (0.46, 0.32, 0.25))
-    return colours[int(rng.integers(len(colours)))]
-
-
-def _dormers(house: facade.House, light: Light, rng: np.random.Generator) -> list[Surface]:
-    wall, surfaces = house.wall, []
-    count = max(1, int(house.width // 3.2))
-    zinc = materials.plain(rng, (0.50, 0.53, 0.56), (40, 40))
-    glazed = zinc.copy()
-    glazed[8:-3, 7:-7] = (0.16, 0.20, 0.25)
-    glazed[8:-3, 19:21] = glazed[[8, 22]] = 0.82
-    for k in range(count):
-        u = (k + 0.5) * house.width / count
-        span, rise = (u - 0.6, u + 0.6), (house.height + 0.25, house.height + 1.75)
-        box = wall.block(span, rise, (-2.2, -0.1), zinc, light)
-        box[0] = wall.panel(span, rise, -0.1, Texture.of(glazed * light.on(wall.normal)))
-        surfaces += box
-    return surfaces
 
 
 def _park(layout: Layout, seed: int, drive: Drive) -> tuple[Car, ...]:
@@ -198,45 +157,15 @@ def _ground(
     picture.paint_road()
     picture.paint_pavement()
     for left, right, floors in _plots(layout, seed):
-        height = facade.GROUND_FLOOR_M + facade.UPPER_FLOOR_M * floors + 1.5
+        height = GROUND_FLOOR_M + UPPER_FLOOR_M * floors + 1.5
         normal = np.array([right[1] - left[1], left[0] - right[0], 0.0])
         if light.incidence(normal) == 0.0:
             picture.cast_upright(np.array([left[:2], right[:2]]), height, light)
     for side, x in _lamp_places(layout):
         foot = layout.at(x, side * 5.05)[:2]
-        picture.cast_upright(np.array([foot - (0, 0.07), foot + (0, 0.07)]), 5.8, light)
+        picture.cast_upright(np.add(foot, [[0, -0.07], [0, 0.07]]), 5.8, light)
     for tree in trees:
         picture.cast_tree(tree, light)
     for car in cars:
         picture.cast_car(car, light)
     return picture.surfaces(light)
-
-
-def _sky(rng: np.random.Generator) -> list[Surface]:
-    """Five faces of a cube of directions: four around and one above."""
-    faces, size = [], 512
-    for turn in range(4):
-        ahead = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)][turn] + (0,), np.float64)
-        right = np.array([ahead[1], -ahead[0], 0.0])
-        up = np.array([0.0, 0.0, 1.0])
-        corners = [ahead - right + up, ahead + right + up, ahead + right - up, ahead - right - up]
-        faces.append(Surface.of(corners, Texture.of(_sky_picture(corners, size, rng)), True))
-    top = [(-1, 1, 1), (-1, -1, 1), (1, -1, 1), (1, 1, 1)]
-    corners = [np.array(corner, np.float64) for corner in top]
-    faces.append(Surface.of(corners, Texture.of(_sky_picture(corners, size, rng)), True))
-    return faces
-
-
-def _sky_picture(corners: list[Array], size: int, rng: np.random.Generator) -> Floats:
-    """Warm haze at the horizon, blue above, soft clouds, hills below."""
-    s = (np.arange(size) + 0.5) / size
-    right, down = corners[1] - corners[0], corners[3] - corners[0]
-    rays = corners[0] + s[None, :, None] * right + s[:, None, None] * down
-    rays /= np.linalg.norm(rays, axis=2, keepdims=True)
-    rise = np.clip(rays[..., 2], 0, 1)[..., None].astype(np.float32) ** 0.6
-    sky = (1 - rise) * np.float32([0.98, 0.90, 0.78]) + rise * np.float32([0.32, 0.55, 0.86])
-    puffs = cv2.GaussianBlur(materials.fractal((size, size), rng, (10, 24, 60, 130)), (0, 0), 4)
-    cloud = np.clip(puffs - 0.1, 0, 1.2)[..., None] * np.clip(rays[..., 2:] * 5, 0, 1) * 0.75
-    sky = sky * (1 - cloud) + cloud * np.float32([1.0, 0.97, 0.93])
-    sky[rays[..., 2] < 0.03] = (0.52, 0.56, 0.52)
-    return sky.astype(np.float32)

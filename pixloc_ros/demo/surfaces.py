@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating]
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 MAX_LEVEL = 6
+
+
+def rgb(values: ArrayLike) -> Floats:
+    """Colours (..., 3) as float32, so that pictures stay small."""
+    return np.asarray(values, np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,9 +54,10 @@ class Texture:
     @staticmethod
     def of(colour: NDArray[np.floating], alpha: Image | None = None) -> Texture:
         """From colour (H, W, 3) in 0..1, clipped, and an optional alpha (H, W) in 0..255."""
-        rgb = np.clip(colour * 255.0, 0, 255).astype(np.uint8)
-        opaque = np.full(rgb.shape[:2], 255, np.uint8)
-        return Texture(np.dstack([rgb, opaque if alpha is None else alpha]))
+        rgba = np.empty((*colour.shape[:2], 4), np.uint8)
+        rgba[..., :3] = np.clip(colour * np.float32(255), 0, 255)
+        rgba[..., 3] = 255 if alpha is None else alpha
+        return Texture(rgba)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,14 +85,15 @@ def _map_from_texel(corners: Array, size: tuple[int, int]) -> Array:
     """(4, 3) homography from texels to homogeneous map points, for any convex quadrilateral."""
     width, height = size
     edges = np.stack([corners[1] - corners[0], corners[3] - corners[0]], axis=1)
-    opposite = np.linalg.lstsq(edges, corners[2] - corners[0], rcond=None)[0]
-    texels = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
-    plane = np.array([[0, 0], [1, 0], opposite, [0, 1]], np.float32)
-    plane_from_texel = cv2.getPerspectiveTransform(texels, plane).astype(np.float64)
+    opposite = np.linalg.solve(edges.T @ edges, edges.T @ (corners[2] - corners[0]))
     map_from_plane = np.zeros((4, 3))
     map_from_plane[:3] = np.column_stack([edges, corners[0]])
     map_from_plane[3, 2] = 1.0
-    return map_from_plane @ plane_from_texel
+    if np.abs(opposite - 1.0).max() < 1e-9:
+        return map_from_plane / (width, height, 1.0)
+    texels = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
+    plane = np.array([[0, 0], [1, 0], opposite, [0, 1]], np.float32)
+    return map_from_plane @ cv2.getPerspectiveTransform(texels, plane)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +101,22 @@ class Light:
     """Sun and sky. to_sun: unit vector in the map frame; colours are RGB factors."""
 
     to_sun: tuple[float, float, float] = (-0.64, 0.42, 0.643)
-    sky: tuple[float, float, float] = (0.52, 0.57, 0.68)
-    sun: tuple[float, float, float] = (1.48, 1.16, 0.74)
+    sky: tuple[float, float, float] = (0.60, 0.64, 0.74)
+    sun: tuple[float, float, float] = (1.52, 1.19, 0.76)
 
     def incidence(self, normal: Array) -> float:
         """Share of the sun's light on a surface that faces along the unit vector normal."""
         return max(0.0, float(np.dot(self.to_sun, normal)))
 
-    def on(self, normal: Array, sunlit: Floats | float = 1.0, open_sky: Floats | float = 1.0):
+    def on(
+        self, normal: Array, sunlit: Floats | float = 1.0, open_sky: Floats | float = 1.0
+    ) -> Floats:
         """RGB factor (..., 3) for the part of a surface that sees this much sun and sky."""
-        sun = np.multiply.outer(np.float32(self.incidence(normal)) * sunlit, self.sun)
-        sky = np.multiply.outer(np.float32(0.88 + 0.12 * normal[2]) * open_sky, self.sky)
-        return np.asarray(sun + sky, np.float32)
+        sun = np.asarray(sunlit, np.float32)[..., None] * rgb(self.sun)
+        sky = np.asarray(open_sky, np.float32)[..., None] * rgb(self.sky)
+        sun *= np.float32(self.incidence(normal))
+        sky *= np.float32(0.88 + 0.12 * normal[2])
+        return sun + sky
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,7 +151,7 @@ class Wall:
         whole = self.panel((0.0, width), (0.0, height), out, texture)
         cuts = np.linspace(0.0, width, max(2, int(np.ceil(width / 2.5)) + 1))
         strips = []
-        for u0, u1 in zip(cuts[:-1], cuts[1:], strict=True):
+        for u0, u1 in pairwise(cuts):
             ends = [self.at(u, v, out) for u, v in [(u0, height), (u1, height), (u1, 0), (u0, 0)]]
             strips.append(Surface(np.array(ends), texture, whole.map_from_texel))
         return strips

@@ -59,9 +59,7 @@ def build_tracks(views: Sequence[PosedView], K: ArrayLike, min_length: int = 3) 
     return _only_long(Tracks(points, colours, observations), min_length)
 
 
-def project_visible(
-    view: PosedView, K: Array, points: Array
-) -> tuple[Array, NDArray[np.bool_]]:
+def project_visible(view: PosedView, K: Array, points: Array) -> tuple[Array, NDArray[np.bool_]]:
     """Pixels (N, 2) of map points and whether the view's depth buffer shows them there."""
     T_cam_map = np.linalg.inv(view.T_map_cam)
     in_cam = points @ T_cam_map[:3, :3].T + T_cam_map[:3, 3]

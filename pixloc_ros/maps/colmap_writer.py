@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating]
 PINHOLE_ID = 1
 CAMERA_ID = 1
 
