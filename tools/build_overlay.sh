@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds pixloc_ros, and tf2_msgs where the wheels lack it, into build/ros/install with colcon.
-# Called by `make setup`. The result is used through tools/ros_env.sh.
+# Called by `make setup`; repeating it takes seconds. The result is used through tools/ros_env.sh.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 venv=$root/.venv
@@ -10,16 +10,16 @@ workspace=$root/build/ros
 # is presented in a folder of links.
 link_package() {
     local source=$workspace/src/pixloc_ros
-    rm -rf "$source" && mkdir -p "$source"
+    mkdir -p "$source"
     for name in CMakeLists.txt package.xml msg launch config pixloc_ros; do
-        ln -s "$root/$name" "$source/$name"
+        ln -sfn "$root/$name" "$source/$name"
     done
 }
 
 # The one message of tf2_msgs that we use, with the name and definition of the real package.
 write_tf2_msgs() {
     local source=$workspace/src/tf2_msgs
-    rm -rf "$source" && mkdir -p "$source/msg"
+    mkdir -p "$source/msg"
     echo 'geometry_msgs/TransformStamped[] transforms' >"$source/msg/TFMessage.msg"
     cat >"$source/CMakeLists.txt" <<'EOF'
 cmake_minimum_required(VERSION 3.18)
@@ -51,11 +51,13 @@ EOF
 EOF
 }
 
+mkdir -p "$workspace"
+exec 9>"$workspace/.lock"
+flock 9  # two shells may run `make test` at once
+
 "$venv/bin/python" "$root/tools/patch_ros_wheels.py"
-# Made anew: what an earlier package left behind must not be found. It takes seconds.
-rm -rf "$workspace/build" "$workspace/install"
 link_package
-[ -d "$venv/share/tf2_msgs" ] || write_tf2_msgs
+[ -d "$venv/share/tf2_msgs" ] || [ -d "$workspace/src/tf2_msgs" ] || write_tf2_msgs
 
 cd "$workspace"
 PATH=$venv/bin:$PATH AMENT_PREFIX_PATH=$venv CMAKE_PREFIX_PATH=$venv PYTHONPATH= \
