@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from pixloc_ros.config import Config
-from pixloc_ros.errors import BagError
+from pixloc_ros.errors import BagError, DataError
+from pixloc_ros.evaluation.atomic import write_text
 from pixloc_ros.evaluation.metrics import Summary
 from pixloc_ros.evaluation.report import LoadImage, write_report, write_run
 from pixloc_ros.evaluation.trajectory import Trajectory, read_tum
@@ -25,6 +27,8 @@ from pixloc_ros.replay.replayer import Replayer
 from pixloc_ros.replay.static_transforms import StaticTransforms
 from pixloc_ros.replay.topics import Topics
 from pixloc_ros.results import Estimate
+
+CONFIG_FILE = "config.yaml"  # what this run was made with, ready for --config
 
 Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
 
@@ -54,6 +58,8 @@ def replay(
     Ground truth (TUM, map_from_base) defaults to the file that `pixloc bag create` leaves beside
     the bag. Raises BagError, MapError and others of PixlocError before anything is written.
     """
+    if output.exists() and not output.is_dir():
+        raise DataError(f"--output {output} is a file; name a folder")
     truth = _truth(bag, ground_truth)
     with BagReader(bag, topics) as reader:
         transforms, camera = _transforms(reader), _first_camera(reader)
@@ -65,8 +71,9 @@ def replay(
         if not estimates:
             raise BagError(f"bag {bag} holds no image that can be read")
         notes = _notes(reader, replayer.counts + tracker.rejected)
-        provenance = _provenance(reader, localizer, config, notes)
+        provenance = _provenance(reader, localizer, notes)
         summary = write_run(output, estimates, provenance, truth)
+        write_text(output / CONFIG_FILE, yaml.safe_dump(config.model_dump(mode="json")))
         if report:
             keyframes_xyz = localizer.map.keyframe_T_map_cam[:, :3, 3]
             write_report(output, estimates, truth, _loader(reader), keyframes_xyz, provenance)
@@ -114,14 +121,11 @@ def _notes(reader: BagReader, counts: Counter[str]) -> list[str]:
     return notes + [f"{reason}: {count}" for reason, count in sorted(counts.items())]
 
 
-def _provenance(
-    reader: BagReader, localizer: Localizer, config: Config, notes: list[str]
-) -> dict[str, Any]:
+def _provenance(reader: BagReader, localizer: Localizer, notes: list[str]) -> dict[str, Any]:
     return {
         "map_sha256": localizer.map.sha256,
         "weights_sha256": localizer.features.sha256,
         "bag": reader.path.name,
-        "topics": reader.parts,
-        "notes": notes,
-        "config": config.model_dump(mode="json"),
+        "topics": ", ".join(f"{part} {topic}" for part, topic in reader.parts.items()),
+        "notes": "; ".join(notes) or "none",
     }

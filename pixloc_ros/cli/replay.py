@@ -1,0 +1,128 @@
+"""`pixloc replay` and `pixloc localize`: poses from bags and from lists of images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+
+from pixloc_ros import config as configuration
+from pixloc_ros.cli.progress import track
+from pixloc_ros.config import Config
+from pixloc_ros.errors import ConfigError
+from pixloc_ros.replay.topics import Topics
+
+MapOption = Annotated[Path, typer.Option("--map", help="folder of the map")]
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML file with settings")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="name=value of a setting, may be repeated; see `pixloc config`"),
+]
+DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N")]
+
+
+def replay(
+    bag: Annotated[Path, typer.Argument(help="rosbag2 folder, or an .mcap or .db3 file")],
+    map_folder: MapOption,
+    output: Annotated[Path, typer.Option(help="folder for poses, records, summary and report")],
+    ground_truth: Annotated[
+        Path | None, typer.Option(help="TUM file, map_from_base; default: BAG.truth.txt if there")
+    ] = None,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    device: DeviceOption = None,
+    topic: Annotated[
+        list[str] | None, typer.Option(help="part=/topic, e.g. image=/cam0/image_raw")
+    ] = None,
+    every: Annotated[int, typer.Option(min=1, help="use every Nth image")] = 1,
+    report: Annotated[bool, typer.Option(help="draw plots and overlays")] = True,
+) -> None:
+    """Localize along a rosbag2, without ROS, exactly as the live node would.
+
+    Example: pixloc replay drive_bag --map campus_map --output run
+    """
+    # Torch and the plotting libraries take seconds to import: only for this command.
+    from pixloc_ros.evaluation.tables import summary_table
+    from pixloc_ros.replay import runner
+
+    result = runner.replay(
+        bag,
+        resolve_config(config, settings, map_folder, device),
+        output,
+        ground_truth,
+        Topics().remapped(topic or []),
+        every,
+        report,
+        progress=track,
+    )
+    console = Console()
+    for note in result.notes:
+        console.print(f"note: {note}", style="yellow", markup=False, soft_wrap=True)
+    console.print(summary_table(result.summary, f"{bag}"))
+    console.print(f"results: {result.output}", markup=False, soft_wrap=True)
+
+
+def localize(
+    map_folder: MapOption,
+    images: Annotated[Path, typer.Option(help="folder of the images")],
+    queries: Annotated[Path, typer.Option(help="lines `name MODEL width height params...`")],
+    priors: Annotated[Path, typer.Option(help="lines `name qw qx qy qz tx ty tz`, cam_from_world")],
+    output: Annotated[Path, typer.Option(help="file for the poses, same format as the priors")],
+    prior_sigma: Annotated[
+        str, typer.Option(help="METRES,DEGREES by which priors may be off, per axis")
+    ] = "1.0,2.0",
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    device: DeviceOption = None,
+) -> None:
+    """Localize images that have approximate poses; also refines the poses of other systems.
+
+    Example: pixloc localize --map campus_map --images query --queries queries.txt
+    --priors retrieved.txt --output poses.txt
+    """
+    from pixloc_ros.localizer import Localizer
+    from pixloc_ros.replay import queries as image_list
+
+    sigma = _sigma(prior_sigma)
+    localizer = Localizer(resolve_config(config, settings, map_folder, device))
+    estimates = image_list.localize_files(
+        localizer, images, queries, priors, output, *sigma, progress=track
+    )
+    found = sum(estimate.ok for estimate in estimates)
+    console = Console()
+    console.print(f"localized {found} of {len(estimates)} images", highlight=False)
+    console.print(f"poses: {output}, records: {image_list.frames_path(output)}", soft_wrap=True)
+
+
+def resolve_config(
+    file: Path | None, settings: list[str] | None, map_folder: Path, device: str | None
+) -> Config:
+    """Settings of a file, overridden by --set, --map and --device; raises ConfigError."""
+    overrides = dict(_setting(setting) for setting in settings or [])
+    overrides["map"] = str(map_folder)
+    if device is not None:
+        overrides["device"] = device
+    return configuration.load(file, overrides) if file else configuration.from_flat(overrides)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise ConfigError(f"--set {text}: expected name=value, e.g. alignment.robust_scale=0.2")
+    try:
+        return name.strip(), yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {text}: '{value}' is not a value") from None
+
+
+def _sigma(text: str) -> tuple[float, float]:
+    try:
+        metres, degrees = (float(part) for part in text.split(","))
+    except ValueError:
+        metres = degrees = 0.0
+    if not (0 < metres < float("inf") and 0 < degrees < float("inf")):
+        raise ConfigError(f"--prior-sigma {text}: expected METRES,DEGREES, e.g. 2.0,3.0")
+    return metres, degrees
