@@ -66,6 +66,12 @@ def legend_above(figure: Figure, axes: Axes) -> None:
         figure.legend(handles, labels, loc="outside upper center", ncols=6, frameon=False)
 
 
+def legend_inside(axes: Axes) -> None:
+    """A legend where it hides the least, if there is anything to name."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="best", framealpha=0.9)
+
+
 def save(figure: Figure, path: Path) -> Path:
     """Write a PNG, atomically."""
     with atomic_path(path) as part:

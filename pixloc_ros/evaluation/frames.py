@@ -114,7 +114,7 @@ class FrameResult(Record):
     message: str = ""
     pose: PoseRecord | None = None  # only with status OK
     sigma: Sigma | None = None
-    candidate: PoseRecord | None = None  # what was found, even where it was rejected
+    candidate: PoseRecord | None = None  # what was found but not accepted
     truth: PoseRecord | None = None
     error: PoseError | None = None
     candidate_error: PoseError | None = None
@@ -151,7 +151,7 @@ def frame_result(estimate: Estimate, truth: Trajectory | None = None) -> FrameRe
         message=estimate.message,
         pose=_pose(estimate.T_map_base),
         sigma=None if estimate.covariance is None else Sigma.of(estimate.covariance),
-        candidate=_pose(estimate.candidate_T_map_base),
+        candidate=None if estimate.ok else _pose(estimate.candidate_T_map_base),
         prior=None if estimate.prior is None else PriorRecord.of(estimate.prior),
         keyframes=estimate.keyframes,
         timing_ms=estimate.timing_ms,
@@ -161,9 +161,7 @@ def frame_result(estimate: Estimate, truth: Trajectory | None = None) -> FrameRe
 
 
 def with_truth(frame: FrameResult, T_map_base_true: Matrix | None) -> FrameResult:
-    """The record compared with the true pose (4, 4); unchanged when that is not known."""
-    if T_map_base_true is None:
-        return frame
+    """The record compared with the true pose (4, 4); without truth and errors for None."""
     prior = frame.prior
     if prior is not None:
         prior = prior.model_copy(update={"error": _error(prior.pose, T_map_base_true)})
@@ -223,5 +221,7 @@ def _pose(T_map_base: Matrix | None) -> PoseRecord | None:
     return None if T_map_base is None else PoseRecord.of(T_map_base)
 
 
-def _error(pose: PoseRecord | None, T_map_base_true: Matrix) -> PoseError | None:
-    return None if pose is None else PoseError.of(pose.matrix(), T_map_base_true)
+def _error(pose: PoseRecord | None, T_map_base_true: Matrix | None) -> PoseError | None:
+    if pose is None or T_map_base_true is None:
+        return None
+    return PoseError.of(pose.matrix(), T_map_base_true)

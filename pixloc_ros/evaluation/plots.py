@@ -69,7 +69,7 @@ def trajectory_figure(
         _scatter(axes, xyz - origin, color=color, marker=marker, s=34, label=status, zorder=4)
     axes.set_aspect("equal", adjustable="datalim")
     axes.set(xlabel=_axis_label("x", origin[0]), ylabel=_axis_label("y", origin[1]))
-    axes.legend(loc="best", framealpha=0.9)
+    canvas.legend_inside(axes)
     return figure
 
 
@@ -106,8 +106,7 @@ def cumulative_figure(frames: Sequence[FrameResult]) -> Figure:
         canvas.log_axis(axes, "x")
         axes.set(xlabel=label, ylim=(0, 102))
     panels[0].set_ylabel("frames (%), those without a pose failed")
-    if panels[0].get_legend_handles_labels()[0]:
-        panels[0].legend(loc="upper left")
+    canvas.legend_inside(panels[0])
     return figure
 
 

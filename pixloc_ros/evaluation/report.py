@@ -115,7 +115,7 @@ def pick_overlays(estimates: Sequence[Estimate], frames: Sequence[FrameResult]) 
     aligned = [i for i, estimate in enumerate(estimates) if estimate.alignment is not None]
     chosen = [i for i in aligned if estimates[i].ok] or aligned
     errors = {i: e.translation_m for i in chosen if (e := _error(frames[i])) is not None}
-    costs = {i: a.cost for i in chosen if (a := estimates[i].alignment) is not None}
+    costs = {i: a.cost for i in chosen if (a := estimates[i].alignment) and np.isfinite(a.cost)}
     scores = errors or costs
     if not scores:
         return {}

@@ -99,7 +99,7 @@ def _coverage_rows(coverage: Coverage) -> Iterator[Row]:
             "/".join(f"{100 * share:.0f}" for share in shares[str(k)])
             for shares in (coverage.translation, coverage.rotation)
         ]
-        yield f"within {k} sigma xyz, rotation", f"{', '.join(words)} (expected {expected:.0%})"
+        yield f"within {k} sigma: xyz, rotation", f"{', '.join(words)} % (ideal {expected:.1%})"
 
 
 def _frame_row(frame: FrameResult) -> tuple[str, ...]:

@@ -66,9 +66,7 @@ def draw_alignment(
     )
     before = _panel_before(panel, prior, pose)
     after = _panel_after(panel, pose, alignment.residuals)
-    shift_m = se3.distance_m(alignment.T_map_cam_prior, alignment.T_map_cam)
-    turn_deg = se3.angle_deg(alignment.T_map_cam_prior, alignment.T_map_cam)
-    _label(before, f"prior: {shift_m:.2f} m, {turn_deg:.2f} deg from the result")
+    _label(before, _describe_prior(alignment))
     _label(after, f"aligned: {np.isfinite(alignment.residuals).sum()} points in view")
     return _with_caption(_join([before, after]), title, color, caption, legend=True)
 
@@ -95,6 +93,14 @@ def _facts(estimate: Estimate) -> list[str]:
         f"inliers {100 * estimate.alignment.inlier_share:.0f} %",
     ]
     return facts if estimate.ok else [estimate.message or str(estimate.reason), *facts]
+
+
+def _describe_prior(alignment: Alignment) -> str:
+    if not np.isfinite(alignment.T_map_cam).all():
+        return "prior"
+    shift_m = se3.distance_m(alignment.T_map_cam_prior, alignment.T_map_cam)
+    turn_deg = se3.angle_deg(alignment.T_map_cam_prior, alignment.T_map_cam)
+    return f"prior: {shift_m:.2f} m, {turn_deg:.2f} deg from the result"
 
 
 def _fit(
