@@ -27,7 +27,7 @@ def rigid(quat_xyzw: list[float], translation: list[float]):
 
 
 def rig_model():
-    """Three frames of a rig of two cameras and one frame of a single camera; frame 3 has no pose."""
+    """Three frames of a rig of two cameras, the last without a pose, and one of a single camera."""
     model = pycolmap.Reconstruction()
     for camera_id, (name, params) in CAMERAS.items():
         camera = pycolmap.Camera(model=name, width=100, height=80, params=params)

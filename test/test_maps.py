@@ -1,0 +1,465 @@
+"""Maps: built from a small exact model of textured planes, stored, verified and viewed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file
+from typer.testing import CliRunner
+
+from pixloc_ros.cli.map import app
+from pixloc_ros.config import ViewConfig
+from pixloc_ros.errors import MapError
+from pixloc_ros.features.pyramid import FeatureExtractor
+from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.maps import schema, writer
+from pixloc_ros.maps.builder import BuildOptions, build_from_colmap
+from pixloc_ros.maps.check import find_problems
+from pixloc_ros.maps.colmap import read_model
+from pixloc_ros.maps.colmap_writer import ColmapImage, write_model
+from pixloc_ros.maps.schema import Datum
+from pixloc_ros.maps.store import Map
+
+WIDTH, HEIGHT, FOCAL = 256, 160, 200.0
+CENTER = (127.3, 80.1)
+CAMERA = Camera.create("PINHOLE", [WIDTH, HEIGHT], [FOCAL, FOCAL], CENTER)
+N_KEYFRAMES, SPACING_M, WALL_M = 6, 0.5, 6.0
+WALL_PX_PER_M = 60
+UTM = np.array([437_012.0, 5_412_345.0, 318.0])
+VIEW = ViewConfig(keyframes=3, max_points=200, max_distance_m=10.0)
+
+
+@pytest.fixture(scope="module")
+def extractor() -> FeatureExtractor:
+    return FeatureExtractor()
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> Path:
+    """A camera moves along x before a textured wall at z = WALL_M; optical axes."""
+    folder = tmp_path_factory.mktemp("wall")
+    write_dataset(folder, np.zeros(3))
+    return folder
+
+
+def write_dataset(folder: Path, offset: np.ndarray) -> None:
+    rng = np.random.default_rng(0)
+    wall = make_wall(rng)
+    points = np.column_stack([rng.uniform(-5, 8, 900), rng.uniform(-3, 3, 900), np.full(900, 6.0)])
+    images = []
+    for index in range(N_KEYFRAMES):
+        T_world_cam = se3.make(np.eye(3), [index * SPACING_M, 0.02 * index, 0.0])
+        name = f"drive 1/{index:03d}.png"
+        path = folder / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), photograph(wall, T_world_cam))
+        pixels, seen = CAMERA.project(torch.from_numpy(points - T_world_cam[:3, 3]))
+        T_world_cam[:3, 3] += offset
+        visible = np.flatnonzero(seen.numpy())
+        keypoints = pixels.numpy()[visible] + 0.5
+        keypoints[0] += 10 * (index == 0)  # one mismatch
+        images.append(ColmapImage(name, se3.inverse(T_world_cam), keypoints, visible))
+    colmap_camera = (WIDTH, HEIGHT, (FOCAL, FOCAL, CENTER[0] + 0.5, CENTER[1] + 0.5))
+    colours = np.zeros((len(points), 3), np.uint8)
+    write_model(folder / "colmap", colmap_camera, images, points + offset, colours)
+
+
+def make_wall(rng: np.random.Generator) -> np.ndarray:
+    """13 m x 6 m of blobs of several sizes."""
+    size = (6 * WALL_PX_PER_M, 13 * WALL_PX_PER_M)
+    layers = [
+        cv2.resize(rng.uniform(0, 255, (size[0] // s, size[1] // s, 3)), size[::-1])
+        for s in (4, 12, 30)
+    ]
+    return np.mean(layers, axis=0).astype(np.uint8)
+
+
+def photograph(wall: np.ndarray, T_world_cam: np.ndarray) -> np.ndarray:
+    wall_from_cam = np.array(
+        [[1, 0, T_world_cam[0, 3] + 5], [0, 1, T_world_cam[1, 3] + 3], [0, 0, 1]]
+    )
+    metres_from_pixel = np.diag([WALL_M, WALL_M, 1.0]) @ np.linalg.inv(CAMERA.K())
+    H = np.diag([WALL_PX_PER_M, WALL_PX_PER_M, 1.0]) @ wall_from_cam @ metres_from_pixel
+    return cv2.warpPerspective(
+        wall, H, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    )
+
+
+def build(dataset: Path, output: Path, extractor: FeatureExtractor, **options) -> Map:
+    images = dataset / "images"
+    return build_from_colmap(dataset / "colmap", images, output, extractor, BuildOptions(**options))
+
+
+@pytest.fixture(scope="module")
+def map_dir(dataset, extractor, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("maps") / "observations"
+    build(dataset, folder, extractor, datum=Datum.parse("49.01,8.43,110,30"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wall_map(map_dir) -> Map:
+    return Map.load(map_dir)
+
+
+@pytest.fixture
+def copy(map_dir, tmp_path) -> Path:
+    return shutil.copytree(map_dir, tmp_path / "copy")
+
+
+# --- building -----------------------------------------------------------------------------------
+
+
+def test_keyframes_and_points_are_those_of_the_model(wall_map):
+    assert wall_map.keyframe_names == tuple(f"drive 1/{i:03d}.png" for i in range(N_KEYFRAMES))
+    expected = [[i * SPACING_M, 0.02 * i, 0] for i in range(N_KEYFRAMES)]
+    np.testing.assert_allclose(wall_map.keyframe_T_map_cam[:, :3, 3], expected, atol=1e-12)
+    np.testing.assert_allclose(wall_map.points_map()[:, 2], WALL_M, atol=1e-6)
+    assert wall_map.datum is not None and wall_map.datum.yaw_deg == 30
+    assert wall_map.cameras[0].width == WIDTH
+
+
+def test_rows_hold_the_features_of_the_keyframe_at_the_projected_point(
+    wall_map, dataset, extractor
+):
+    keyframe = 2
+    image = cv2.imread(str(dataset / "images" / wall_map.keyframe_names[keyframe]))[..., ::-1]
+    rows = np.flatnonzero(wall_map.row_keyframe == keyframe)
+    points = wall_map.points_map()[wall_map.row_point[rows]]
+    T_cam_map = se3.inverse(wall_map.keyframe_T_map_cam[keyframe])
+    pixels, seen = CAMERA.project(torch.from_numpy(se3.transform(T_cam_map, points)))
+    assert seen.all() and len(rows) > 100
+    sampled = extractor.extract(np.ascontiguousarray(image)).sample(pixels.float())
+    for level, (features, confidences, valid) in enumerate(sampled):
+        torch.testing.assert_close(
+            wall_map.features[level][rows].float(), features, atol=2e-3, rtol=0
+        )
+        stored = wall_map.confidences[level][rows].float()
+        torch.testing.assert_close(stored, confidences * valid, atol=2e-3, rtol=0)
+
+
+def test_averaged_map_has_one_unit_row_per_point(dataset, extractor, tmp_path, wall_map):
+    averaged = build(dataset, tmp_path / "averaged", extractor, features="averaged")
+    np.testing.assert_array_equal(averaged.points, wall_map.points)
+    for level, features in enumerate(averaged.features):
+        assert len(features) == len(averaged.points)
+        norms = features.float().norm(dim=-1)[averaged.confidences[level] > 0]
+        torch.testing.assert_close(norms, torch.ones_like(norms), atol=2e-3, rtol=0)
+        # The average is nearer to the observations than they are to one another.
+        rows = torch.from_numpy(wall_map.row_point)
+        agreement = (features[rows].float() * wall_map.features[level].float()).sum(-1)
+        assert agreement.mean() > 0.8
+    assert find_problems(tmp_path / "averaged") == []
+
+
+def test_observation_far_from_its_keypoint_is_left_out(dataset, wall_map):
+    model = read_model(dataset / "colmap")
+    mismatched = model.points_world[model.point_ids == model.images[0].point_ids[0]]
+    point = np.linalg.norm(wall_map.points_map() - mismatched, axis=-1).argmin()
+    seen = np.split(wall_map.observation_point, wall_map.observation_offsets[1:-1])
+    assert point not in seen[0]
+    assert point in seen[1] and point in seen[2]
+
+
+def test_optical_world_is_turned_to_z_up(dataset, extractor, tmp_path, wall_map):
+    turned = build(dataset, tmp_path / "map", extractor, axes="optical_to_ros")
+    positions, before = turned.keyframe_T_map_cam[:, :3, 3], wall_map.keyframe_T_map_cam[:, :3, 3]
+    np.testing.assert_allclose(positions[:, 1], -before[:, 0], atol=1e-12)  # right is -y
+    np.testing.assert_allclose(turned.points_map()[:, 0], WALL_M, atol=1e-5)  # forward is x
+    np.testing.assert_allclose(
+        se3.transform(se3.inverse(turned.keyframe_T_map_cam[1]), turned.points_map()),
+        se3.transform(se3.inverse(wall_map.keyframe_T_map_cam[1]), wall_map.points_map()),
+        atol=1e-5,
+    )
+
+
+def test_every_second_keyframe_keeps_points_that_the_whole_model_sees_often(
+    dataset, extractor, tmp_path, wall_map
+):
+    thin = build(dataset, tmp_path / "map", extractor, keyframe_step=2)
+    assert thin.keyframe_names == wall_map.keyframe_names[::2]
+    lengths = np.bincount(thin.observation_point)
+    assert lengths.min() < 3  # although three images of the model see each of them
+
+
+def test_building_twice_gives_the_same_map(dataset, extractor, tmp_path, wall_map):
+    again = build(dataset, tmp_path / "a", extractor, datum=wall_map.datum)
+    assert again.sha256 == wall_map.sha256
+
+
+def test_covisibility_counts_shared_points(wall_map):
+    seen = np.split(wall_map.observation_point, wall_map.observation_offsets[1:-1])
+    part = slice(*wall_map.covisible_offsets[1:3])
+    neighbours, counts = wall_map.covisible_keyframe[part], wall_map.covisible_points[part]
+    assert 1 not in neighbours
+    for neighbour, count in zip(neighbours, counts, strict=True):
+        assert count == len(np.intersect1d(seen[1], seen[neighbour]))
+
+
+# --- building from what cannot be used: one clear line, nothing written --------------------------
+
+
+def assert_refused(match: str, tmp_path: Path, call) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(MapError, match=match) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_missing_images_are_counted_and_the_first_is_named(dataset, extractor, tmp_path):
+    images = shutil.copytree(dataset / "images", tmp_path / "images")
+    (images / "drive 1" / "003.png").unlink()
+    assert_refused(
+        "lacks 1 of the model's 6 images, the first is 'drive 1/003.png'",
+        tmp_path,
+        lambda: build_from_colmap(dataset / "colmap", images, tmp_path / "map", extractor),
+    )
+
+
+def test_image_of_another_size_is_named_with_both_sizes(dataset, extractor, tmp_path):
+    images = shutil.copytree(dataset / "images", tmp_path / "images")
+    cv2.imwrite(str(images / "drive 1" / "003.png"), np.zeros((80, 128, 3), np.uint8))
+    assert_refused(
+        r"003\.png is 128x80, its camera in the model 256x160",
+        tmp_path,
+        lambda: build_from_colmap(dataset / "colmap", images, tmp_path / "map", extractor),
+    )
+
+
+def test_image_that_is_none_is_named(dataset, extractor, tmp_path):
+    images = shutil.copytree(dataset / "images", tmp_path / "images")
+    (images / "drive 1" / "003.png").write_bytes(b"not a picture")
+    assert_refused(
+        r"003\.png cannot be read as an image",
+        tmp_path,
+        lambda: build_from_colmap(dataset / "colmap", images, tmp_path / "map", extractor),
+    )
+
+
+def test_model_without_long_tracks_is_refused(dataset, extractor, tmp_path):
+    assert_refused(
+        "no point seen by 99 images",
+        tmp_path,
+        lambda: build(dataset, tmp_path / "map", extractor, min_track_length=99),
+    )
+
+
+def test_existing_map_is_kept_unless_it_may_be_overwritten(dataset, extractor, copy):
+    def rebuild(**options):
+        return build(dataset, copy, extractor, min_track_length=4, **options)
+
+    assert_refused("exists; choose another output, or pass --overwrite", copy.parent, rebuild)
+    old = Map.load(copy).sha256
+    assert rebuild(overwrite=True).sha256 != old
+    assert [path.name for path in copy.parent.iterdir()] == ["copy"]
+
+
+def test_folder_that_is_no_map_is_never_overwritten(dataset, extractor, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    assert_refused(
+        "exists and is not a map",
+        tmp_path,
+        lambda: build(dataset, tmp_path / "thesis", extractor, overwrite=True),
+    )
+
+
+# --- storing ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["map.json", "keyframes.safetensors", "tile_0.safetensors"])
+def test_changed_byte_is_found_and_its_file_named(copy, name):
+    path = copy / name
+    content = bytearray(path.read_bytes())
+    at = content.index(b"0.", len(content) // 4) if name == "map.json" else len(content) - 99
+    content[at] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(MapError, match=name):
+        Map.load(copy)
+
+
+@pytest.mark.parametrize("name", ["keyframes.safetensors", "tile_0.safetensors"])
+@pytest.mark.parametrize("verify", [True, False])
+def test_missing_or_truncated_file_is_named(copy, name, verify):
+    path = copy / name
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(MapError, match=name):
+        Map.load(copy, verify)
+    path.unlink()
+    with pytest.raises(MapError, match=name):
+        Map.load(copy, verify)
+
+
+def test_map_of_another_schema_version_says_what_to_do(copy):
+    path = copy / "map.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 7}))
+    with pytest.raises(MapError, match="schema version 7, this program reads version 1; rebuild"):
+        Map.load(copy)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema_version": 1, "sha256": ""}'])
+def test_damaged_map_json(copy, content):
+    (copy / "map.json").write_text(content)
+    with pytest.raises(MapError, match=r"map\.json"):
+        Map.load(copy)
+
+
+def test_folder_without_a_map(tmp_path):
+    with pytest.raises(MapError, match="is not a map"):
+        Map.load(tmp_path)
+
+
+def test_datum_must_be_four_numbers_in_range():
+    assert Datum.parse("-33.8, 151.2, 20, -90").longitude_deg == 151.2
+    for text in ("1,2,3", "a,b,c,d", "91,0,0,0", "0,181,0,0", "0,0,nan,0"):
+        with pytest.raises(MapError, match="expected LAT,LON,ALT,YAW"):
+            Datum.parse(text)
+
+
+# --- viewing ------------------------------------------------------------------------------------
+
+
+def prior(x: float = 1.1, y: float = 0.0, z: float = 0.0) -> np.ndarray:
+    return se3.make(np.eye(3), [x, y, z])
+
+
+def in_map(view) -> np.ndarray:
+    return view.points.double().numpy() + view.origin
+
+
+def test_view_has_points_that_the_prior_can_see(wall_map):
+    view = wall_map.view(prior(), CAMERA, VIEW)
+    assert 100 < len(view) <= VIEW.max_points
+    wide = CAMERA.crop([-60, -40], [WIDTH + 120, HEIGHT + 80])
+    _, seen = wide.project(torch.from_numpy(in_map(view) - prior()[:3, 3]))
+    assert seen.all()
+    assert view.keyframes[0] == "drive 1/002.png"
+    assert len(view.keyframes) == VIEW.keyframes
+    assert view.nearest_m == pytest.approx(np.hypot(0.1, 0.04))
+    assert [f.shape for f in view.features] == [(len(view), c) for c in (128, 64, 32)]
+    assert all(f.dtype == torch.float32 for f in view.features)
+
+
+def test_view_looks_through_the_most_similar_keyframe(wall_map):
+    keyframe = 3
+    view = wall_map.view(wall_map.keyframe_T_map_cam[keyframe].copy(), CAMERA, VIEW)
+    own = np.flatnonzero(wall_map.row_keyframe == keyframe)
+    features = {
+        tuple(np.round(p, 4)): row
+        for p, row in zip(wall_map.points_map()[wall_map.row_point[own]], own, strict=True)
+    }
+    rows = [features.get(tuple(p)) for p in np.round(in_map(view), 4)]
+    known = np.array([row is not None for row in rows])
+    assert known.mean() > 0.7  # the others are beside that image
+    expected = wall_map.features[2][np.array([row for row in rows if row is not None])]
+    torch.testing.assert_close(view.features[2][known], expected.float())
+
+
+def test_view_spreads_points_over_the_image(wall_map):
+    few = ViewConfig(keyframes=3, max_points=40)
+    pixels, _ = CAMERA.project(
+        torch.from_numpy(in_map(wall_map.view(prior(), CAMERA, few)) - prior()[:3, 3])
+    )
+    right, low = (pixels > torch.tensor(CENTER)).T
+    for corner in (right & low, right & ~low, ~right & low, ~right & ~low):
+        assert 4 <= corner.sum() <= 18
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.floats(-0.02, 0.02), min_size=3, max_size=3))
+def test_view_changes_little_with_the_prior(wall_map, shift):
+    first = wall_map.view(prior(), CAMERA, VIEW)
+    moved = wall_map.view(se3.make(np.eye(3), shift) @ prior(), CAMERA, VIEW)
+    shared = set(map(tuple, in_map(first).round(4))) & set(map(tuple, in_map(moved).round(4)))
+    assert len(shared) > 0.9 * len(first)
+
+
+def test_view_away_from_the_map_is_empty_and_says_how_far(wall_map):
+    view = wall_map.view(prior(x=40.0), CAMERA, VIEW)
+    assert len(view) == 0 and view.keyframes == ()
+    assert view.nearest_m == pytest.approx(37.5, abs=0.1)
+    assert [f.shape for f in view.features] == [(0, 128), (0, 64), (0, 32)]
+
+
+def test_view_backwards_is_empty(wall_map):
+    backwards = se3.make(np.diag([-1.0, 1.0, -1.0]), [1.0, 0.0, 0.0])
+    assert len(wall_map.view(backwards, CAMERA, VIEW)) == 0
+
+
+def test_map_in_utm_coordinates_is_as_exact_as_one_at_zero(extractor, tmp_path, wall_map):
+    write_dataset(tmp_path, UTM)
+    far = build(tmp_path, tmp_path / "map", extractor)
+    near_view = wall_map.view(prior(), CAMERA, VIEW)
+    T_map_cam = prior()
+    T_map_cam[:3, 3] += UTM
+    far_view = far.view(T_map_cam, CAMERA, VIEW)
+    np.testing.assert_allclose(in_map(far_view) - UTM, in_map(near_view), atol=1e-6)
+    for ours, theirs in zip(far_view.features, near_view.features, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=0)
+
+
+# --- verifying, and the command line --------------------------------------------------------------
+
+
+def test_sound_map_has_no_problems(map_dir):
+    assert find_problems(map_dir) == []
+
+
+def rewrite(folder: Path, **changed: np.ndarray) -> None:
+    """Store the map again, with these arrays instead of its own and hashes that fit."""
+    metadata, _ = schema.read(folder)
+    keyframes = load_file(folder / "keyframes.safetensors")
+    tile = load_file(folder / "tile_0.safetensors")
+    for name, array in changed.items():
+        (keyframes if name in keyframes else tile)[name] = array
+    counted = {"keyframes", "keyframes_file", "observations", "tiles", "files"}
+    kept = {name: value for name, value in metadata if name not in counted}
+    writer.save(keyframes, tile, kept, np.zeros(3), folder, overwrite=True)
+
+
+def test_keyframes_that_see_nothing_are_listed(copy, wall_map):
+    offsets = wall_map.observation_offsets.copy()
+    offsets[1] = 0
+    rewrite(copy, observation_offsets=offsets)
+    (problem,) = find_problems(copy)
+    assert "1 of 6 keyframes see no point: drive 1/000.png" in problem
+
+
+def test_values_that_cannot_be_are_counted(copy, wall_map):
+    points = wall_map.points.copy()
+    points[:2] = np.nan
+    features = wall_map.features[1].numpy().copy()
+    features[5] = 0
+    rewrite(copy, points=points, features_1=features)
+    assert find_problems(copy) == [
+        "2 points are not finite",
+        "level 1: 1 rows are not unit features with a confidence in 0..1",
+    ]
+
+
+def test_command_line_builds_shows_and_verifies(dataset, tmp_path):
+    run = CliRunner()
+    output = str(tmp_path / "map")
+    command = ["build", "--colmap", str(dataset / "colmap"), "--images", str(dataset / "images")]
+    options = ["--output", output, "--datum", "49,8,110,0", "--camera-mount", "1,0,1.4,0,0,0,1"]
+    built = run.invoke(app, [*command, *options], catch_exceptions=False)
+    assert built.exit_code == 0
+    shown = run.invoke(app, ["info", output])
+    assert "6, " in shown.output and "49.0000000" in shown.output
+    assert run.invoke(app, ["verify", output]).exit_code == 0
+    assert list(tmp_path.iterdir()) == [tmp_path / "map"]
+    T_base_cam = Map.load(output).T_base_cam
+    np.testing.assert_allclose(T_base_cam[:3, 3], [1, 0, 1.4])
+    with pytest.raises(MapError, match="camera mount"):
+        run.invoke(
+            app, [*command, "--output", output, "--camera-mount", "1,2"], catch_exceptions=False
+        )
