@@ -98,13 +98,14 @@ def _transforms(reader: BagReader) -> StaticTransforms:
 
 def _first_camera(reader: BagReader) -> CameraInfoEvent:
     """The first calibration that can be used; recorders may put it after the first image."""
-    problem = "the topic holds no message"
+    problem = ""
     for event in reader.events(parts=("camera_info",)):
         if isinstance(event, CameraInfoEvent):
             return event
         if isinstance(event, RejectedEvent):
             problem = event.message
     topic = reader.parts["camera_info"]
+    problem = problem or reader.truncated or "the topic holds no message"
     raise BagError(f"bag {reader.path} has no usable calibration on '{topic}': {problem}")
 
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from mcap.records import Channel, Message, Schema
 from mcap.stream_reader import StreamReader
 from rosbags.rosbag2 import Reader
 
 from pixloc_ros.errors import BagError
+from pixloc_ros.replay.sqlite_pages import MessagePages
 
 SUFFIXES = (".mcap", ".db3")
 
@@ -109,17 +111,15 @@ class DamagedMcap:
 
 
 class DamagedSqlite:
-    """A sqlite3 file whose end is missing, read row by row up to the first that is not whole."""
+    """A sqlite3 file that is cut off or has a hole: every message whose pages are all there."""
 
     def __init__(self, path: Path):
-        self._path = path
-        self.damage: str | None = None
-        self._connection = sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)
-        # Without it, sqlite refuses a file that is shorter than its header says.
-        self._connection.execute("PRAGMA writable_schema = ON")
-        rows = self._rows("SELECT id, name, type FROM topics")
-        self._topics = {key: (name, msgtype) for key, name, msgtype in rows}
-        self.types = dict(self._topics.values())
+        self.types: dict[str, str] = {}
+        self.damage: str | None = f"{path.name} is cut off or damaged"
+        self._rows = MessagePages(path)
+        self._topics: dict[int, str] = {}
+        for key, name, msgtype in _sqlite_topics(path):
+            self._topics[key], self.types[name] = name, msgtype
         self.counts = Counter(raw.topic for raw in self._scan())
 
     def messages(
@@ -128,19 +128,19 @@ class DamagedSqlite:
         return _selected(self._scan(), topics, start_ns, stop_ns)
 
     def _scan(self) -> Iterator[RawMessage]:
-        # In order of writing, not by the index on time, which may be what is broken.
-        for topic_id, log_ns, data in self._rows("SELECT topic_id, timestamp, data FROM messages"):
-            if topic_id in self._topics:
-                yield RawMessage(self._topics[topic_id][0], log_ns, data)
-
-    def _rows(self, query: str) -> Iterator[tuple[Any, ...]]:
-        try:
-            yield from self._connection.execute(query)
-        except sqlite3.DatabaseError as error:
-            self.damage = f"{self._path.name} is cut off or damaged ({_line(error)})"
+        for row in self._rows:
+            if row.topic_id in self._topics:
+                yield RawMessage(self._topics[row.topic_id], row.timestamp_ns, row.data)
 
     def close(self) -> None:
-        self._connection.close()
+        """Nothing is kept open."""
+
+
+def _sqlite_topics(path: Path) -> list[tuple[int, str, str]]:
+    with closing(sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)) as connection:
+        # Without it, sqlite refuses a file that is shorter than its header says.
+        connection.execute("PRAGMA writable_schema = ON")
+        return connection.execute("SELECT id, name, type FROM topics").fetchall()
 
 
 def open_sources(path: Path) -> list[Source]:
@@ -158,8 +158,10 @@ def open_sources(path: Path) -> list[Source]:
     files = sorted(f for f in path.iterdir() if f.suffix in SUFFIXES) if path.is_dir() else [path]
     sources = [_indexed(file) or _damaged(file) for file in files if file.suffix in SUFFIXES]
     readable = [source for source in sources if source is not None and source.types]
+    if not readable and any(file.suffix in SUFFIXES for file in files):
+        raise BagError(f"{path} is cut off or damaged before its first message; copy it again")
     if not readable:
-        raise BagError(f"{path} is no rosbag2: no readable metadata.yaml, .mcap or .db3 file")
+        raise BagError(f"{path} is no rosbag2: it holds no .mcap or .db3 file")
     return readable
 
 
@@ -173,7 +175,7 @@ def _indexed(path: Path) -> Source | None:
 def _damaged(file: Path) -> Source | None:
     try:
         return DamagedMcap(file) if file.suffix == ".mcap" else DamagedSqlite(file)
-    except (OSError, sqlite3.Error):
+    except (OSError, ValueError, sqlite3.Error):
         return None
 
 
