@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import invented
 import numpy as np
 import pytest
 import torch
 
+from pixloc_ros.features.pyramid import FeatureLevel, FeaturePyramid
 from pixloc_ros.results import Estimate
 from pixloc_ros.visualization.overlay import draw_alignment, draw_confidence, draw_estimate
 
@@ -85,13 +86,16 @@ def test_every_verdict_has_a_picture(estimate):
     assert len(set(strips)) == 3  # two of the four are rejected
 
 
-def test_confidence_shows_where_the_network_trusts_the_image():
-    @dataclass
-    class Pyramid:
-        confidences: tuple[torch.Tensor, ...]
+def test_confidence_lies_over_the_image_without_the_padding():
+    def level(stride: int) -> FeatureLevel:
+        confidence = torch.zeros(384 // stride, 1248 // stride)
+        confidence[:, 640 // stride :] = 1.0
+        rows = torch.stack([torch.zeros(confidence.numel()), confidence.flatten()], 1)
+        return FeatureLevel(rows, *confidence.shape, stride, torch.tensor([1242.0, 375.0]))
 
-    half = torch.zeros(24, 80)
-    half[:, 40:] = 1.0
-    picture = draw_confidence(grey(375, 1242), Pyramid((half, half, half)))
-    left, right = picture[:, :400], picture[:, -400:]
-    assert right.mean() > left.mean() + 30
+    image = grey(750, 2484)  # twice as large as what the network saw
+    picture = draw_confidence(image, FeaturePyramid((level(16), level(4), level(2)), (0.5, 0.5)))
+    finest = picture[150].astype(int).sum(-1)
+    edge = np.argmax(np.diff(finest)) + 1
+    assert edge == pytest.approx(640 / 1242 * picture.shape[1], abs=1.5)
+    assert picture.shape[0] > 3 * 280

@@ -122,7 +122,7 @@ def prior_figure(frames: Sequence[FrameResult]) -> Figure:
             if (found := frame.error or frame.candidate_error) is not None
         )
         canvas.scatter_by_status(axes, ((s, x, y) for s, x, y in pairs if x and y))
-        axes.axline((1, 1), (10, 10), color=canvas.PRIOR_COLOR, lw=1, label="no change")
+        axes.axline((0.01, 0.01), (0.1, 0.1), color=canvas.PRIOR_COLOR, lw=1, label="no change")
         axes.set(xlabel=f"prior: {label}", ylabel=f"result: {label}")
     canvas.legend_above(figure, panels[0])
     return figure
