@@ -14,14 +14,14 @@ from pixloc_ros.demo.surfaces import Array, Floats, Image, Light, Surface, Textu
 CAR_TEXELS_PER_M = 64
 CAR_WIDTH_M = 1.78
 PAINTS = (
-    (0.62, 0.10, 0.09),
-    (0.78, 0.78, 0.76),
+    (0.44, 0.07, 0.06),
+    (0.62, 0.62, 0.60),
     (0.13, 0.22, 0.42),
     (0.16, 0.17, 0.18),
     (0.46, 0.50, 0.52),
     (0.20, 0.36, 0.30),
-    (0.80, 0.60, 0.16),
-    (0.72, 0.68, 0.58),
+    (0.60, 0.43, 0.10),
+    (0.56, 0.52, 0.43),
 )
 # Side outlines from the rear bumper over the roof to the front bumper: (along, above) in metres.
 HATCHBACK = (
@@ -102,7 +102,7 @@ def _car_strip(car: Car, index: int, rng: np.random.Generator) -> Floats:
         strip[5:-5, 8:-8] = np.linspace(0.32, 0.1, 38)[:, None, None] * rgb([0.8, 0.95, 1.1])
         strip[5:-5, 60:75] *= 1.5
     elif index == 0:
-        _bumper(strip, (0.7, 0.06, 0.05))
+        _bumper(strip, (0.42, 0.04, 0.03))
     elif index >= last - 1:
         _bumper(strip[::-1], (0.92, 0.92, 0.85))
     else:

@@ -17,6 +17,7 @@ GROUND_FLOOR_M, UPPER_FLOOR_M = 3.9, 3.1
 SHOPS = (
     *("BAKERY", "BOOKS", "CAFE LUMEN", "FLORIST", "PHARMACY", "TAILOR", "CYCLES", "HOTEL MIRA"),
     *("RECORDS", "OPTICIAN", "GROCER", "ATELIER 9", "BISTRO", "TEA HOUSE", "CERAMICS", "MAPS"),
+    *("SHOES", "TYPEWRITERS", "DELI", "LAMPS", "PIANOS", "GALLERY", "WATCHES", "ICE CREAM"),
 )
 
 
@@ -90,10 +91,10 @@ class Elevation:
         return Texture.of(self.albedo * lit, self.alpha)
 
 
-def plan(wall: Wall, width: float, floors: int, rng: np.random.Generator) -> House:
-    """Lay out the openings of a house."""
+def plan(wall: Wall, width: float, floors: int, shop_name: str, rng: np.random.Generator) -> House:
+    """Lay out the openings of a house; three in five have a shop."""
     bays = max(2, round(width / rng.uniform(2.3, 3.0)))
-    shop = str(rng.choice(SHOPS)) if rng.uniform() < 0.6 else None
+    shop = shop_name if rng.uniform() < 0.6 else None
     size = rng.uniform(0.95, 1.2), rng.uniform(1.5, 1.85)
     openings = [*_upper_windows(width, floors, bays, size), *_ground_floor(width, bays, shop, rng)]
     return House(wall, width, floors, tuple(openings), shop)

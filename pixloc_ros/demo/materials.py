@@ -51,12 +51,12 @@ def tinted(level: Floats, colour: Colour) -> Floats:
 def plaster(shape: Shape, rng: np.random.Generator, colour: Colour) -> Floats:
     """Trowelled, weathered render with rain streaks and patches of older paint."""
     level = (
-        1.0 + 0.032 * fractal(shape, rng, (1, 3, 7)) + 0.055 * fractal(shape, rng, (24, 90, 260))
+        1.0 + 0.026 * fractal(shape, rng, (1, 2.5, 6)) + 0.055 * fractal(shape, rng, (24, 90, 260))
     )
     streaks = cv2.GaussianBlur(rng.standard_normal(shape, dtype=np.float32), (3, 151), 0.8, 45)
     level += 0.35 * streaks
     worn = np.clip(fractal(shape, rng, (5, 18, 60)) - 1.2, 0, 0.5)
-    level -= 0.22 * worn
+    level -= 0.14 * worn
     return tinted(level, colour)
 
 

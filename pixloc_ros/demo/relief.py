@@ -134,7 +134,7 @@ def _hanging_sign(
 ) -> list[Surface]:
     board = np.zeros((52, 64, 3), np.float32) + rgb(paint)
     board[[1, 2, -3, -2]] = board[:, [1, 2, -3, -2]] = 0.85
-    materials.text(board, name.split()[0][:7], (0.96, 0.9, 0.7))
+    materials.text(board, name.split()[0], (0.96, 0.9, 0.7))
     sign = Wall(wall.at(u, 3.75, 0.25), -wall.normal)
     other = Wall(wall.at(u + 0.05, 3.75, 1.2), wall.normal)
     bracket = Texture.of(np.full((4, 8, 3), 0.12, np.float32))

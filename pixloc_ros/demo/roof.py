@@ -18,7 +18,7 @@ def build(house: House, light: Light, rng: np.random.Generator) -> list[Surface]
     slope = np.cross(eaves[0] - ridge[0], ridge[1] - ridge[0])
     slope /= np.linalg.norm(slope)
     surfaces = [Surface.of([*ridge, *eaves[::-1]], Texture.of(tiles * light.on(slope)))]
-    render = materials.plaster((round(top * 24), 120), rng, (0.66, 0.58, 0.50))
+    render = materials.plaster((round(top * 40), 200), rng, (0.52, 0.46, 0.40))
     for u, facing in ((0.0, -wall.right), (width, wall.right)):
         texture = Texture.of(render * light.on(facing))
         gable = Wall(wall.at(u, 0.0), -wall.normal if facing @ wall.right > 0 else wall.normal)

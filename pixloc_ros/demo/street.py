@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pixloc_ros.demo import facade, furniture, roof, sky
 from pixloc_ros.demo.furniture import Car, Tree
 from pixloc_ros.demo.ground import FACADE_M, KERB_M, GroundPicture, Layout
-from pixloc_ros.demo.house import GROUND_FLOOR_M, UPPER_FLOOR_M, plan
+from pixloc_ros.demo.house import GROUND_FLOOR_M, SHOPS, UPPER_FLOOR_M, plan
 from pixloc_ros.demo.surfaces import Array, Light, Surface, Texture, Wall
 
 Drive = Literal["mapping", "query"]
@@ -84,10 +84,13 @@ def _plots(layout: Layout, seed: int) -> Iterator[tuple[Array, Array, int]]:
 
 def _houses(layout: Layout, light: Light, seed: int) -> list[Surface]:
     surfaces: list[Surface] = []
+    names = np.random.default_rng([seed, 9]).permutation(SHOPS).tolist()
     for index, (left, right, floors) in enumerate([*_plots(layout, seed), *_ends(layout)]):
         rng = np.random.default_rng([seed, 2, index])
         width = float(np.linalg.norm(right - left))
-        house = plan(Wall(left, (right - left) / width), width, floors, rng)
+        house = plan(
+            Wall(left, (right - left) / width), width, floors, names[index % len(names)], rng
+        )
         surfaces += facade.build(house, light, rng) + roof.build(house, light, rng)
     return surfaces
 

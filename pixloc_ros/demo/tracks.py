@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from pixloc_ros.demo.surfaces import Array, Image
 
-CORNERS_PER_IMAGE = 700
-CORNER_DISTANCE_PX = 7
-LIFETIME_KEYFRAMES = 12
+CORNERS_PER_IMAGE = 850
+CORNER_DISTANCE_PX = 6
+LIFETIME_KEYFRAMES = 9
 DEPTH_TOLERANCE = 0.02
 SPREAD_LIMIT = 0.1
 DEPTH_RANGE_M = (1.5, 60.0)
