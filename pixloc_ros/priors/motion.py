@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pixloc_ros.config import PriorsConfig
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.covariance import skew
 
 Matrix = NDArray[np.float64]
 
@@ -47,9 +48,8 @@ def carry(T_map_base: Matrix, covariance: Matrix, step: Step) -> tuple[Matrix, M
     cov' = J cov J^T + Q with J = [I, -[d]x; 0, I] and d the displacement in map axes.
     """
     T_map_after = T_map_base @ step.T_before_after
-    dx, dy, dz = T_map_after[:3, 3] - T_map_base[:3, 3]
     J = np.eye(6)
-    J[:3, 3:] = -np.array([[0.0, -dz, dy], [dz, 0.0, -dx], [-dy, dx, 0.0]])
+    J[:3, 3:] = -skew(T_map_after[:3, 3] - T_map_base[:3, 3])
     noise = np.diag(np.repeat([step.sigma_m**2, step.sigma_rad**2], 3))
     return T_map_after, J @ covariance @ J.T + noise
 

@@ -1,0 +1,1 @@
+"""The ROS 2 node: translates messages, forwards them to the core and publishes the answers."""

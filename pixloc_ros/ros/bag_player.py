@@ -1,0 +1,153 @@
+"""Plays a rosbag2 over DDS at its pace, for machines without `ros2 bag play`.
+
+    bag_player BAG [--rate 0.5] [--clock]
+
+Messages are published as they lie in the bag, without being decoded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.utilities import remove_ros_args
+from rosgraph_msgs.msg import Clock
+
+from pixloc_ros.errors import BagError, PixlocError
+from pixloc_ros.replay.storage import RawMessage, open_sources
+from pixloc_ros.ros import conversions
+
+_TICK_S = 0.01  # of /clock, and of noticing that playing is to end
+_LINGER_S = 0.5  # for the last messages to leave
+
+Progress = Callable[[Iterable[RawMessage], int], Iterable[RawMessage]]
+
+
+class BagPlayer(Node):
+    """Publishes the messages of a bag whose types are installed; `skipped` names the others."""
+
+    def __init__(self, bag: Path, rate: float = 1.0, clock: bool = False) -> None:
+        super().__init__("bag_player")
+        self._sources = open_sources(bag)
+        self._bag = bag
+        self._rate = rate
+        self._clock = self.create_publisher(Clock, "/clock", 10) if clock else None
+        self.skipped: dict[str, str] = {}
+        self._publishers_of: dict[str, Publisher] = {}
+        for topic, kind in sorted(self._types().items()):
+            self._advertise(topic, kind)
+
+    @property
+    def count(self) -> int:
+        """How many messages there are to play."""
+        return sum(sum(source.counts.values()) for source in self._sources)
+
+    def wait_for_subscribers(self, timeout_s: float) -> list[str]:
+        """Wait until somebody listens to every topic; the topics nobody listens to.
+
+        Raises BagError when nobody listens to any of them.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        while (alone := self._alone()) and time.monotonic() < deadline_s and rclpy.ok():
+            time.sleep(_TICK_S)
+        if rclpy.ok() and len(alone) == len(self._publishers_of):
+            raise BagError(f"nobody subscribed to {', '.join(alone)} within {timeout_s:g} s")
+        return alone
+
+    def play(self, progress: Progress = lambda messages, _: messages) -> None:
+        """Publish everything at the pace of recording times `rate`; ends early on shutdown."""
+        first_ns, start_s = None, time.monotonic()
+        for message in progress(self._messages(), self.count):
+            first_ns = message.log_ns if first_ns is None else first_ns
+            due_s = start_s + (message.log_ns - first_ns) * 1e-9 / self._rate
+            self._wait_until(due_s, message.log_ns)
+            if not rclpy.ok():
+                return
+            self._publishers_of[message.topic].publish(bytes(message.data))
+        time.sleep(_LINGER_S)
+
+    def _types(self) -> dict[str, str]:
+        return {t: kind for source in self._sources for t, kind in source.types.items()}
+
+    def _messages(self) -> Iterable[RawMessage]:
+        for source in self._sources:
+            yield from source.messages(set(self._publishers_of), None, None)
+
+    def _advertise(self, topic: str, kind: str) -> None:
+        try:
+            message_class = _message_class(kind)
+        except (ImportError, AttributeError, ValueError):
+            self.skipped[topic] = kind
+            return
+        latched = topic.endswith("tf_static")
+        durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
+        qos = QoSProfile(depth=100 if latched else 10, durability=durability)
+        self._publishers_of[topic] = self.create_publisher(message_class, topic, qos)
+
+    def _alone(self) -> list[str]:
+        publishers = self._publishers_of.items()
+        return [topic for topic, p in publishers if not p.get_subscription_count()]
+
+    def _wait_until(self, due_s: float, log_ns: int) -> None:
+        """Sleep, with /clock running up to the time of the message."""
+        while rclpy.ok():
+            left_s = max(0.0, due_s - time.monotonic())
+            if self._clock is not None:
+                now_ns = log_ns - round(left_s * self._rate * 1e9)
+                self._clock.publish(Clock(clock=conversions.time_message(now_ns)))
+            if left_s <= 0.0:
+                return
+            time.sleep(min(left_s, _TICK_S))
+
+
+def _message_class(kind: str) -> Any:
+    """Class of `package/msg/Name`."""
+    package, _, name = kind.split("/")
+    return getattr(import_module(f"{package}.msg"), name)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Play a bag to the end, or until SIGINT or SIGTERM; the exit status."""
+    argv = list(sys.argv if args is None else args)
+    options = _options(remove_ros_args(argv)[1:])
+    rclpy.init(args=argv)
+    try:
+        player = BagPlayer(options.bag, options.rate, options.clock)
+        for topic in player.wait_for_subscribers(options.timeout):
+            player.get_logger().warning(f"nobody listens to {topic}")
+        player.play()
+    except PixlocError as error:
+        print(f"bag_player: {error}", file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        rclpy.try_shutdown()
+    return 0
+
+
+def _options(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="bag_player", description="Play a rosbag2 at its pace.", epilog="bag_player drive"
+    )
+    parser.add_argument("bag", type=Path, help="folder or file of the bag")
+    parser.add_argument("--rate", type=float, default=1.0, help="1: as recorded, 0.5: half as fast")
+    parser.add_argument("--clock", action="store_true", help="publish /clock (for use_sim_time)")
+    parser.add_argument(
+        "--timeout", type=float, default=30.0, help="seconds to wait for subscribers"
+    )
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,192 @@
+"""Subscriptions: callbacks that check, count and store, and never do long work."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from geometry_msgs.msg import PoseWithCovarianceStamped
+from nav_msgs.msg import Odometry
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, NavSatFix
+from tf2_msgs.msg import TFMessage
+
+from pixloc_ros.config import NodeConfig
+from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.geometry.se3 import Matrix
+from pixloc_ros.replay import to_events, topics
+from pixloc_ros.replay.decode import BadMessage
+from pixloc_ros.replay.events import (
+    CameraInfoEvent,
+    Event,
+    FixEvent,
+    OdometryEvent,
+    PoseEvent,
+    StaticTransformEvent,
+)
+from pixloc_ros.replay.static_transforms import StaticTransforms, normalized
+from pixloc_ros.ros import conversions
+from pixloc_ros.ros.diagnostics import Rate, Tally
+from pixloc_ros.ros.mailbox import Mailbox
+from pixloc_ros.ros.shared_tracker import SharedTracker
+
+# Best effort: an image that is lost is worth less than a newer one. One: the newest.
+NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+SENSOR = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
+COMMAND = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+LATCHED = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """An undecoded image and when it came."""
+
+    message: Any
+    received_s: float  # time.perf_counter()
+
+
+class Inputs:
+    """All that the node listens to; read by the worker while callbacks write."""
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        config: NodeConfig,
+        tracker: SharedTracker,
+        mailbox: Mailbox[Arrival],
+        tally: Tally,
+    ) -> None:
+        self.camera: Camera | None = None
+        self.camera_frame = ""
+        self.images = Rate()
+        self._node = node
+        self._config = config
+        self._tracker = tracker
+        self._mailbox = mailbox
+        self._tally = tally
+        self._static = StaticTransforms()
+        self._static_lock = threading.Lock()
+        self._subscriptions = self._subscribe()
+
+    def close(self) -> None:
+        """Stop listening."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._mailbox.clear()
+
+    def transform(self, target: str, source: str) -> Matrix | None:
+        """T_target_source (4, 4) along /tf_static, or None where nothing joins the two."""
+        with self._static_lock:
+            return self._static.lookup(target, source)
+
+    def frames(self) -> tuple[str, ...]:
+        """Names of all frames of /tf_static."""
+        with self._static_lock:
+            return self._static.frames
+
+    def _subscribe(self) -> list[Any]:
+        on, take = self._node.create_subscription, self._taking
+        picture = (
+            (CompressedImage, "image/compressed") if self._config.compressed else (Image, "image")
+        )
+        return [
+            on(*picture, self._on_image, NEWEST),
+            on(CameraInfo, "camera_info", take("camera_info", self._on_camera_info), SENSOR),
+            on(Odometry, "odom", take("odom", self._on_odometry), SENSOR),
+            on(NavSatFix, "gnss/fix", take("gnss_fix", self._on_fix), SENSOR),
+            on(PoseWithCovarianceStamped, "gnss/pose", take("gnss_pose", self._on_pose), SENSOR),
+            on(
+                PoseWithCovarianceStamped,
+                "initialpose",
+                take("initialpose", self._on_pose),
+                COMMAND,
+            ),
+            on(TFMessage, "/tf_static", take("tf_static", self._on_static), LATCHED),
+        ]
+
+    def _taking(self, part: str, store: Callable[[Any], None]) -> Callable[[Any], None]:
+        """A callback that converts a message and stores its events, or counts why it cannot."""
+
+        def callback(message: Any) -> None:
+            self._tally.add(f"{part}.received")
+            try:
+                for event in _events(part, message):
+                    store(event)
+            except BadMessage as error:
+                self.refuse(part, error)
+
+        return callback
+
+    def refuse(self, part: str, error: BadMessage) -> None:
+        """Count a useless message; the first of its kind is logged."""
+        if self._tally.add(f"{part}.bad.{error.reason}", str(error)) == 1:
+            self._node.get_logger().warning(f"{part} refused ({error.reason}): {error}")
+
+    def _on_image(self, message: Any) -> None:
+        now_s = time.perf_counter()
+        self._tally.add("image.received")
+        self.images.add(now_s)
+        if self._mailbox.put(Arrival(message, now_s)):
+            self._tally.add("image.dropped")
+
+    def _on_camera_info(self, event: CameraInfoEvent) -> None:
+        if self.camera is not None and _describe(self.camera) != _describe(event.camera):
+            self._tally.add("camera_info.changed", _describe(event.camera))
+            self._node.get_logger().warning(f"camera changed: {_describe(event.camera)}")
+        self.camera, self.camera_frame = event.camera, normalized(event.frame_id)
+
+    def _on_odometry(self, event: OdometryEvent) -> None:
+        self._require_frame(event.frame_id, self._config.odom_frame)
+        T_child_base = self.transform(event.child_frame_id, self._config.base_frame)
+        if T_child_base is None:
+            raise BadMessage(
+                "frame",
+                f"odometry is of frame '{event.child_frame_id}', which nothing on /tf_static joins "
+                f"to base_frame '{self._config.base_frame}'",
+            )
+        with self._tracker.locked() as tracker:
+            tracker.add_odometry(event.stamp_ns, event.T_odom_base @ T_child_base)
+
+    def _on_fix(self, event: FixEvent) -> None:
+        with self._tracker.locked() as tracker:
+            tracker.add_fix(
+                event.stamp_ns,
+                event.latitude_deg,
+                event.longitude_deg,
+                event.altitude_m,
+                event.covariance_enu,
+                event.status,
+            )
+
+    def _on_pose(self, event: PoseEvent) -> None:
+        self._require_frame(event.frame_id, self._config.map_frame)
+        with self._tracker.locked() as tracker:
+            tracker.add_pose(event.stamp_ns, event.T_map_base, event.covariance, event.source)
+
+    def _on_static(self, event: StaticTransformEvent) -> None:
+        with self._static_lock:
+            self._static.add(event.parent, event.child, event.T_parent_child)
+
+    def _require_frame(self, frame_id: str, expected: str) -> None:
+        if normalized(frame_id) != normalized(expected):
+            raise BadMessage("frame", f"frame is '{frame_id}', expected '{expected}'")
+
+
+_TYPES = {part: types[0] for part, types in topics.TYPES.items()}
+
+
+def _events(part: str, message: Any) -> list[Event]:
+    return to_events.events(part, _TYPES[part], message, conversions.backend())
+
+
+def _describe(camera: Camera) -> str:
+    (fx, fy), (cx, cy) = camera.focal.tolist(), camera.center.tolist()
+    distortion = [round(value, 6) for value in camera.distortion.tolist()]
+    return (
+        f"{camera.model} {camera.width}x{camera.height} f {fx:.3f} {fy:.3f} c {cx:.3f} {cy:.3f} "
+        f"d {distortion}"
+    )

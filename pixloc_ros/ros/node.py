@@ -1,0 +1,164 @@
+"""The node `pixloc_localizer`: configures the core, runs it while active, says how it is."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Sequence
+
+import rclpy
+import torch
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.timer import Timer
+
+from pixloc_ros.config import Config, NodeConfig
+from pixloc_ros.errors import ConfigError, PixlocError
+from pixloc_ros.localizer import Localizer
+from pixloc_ros.ros import diagnostics, parameters
+from pixloc_ros.ros.outputs import DiagnosticsOutput, Outputs
+from pixloc_ros.ros.session import Session
+from pixloc_ros.ros.state import Facts, State, judge
+
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+class LocalizerNode(LifecycleNode):
+    """A lifecycle node: configure loads the map, activate listens and publishes.
+
+    A configuration that cannot be used fails the transition with one line, which stays in the log
+    and on /diagnostics; mend it and configure again.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("pixloc_localizer", automatically_declare_parameters_from_overrides=True)
+        parameters.declare(self)
+        self._config = Config()
+        self._fault = ""
+        self._localizer: Localizer | None = None
+        self._outputs: Outputs | None = None
+        self._session: Session | None = None
+        self._state: State | None = None
+        self._diagnostics = DiagnosticsOutput(self)
+        self._report_timer = self._report_at(NodeConfig().diagnostics_rate_hz)
+
+    def start(self) -> None:
+        """Configure and activate, unless the parameter `node.autostart` is false."""
+        autostart = self.get_parameter("node.autostart").value
+        if autostart and self.trigger_configure() == SUCCESS:
+            self.trigger_activate()
+
+    def close(self) -> bool:
+        """Stop working; False when a frame in work could not be waited for."""
+        session, self._session = self._session, None
+        return session is None or session.close()
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            self._configure()
+        except PixlocError as error:
+            return self._refuse(str(error))
+        except Exception as error:  # rclpy would swallow it without a word
+            self.get_logger().debug(traceback.format_exc())
+            return self._refuse(f"{type(error).__name__}: {error}")
+        self.add_on_set_parameters_callback(parameters.refuse_changes)
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        assert self._localizer is not None
+        assert self._outputs is not None
+        activated = super().on_activate(state)
+        self._session = Session(self, self._config, self._localizer, self._outputs)
+        return activated
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.close()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._forget()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.close()
+        self._forget()
+        return super().on_shutdown(state)
+
+    def _configure(self) -> None:
+        self._fault = ""
+        self._config = parameters.read(self)
+        if not self._config.map:
+            raise ConfigError("parameter 'map' is empty: set it to the folder of a map")
+        if self._config.threads:
+            torch.set_num_threads(self._config.threads)
+        self._localizer = Localizer(self._config)
+        self._outputs = Outputs(self, self._config.node)
+        self.destroy_timer(self._report_timer)
+        self._report_timer = self._report_at(self._config.node.diagnostics_rate_hz)
+        keyframes = len(self._localizer.map.keyframe_names)
+        self.get_logger().info(f"map {self._config.map}: {keyframes} keyframes")
+
+    def _refuse(self, fault: str) -> TransitionCallbackReturn:
+        self._fault = " ".join(fault.split())
+        self.get_logger().error(self._fault)
+        return FAILURE
+
+    def _forget(self) -> None:
+        if self._outputs is not None:
+            self._outputs.close()
+            self.remove_on_set_parameters_callback(parameters.refuse_changes)
+        self._outputs = self._localizer = None
+
+    def _report_at(self, rate_hz: float) -> Timer:
+        clock = Clock(clock_type=ClockType.STEADY_TIME)
+        return self.create_timer(1.0 / rate_hz, self._report, clock=clock)
+
+    def _report(self) -> None:
+        """/diagnostics, and a line in the log whenever the state changes."""
+        session = self._session
+        facts = session.facts() if session else self._idle_facts()
+        state, message = judge(facts, self._config.priors.max_coast_s)
+        if state is not self._state:
+            self.get_logger().info(f"{state}: {message}")
+            self._state = state
+        lines = [("state", str(state)), *self._about(), *(session.lines() if session else [])]
+        stamp_ns = self.get_clock().now().nanoseconds
+        name = self.get_fully_qualified_name().lstrip("/")
+        self._diagnostics.publish(diagnostics.report(name, stamp_ns, state, message, lines))
+
+    def _idle_facts(self) -> Facts:
+        return Facts(fault=self._fault, map_loaded=self._localizer is not None)
+
+    def _about(self) -> list[tuple[str, str]]:
+        if self._localizer is None:
+            return []
+        return [
+            ("map", self._config.map),
+            ("map sha256", self._localizer.map.sha256),
+            ("model", self._localizer.features.model_id),
+            ("device", self._config.device),
+        ]
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM; the exit status."""
+    rclpy.init(args=args)
+    stopped = True
+    node = None
+    try:
+        node = LocalizerNode()
+        node.start()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        if node is not None:
+            stopped = node.close()
+            node.destroy_node()
+        rclpy.try_shutdown()
+    if not stopped:  # the worker is deep in torch: do not let the interpreter's end wait for it
+        os._exit(0)
+    return 0

@@ -1,0 +1,146 @@
+"""Publishers: the pose, map->odom, and the verdict on each frame."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseWithCovarianceStamped
+from rclpy.lifecycle import LifecycleNode
+from rclpy.publisher import Publisher
+from tf2_msgs.msg import TFMessage
+
+from pixloc_ros.config import NodeConfig
+from pixloc_ros.geometry import se3
+from pixloc_ros.msg import AlignmentStatus
+from pixloc_ros.results import Estimate
+from pixloc_ros.ros import conversions
+from pixloc_ros.ros.shared_tracker import SharedTracker
+
+_LOOPED_NS = 1_000_000_000  # stamps further back are of a bag that began anew
+
+
+class Outputs:
+    """Publishes estimates; everything but diagnostics only while the node is active."""
+
+    def __init__(self, node: LifecycleNode, config: NodeConfig) -> None:
+        self._node = node
+        self._config = config
+        self._pose = node.create_lifecycle_publisher(PoseWithCovarianceStamped, "~/pose", 10)
+        self._status = node.create_lifecycle_publisher(AlignmentStatus, "~/status", 10)
+        self._tf = node.create_lifecycle_publisher(TFMessage, "/tf", 100)
+        self._sent_ns = 0  # stamp of the newest transform sent
+
+    def close(self) -> None:
+        """Withdraw the topics."""
+        for publisher in (self._pose, self._status, self._tf):
+            self._node.destroy_lifecycle_publisher(publisher)
+
+    def publish_pose(self, estimate: Estimate) -> None:
+        """`~/pose`, at the stamp of the image; nothing unless the estimate was accepted."""
+        if estimate.T_map_base is None or estimate.covariance is None:
+            return
+        self._pose.publish(
+            conversions.pose_message(
+                estimate.T_map_base,
+                estimate.covariance,
+                estimate.stamp_ns,
+                self._config.map_frame,
+            )
+        )
+
+    def publish_status(
+        self, estimate: Estimate, camera_frame: str, received_s: float, dropped: int
+    ) -> float:
+        """`~/status`; returns the latency in ms since `received_s` (time.perf_counter())."""
+        message = status_message(estimate, self._config.map_frame)
+        message.camera_frame = camera_frame
+        message.frames_dropped = dropped
+        message.latency_ms = 1e3 * (time.perf_counter() - received_s)
+        self._status.publish(message)
+        return float(message.latency_ms)
+
+    def publish_transform(self, tracker: SharedTracker) -> None:
+        """`/tf` map->odom (or map->base) as of the newest data, post-dated by the tolerance.
+
+        Nothing before the first accepted pose, nothing once it is older than `max_coast_s`, and
+        no stamp twice, which tf2 complains about.
+        """
+        if self._config.tf_mode == "none":
+            return
+        with tracker.locked() as known:
+            stamp_ns = max(known.accepted_stamp_ns or 0, known.odometry_stamp_ns or 0)
+            predicted = known.predict(stamp_ns)
+            T_map_odom = known.T_map_odom
+        if predicted is None or 0 <= self._sent_ns - stamp_ns < _LOOPED_NS:
+            return
+        if self._config.tf_mode == "map_odom":
+            T_map_child, child = T_map_odom, self._config.odom_frame
+        else:
+            T_map_child, child = predicted[0], self._config.base_frame
+        if T_map_child is None:
+            return
+        self._sent_ns = stamp_ns
+        valid_ns = stamp_ns + round(self._config.transform_tolerance_s * 1e9)
+        transform = conversions.transform_message(
+            T_map_child, valid_ns, self._config.map_frame, child
+        )
+        self._tf.publish(TFMessage(transforms=[transform]))
+
+
+class DiagnosticsOutput:
+    """`/diagnostics`, from the first moment of the process, whatever the lifecycle state."""
+
+    def __init__(self, node: LifecycleNode) -> None:
+        self._publisher: Publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+
+    def publish(self, message: DiagnosticArray) -> None:
+        self._publisher.publish(message)
+
+
+def status_message(estimate: Estimate, map_frame: str) -> AlignmentStatus:
+    """All of AlignmentStatus that the estimate knows."""
+    message = AlignmentStatus(
+        header=conversions.header(estimate.stamp_ns, map_frame),
+        localized=estimate.ok,
+        status=estimate.status.value,
+        reason=estimate.reason.value,
+        message=estimate.message,
+        keyframes=list(estimate.keyframes),
+    )
+    message.prior_offset_m = message.prior_offset_deg = float("nan")
+    message.inlier_share = message.cost = message.condition = float("nan")
+    _fill_prior(message, estimate)
+    _fill_alignment(message, estimate)
+    _fill_stages(message, estimate.timing_ms)
+    return message
+
+
+def _fill_prior(message: AlignmentStatus, estimate: Estimate) -> None:
+    if estimate.prior is None:
+        return
+    message.prior_source = estimate.prior.source
+    if estimate.candidate_T_map_base is not None:
+        T_prior, T_found = estimate.prior.T_map_base, estimate.candidate_T_map_base
+        message.prior_offset_m = se3.distance_m(T_prior, T_found)
+        message.prior_offset_deg = se3.angle_deg(T_prior, T_found)
+
+
+def _fill_alignment(message: AlignmentStatus, estimate: Estimate) -> None:
+    alignment = estimate.alignment
+    if alignment is None:
+        return
+    message.converged = bool(alignment.converged)
+    message.inlier_share = float(alignment.inlier_share)
+    message.cost = float(alignment.cost)
+    message.condition = float(np.float32(alignment.condition))
+    message.points = len(alignment.points_map)
+    message.hypotheses = alignment.hypotheses
+    message.iterations = list(alignment.iterations)
+
+
+def _fill_stages(message: AlignmentStatus, timing_ms: Mapping[str, float]) -> None:
+    message.stages = list(timing_ms)
+    message.stages_ms = [float(value) for value in timing_ms.values()]

@@ -1,0 +1,137 @@
+"""What happens to one image: decode, wait for odometry, prior, localize, remember, publish."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from pixloc_ros.config import Config
+from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.se3 import Matrix
+from pixloc_ros.localizer import Localizer
+from pixloc_ros.replay import decode, to_events
+from pixloc_ros.replay.decode import BadMessage
+from pixloc_ros.replay.static_transforms import normalized
+from pixloc_ros.results import Estimate, Frame, Reason, Status
+from pixloc_ros.ros import conversions
+from pixloc_ros.ros.diagnostics import Rate, Tally
+from pixloc_ros.ros.inputs import Arrival, Inputs
+from pixloc_ros.ros.outputs import Outputs
+from pixloc_ros.ros.shared_tracker import SharedTracker
+from pixloc_ros.stopwatch import Stopwatch
+
+
+class NotReady(Exception):
+    """A frame cannot be looked at yet: the reason and one line."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Pipeline:
+    """Runs in the worker's thread."""
+
+    def __init__(
+        self,
+        config: Config,
+        localizer: Localizer,
+        tracker: SharedTracker,
+        inputs: Inputs,
+        outputs: Outputs,
+        tally: Tally,
+    ) -> None:
+        self._config = config
+        self._localizer = localizer
+        self._tracker = tracker
+        self._inputs = inputs
+        self._outputs = outputs
+        self._tally = tally
+        self.latency_ms = Rate()
+        self.last: Estimate | None = None
+        self.accepted_s: float | None = None  # time.perf_counter() of the last accepted pose
+
+    def process(self, arrival: Arrival) -> None:
+        """Work on one image and publish what came of it."""
+        watch = Stopwatch()
+        watch.timing_ms["queue"] = 1e3 * (time.perf_counter() - arrival.received_s)
+        try:
+            with watch("decode"):
+                frame = self._frame(arrival)
+        except BadMessage as error:
+            self._inputs.refuse("image", error)
+            estimate = _failed(arrival, Reason.BAD_IMAGE, str(error))
+        except NotReady as error:
+            estimate = _failed(arrival, error.reason, str(error))
+        else:
+            estimate = self._localize(frame, watch)
+        self._publish(replace(estimate, timing_ms=watch.timing_ms), arrival)
+
+    def fail(self, arrival: Arrival, error: Exception) -> None:
+        """An unforeseen exception: reported like any other outcome."""
+        message = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        self._publish(_failed(arrival, Reason.INTERNAL_ERROR, message), arrival)
+
+    def _localize(self, frame: Frame, watch: Stopwatch) -> Estimate:
+        with watch("odometry"):
+            if not self._tracker.wait_ready(frame.stamp_ns, self._config.priors.odometry_wait_s):
+                self._tally.add("odom.late")
+        with self._tracker.locked() as tracker:
+            tracker.T_base_cam = frame.T_base_cam
+            prior = tracker.prior(frame.stamp_ns)
+        estimate = self._localizer.localize(frame, prior)
+        watch.timing_ms.update(estimate.timing_ms)
+        with self._tracker.locked() as tracker:
+            tracker.update(estimate)
+        return estimate
+
+    def _frame(self, arrival: Arrival) -> Frame:
+        message, camera = arrival.message, self._inputs.camera
+        frame_id = self._config.node.camera_frame or message.header.frame_id
+        if camera is None:
+            raise NotReady(Reason.NO_CAMERA_INFO, "no usable message on camera_info yet")
+        stamp_ns = to_events.stamp_ns(message)
+        self._require_same_frame(message.header.frame_id)
+        T_base_cam = self._extrinsics(frame_id)
+        image_rgb = decode.image_rgb(message, conversions.backend())
+        return Frame(image_rgb, camera, stamp_ns, T_base_cam, name=str(stamp_ns))
+
+    def _require_same_frame(self, image_frame: str) -> None:
+        info_frame = self._inputs.camera_frame
+        if info_frame and normalized(image_frame) != info_frame:
+            raise BadMessage(
+                "frame", f"image is of frame '{image_frame}', camera_info of '{info_frame}'"
+            )
+
+    def _extrinsics(self, camera_frame: str) -> Matrix:
+        """T_base_cam (4, 4); raises NotReady where /tf_static does not say."""
+        if self._config.node.identity_extrinsics:
+            return se3.base_from_optical()
+        base_frame = self._config.node.base_frame
+        T_base_cam = self._inputs.transform(base_frame, camera_frame)
+        if T_base_cam is None:
+            known = ", ".join(self._inputs.frames()) or "nothing yet"
+            raise NotReady(
+                Reason.NO_EXTRINSICS,
+                f"/tf_static does not join '{base_frame}' to '{camera_frame}'; it has {known}",
+            )
+        return T_base_cam
+
+    def _publish(self, estimate: Estimate, arrival: Arrival) -> None:
+        camera_frame = arrival.message.header.frame_id
+        self._outputs.publish_pose(estimate)
+        if estimate.ok:
+            self._outputs.publish_transform(self._tracker)
+            self.accepted_s = time.perf_counter()
+        dropped = self._tally["image.dropped"]
+        latency_ms = self._outputs.publish_status(
+            estimate, camera_frame, arrival.received_s, dropped
+        )
+        self.latency_ms.add(time.perf_counter(), latency_ms)
+        self._tally.add(f"frame.{estimate.reason.value}")
+        self.last = estimate
+
+
+def _failed(arrival: Arrival, reason: Reason, message: str) -> Estimate:
+    stamp_ns = decode.stamp_ns(arrival.message.header)
+    return Estimate(Status.FAILED, reason, message, stamp_ns, str(stamp_ns))

@@ -1,0 +1,87 @@
+"""Everything that lives while the node is active: inputs, tracker, worker, TF timer."""
+
+from __future__ import annotations
+
+import time
+
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode
+
+from pixloc_ros.config import Config
+from pixloc_ros.localizer import Localizer
+from pixloc_ros.priors.tracker import PoseTracker
+from pixloc_ros.ros.diagnostics import Tally
+from pixloc_ros.ros.inputs import Arrival, Inputs
+from pixloc_ros.ros.mailbox import Mailbox
+from pixloc_ros.ros.outputs import Outputs
+from pixloc_ros.ros.pipeline import Pipeline
+from pixloc_ros.ros.shared_tracker import SharedTracker
+from pixloc_ros.ros.state import Facts
+from pixloc_ros.ros.worker import Worker
+
+
+class Session:
+    """From activation to deactivation. Nothing of it outlives `close`."""
+
+    def __init__(
+        self, node: LifecycleNode, config: Config, localizer: Localizer, outputs: Outputs
+    ) -> None:
+        self._node = node
+        self._tally = Tally()
+        self._tracker = SharedTracker(PoseTracker(config.priors, localizer.map))
+        mailbox: Mailbox[Arrival] = Mailbox()
+        self._inputs = Inputs(node, config.node, self._tracker, mailbox, self._tally)
+        self._pipeline = Pipeline(
+            config, localizer, self._tracker, self._inputs, outputs, self._tally
+        )
+        self._worker = Worker(mailbox, self._pipeline.process, self._on_error)
+        self._timer = node.create_timer(
+            1.0 / config.node.tf_rate_hz,
+            lambda: outputs.publish_transform(self._tracker),
+            clock=Clock(clock_type=ClockType.STEADY_TIME),
+        )
+        self._worker.start()
+
+    def close(self) -> bool:
+        """Stop listening and working; False when the frame in work could not be waited for."""
+        self._inputs.close()
+        self._node.destroy_timer(self._timer)
+        return self._worker.stop()
+
+    def facts(self) -> Facts:
+        """What the state of the node is judged by."""
+        now_s, last = time.perf_counter(), self._pipeline.last
+        return Facts(
+            map_loaded=True,
+            image_age_s=_age_s(now_s, self._inputs.images.last_s),
+            reason=last.reason if last else None,
+            message=last.message if last else "",
+            accepted_age_s=_age_s(now_s, self._pipeline.accepted_s),
+        )
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Rates, latencies and counters for the diagnostics."""
+        now_s, pipeline = time.perf_counter(), self._pipeline
+        last = pipeline.last
+        with self._tracker.locked() as tracker:
+            rejected = sorted(tracker.rejected.items())
+        return [
+            ("reason", last.reason.value if last else ""),
+            ("prior", last.prior.source if last and last.prior else "none"),
+            ("image rate [Hz]", f"{self._inputs.images.hz(now_s):.2f}"),
+            ("processed rate [Hz]", f"{pipeline.latency_ms.hz(now_s):.2f}"),
+            ("latency p50 [ms]", f"{pipeline.latency_ms.percentile(50):.1f}"),
+            ("latency p95 [ms]", f"{pipeline.latency_ms.percentile(95):.1f}"),
+            *((f"count {name}", line) for name, line in self._tally.lines()),
+            *((f"count prior.rejected.{name}", str(count)) for name, count in rejected),
+        ]
+
+    def _on_error(self, arrival: Arrival, error: Exception) -> None:
+        if self._worker.stopping:  # publishers may be gone by now
+            return
+        self._node.get_logger().error(f"frame failed: {error!r}")
+        self._pipeline.fail(arrival, error)
+
+
+def _age_s(now_s: float, then_s: float | None) -> float | None:
+    return None if then_s is None else now_s - then_s
