@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from pixloc_ros.demo import materials
@@ -157,7 +159,8 @@ def reveals(elevation: Elevation, rng: np.random.Generator) -> list[Surface]:
 
     def add(corners: list[Array], normal: Array) -> None:
         lit = elevation.light.on(normal, 0.55, 0.8)
-        surfaces.append(Surface.of(corners, Texture.of(stone * lit)))
+        surface = Surface.of(corners, Texture.of(stone * lit))
+        surfaces.append(replace(surface, rim=False))
 
     up = np.array([0.0, 0.0, 1.0])
     for u0, u1, v0, v1 in _columns(house.openings):

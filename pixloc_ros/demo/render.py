@@ -43,6 +43,7 @@ class _Patch:
     plane: Array
     texture: Texture
     step: Array
+    rim: bool
 
 
 def render(street: Street, T_map_cam: Array, K: ArrayLike, width: int, height: int) -> RenderedView:
@@ -115,7 +116,13 @@ def _visible(
     steps = _steps(texel_from_pixel, boxes)
     for k, index in enumerate(chosen.tolist()):
         yield _Patch(
-            outlines[k], boxes[k], texel_from_pixel[k], planes[k], textures[index], steps[k]
+            outline=outlines[k],
+            box=boxes[k],
+            texel_from_pixel=texel_from_pixel[k],
+            plane=planes[k],
+            texture=textures[index],
+            step=steps[k],
+            rim=bool(arrays["rim"][index]),
         )
 
 
@@ -217,6 +224,8 @@ def _mask(patch: _Patch) -> Image:
     mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
     points = np.round((patch.outline[:, :2] - (x0, y0)) * 16).astype(np.int32)
     cv2.fillConvexPoly(mask, points, 255, shift=4)
+    if not patch.rim:
+        cv2.polylines(mask, [points], True, 0, shift=4)
     return mask
 
 

@@ -66,13 +66,16 @@ class Surface:
 
     corners: (4, 3) in the map frame, metres: top left, top right, bottom right, bottom left as
     seen from the front. map_from_texel: (4, 3), homogeneous map point = it @ (u, v, 1), where
-    (0, 0) is the outer corner of the first texel.
+    (0, 0) is the outer corner of the first texel. rim: whether pixels that the outline only
+    touches belong to it: they close cracks between neighbours, but let a surface that ends
+    behind another shine through where it is seen edge-on.
     """
 
     corners: Array
     texture: Texture
     map_from_texel: Array
     two_sided: bool = False
+    rim: bool = True
 
     @staticmethod
     def of(corners: Sequence[Array] | Array, texture: Texture, two_sided: bool = False) -> Surface:
