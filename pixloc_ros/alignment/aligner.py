@@ -48,7 +48,7 @@ class Aligner:
         """
         poses, history = starts, []
         for stage in self._stages(len(starts.t)):
-            system = self._system(pyramid, camera, view, stage)
+            system = self.system(pyramid, camera, view, stage)
             damping = self.damping[stage.level]
             result = minimize(system, poses, damping, stage.iterations, self.config)
             result = self._best_distinct(result, stage.keep)
@@ -64,9 +64,10 @@ class Aligner:
         for level, (iterations, kept) in enumerate(zip(self.config.iterations, keep, strict=True)):
             yield Stage(level, iterations, kept)
 
-    def _system(
+    def system(
         self, pyramid: FeaturePyramid, camera: Camera, view: MapView, stage: Stage
     ) -> LevelSystem:
+        """The least-squares problem of one stage."""
         level = pyramid.levels[stage.level]
         some = slice(None, None, max(1, len(view) // (stage.max_points or len(view))))
         return LevelSystem(

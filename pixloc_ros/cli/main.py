@@ -15,6 +15,7 @@ COMMANDS = {
     "localize": "pixloc_ros.cli.replay:localize",
     "replay": "pixloc_ros.cli.replay:replay",
     "evaluate": "pixloc_ros.cli.evaluate:evaluate",
+    "shots": "pixloc_ros.cli.shots:shots",
     "benchmark": "pixloc_ros.cli.benchmark:benchmark",
     "demo": "pixloc_ros.cli.demo:demo",
     "doctor": "pixloc_ros.cli.doctor:doctor",

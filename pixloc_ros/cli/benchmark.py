@@ -1,0 +1,71 @@
+"""`pixloc benchmark`: what each stage costs on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pixloc_ros.cli.replay import ConfigOption, DeviceOption, SetOption, resolve_config
+
+
+def benchmark(
+    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of the image")] = "640x384",
+    runs: Annotated[int, typer.Option(min=3, help="runs per row, after a warm-up")] = 20,
+    json: Annotated[Path | None, typer.Option(help="file for the figures")] = None,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    device: DeviceOption = None,
+) -> None:
+    """Time network, iterations and alignment, against the floor that this machine sets.
+
+    Example: pixloc benchmark --size 1248x384 --json benchmark.json
+    """
+    from json import dumps
+
+    from pixloc_ros.evaluation.atomic import write_text
+    from pixloc_ros.evaluation.benchmark import Benchmark, Row
+
+    width, height = _parse(size)
+    bench = Benchmark(resolve_config(config, settings, Path(), device), width, height, runs)
+    machine, console = bench.machine, Console()
+    console.print(
+        f"{machine.name}, {machine.device}, {machine.threads} threads: "
+        f"{machine.gflop_per_s:.0f} GFLOP/s, {machine.gbyte_per_s:.1f} GB/s"
+    )
+    rows: list[Row] = []
+    for row in bench.rows():
+        rows.append(row)
+        console.print(f"{row.stage}: {row.median_ms:.2f} ms", style="dim")
+    console.print(_table(rows))
+    if json is not None:
+        content = {"machine": asdict(machine), "rows": [asdict(row) for row in rows]}
+        write_text(json, dumps(content, indent=2) + "\n")
+
+
+def _parse(size: str) -> tuple[int, int]:
+    try:
+        width, height = (int(side) for side in size.lower().split("x"))
+    except ValueError:
+        raise typer.BadParameter(f"'{size}' is not WIDTHxHEIGHT, e.g. 640x384") from None
+    return width, height
+
+
+def _table(rows) -> Table:  # type: ignore[no-untyped-def]
+    table = Table("stage", "median ms", "p99 ms", "GFLOP", "MB", "floor ms", "times the floor")
+    for row in rows:
+        known = row.floor_ms > 0
+        table.add_row(
+            row.stage,
+            f"{row.median_ms:.2f}",
+            f"{row.p99_ms:.2f}",
+            f"{row.gflop:.3f}" if known else "",
+            f"{row.mbyte:.2f}" if known else "",
+            f"{row.floor_ms:.3f}" if known else "",
+            f"{row.ratio:.1f}" if known else "",
+        )
+    return table

@@ -1,0 +1,48 @@
+"""`pixloc demo`: everything, end to end, on a generated street."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pixloc_ros.cli.progress import track
+
+
+def demo(
+    output: Annotated[Path, typer.Option(help="new folder for everything made")] = Path("demo_run"),
+    length: Annotated[float, typer.Option(min=15.0, help="metres to drive")] = 100.0,
+    rate: Annotated[float, typer.Option(min=0.05, help="pace of the bag; 1: as recorded")] = 1.0,
+    seed: Annotated[int, typer.Option(help="another seed is another street")] = 0,
+) -> None:
+    """Generate a street, map it, drive through it live over DDS, and report.
+
+    Example: pixloc demo --output demo_run
+    """
+    # Torch and the plotting libraries take seconds to import: only for this command.
+    from pixloc_ros.demo.dataset import DatasetOptions
+    from pixloc_ros.demo.run import DemoResult, run_demo
+    from pixloc_ros.evaluation.metrics import Summary
+    from pixloc_ros.evaluation.tables import summary_rows
+
+    def table(result: DemoResult) -> Table:
+        columns: dict[str, Summary] = {"replay": result.replay}
+        if result.live is not None:
+            columns = {"live node": result.live, **columns}
+        rows = {name: dict(summary_rows(summary)) for name, summary in columns.items()}
+        picture = Table("", *columns, title="Where was the car?", title_style="bold")
+        for label in rows["replay"]:
+            picture.add_row(label, *(rows[name].get(label, "") for name in columns))
+        return picture
+
+    console = Console()
+    options = DatasetOptions(seed=seed, length_m=length)
+    result = run_demo(output, options, rate, say=console.print, progress=track)
+    console.print(table(result))
+    if result.largest_difference_m is not None:
+        millimetres = 1e3 * result.largest_difference_m
+        console.print(f"live and replayed poses of the same frames: within {millimetres:.1f} mm")
+    console.print(f"look at: {result.output / 'replay' / 'report.md'}", soft_wrap=True)

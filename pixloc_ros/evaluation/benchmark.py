@@ -1,0 +1,211 @@
+"""How long each stage of one frame takes, and how far that is from what the machine could do.
+
+The problem is made from the image itself: points at random pixels and depths, with the features
+found there, so that the right pose is known and the alignment runs as on a real map.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.flop_counter import FlopCounterMode
+
+from pixloc_ros.alignment.aligner import Aligner, Stage
+from pixloc_ros.alignment.system import LevelSystem
+from pixloc_ros.config import Config
+from pixloc_ros.features.pyramid import FeatureExtractor, FeaturePyramid
+from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.geometry.pose import Pose
+from pixloc_ros.maps.view import MapView
+
+DEPTHS_M = (4.0, 40.0)
+START = (0.3, -0.1, 0.5, 0.005, 0.02, -0.005)  # a tracking error: metres and radians
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the device does at best, measured here: the roof that rows are compared with."""
+
+    name: str
+    device: str
+    threads: int
+    gflop_per_s: float  # float32 matrix product
+    gbyte_per_s: float  # copy, read and write together
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One stage. floor_ms: the larger of FLOP and bytes over what the machine does at best."""
+
+    stage: str
+    median_ms: float
+    p99_ms: float
+    gflop: float
+    mbyte: float
+    floor_ms: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times the floor."""
+        return self.median_ms / self.floor_ms if self.floor_ms else float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An image with a map of its own."""
+
+    image_rgb: NDArray[np.uint8]
+    camera: Camera
+    pyramid: FeaturePyramid
+    view: MapView
+
+
+class Benchmark:
+    """Times the stages on one device with a configuration."""
+
+    def __init__(self, config: Config, width: int = 640, height: int = 384, runs: int = 20):
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        self.config, self.runs = config, runs
+        self.extractor = FeatureExtractor(
+            config.features.weights, config.device, config.features.max_side_px
+        )
+        self.aligner = Aligner(self.extractor.damping, config.alignment, config.hypotheses)
+        self.machine = measure_machine(config.device)
+        self.problem = make_problem(self.extractor, width, height, config.view.max_points)
+
+    @torch.inference_mode()
+    def rows(self) -> Iterator[Row]:
+        """All stages, one after the other."""
+        yield self._network()
+        for count in (1, 16, 64):
+            for level in range(len(self.extractor.strides)):
+                yield self._iteration(level, count)
+        for count in (1, 16):
+            yield self._alignment(count)
+            yield self._frame(count)
+
+    def _network(self) -> Row:
+        problem = self.problem
+        with FlopCounterMode(display=False) as counter:
+            self.extractor.extract(problem.image_rgb)
+        parameters = sum(p.numel() for p in self.extractor.network.parameters()) * 4
+        height, width = problem.image_rgb.shape[:2]
+        return self._row(
+            f"network {width}x{height}",
+            lambda: self.extractor.extract(problem.image_rgb),
+            counter.get_total_flops(),
+            parameters + sum(level.rows.numel() * 4 for level in problem.pyramid.levels),
+        )
+
+    def _iteration(self, level: int, count: int) -> Row:
+        problem, stage = self.problem, Stage(level, 1, 1)
+        system: LevelSystem = self.aligner.system(
+            problem.pyramid, self._camera(), problem.view, stage
+        )
+        poses = self._starts(count)
+        points, channels = len(problem.view), self.extractor.dims[level]
+        # Four corners of the query map per hypothesis and point, the reference once. Per channel:
+        # three stencils of four corners, and six products.
+        bytes_read = 4 * points * (count * 4 * (channels + 1) + channels)
+        flop = count * points * channels * (3 * 4 * 2 + 6 * 2)
+        stride = self.extractor.strides[level]
+        label = f"LM iteration, stride {stride}, {points} points, {count} hypotheses"
+        return self._row(label, lambda: system.linearize(poses), flop, bytes_read)
+
+    def _alignment(self, count: int) -> Row:
+        return self._row(f"alignment, {count} hypotheses", lambda: self._align(count), 0, 0)
+
+    def _frame(self, count: int) -> Row:
+        def whole() -> None:
+            self.extractor.extract(self.problem.image_rgb)
+            self._align(count)
+
+        return self._row(f"network + alignment, {count} hypotheses", whole, 0, 0)
+
+    def _align(self, count: int) -> None:
+        problem = self.problem
+        self.aligner.align(problem.pyramid, self._camera(), problem.view, self._starts(count))
+
+    def _camera(self) -> Camera:
+        return self.problem.camera.to(dtype=torch.float32, device=self.extractor.device)
+
+    def _starts(self, count: int) -> Pose:
+        generator = torch.Generator().manual_seed(0)
+        scale = 1.0 + torch.randn(count, 1, generator=generator)
+        scale[0] = 1.0
+        return Pose.exp((scale * torch.tensor(START)).to(self.extractor.device))
+
+    def _row(self, stage: str, work: Callable[[], object], flop: float, size: float) -> Row:
+        times_ms = time_ms(work, self.runs, self.config.device)
+        floor_ms = 1e-6 * max(flop / self.machine.gflop_per_s, size / self.machine.gbyte_per_s)
+        median, p99 = np.median(times_ms), np.percentile(times_ms, 99)
+        return Row(stage, float(median), float(p99), flop / 1e9, size / 1e6, floor_ms)
+
+
+def make_problem(extractor: FeatureExtractor, width: int, height: int, max_points: int) -> Problem:
+    """A textured image and points in it; the camera is at the map's origin."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 255, (height // 16, width // 16, 3), np.uint8)
+    image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    focal = 0.6 * width
+    center = (width / 2 - 0.5, height / 2 - 0.5)
+    camera = Camera.create("PINHOLE", (width, height), (focal, focal), center)
+    pyramid = extractor.extract(image)
+    pixels = rng.uniform([20, 20], [width - 20, height - 20], (max_points, 2))
+    depth = 1.0 / rng.uniform(1 / DEPTHS_M[1], 1 / DEPTHS_M[0], (max_points, 1))
+    rays = np.hstack([(pixels - center) / focal, np.ones_like(depth)])
+    sampled = pyramid.sample(torch.from_numpy(pixels).float().to(extractor.device))
+    view = MapView(
+        origin=np.zeros(3),
+        points=torch.from_numpy(rays * depth).float().to(extractor.device),
+        features=tuple(features for features, _, _ in sampled),
+        confidences=tuple(confidence for _, confidence, _ in sampled),
+        keyframes=(),
+        nearest_m=0.0,
+    )
+    return Problem(image, camera, pyramid, view)
+
+
+def time_ms(work: Callable[[], object], runs: int, device: str) -> list[float]:
+    """Wall times after a warm-up, with the device idle before and after each."""
+    times_ms = []
+    for run in range(runs + 3):
+        _wait_for(device)
+        start = time.perf_counter()
+        work()
+        _wait_for(device)
+        if run >= 3:
+            times_ms.append(1e3 * (time.perf_counter() - start))
+    return times_ms
+
+
+def measure_machine(device: str) -> Machine:
+    """The float32 matrix product and copy speed reached here."""
+    a = torch.rand(1024, 1024, device=device)
+    b = torch.rand(16_000_000, device=device)
+    product_ms = min(time_ms(lambda: a @ a, 10, device))
+    copy_ms = min(time_ms(lambda: b.clone(), 10, device))
+    name = torch.cuda.get_device_name(device) if device != "cpu" else _cpu_name()
+    gflop_per_s = 2 * 1024**3 / product_ms / 1e6
+    return Machine(name, device, torch.get_num_threads(), gflop_per_s, 128.0 / copy_ms)
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _wait_for(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.synchronize(device)

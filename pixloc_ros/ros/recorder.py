@@ -1,0 +1,118 @@
+"""Records what a localizer publishes, as the files of a run that `pixloc evaluate` reads.
+
+    recorder OUTPUT [--node pixloc_localizer]
+
+Every status becomes a line of frames.jsonl, with the pose of the same stamp if there is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import rclpy
+from geometry_msgs.msg import PoseWithCovarianceStamped
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from rclpy.utilities import remove_ros_args
+
+from pixloc_ros.errors import PixlocError
+from pixloc_ros.evaluation.frames import (
+    FRAMES_FILE,
+    FrameResult,
+    PoseRecord,
+    Sigma,
+    trajectory_of,
+    write_frames,
+)
+from pixloc_ros.evaluation.report import TRAJECTORY_FILE
+from pixloc_ros.evaluation.trajectory import write_tum
+from pixloc_ros.msg import AlignmentStatus
+from pixloc_ros.replay import decode
+
+QUEUE = 1000  # nothing is to be lost while the disk is busy
+
+
+class Recorder(Node):
+    """Subscribes to `~/pose` and `~/status` of a localizer."""
+
+    def __init__(self, node: str) -> None:
+        super().__init__("pixloc_recorder")
+        self._poses: dict[int, tuple[PoseRecord, Sigma]] = {}
+        self._statuses: dict[int, AlignmentStatus] = {}
+        self.create_subscription(PoseWithCovarianceStamped, f"{node}/pose", self._on_pose, QUEUE)
+        self.create_subscription(AlignmentStatus, f"{node}/status", self._on_status, QUEUE)
+
+    def frames(self) -> list[FrameResult]:
+        """One result per status, in the order of their stamps."""
+        return [self._frame(stamp_ns) for stamp_ns in sorted(self._statuses)]
+
+    def _on_pose(self, message: PoseWithCovarianceStamped) -> None:
+        pose = PoseRecord.of(decode.pose(message.pose.pose))
+        covariance = np.reshape(message.pose.covariance, (6, 6))
+        self._poses[decode.stamp_ns(message.header)] = pose, Sigma.of(covariance)
+
+    def _on_status(self, message: AlignmentStatus) -> None:
+        self._statuses[decode.stamp_ns(message.header)] = message
+
+    def _frame(self, stamp_ns: int) -> FrameResult:
+        status = self._statuses[stamp_ns]
+        pose, sigma = self._poses.get(stamp_ns, (None, None))
+        stages = dict(zip(status.stages, status.stages_ms, strict=True))
+        return FrameResult(
+            name=str(stamp_ns),
+            stamp_ns=stamp_ns,
+            status=status.status,
+            reason=status.reason,
+            message=status.message,
+            pose=pose,
+            sigma=sigma,
+            cost=status.cost,
+            inlier_share=status.inlier_share,
+            iterations=tuple(status.iterations),
+            hypotheses=status.hypotheses,
+            condition=status.condition,
+            points=status.points,
+            keyframes=tuple(status.keyframes),
+            timing_ms={**stages, "total": status.latency_ms},
+        )
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Record until SIGINT or SIGTERM, then write; the exit status."""
+    argv = list(sys.argv if args is None else args)
+    options = _options(remove_ros_args(argv)[1:])
+    rclpy.init(args=argv)
+    recorder = Recorder(options.node)
+    try:
+        rclpy.spin(recorder)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        rclpy.try_shutdown()
+    try:
+        write(options.output, recorder.frames())
+    except PixlocError as error:
+        print(f"recorder: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def write(output: Path, frames: list[FrameResult]) -> None:
+    """Write frames.jsonl and, of the localized frames, trajectory.txt."""
+    write_frames(output / FRAMES_FILE, frames)
+    write_tum(output / TRAJECTORY_FILE, trajectory_of(frames))
+
+
+def _options(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="recorder", description="Record a localizer's poses.")
+    parser.add_argument("output", type=Path, help="folder for frames.jsonl and trajectory.txt")
+    parser.add_argument("--node", default="/pixloc_localizer", help="full name of the localizer")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
