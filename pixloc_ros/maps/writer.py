@@ -78,20 +78,31 @@ def save(
 @contextmanager
 def _replacing(output: Path) -> Iterator[Path]:
     """A temporary folder beside the output that takes its place when all went well."""
-    temporary = old = None
+    temporary = None
     try:
         temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
         temporary.chmod(0o755)  # mkdtemp's own mode would hide the map from other users
-        old = temporary.with_suffix(".old")
         yield temporary
-        if output.exists():
-            os.rename(output, old)
-        os.rename(temporary, output)
+        _move(temporary, output)
     except OSError as error:
         raise MapError(f"{output} cannot be written ({error.strerror or error})") from None
     finally:
-        for leftover in filter(None, (temporary, old)):
-            shutil.rmtree(leftover, ignore_errors=True)
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _move(temporary: Path, output: Path) -> None:
+    if not output.exists():
+        os.rename(temporary, output)
+        return
+    old = temporary.with_suffix(".old")
+    os.rename(output, old)
+    try:
+        os.rename(temporary, output)
+    except OSError:
+        os.rename(old, output)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _write(arrays: Mapping[str, NDArray], path: Path) -> str:
