@@ -211,7 +211,7 @@ class GroundPicture:
         )
         ends = [(a, left), (b, left), (b, right), (a, right)]
         corners = np.array([[node[0], node[1] + offset, up] for node, offset in ends])
-        return Surface(corners, texture, map_from_texel)
+        return Surface(corners, texture, map_from_texel, edge="joined")
 
 
 def _kerbs(a: Array, b: Array, stone: Floats, light: Light) -> list[Surface]:

@@ -16,6 +16,7 @@ from pixloc_ros.errors import PixlocError
 from pixloc_ros.evaluation.frames import FRAMES_FILE
 
 STOP_TIMEOUT_S = 20.0
+POLL_S = 0.2
 SETTLE_S = 2.0  # for the last frame to be worked on
 
 
@@ -35,45 +36,39 @@ def run_live(
     ros_args = [arg for parameter in parameters for arg in ("-p", parameter)]
     output.mkdir(parents=True, exist_ok=True)
     with (
-        _process("node", ["--ros-args", *ros_args], output),
-        _process("recorder", [str(output)], output),
+        _process("node", ["--ros-args", *ros_args], output) as node,
+        _process("recorder", [str(output)], output) as recorder,
+        _process("bag_player", [str(bag), "--rate", str(rate)], output) as player,
     ):
-        player = _start("bag_player", [str(bag), "--rate", str(rate)], output)
-        _wait(player, output)
+        while player.poll() is None:
+            _check_running(output, node=node, recorder=recorder)
+            time.sleep(POLL_S)
+        if player.returncode != 0:
+            raise PixlocError(f"the bag player failed: see {output / 'bag_player'}.log")
         time.sleep(SETTLE_S)
+        _check_running(output, node=node, recorder=recorder)
     if not (output / FRAMES_FILE).is_file():
         raise PixlocError(f"the recorder wrote nothing: see the logs in {output}")
     return output
 
 
 @contextmanager
-def _process(module: str, arguments: list[str], output: Path) -> Iterator[None]:
-    process = _start(module, arguments, output)
+def _process(module: str, arguments: list[str], output: Path) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", f"pixloc_ros.ros.{module}", *arguments]
+    # Whatever the caller's shell says, a demo never talks to robots on the network.
+    environment = {**os.environ, "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    with (output / f"{module}.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
     try:
-        yield
-        if process.poll() is not None:
-            raise PixlocError(f"the {module} ended early: see {output / module}.log")
+        yield process
     finally:
         _stop(process)
 
 
-def _start(module: str, arguments: list[str], output: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", f"pixloc_ros.ros.{module}", *arguments]
-    with (output / f"{module}.log").open("wb") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, env=_environment())
-
-
-def _environment() -> dict[str, str]:
-    # Whatever the caller's shell says, a demo never talks to robots on the network.
-    return {**os.environ, "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
-
-
-def _wait(player: subprocess.Popen[bytes], output: Path) -> None:
-    try:
-        if player.wait() != 0:
-            raise PixlocError(f"the bag player failed: see {output / 'bag_player'}.log")
-    finally:
-        _stop(player)
+def _check_running(output: Path, **processes: subprocess.Popen[bytes]) -> None:
+    for name, process in processes.items():
+        if process.poll() is not None:
+            raise PixlocError(f"the {name} ended early: see {output / name}.log")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

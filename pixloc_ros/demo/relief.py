@@ -160,7 +160,7 @@ def reveals(elevation: Elevation, rng: np.random.Generator) -> list[Surface]:
     def add(corners: list[Array], normal: Array) -> None:
         lit = elevation.light.on(normal, 0.55, 0.8)
         surface = Surface.of(corners, Texture.of(stone * lit))
-        surfaces.append(replace(surface, rim=False))
+        surfaces.append(replace(surface, edge="hidden"))
 
     up = np.array([0.0, 0.0, 1.0])
     for u0, u1, v0, v1 in _columns(house.openings):

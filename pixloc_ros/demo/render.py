@@ -19,6 +19,7 @@ from pixloc_ros.demo.surfaces import MAX_LEVEL, Array, Floats, Image, Texture
 
 OVERSAMPLING = 2
 NEAR_M = 0.15
+SHRINK_PX = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class _Patch:
     plane: Array
     texture: Texture
     step: Array
-    rim: bool
+    edge: str
 
 
 def render(street: Street, T_map_cam: Array, K: ArrayLike, width: int, height: int) -> RenderedView:
@@ -105,7 +106,7 @@ def _visible(
     facing = (offsets < -1e-6) | arrays["two_sided"] & (np.abs(offsets) > 1e-6)
     pixels_h = corners_cam @ projection.T
     chosen = np.flatnonzero(facing & _overlaps(pixels_h, size))
-    outlines = _outlines(pixels_h[chosen])
+    outlines = _outlines(pixels_h[chosen], arrays["edge"][chosen] == "free")
     boxes, broad = _boxes(outlines, size)
     distance = np.linalg.norm(corners_cam[chosen], axis=2).min(axis=1)
     order = np.argsort(np.where(broad, distance, np.inf))[: np.count_nonzero(broad)]
@@ -122,7 +123,7 @@ def _visible(
             plane=planes[k],
             texture=textures[index],
             step=steps[k],
-            rim=bool(arrays["rim"][index]),
+            edge=str(arrays["edge"][index]),
         )
 
 
@@ -133,14 +134,32 @@ def _overlaps(pixels_h: Array, size: tuple[int, int]) -> NDArray[np.bool_]:
     return (z.max(axis=1) > NEAR_M) & ~np.any([side.all(axis=1) for side in beyond], axis=0)
 
 
-def _outlines(pixels_h: Array) -> Array:
-    """Polygons (N, 5, 3) in the picture: x, y, inverse depth; cut off at the near plane."""
+def _outlines(pixels_h: Array, free: NDArray[np.bool_]) -> Array:
+    """Polygons (N, 5, 3) in the picture: x, y, inverse depth; cut off at the near plane.
+
+    Filling a polygon also draws its outline, half a pixel to either side: free ones are shrunk.
+    """
+    whole = free & (pixels_h[..., 2].min(axis=1) >= NEAR_M)
+    pixels_h = pixels_h.copy()
+    pixels_h[whole] = _shrunk(pixels_h[whole])
     polygons = np.concatenate([pixels_h, pixels_h[:, -1:]], axis=1)
     for k in np.flatnonzero(pixels_h[..., 2].min(axis=1) < NEAR_M):
         kept = _clipped(pixels_h[k])
         polygons[k] = kept[np.minimum(np.arange(5), len(kept) - 1)]
     depth = polygons[..., 2:]
     return np.concatenate([polygons[..., :2] / depth, 1.0 / depth], axis=2)
+
+
+def _shrunk(pixels_h: Array) -> Array:
+    """Quadrilaterals (N, 4, 3) with every edge moved inwards by SHRINK_PX."""
+    corners = pixels_h[..., :2] / pixels_h[..., 2:]
+    edges = np.roll(corners, -1, axis=1) - corners
+    edges /= np.linalg.norm(edges, axis=2, keepdims=True) + 1e-9
+    before = np.roll(edges, 1, axis=1)
+    turn = before[..., 0] * edges[..., 1] - before[..., 1] * edges[..., 0]
+    # Moving a corner by (edge - before) / |sine of its turn| moves both its edges inwards by one.
+    moved = corners + (edges - before) * (SHRINK_PX / np.maximum(np.abs(turn), 0.3))[..., None]
+    return np.concatenate([moved * pixels_h[..., 2:], pixels_h[..., 2:]], axis=2)
 
 
 def _clipped(pixels_h: Array) -> Array:
@@ -224,7 +243,7 @@ def _mask(patch: _Patch) -> Image:
     mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
     points = np.round((patch.outline[:, :2] - (x0, y0)) * 16).astype(np.int32)
     cv2.fillConvexPoly(mask, points, 255, shift=4)
-    if not patch.rim:
+    if patch.edge == "hidden":
         cv2.polylines(mask, [points], True, 0, shift=4)
     return mask
 

@@ -92,7 +92,7 @@ def _live(bag: Path, config: Config, output: Path, rate: float, say: Say) -> lis
         say("4/5 skipped: no rclpy here, so no live node (use `make demo`, or source ROS)")
         return []
     say("4/5 starting the node and playing the bag to it over DDS")
-    live.run_live(bag, Path(config.map), output, rate)
+    live.run_live(bag, Path(config.map), output, rate, {"node.compressed": "true"})
     return load_frames(output, bag.with_name(f"{bag.name}.truth.txt"))
 
 

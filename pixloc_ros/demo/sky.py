@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 
@@ -17,11 +19,15 @@ def build(rng: np.random.Generator) -> list[Surface]:
         right = np.array([ahead[1], -ahead[0], 0.0])
         up = np.array([0.0, 0.0, 1.0])
         corners = [ahead - right + up, ahead + right + up, ahead + right - up, ahead - right - up]
-        faces.append(Surface.of(corners, Texture.of(_picture(corners, size, rng)), True))
+        faces.append(_face(corners, size, rng))
     top = [(-1, 1, 1), (-1, -1, 1), (1, -1, 1), (1, 1, 1)]
     corners = [np.array(corner, np.float64) for corner in top]
-    faces.append(Surface.of(corners, Texture.of(_picture(corners, size, rng)), True))
-    return faces
+    return [*faces, _face(corners, size, rng)]
+
+
+def _face(corners: list[Array], size: int, rng: np.random.Generator) -> Surface:
+    face = Surface.of(corners, Texture.of(_picture(corners, size, rng)), two_sided=True)
+    return replace(face, edge="joined")
 
 
 def _picture(corners: list[Array], size: int, rng: np.random.Generator) -> Floats:

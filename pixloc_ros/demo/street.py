@@ -26,7 +26,7 @@ class Street:
     """All surfaces of the street, and the sky around it.
 
     arrays: the surfaces' numbers side by side for the renderer: corners (N, 4, 3), normals
-    (N, 3), map_from_texel (N, 4, 3), two_sided (N,), rim (N,). The sky has the same, with
+    (N, 3), map_from_texel (N, 4, 3), two_sided (N,), edge (N,). The sky has the same, with
     corners that are directions.
     """
 
@@ -63,7 +63,7 @@ def _packed(surfaces: list[Surface]) -> tuple[dict[str, NDArray], list[Texture]]
         "normals": normals / np.linalg.norm(normals, axis=1, keepdims=True),
         "map_from_texel": np.stack([s.map_from_texel for s in surfaces]),
         "two_sided": np.array([s.two_sided for s in surfaces]),
-        "rim": np.array([s.rim for s in surfaces]),
+        "edge": np.array([s.edge for s in surfaces]),
     }
     return arrays, [s.texture for s in surfaces]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -13,6 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.floating]
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]
+
+Edge = Literal["free", "joined", "hidden"]
 
 MAX_LEVEL = 6
 
@@ -66,16 +69,17 @@ class Surface:
 
     corners: (4, 3) in the map frame, metres: top left, top right, bottom right, bottom left as
     seen from the front. map_from_texel: (4, 3), homogeneous map point = it @ (u, v, 1), where
-    (0, 0) is the outer corner of the first texel. rim: whether pixels that the outline only
-    touches belong to it: they close cracks between neighbours, but let a surface that ends
-    behind another shine through where it is seen edge-on.
+    (0, 0) is the outer corner of the first texel. edge: which pixels on the outline belong to it.
+    free: those whose centre it covers. joined: all it touches, so that no crack opens towards
+    neighbours in the same plane. hidden: none, for what ends behind another surface and, seen
+    edge-on, would shine through.
     """
 
     corners: Array
     texture: Texture
     map_from_texel: Array
     two_sided: bool = False
-    rim: bool = True
+    edge: Edge = "free"
 
     @staticmethod
     def of(corners: Sequence[Array] | Array, texture: Texture, two_sided: bool = False) -> Surface:
@@ -156,7 +160,7 @@ class Wall:
         strips = []
         for u0, u1 in pairwise(cuts):
             ends = [self.at(u, v, out) for u, v in [(u0, height), (u1, height), (u1, 0), (u0, 0)]]
-            strips.append(Surface(np.array(ends), texture, whole.map_from_texel))
+            strips.append(Surface(np.array(ends), texture, whole.map_from_texel, edge="joined"))
         return strips
 
     def block(

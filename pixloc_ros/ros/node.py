@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import traceback
 from collections.abc import Sequence
+from typing import NoReturn
 
 import rclpy
 import torch
@@ -49,10 +51,11 @@ class LocalizerNode(LifecycleNode):
         if autostart and self.trigger_configure() == SUCCESS:
             self.trigger_activate()
 
-    def close(self) -> bool:
-        """Stop working; False when a frame in work could not be waited for."""
+    def close(self) -> None:
+        """Stop listening and working."""
         session, self._session = self._session, None
-        return session is None or session.close()
+        if session is not None and not session.close():
+            self.get_logger().warning("gave up waiting for the frame in work")
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
@@ -141,10 +144,9 @@ class LocalizerNode(LifecycleNode):
         ]
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM; the exit status."""
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Run the node until SIGINT or SIGTERM, then end the process with status 0."""
     rclpy.init(args=args)
-    stopped = True
     node = None
     try:
         node = LocalizerNode()
@@ -156,9 +158,14 @@ def main(args: Sequence[str] | None = None) -> int:
         pass
     finally:
         if node is not None:
-            stopped = node.close()
+            node.close()
             node.destroy_node()
         rclpy.try_shutdown()
-    if not stopped:  # the worker is deep in torch: do not let the interpreter's end wait for it
-        os._exit(0)
-    return 0
+    # Nothing is left to do, and taking torch apart would keep the interpreter busy for seconds.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
