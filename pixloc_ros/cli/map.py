@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import numpy as np
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from pixloc_ros.cli.progress import track
 from pixloc_ros.config import FeaturesConfig
@@ -110,7 +110,7 @@ def _parse_mount(text: str) -> np.ndarray:
 
 
 def _table(map_: Map, folder: Path) -> Table:
-    table = Table(title=str(folder), show_header=False)
+    table = Table("", Column(overflow="fold"), title=str(folder), show_header=False)
     for name, value in {**_describe_content(map_, folder), **_describe_origin(map_)}.items():
         table.add_row(name, value)
     return table
