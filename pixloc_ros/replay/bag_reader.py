@@ -134,5 +134,5 @@ class BagReader:
 def _stamp_or(message: object, log_ns: int) -> int:
     try:
         return to_events.stamp_ns(message)
-    except AttributeError:
+    except (BadMessage, AttributeError):
         return log_ns

@@ -75,7 +75,8 @@ def occlusion(image_rgb: Image, rng: np.random.Generator, share: float = 0.30) -
     height, width = image_rgb.shape[:2]
     out, covered = image_rgb.copy(), np.zeros((height, width), bool)
     while covered.mean() < share:
-        w, h = round(width * rng.uniform(0.10, 0.25)), round(height * rng.uniform(0.3, 0.6))
+        w = max(1, round(width * rng.uniform(0.10, 0.25)))
+        h = max(1, round(height * rng.uniform(0.3, 0.6)))
         x, y = round(rng.uniform(0, width - w)), round(rng.uniform(0.2, 0.7) * (height - h))
         _draw_vehicle(out[y : y + h, x : x + w], rng)
         covered[y : y + h, x : x + w] = True

@@ -68,11 +68,11 @@ def _load(meta_file: Path) -> dict[str, Any]:
 def _frame(entry: Any, index: int, meta_file: Path) -> tuple[str, int, Camera, Matrix]:
     where = f"image {index} of {meta_file}"
     try:
-        name, K = str(entry["file"]), [float(value) for value in entry["K"]]
+        name, (fx, fy, cx, cy) = str(entry["file"]), map(float, entry["K"])
         size = [float(entry["width"]), float(entry["height"])]
         T_world_cam = _rigid(entry["T_world_cam"], where)
         stamp_s = float(entry.get("t", index / DEFAULT_RATE_HZ))
-        camera = Camera.create("PINHOLE", size, K[:2], K[2:4])
+        camera = Camera.create("PINHOLE", size, [fx, fy], [cx, cy])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{where}: missing or malformed {error}") from None
     except CameraError as error:
