@@ -118,6 +118,8 @@ class Inputs:
                     store(event)
             except BadMessage as error:
                 self.refuse(part, error)
+                if part == "camera_info":
+                    self.camera = None  # an old calibration may be of another setting of the lens
 
         return callback
 
@@ -141,11 +143,12 @@ class Inputs:
 
     def _on_odometry(self, event: OdometryEvent) -> None:
         self._require_frame(event.frame_id, self._config.odom_frame)
-        T_child_base = self.transform(event.child_frame_id, self._config.base_frame)
+        child = event.child_frame_id or self._config.base_frame
+        T_child_base = self.transform(child, self._config.base_frame)
         if T_child_base is None:
             raise BadMessage(
                 "frame",
-                f"odometry is of frame '{event.child_frame_id}', which nothing on /tf_static joins "
+                f"odometry is of frame '{child}', which nothing on /tf_static joins "
                 f"to base_frame '{self._config.base_frame}'",
             )
         with self._tracker.locked() as tracker:

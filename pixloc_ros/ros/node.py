@@ -156,6 +156,9 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except Exception:
+        if rclpy.ok():
+            raise  # otherwise a callback met the shutdown halfway
     finally:
         if node is not None:
             node.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import Any
 
 from pixloc_ros.config import Config
 from pixloc_ros.geometry import se3
@@ -87,28 +88,31 @@ class Pipeline:
 
     def _frame(self, arrival: Arrival) -> Frame:
         message, camera = arrival.message, self._inputs.camera
-        frame_id = self._config.node.camera_frame or message.header.frame_id
         if camera is None:
             raise NotReady(Reason.NO_CAMERA_INFO, "no usable message on camera_info yet")
         stamp_ns = to_events.stamp_ns(message)
         self._require_same_frame(message.header.frame_id)
-        T_base_cam = self._extrinsics(frame_id)
+        T_base_cam = self._extrinsics(self._camera_frame(message))
         image_rgb = decode.image_rgb(message, conversions.backend())
         return Frame(image_rgb, camera, stamp_ns, T_base_cam, name=str(stamp_ns))
 
+    def _camera_frame(self, message: Any) -> str:
+        stated = self._config.node.camera_frame or message.header.frame_id
+        return stated or self._inputs.camera_frame
+
     def _require_same_frame(self, image_frame: str) -> None:
         info_frame = self._inputs.camera_frame
-        if info_frame and normalized(image_frame) != info_frame:
+        if info_frame and image_frame and normalized(image_frame) != info_frame:
             raise BadMessage(
                 "frame", f"image is of frame '{image_frame}', camera_info of '{info_frame}'"
             )
 
     def _extrinsics(self, camera_frame: str) -> Matrix:
         """T_base_cam (4, 4); raises NotReady where /tf_static does not say."""
-        if self._config.node.identity_extrinsics:
-            return se3.base_from_optical()
         base_frame = self._config.node.base_frame
         T_base_cam = self._inputs.transform(base_frame, camera_frame)
+        if T_base_cam is None and self._config.node.identity_extrinsics:
+            return se3.base_from_optical()
         if T_base_cam is None:
             known = ", ".join(self._inputs.frames()) or "nothing yet"
             raise NotReady(
@@ -118,7 +122,7 @@ class Pipeline:
         return T_base_cam
 
     def _publish(self, estimate: Estimate, arrival: Arrival) -> None:
-        camera_frame = arrival.message.header.frame_id
+        camera_frame = self._camera_frame(arrival.message)
         self._outputs.publish_pose(estimate)
         if estimate.ok:
             self._outputs.publish_transform(self._tracker)

@@ -77,8 +77,8 @@ class Session:
         ]
 
     def _on_error(self, arrival: Arrival, error: Exception) -> None:
-        if self._worker.stopping:  # publishers may be gone by now
-            return
+        if self._worker.stopping or not self._node.context.ok():
+            return  # publishers are gone
         self._node.get_logger().error(f"frame failed: {error!r}")
         self._pipeline.fail(arrival, error)
 

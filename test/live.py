@@ -1,0 +1,206 @@
+"""A real node in a process of its own, and a test rig that talks to it over DDS."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseWithCovarianceStamped
+from lifecycle_msgs.srv import ChangeState, GetState
+from nav_msgs.msg import Odometry
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import CameraInfo, Image, NavSatFix
+from tf2_msgs.msg import TFMessage
+
+from pixloc_ros.msg import AlignmentStatus
+from pixloc_ros.replay import topics
+from pixloc_ros.replay.decode import stamp_ns
+from pixloc_ros.replay.storage import RawMessage, open_sources
+
+PATIENCE_S = 60.0  # for anything at all to happen on a busy machine
+NODE = "import sys; from pixloc_ros.ros.node import main; sys.exit(main())"
+LATCHED = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+CLASSES = {
+    topics.IMAGE: Image,
+    topics.CAMERA_INFO: CameraInfo,
+    topics.ODOMETRY: Odometry,
+    topics.NAV_SAT_FIX: NavSatFix,
+    topics.POSE_WITH_COVARIANCE: PoseWithCovarianceStamped,
+    topics.TF_MESSAGE: TFMessage,
+}
+INPUTS = {
+    "/image": Image,
+    "/camera_info": CameraInfo,
+    "/odom": Odometry,
+    "/gnss/fix": NavSatFix,
+    "/initialpose": PoseWithCovarianceStamped,
+}
+# Names in the node's counters.
+PARTS = {
+    "/camera_info": "camera_info",
+    "/odom": "odom",
+    "/gnss/fix": "gnss_fix",
+    "/initialpose": "initialpose",
+    "/tf_static": "tf_static",
+}
+
+
+@contextmanager
+def running_node(log: Path, **parameters: object) -> Iterator[subprocess.Popen[bytes]]:
+    """The node as a process; `log` gets what it says. Ended by its process id."""
+    command = [sys.executable, "-c", NODE, "--ros-args"]
+    for name, value in parameters.items():
+        command += ["-p", f"{name}:={value}"]
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+class Bag:
+    """The messages of a bag as those of rclpy, by topic, and in order."""
+
+    def __init__(self, path: Path) -> None:
+        from rclpy.serialization import deserialize_message
+
+        (source,) = open_sources(path)
+        raws: list[RawMessage] = list(source.messages(set(source.types), None, None))
+        self.messages = [
+            (raw.topic, deserialize_message(bytes(raw.data), CLASSES[source.types[raw.topic]]))
+            for raw in raws
+        ]
+        source.close()
+
+    def on(self, topic: str) -> list[Any]:
+        return [message for name, message in self.messages if name == topic]
+
+
+class Rig:
+    """Publishes what a vehicle would and remembers what the node says."""
+
+    def __init__(self) -> None:
+        self.node = rclpy.create_node("test_rig")
+        create = self.node.create_publisher
+        self._publishers = {topic: create(kind, topic, 50) for topic, kind in INPUTS.items()}
+        self._publishers["/tf_static"] = create(TFMessage, "/tf_static", LATCHED)
+        self._sent: Counter[str] = Counter()
+        self.statuses: list[AlignmentStatus] = []
+        self.poses: list[PoseWithCovarianceStamped] = []
+        self.transforms: list[Any] = []
+        self.diagnostics: dict[str, str] = {}
+        self.state = ""
+        listen = self.node.create_subscription
+        listen(AlignmentStatus, "/pixloc_localizer/status", self.statuses.append, 50)
+        listen(PoseWithCovarianceStamped, "/pixloc_localizer/pose", self.poses.append, 50)
+        listen(TFMessage, "/tf", lambda m: self.transforms.extend(m.transforms), 50)
+        listen(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+
+    def __enter__(self) -> Rig:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.node.destroy_node()
+
+    def until(self, done: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> None:
+        """Let messages come until `done`; fails naming what did not happen."""
+        end = time.monotonic() + patience_s
+        rclpy.spin_once(self.node, timeout_sec=0.02)
+        while not done():
+            assert time.monotonic() < end, f"waited in vain for {what}; last state: {self.state}"
+            rclpy.spin_once(self.node, timeout_sec=0.05)
+
+    def connected(self) -> bool:
+        return all(p.get_subscription_count() for p in self._publishers.values())
+
+    def send(self, topic: str, message: Any) -> None:
+        self._publishers[topic].publish(message)
+        self._sent[topic] += 1
+
+    def arrived(self) -> bool:
+        """Whether the node counts all that was sent since it was activated."""
+        counted = {
+            topic: self.diagnostics.get(f"count {PARTS[topic]}.received", "0") for topic in PARTS
+        }
+        return all(int(counted[topic]) >= self._sent[topic] for topic in PARTS)
+
+    def look(self, image: Image) -> AlignmentStatus:
+        """Publish an image and return the node's verdict on it."""
+        self.send("/image", image)
+        stamp = stamp_ns(image.header)
+        self.until(
+            lambda: self.statuses and stamp_ns(self.statuses[-1].header) == stamp,
+            f"the status of image {stamp}",
+        )
+        return self.statuses[-1]
+
+    def play(self, messages: list[tuple[str, Any]]) -> list[AlignmentStatus]:
+        """Publish messages in order, waiting for the verdict on each image.
+
+        Between topics DDS keeps no order: an image is sent when all before it has arrived.
+        """
+        verdicts = []
+        for topic, message in messages:
+            if topic == "/image":
+                self.until(self.arrived, "the arrival of what was sent")
+                verdicts.append(self.look(message))
+            else:
+                self.send(topic, message)
+        return verdicts
+
+    def report(self) -> dict[str, str]:
+        """A diagnostics report that begins after this call."""
+        self.diagnostics = {}
+        self.until(lambda: self.diagnostics, "diagnostics")
+        self.diagnostics = {}
+        self.until(lambda: self.diagnostics, "diagnostics")
+        return self.diagnostics
+
+    def change_state(self, label: str) -> bool:
+        """Ask for a lifecycle transition: configure, activate, deactivate, cleanup."""
+        request = ChangeState.Request()
+        request.transition.label = label
+        return bool(self.call(ChangeState, "change_state", request).success)
+
+    def lifecycle_state(self) -> str:
+        return str(self.call(GetState, "get_state", GetState.Request()).current_state.label)
+
+    def call(self, kind: Any, name: str, request: Any) -> Any:
+        client = self.node.create_client(kind, f"/pixloc_localizer/{name}")
+        assert client.wait_for_service(PATIENCE_S), f"no service {name}"
+        future = client.call_async(request)
+        self.until(future.done, f"the answer of {name}")
+        self.node.destroy_client(client)
+        return future.result()
+
+    def forget(self) -> None:
+        """Drop what was heard so far."""
+        for heard in (self.statuses, self.poses, self.transforms):
+            heard.clear()
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        (status,) = message.status
+        self.state = status.message
+        self.diagnostics = {pair.key: pair.value for pair in status.values}

@@ -1,0 +1,484 @@
+"""The real node over real DDS, on a small generated street."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from pixloc_ros.config import Config, flatten, load
+from pixloc_ros.evaluation.trajectory import Trajectory, read_tum
+from pixloc_ros.features.pyramid import FeatureExtractor
+from pixloc_ros.geometry import se3
+from pixloc_ros.maps.schema import Datum
+from pixloc_ros.replay import decode
+from pixloc_ros.results import Reason
+from pixloc_ros.ros.mailbox import Mailbox
+from pixloc_ros.ros.parameter_file import render
+from pixloc_ros.ros.state import Facts, State, judge
+
+ROOT = Path(__file__).resolve().parents[1]
+DATUM = Datum(latitude_deg=49.0, longitude_deg=8.4, altitude_m=110.0, yaw_deg=25.0)
+
+
+@pytest.fixture(scope="session")
+def street(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """map/, bag/ and bag.truth.txt of a short generated drive."""
+    from pixloc_ros.demo.dataset import DatasetOptions, write_dataset
+    from pixloc_ros.maps.builder import BuildOptions, build_from_colmap
+    from pixloc_ros.replay.bag_options import BagOptions
+    from pixloc_ros.replay.bag_writer import create_bag
+    from pixloc_ros.replay.posed_images import read_posed_images
+
+    folder = tmp_path_factory.mktemp("street")
+    options = DatasetOptions(length_m=12.0, width=320, height=192, workers=1)
+    write_dataset(folder / "data", options)
+    mapping, drive = folder / "data" / "mapping", folder / "data" / "drive"
+    posed = read_posed_images(drive / "meta.json", drive / "images")
+    build_from_colmap(
+        mapping / "colmap",
+        mapping / "images",
+        folder / "map",
+        FeatureExtractor(),
+        BuildOptions(datum=DATUM, T_base_cam=posed.T_base_cam),
+    )
+    create_bag(posed, folder / "bag", BagOptions(compressed=False, datum=DATUM))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bag(street: Path) -> Any:
+    from live import Bag
+
+    return Bag(street / "bag")
+
+
+@pytest.fixture(scope="session")
+def truth(street: Path) -> Trajectory:
+    return read_tum(street / "bag.truth.txt")
+
+
+@pytest.fixture(scope="module")
+def ros() -> Iterator[None]:
+    import rclpy
+
+    rclpy.init()
+    yield
+    rclpy.try_shutdown()
+
+
+@pytest.fixture(scope="module")
+def process(
+    ros: None, street: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[subprocess.Popen[bytes]]:
+    from live import running_node
+
+    parameters = {"map": street / "map", "node.diagnostics_rate_hz": 10.0, "threads": 1}
+    with running_node(tmp_path_factory.mktemp("node") / "log.txt", **parameters) as process:
+        yield process
+
+
+@pytest.fixture
+def rig(process: subprocess.Popen[bytes]) -> Iterator[Any]:
+    """A rig connected to the node, which begins anew."""
+    from live import Rig
+
+    with Rig() as rig:
+        if rig.lifecycle_state() == "active":
+            assert rig.change_state("deactivate")
+        if rig.lifecycle_state() == "inactive":
+            assert rig.change_state("activate")
+        rig.until(rig.connected, "the node's subscriptions")
+        rig.until(lambda: rig.state.startswith("WAITING_IMAGE"), "a node that waits for images")
+        rig.forget()
+        yield rig
+        assert process.poll() is None, "the node is gone"
+
+
+def errors(statuses: list[Any], poses: list[Any], truth: Trajectory) -> np.ndarray:
+    """Distance (m) and angle (deg) to the truth for each pose (N, 2)."""
+    T_true = dict(zip(truth.stamps_ns.tolist(), truth.T_map_base, strict=True))
+    pairs = [(decode.pose(p.pose.pose), T_true[decode.stamp_ns(p.header)]) for p in poses]
+    return np.array([(se3.distance_m(*pair), se3.angle_deg(*pair)) for pair in pairs])
+
+
+def without(bag: Any, *dropped: str) -> list[tuple[str, Any]]:
+    return [(topic, message) for topic, message in bag.messages if topic not in dropped]
+
+
+def up_to_frame(messages: list[tuple[str, Any]], count: int) -> list[tuple[str, Any]]:
+    """The messages before frame number `count`."""
+    images = [i for i, (topic, _) in enumerate(messages) if topic == "/image"]
+    return messages[: images[count]]
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_a_drive_is_localized_live(rig: Any, bag: Any, truth: Trajectory) -> None:
+    verdicts = rig.play(bag.messages)
+    assert [v.reason for v in verdicts] == ["ok"] * len(bag.on("/image")), verdicts[0].message
+    rig.until(lambda: len(rig.poses) == len(verdicts), "a pose for every frame")
+    assert verdicts[0].prior_source == "gnss"
+    assert {v.prior_source for v in verdicts[1:]} == {"odometry"}
+    error = errors(verdicts, rig.poses, truth)
+    assert np.median(error[:, 0]) < 0.05
+    assert error[:, 0].max() < 0.25
+    assert error[:, 1].max() < 1.0
+    last = verdicts[-1]
+    assert last.header.frame_id == "map"
+    assert last.camera_frame == "camera_optical"
+    assert last.localized
+    assert last.points > 50
+    assert last.keyframes
+    assert set(last.stages) >= {"queue", "decode", "odometry", "features", "alignment"}
+    assert last.latency_ms >= sum(last.stages_ms)
+    report = rig.report()
+    assert rig.state.startswith("TRACKING")
+    assert report["count frame.ok"] == str(len(verdicts))
+    covariance = decode.pose_covariance(rig.poses[-1].pose)
+    assert np.linalg.eigvalsh(covariance)[0] > 0
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_map_odom_joins_map_and_odometry(rig: Any, bag: Any) -> None:
+    messages = without(bag)
+    rig.play(up_to_frame(messages, 0))
+    assert rig.report() and not rig.transforms, "a transform before the first pose"
+    rig.play(up_to_frame(messages, 4)[len(up_to_frame(messages, 0)) :])
+    rig.until(lambda: len(rig.poses) == 4 and rig.transforms, "poses and transforms")
+    stamp = decode.stamp_ns(rig.poses[-1].header)
+    T_accepted = decode.pose(rig.poses[-1].pose.pose)
+    (odometry,) = [m for m in bag.on("/odom") if decode.stamp_ns(m.header) == stamp]
+    rig.forget()
+    rig.send("/odom", shifted(odometry, 0.04))
+    rig.until(lambda: rig.transforms, "a new transform")
+    transform = rig.transforms[-1]
+    assert (transform.header.frame_id, transform.child_frame_id) == ("map", "odom")
+    T_map_base = decode.pose(transform.transform) @ decode.pose(odometry.pose.pose)
+    np.testing.assert_allclose(T_map_base, T_accepted, atol=1e-6)
+    # Odometry goes on, no more images: the transform is re-sent, then withheld.
+    for tick in range(1, 40):
+        rig.send("/odom", shifted(odometry, 0.04 + 0.2 * tick))
+        rig.until(lambda: True, "")
+    rig.report()
+    newest = max(decode.stamp_ns(t.header) for t in rig.transforms)
+    assert 2 < (newest - stamp) * 1e-9 <= Config().priors.max_coast_s + 0.11
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_live_poses_equal_those_of_replay(rig: Any, bag: Any, street: Path, tmp_path: Path) -> None:
+    from pixloc_ros.replay.runner import replay
+
+    rig.play(bag.messages)
+    rig.until(lambda: len(rig.poses) == len(bag.on("/image")), "a pose for every frame")
+    config = Config(map=str(street / "map"))
+    result = replay(street / "bag", config, tmp_path / "run", report=False)
+    replayed = {e.stamp_ns: e.T_map_base for e in result.estimates if e.ok}
+    for pose in rig.poses:
+        T_replayed = replayed[decode.stamp_ns(pose.header)]
+        assert se3.distance_m(decode.pose(pose.pose.pose), T_replayed) < 1e-3
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("missing", "reason", "state"),
+    [
+        ("/camera_info", Reason.NO_CAMERA_INFO, State.WAITING_CAMERA_INFO),
+        ("/tf_static", Reason.NO_EXTRINSICS, State.WAITING_EXTRINSICS),
+        ("/gnss/fix", Reason.NO_PRIOR, State.WAITING_PRIOR),
+    ],
+)
+def test_what_is_missing_is_said(
+    rig: Any, bag: Any, missing: str, reason: Reason, state: State
+) -> None:
+    verdicts = rig.play(up_to_frame(without(bag, missing), 2))
+    assert [v.reason for v in verdicts] == [reason.value] * 2
+    assert not any(v.localized for v in verdicts)
+    rig.report()
+    assert rig.state.startswith(state)
+    assert not rig.poses
+    assert not rig.transforms
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_bad_messages_are_counted_and_the_drive_goes_on(rig: Any, bag: Any) -> None:
+    messages = without(bag)
+    rig.play(up_to_frame(messages, 1))
+    image, info, odometry, fix = (
+        bag.on(topic)[1] for topic in ("/image", "/camera_info", "/odom", "/gnss/fix")
+    )
+    wrong: list[tuple[str, Any, dict[str, Any]]] = [
+        ("/odom", odometry, {"pose.pose.position.x": math.nan}),
+        ("/odom", odometry, {"pose.pose.orientation.w": 7.0}),
+        ("/odom", odometry, {"header.frame_id": "world"}),
+        ("/odom", odometry, {"child_frame_id": "wheel"}),
+        ("/gnss/fix", fix, {"latitude": math.nan}),
+        ("/gnss/fix", fix, {"status.status": -1}),
+    ]
+    for topic, message, changes in wrong:
+        rig.send(topic, changed(message, **changes))
+    bad_images: list[dict[str, Any]] = [
+        {"step": 5},
+        {"encoding": "32FC1"},
+        {"data": b"short"},
+        {"header.frame_id": "rear"},
+    ]
+    for tick, changes in enumerate(bad_images):
+        verdict = rig.look(changed(image, **{"header.stamp.nanosec": tick, **changes}))
+        assert (verdict.status, verdict.reason) == ("FAILED", "bad_image")
+    report = rig.report()
+    for name in (
+        "odom.bad.not_finite",
+        "odom.bad.bad_quaternion",
+        "image.bad.image_step",
+        "image.bad.image_encoding",
+        "image.bad.image_size",
+        "image.bad.frame",
+        "prior.rejected.gnss_not_a_position",
+        "prior.rejected.gnss_no_fix",
+    ):
+        assert report[f"count {name}"].startswith("1"), (name, report)
+    assert report["count odom.bad.frame"].startswith("2")
+    rig.send("/camera_info", changed(info, k=[0.0] * 9))
+    rig.until(rig.arrived, "the calibration")
+    assert rig.look(image).reason == "no_camera_info"
+    rest = messages[len(up_to_frame(messages, 2)) + 1 :]
+    verdicts = rig.play(rest)
+    assert all(v.localized for v in verdicts), [v.message for v in verdicts]
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_a_changed_camera_is_noticed(rig: Any, bag: Any) -> None:
+    rig.play(up_to_frame(without(bag), 1))
+    info = bag.on("/camera_info")[1]
+    rig.send("/camera_info", changed(info, width=2 * info.width))
+    rig.until(rig.arrived, "the calibration")
+    verdict = rig.look(bag.on("/image")[1])
+    assert verdict.reason == "bad_image"
+    assert "calibrated for" in verdict.message
+    assert rig.report()["count camera_info.changed"].startswith("1")
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_a_bag_that_loops_starts_over(rig: Any, bag: Any, truth: Trajectory) -> None:
+    first_half = up_to_frame(without(bag), 5)
+    later = [
+        (topic, shifted(message, 60) if hasattr(message, "header") else message)
+        for topic, message in first_half
+    ]
+    assert all(v.localized for v in rig.play(later))
+    rig.forget()
+    verdicts = rig.play(first_half)
+    assert [v.prior_source for v in verdicts[:2]] == ["gnss", "odometry"]
+    assert all(v.localized for v in verdicts)
+    rig.until(lambda: len(rig.poses) == 5, "poses")
+    assert errors(verdicts, rig.poses, truth)[:, 0].max() < 0.25
+    assert rig.report()["count prior.rejected.odometry_stamps_back"] == "1"
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_a_click_starts_it_where_there_is_no_gnss(rig: Any, bag: Any, truth: Trajectory) -> None:
+    from pixloc_ros.ros import conversions
+
+    messages = without(bag, "/gnss/fix")
+    rig.play(up_to_frame(messages, 0))
+    covariance = np.zeros((6, 6))
+    covariance[0, 0] = covariance[1, 1] = 0.25
+    covariance[5, 5] = 0.0685
+    clicked = truth.T_map_base[0].copy()
+    clicked[:3, 3] += [0.4, -0.2, -clicked[2, 3]]
+    stamp = decode.stamp_ns(bag.on("/image")[0].header)
+    for frame in ("odom", "map"):
+        rig.send("/initialpose", conversions.pose_message(clicked, covariance, stamp, frame))
+        rig.until(rig.arrived, "a click")
+    assert rig.report()["count initialpose.bad.frame"].startswith("1")
+    verdicts = rig.play(up_to_frame(messages, 3)[len(up_to_frame(messages, 0)) :])
+    assert verdicts[0].prior_source == "initialpose"
+    assert all(v.localized for v in verdicts)
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_newest_frame_wins_and_drops_are_counted(rig: Any, bag: Any) -> None:
+    rig.play(up_to_frame(without(bag), 0))
+    for image in bag.on("/image"):
+        rig.send("/image", image)
+        rig.until(lambda: True, "")
+
+    def all_accounted_for() -> bool:
+        report = rig.report()
+        received, dropped = (
+            int(report.get(f"count image.{k}", 0)) for k in ("received", "dropped")
+        )
+        return received > 3 and received == len(rig.statuses) + dropped and dropped > 0
+
+    rig.until(all_accounted_for, "a verdict or a drop for every image")
+    stamps = [decode.stamp_ns(status.header) for status in rig.statuses]
+    assert stamps == sorted(stamps)
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_parameters_are_those_of_the_configuration_and_fixed_while_configured(rig: Any) -> None:
+    from rcl_interfaces.msg import Parameter, ParameterValue
+    from rcl_interfaces.srv import DescribeParameters, ListParameters, SetParameters
+
+    listed = rig.call(ListParameters, "list_parameters", ListParameters.Request()).result.names
+    names = {name for name, _ in flatten(Config())}
+    assert names <= set(listed)
+    request = DescribeParameters.Request(names=["alignment.robust_scale"])
+    (descriptor,) = rig.call(DescribeParameters, "describe_parameters", request).descriptors
+    assert "robust cost" in descriptor.description
+    value = ParameterValue(type=2, integer_value=3)
+    change = SetParameters.Request(parameters=[Parameter(name="view.keyframes", value=value)])
+    (result,) = rig.call(SetParameters, "set_parameters", change).results
+    assert not result.successful
+    assert "deactivate" in result.reason
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("parameters", "complaint"),
+    [
+        ({"alignment.robust_scal": 0.2}, "did you mean 'alignment.robust_scale'"),
+        ({"alignment.robust_scale": -1.0}, "alignment.robust_scale"),
+        ({"view.max_points": "many"}, "view.max_points"),
+        ({"map": "/nowhere/to/be/found"}, "/nowhere/to/be/found"),
+    ],
+)
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_a_configuration_that_cannot_be_is_told_and_the_node_ends_on_a_signal(
+    ros: None, tmp_path: Path, parameters: dict[str, Any], complaint: str, stop: signal.Signals
+) -> None:
+    if stop is signal.SIGINT and "map" not in parameters:
+        pytest.skip("one is enough")
+    from live import Rig, running_node
+
+    with running_node(tmp_path / "log.txt", **parameters) as process, Rig() as rig:
+        rig.until(lambda: complaint in rig.state, "the complaint in /diagnostics")
+        assert rig.state.startswith("ERROR")
+        process.send_signal(stop)
+        assert process.wait(10) == 0
+    assert complaint in (tmp_path / "log.txt").read_text()
+    assert "Traceback" not in (tmp_path / "log.txt").read_text()
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_a_working_node_ends_on_a_signal_and_the_player_feeds_it(
+    ros: None, street: Path, tmp_path: Path, stop: signal.Signals
+) -> None:
+    from live import Rig, running_node
+
+    play = [sys.executable, "-m", "pixloc_ros.ros.bag_player", str(street / "bag"), "--clock"]
+    parameters = {"map": street / "map", "use_sim_time": True, "threads": 1}
+    with running_node(tmp_path / "log.txt", **parameters) as process, Rig() as rig:
+        player = subprocess.Popen([*play, "--rate", "0.5"])
+        try:
+            rig.until(lambda: rig.poses and rig.transforms, "a pose")
+            process.send_signal(stop)
+            assert process.wait(10) == 0
+        finally:
+            player.terminate()
+            assert player.wait(10) == 0
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_the_player_says_that_nobody_listens(ros: None, street: Path) -> None:
+    play = [sys.executable, "-m", "pixloc_ros.ros.bag_player", str(street / "bag")]
+    alone = {**os.environ, "ROS_DOMAIN_ID": "102"}
+    done = subprocess.run(
+        [*play, "--timeout", "0.3"], capture_output=True, text=True, env=alone, check=False
+    )
+    assert done.returncode == 1
+    assert "nobody subscribed" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def changed(message: Any, **changes: Any) -> Any:
+    """A copy with fields set by dotted name."""
+    result = copy.deepcopy(message)
+    for name, value in changes.items():
+        *path, leaf = name.split(".")
+        target = result
+        for part in path:
+            target = getattr(target, part)
+        setattr(target, leaf, value)
+    return result
+
+
+def shifted(message: Any, seconds: float) -> Any:
+    """The message at another time."""
+    from pixloc_ros.ros import conversions
+
+    stamp_ns = decode.stamp_ns(message.header) + round(seconds * 1e9)
+    return changed(message, **{"header.stamp": conversions.time_message(stamp_ns)})
+
+
+def test_the_mailbox_keeps_the_newest() -> None:
+    mailbox: Mailbox[int] = Mailbox()
+    assert mailbox.take(0.0) is None
+    assert [mailbox.put(n) for n in (1, 2, 3)] == [False, True, True]
+    assert mailbox.take(0.0) == 3
+    assert not mailbox.put(4)
+
+
+def test_the_parameter_file_is_in_step_with_the_configuration() -> None:
+    path = ROOT / "config" / "localizer.yaml"
+    assert path.read_text() == render(Config()), "run python -m pixloc_ros.ros.parameter_file"
+    assert load(path) == Config()
+    parameters = yaml.safe_load(path.read_text())["/**/pixloc_localizer"]["ros__parameters"]
+    assert parameters["alignment"]["iterations"] == list(Config().alignment.iterations)
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        (Facts(fault="no such map"), State.ERROR),
+        (Facts(), State.WAITING_MAP),
+        (Facts(map_loaded=True), State.WAITING_IMAGE),
+        (Facts(map_loaded=True, image_age_s=0.1), State.INITIALIZING),
+        (Facts(map_loaded=True, image_age_s=0.1, reason=Reason.NO_PRIOR), State.WAITING_PRIOR),
+        (
+            Facts(map_loaded=True, image_age_s=0.1, reason=Reason.OK, accepted_age_s=0.1),
+            State.TRACKING,
+        ),
+        (
+            Facts(map_loaded=True, image_age_s=0.1, reason=Reason.HIGH_COST, accepted_age_s=1.0),
+            State.COASTING,
+        ),
+        (
+            Facts(map_loaded=True, image_age_s=0.1, reason=Reason.HIGH_COST, accepted_age_s=9.0),
+            State.LOST,
+        ),
+        (Facts(map_loaded=True, image_age_s=0.1, reason=Reason.HIGH_COST), State.INITIALIZING),
+        (
+            Facts(map_loaded=True, image_age_s=9.0, reason=Reason.OK, accepted_age_s=9.0),
+            State.WAITING_IMAGE,
+        ),
+    ],
+)
+def test_the_state_follows_from_the_facts(facts: Facts, expected: State) -> None:
+    state, why = judge(facts, max_coast_s=5.0)
+    assert state is expected
+    assert isinstance(why, str)
