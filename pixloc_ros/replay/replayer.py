@@ -122,7 +122,8 @@ class Replayer:
 
     def _localize(self, image: ImageEvent) -> Estimate:
         if self._camera is None:
-            return self._failed(image.stamp_ns, f"no usable CameraInfo: {self._camera_problem}")
+            message = f"no usable CameraInfo: {self._camera_problem}"
+            return self._failed(image.stamp_ns, Reason.NO_CAMERA_INFO, message)
         T_base_cam = self._base_from_cam(image.frame_id or self._camera_frame)
         self._tracker.T_base_cam = T_base_cam
         frame = Frame(image.image_rgb, self._camera, image.stamp_ns, T_base_cam, self._next_name())
@@ -136,7 +137,7 @@ class Replayer:
             self._camera, self._camera_problem = None, event.message
         if event.part == "image":
             yield from self._flush()
-            yield self._failed(event.stamp_ns, event.message)
+            yield self._failed(event.stamp_ns, Reason.BAD_IMAGE, event.message)
 
     def _calibrate(self, event: CameraInfoEvent) -> None:
         if self._camera is not None and not _same(event.camera, self._camera):
@@ -159,6 +160,9 @@ class Replayer:
 
     def _odometry_to_base(self, event: OdometryEvent) -> Matrix:
         child = event.child_frame_id or self._config.node.base_frame
+        if normalized(event.frame_id) != normalized(self._config.node.odom_frame):
+            # Harmless here, but the node would refuse it.
+            self.counts[f"odom_in_frame_{event.frame_id}"] += 1
         T_child_base = self._transforms.lookup(child, self._config.node.base_frame)
         return self._required(T_child_base, "odometry", child)
 
@@ -171,8 +175,8 @@ class Replayer:
             )
         return T
 
-    def _failed(self, stamp_ns: int, message: str) -> Estimate:
-        return Estimate(Status.FAILED, Reason.BAD_IMAGE, message, stamp_ns, self._next_name())
+    def _failed(self, stamp_ns: int, reason: Reason, message: str) -> Estimate:
+        return Estimate(Status.FAILED, reason, message, stamp_ns, self._next_name())
 
     def _next_name(self) -> str:
         self._frames += 1
