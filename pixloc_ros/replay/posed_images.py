@@ -57,9 +57,10 @@ def read_posed_images(meta_file: Path, images_dir: Path, axes: str = "keep") -> 
 
 def _load(meta_file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(meta_file.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"cannot read {meta_file}: {error}") from None
+        content = json.loads(meta_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"cannot read {meta_file}: {reason}") from None
     if not isinstance(content, dict):
         raise DataError(f"{meta_file} is not a JSON object with 'images'")
     return content

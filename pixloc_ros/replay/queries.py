@@ -38,7 +38,8 @@ def read_queries(path: Path) -> list[Query]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read queries from {path}: {error}") from None
+        reason = getattr(error, "strerror", None) or "not a text file"
+        raise DataError(f"cannot read queries from {path}: {reason}") from None
     queries: dict[str, Query] = {}
     for number, line in enumerate(lines, start=1):
         if line.strip() and not line.lstrip().startswith("#"):
