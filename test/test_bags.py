@@ -269,6 +269,12 @@ def test_an_existing_bag_is_refused_and_kept(bag, drive):
     assert sorted(path.stat().st_mtime_ns for path in bag.iterdir()) == before
 
 
+def test_a_place_that_cannot_be_written_to_is_told(drive, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(BagError, match="cannot write bag"):
+        create_bag(drive, tmp_path / "file" / "bag", BagOptions(gnss="none"))
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [

@@ -81,14 +81,15 @@ def create(
         seed=seed,
     )
     summary = create_bag(read_posed_images(meta, images, axes), output, options, progress=track)
-    Console().print(_table(summary))
+    console = Console()
+    console.print(_table(summary))
+    console.print(f"ground truth: {summary.truth}", markup=False, soft_wrap=True)
 
 
 def _table(summary: BagSummary) -> Table:
-    table = Table(title=f"{summary.path}: {summary.duration_s:.1f} s", title_justify="left")
+    table = Table(title=f"{summary.path.name}: {summary.duration_s:.1f} s", title_justify="left")
     table.add_column("topic")
     table.add_column("messages", justify="right")
     for name, count in sorted(summary.messages.items()):
         table.add_row(name, str(count))
-    table.caption = f"ground truth: {summary.truth}"
     return table

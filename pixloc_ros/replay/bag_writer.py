@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,16 +51,26 @@ def create_bag(
     options.check()
     _refuse_existing(output)
     selected = options.selected(len(drive.files))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
+    with _workplace(output) as folder:
         # The storage file is named after its folder, so the folder has its final name already.
-        unfinished, truth = Path(folder) / output.name, Path(folder) / "truth.txt"
+        unfinished, truth = folder / output.name, folder / "truth.txt"
         counts = _write(unfinished, drive_messages(drive, selected, options, progress), options)
         write_tum(truth, Trajectory(drive.stamps_ns[selected], drive.T_map_base[selected]))
         truth.replace(truth_path(output))
         unfinished.replace(output)
     duration_s = float(drive.stamps_ns[-1] - drive.stamps_ns[0]) / 1e9
     return BagSummary(output, truth_path(output), counts, duration_s)
+
+
+@contextmanager
+def _workplace(output: Path) -> Iterator[Path]:
+    """A folder beside the output, gone afterwards whatever happens."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise BagError(f"cannot write bag {output}: {error.strerror or error}") from None
 
 
 def _refuse_existing(output: Path) -> None:

@@ -39,7 +39,7 @@ class MessagePages:
     """Iterates rows in the order in which they were written, without those that are not whole."""
 
     def __init__(self, path: Path):
-        self._path = path
+        self._path, self._file_bytes = path, path.stat().st_size
         with path.open("rb") as file:
             header = file.read(100)
         if not header.startswith(b"SQLite format 3\0") or len(header) < 100:
@@ -62,7 +62,7 @@ class MessagePages:
         return file.read(self._page_bytes)
 
     def _cells(self, file: BinaryIO) -> Iterator[_Cell]:
-        for number in range(2, self._path.stat().st_size // self._page_bytes + 1):
+        for number in range(2, self._file_bytes // self._page_bytes + 1):
             page = self._page(file, number)
             if page[0] != TABLE_LEAF:
                 continue
@@ -70,7 +70,8 @@ class MessagePages:
                 size, at = _varint(page, start)
                 rowid, at = _varint(page, at)
                 types = _serial_types(page, at)
-                if _is_message(types):
+                # A length that cannot be would follow a broken chain of pages for ever.
+                if _is_message(types) and size <= self._file_bytes:
                     yield _Cell(rowid, size, at, number, types)
 
     def _cell_starts(self, page: bytes) -> list[int]:
