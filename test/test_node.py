@@ -237,7 +237,7 @@ def test_bad_messages_are_counted_and_the_drive_goes_on(rig: Any, bag: Any) -> N
         {"data": b"short"},
         {"header.frame_id": "rear"},
     ]
-    for tick, changes in enumerate(bad_images):
+    for tick, changes in enumerate(bad_images, start=1):
         verdict = rig.look(changed(image, **{"header.stamp.nanosec": tick, **changes}))
         assert (verdict.status, verdict.reason) == ("FAILED", "bad_image")
     report = rig.report()

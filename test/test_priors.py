@@ -353,6 +353,15 @@ def test_a_bag_that_loops_starts_over() -> None:
     assert track.rejected == {"odometry_stamps_back": 1}
 
 
+def test_a_sensor_that_is_first_in_the_new_loop_is_not_forgotten() -> None:
+    track = tracker()
+    drive(track, until_s=10.0)
+    fix_at(track, 10.0, (90.0, 0.0))
+    fix_at(track, 0.0, (10.0, 0.0))
+    track.add_odometry(at_s(0.0), pose(0.0))
+    assert track.prior(at_s(0.0)).T_map_base[0, 3] == pytest.approx(10.0, abs=1e-4)
+
+
 def test_frames_that_go_back_without_odometry_start_over() -> None:
     track = tracker()
     assert track.prior(at_s(10.0)) is None

@@ -103,7 +103,7 @@ class PoseTracker:
         newest = self._odometry.newest
         if newest is not None and self._went_back(newest.stamp_ns, stamp_ns):
             self._refused["odometry_stamps_back"] += 1
-            self.reset()
+            self._begin_again(stamp_ns)
         self._odometry.add(stamp_ns, T_odom_base)
         self._accepted = self._with_reading(self._accepted)
         self._stated = self._with_reading(self._stated)
@@ -152,7 +152,7 @@ class PoseTracker:
         """The best guess at the stamp of a frame, or None when nothing is known."""
         if self._frame_ns is not None and self._went_back(self._frame_ns, stamp_ns):
             self._refused["frame_stamps_back"] += 1
-            self.reset()
+            self._begin_again(stamp_ns)
         self._frame_ns = stamp_ns
         return (
             self._from_accepted(stamp_ns)
@@ -176,6 +176,18 @@ class PoseTracker:
         self._before = self._accepted
         accepted = Belief(estimate.T_map_base, estimate.covariance, estimate.stamp_ns, "odometry")
         self._accepted = self._with_reading(accepted)
+
+    def _begin_again(self, stamp_ns: int) -> None:
+        """Time went back to this stamp: forget what is later. Some sensors may be there already."""
+        newest = self._odometry.newest
+        if newest is not None and self._went_back(newest.stamp_ns, stamp_ns):
+            self._odometry.clear()
+        self._accepted = self._before = self._frame_ns = None
+        if self._stated is not None and self._went_back(self._stated.stamp_ns, stamp_ns):
+            self._stated = None
+        if self._fix is not None and self._went_back(self._fix.stamp_ns, stamp_ns):
+            self._fix = None
+            self._gnss.clear()
 
     def _from_accepted(self, stamp_ns: int) -> PosePrior | None:
         belief = self._accepted
