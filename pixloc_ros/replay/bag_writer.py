@@ -15,8 +15,9 @@ from pixloc_ros.errors import BagError
 from pixloc_ros.evaluation.trajectory import Trajectory, write_tum
 from pixloc_ros.replay import messages, topics
 from pixloc_ros.replay.bag_options import BagOptions
-from pixloc_ros.replay.drive_messages import Progress, Timed, drive_messages
+from pixloc_ros.replay.drive_messages import Timed, drive_messages
 from pixloc_ros.replay.posed_images import PosedImages
+from pixloc_ros.replay.progress import Progress, silent
 from pixloc_ros.replay.topics import Topics
 
 PLUGINS = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
@@ -41,7 +42,7 @@ def create_bag(
     drive: PosedImages,
     output: Path,
     options: BagOptions,
-    progress: Progress = lambda items, *_: items,
+    progress: Progress = silent,
 ) -> BagSummary:
     """Write a rosbag2 folder and the true poses (TUM, map_from_base) of its frames beside it.
 

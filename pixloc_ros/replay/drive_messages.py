@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,13 @@ from pixloc_ros.replay import messages, sensors
 from pixloc_ros.replay.bag_options import BagOptions
 from pixloc_ros.replay.degrade import degradation
 from pixloc_ros.replay.posed_images import PosedImages
+from pixloc_ros.replay.progress import Progress
 
 JPEG_QUALITY = 95
 # Of the pose that starts the drive, and of pose fixes: an INS with heading, not a bare receiver.
 INITIAL_SIGMA_M, INITIAL_SIGMA_DEG = 0.5, 2.0
 POSE_SIGMA_DEG = 1.0
 
-Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
 Timed = tuple[int, str, Any]  # stamp_ns, part, message
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -18,9 +17,8 @@ from pixloc_ros.geometry.camera import COLMAP_MODELS, Camera
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.schema import as_matrix
+from pixloc_ros.replay.progress import Progress, silent
 from pixloc_ros.results import Estimate, Frame, PosePrior, Reason, Status
-
-Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
 
 COLUMNS = "name MODEL width height params..."
 
@@ -90,7 +88,7 @@ def localize_files(
     output: Path,
     sigma_m: float,
     sigma_deg: float,
-    progress: Progress = lambda items, *_: items,
+    progress: Progress = silent,
 ) -> list[Estimate]:
     """Write the poses (cam_from_world) of localized images, and a record of every one beside it.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,13 @@ from pixloc_ros.priors.tracker import PoseTracker
 from pixloc_ros.replay.bag_reader import BagReader
 from pixloc_ros.replay.bag_writer import truth_path
 from pixloc_ros.replay.events import CameraInfoEvent, RejectedEvent, StaticTransformEvent
+from pixloc_ros.replay.progress import Progress, silent
 from pixloc_ros.replay.replayer import Replayer
 from pixloc_ros.replay.static_transforms import StaticTransforms
 from pixloc_ros.replay.topics import Topics
 from pixloc_ros.results import Estimate
 
 CONFIG_FILE = "config.yaml"  # what this run was made with, ready for --config
-
-Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,7 @@ def replay(
     topics: Topics | None = None,
     every: int = 1,
     report: bool = True,
-    progress: Progress = lambda items, *_: items,
+    progress: Progress = silent,
 ) -> ReplayResult:
     """Localize all images of a bag and write the files of the run to a folder.
 
