@@ -60,8 +60,11 @@ class HypothesesConfig(Section):
 
 
 class AlignmentConfig(Section):
-    """Levenberg-Marquardt of section 3.1 of the paper."""
+    """Levenberg-Marquardt of section 3.1 of the paper; the numbers are those of policy pixloc_ros."""
 
+    policy: Literal["pixloc_ros", "reference"] = Field(
+        default="pixloc_ros", description="reference: steps and rules of PixLoc as published"
+    )
     robust_scale: float = Field(
         default=0.1, gt=0, description="scale c of the robust cost, on |r|^2"
     )

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from pixloc_ros.alignment.aligner import Aligner, scaled_condition
 from pixloc_ros.alignment.hypotheses import draw_starts
 from pixloc_ros.alignment.lm import damped_step, minimize
-from pixloc_ros.alignment.system import LevelSystem, RobustCost
+from pixloc_ros.alignment.policy import Policy
+from pixloc_ros.alignment.robust import RobustCost
+from pixloc_ros.alignment.system import LevelSystem
 from pixloc_ros.config import AlignmentConfig, HypothesesConfig
 from pixloc_ros.features.pyramid import FeatureLevel, FeaturePyramid
 from pixloc_ros.geometry.camera import Camera
@@ -50,7 +52,9 @@ def render_level(T_cam_map: Pose, level: int) -> FeatureLevel:
     return FeatureLevel(rows, height, width, stride, torch.tensor([WIDTH, HEIGHT]).float())
 
 
-def scene(count: int = 500, origin: tuple[float, ...] = (0, 0, 0)) -> tuple[FeaturePyramid, MapView]:
+def scene(
+    count: int = 500, origin: tuple[float, ...] = (0, 0, 0)
+) -> tuple[FeaturePyramid, MapView]:
     """Query at the identity pose, and points of the plane in its view."""
     rng = np.random.default_rng(7)
     xy = torch.from_numpy(rng.uniform([-6, -4], [6, 4], (count, 2)))
@@ -191,7 +195,7 @@ def test_one_bad_start_does_not_spoil_the_others() -> None:
 
 def test_the_lm_step_is_that_of_the_reference(parity) -> None:
     data = {k: torch.from_numpy(v) for k, v in np.load(parity / "lmstep.npz").items()}
-    unbounded = AlignmentConfig(max_step_m=1e9, max_step_deg=1e9)
+    unbounded = Policy.of(AlignmentConfig(max_step_m=1e9, max_step_deg=1e9))
     step = damped_step(data["H"], data["g"], data["lam"], unbounded)
     usable = data["mask"].clone()
     usable[2] = False  # rank deficient: the two floors differ, see below
@@ -200,8 +204,8 @@ def test_the_lm_step_is_that_of_the_reference(parity) -> None:
 
 
 def test_long_steps_are_shortened() -> None:
-    config = AlignmentConfig(max_step_m=0.5, max_step_deg=2.0)
-    step = damped_step(torch.eye(6)[None], torch.full((1, 6), 100.0), torch.zeros(6), config)
+    policy = Policy.of(AlignmentConfig(max_step_m=0.5, max_step_deg=2.0))
+    step = damped_step(torch.eye(6)[None], torch.full((1, 6), 100.0), torch.zeros(6), policy)
     assert step[:, :3].norm() <= 0.5 + 1e-6
     assert torch.rad2deg(step[:, 3:].norm()) <= 2.0 + 1e-5
 
@@ -211,7 +215,11 @@ def test_the_count_of_starts_follows_the_prior(sigma_m, sigma_deg, expected) -> 
     _, view = scene()
     prior = starts([0.1] * 6)[0]
     poses = draw_starts(
-        prior, diagonal(sigma_m, sigma_deg), view.points, CAMERA.to(torch.float32), HypothesesConfig()
+        prior,
+        diagonal(sigma_m, sigma_deg),
+        view.points,
+        CAMERA.to(torch.float32),
+        HypothesesConfig(),
     )
     assert len(poses.t) == expected
     torch.testing.assert_close(poses.t[0], prior.t)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pixloc_ros.alignment.lm import LevelResult, minimize
-from pixloc_ros.alignment.system import LevelSystem, Linearization, RobustCost
+from pixloc_ros.alignment.policy import Policy
+from pixloc_ros.alignment.system import LevelSystem, Linearization
 from pixloc_ros.config import AlignmentConfig, HypothesesConfig
 from pixloc_ros.features.pyramid import FeaturePyramid
 from pixloc_ros.geometry import se3
@@ -54,20 +55,24 @@ class Aligner:
             result = self._best_distinct(result, stage.keep)
             poses = result.T_cam_local
             history.append((stage.level, result))
+            if result.failed.all() and Policy.of(self.config).failure_is_final:
+                break
         return self._report(system, camera, view, starts[:1], history, len(starts.t))
 
     def _stages(self, count: int) -> Iterator[Stage]:
         h = self.hypotheses
         if count > 1:
             yield Stage(0, h.scout_iterations, h.keep_scout, h.scout_points)
+        limits = Policy.of(self.config).iterations
         keep = (h.keep_coarse, h.keep_middle, h.keep_fine)
-        for level, (iterations, kept) in enumerate(zip(self.config.iterations, keep, strict=True)):
+        for level, (iterations, kept) in enumerate(zip(limits, keep, strict=True)):
             yield Stage(level, iterations, kept)
 
     def system(
         self, pyramid: FeaturePyramid, camera: Camera, view: MapView, stage: Stage
     ) -> LevelSystem:
         """The least-squares problem of one stage."""
+        policy = Policy.of(self.config)
         level = pyramid.levels[stage.level]
         some = slice(None, None, max(1, len(view) // (stage.max_points or len(view))))
         return LevelSystem(
@@ -76,7 +81,8 @@ class Aligner:
             view.points[some],
             view.features[stage.level][some],
             view.confidences[stage.level][some],
-            RobustCost(self.config.robust_scale),
+            policy.robust,
+            policy.sampling,
         )
 
     def _best_distinct(self, result: LevelResult, keep: int) -> LevelResult:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pixloc_ros.alignment.policy import Policy, Taken
 from pixloc_ros.alignment.system import LevelSystem, Linearization
 from pixloc_ros.config import AlignmentConfig
 from pixloc_ros.geometry.pose import Pose
-
-DAMPING_FLOOR = 1e-6  # keeps the system regular where a direction has no gradient at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,25 +28,23 @@ class LevelResult:
         return LevelResult(*(getattr(self, name)[index] for name in self.__slots__))
 
 
-def damped_step(
-    hessian: Tensor, gradient: Tensor, damping: Tensor, config: AlignmentConfig
-) -> Tensor:
+def damped_step(hessian: Tensor, gradient: Tensor, damping: Tensor, policy: Policy) -> Tensor:
     """Bounded steps (K, 6), zero where the system cannot be solved (eq. 4-5).
 
     hessian: (K, 6, 6); gradient: (K, 6); damping: (6,) relative to the Hessian's diagonal.
     """
     diagonal = hessian.diagonal(dim1=-2, dim2=-1)
-    damped = hessian + torch.diag_embed(damping * diagonal + DAMPING_FLOOR)
+    damped = hessian + torch.diag_embed(policy.floor(damping * diagonal))
     factor, info = torch.linalg.cholesky_ex(damped)
     step = -torch.cholesky_solve(gradient[..., None], factor)[..., 0]
     usable = (info == 0) & step.isfinite().all(-1)
-    return bound(torch.where(usable[..., None], step, 0), config)
+    return bound(torch.where(usable[..., None], step, 0), policy)
 
 
-def bound(step: Tensor, config: AlignmentConfig) -> Tensor:
+def bound(step: Tensor, policy: Policy) -> Tensor:
     """Shorten steps (K, 6) that are longer than a linear model can be trusted."""
-    length = step[..., :3].norm(dim=-1) / config.max_step_m
-    angle = step[..., 3:].norm(dim=-1) / math.radians(config.max_step_deg)
+    length = step[..., :3].norm(dim=-1) / policy.max_step_m
+    angle = step[..., 3:].norm(dim=-1) / math.radians(policy.max_step_deg)
     return step / torch.maximum(length, angle).clamp(min=1)[..., None]
 
 
@@ -58,38 +55,52 @@ def minimize(
     iterations: int,
     config: AlignmentConfig,
 ) -> LevelResult:
-    """Run up to `iterations` from K starts; each problem stops by itself, the best iterate stays.
+    """Run up to `iterations` from K starts; each problem stops by itself.
 
-    Problems that see too few points or become non-finite are frozen and marked; nothing raises.
+    The policy that the configuration names decides when, and which iterate stays. Problems that
+    see too few points or become non-finite are frozen and marked; nothing raises.
     """
+    policy = Policy.of(config)
     pose, at = start, system.linearize(start)
-    failed = _failed(at, config)
-    best = LevelResult(
+    result = _before_the_first_step(start, at, policy)
+    active = torch.nonzero(~result.failed)[:, 0]
+    pose, at = pose[active], at[active]
+    for number in range(iterations):
+        if len(active) == 0:
+            break
+        twist = damped_step(at.hessian, at.gradient, damping, policy)
+        pose = pose.retract(twist)
+        previous, at = at, system.linearize(pose)
+        failed = _failed(at, policy)
+        taken = Taken(number, twist, previous.gradient, _motion_px(previous, at))
+        converged = policy.stop(taken)
+        if policy.failure_is_final:
+            # The last pose of a level was never looked at by the reference: it cannot fail.
+            lost = failed & ~converged & (number + 1 < iterations)
+            _keep_last(result, active, pose, at.cost, converged, lost, start)
+        else:
+            converged &= ~failed
+            _keep_best(result, active, pose, torch.where(failed, torch.inf, at.cost), converged)
+        going = ~(failed | converged)
+        if not going.all():
+            active, pose, at = active[going], pose[going], at[going]
+    return result
+
+
+def _before_the_first_step(start: Pose, at: Linearization, policy: Policy) -> LevelResult:
+    failed = _failed(at, policy)
+    return LevelResult(
         Pose(start.R.clone(), start.t.clone()),
         torch.where(failed, torch.inf, at.cost),
         torch.zeros_like(at.seen),
         torch.zeros_like(failed),
         failed,
     )
-    active = torch.nonzero(~failed)[:, 0]
-    pose, at = pose[active], at[active]
-    for _ in range(iterations):
-        if len(active) == 0:
-            break
-        pose = pose.retract(damped_step(at.hessian, at.gradient, damping, config))
-        previous, at = at, system.linearize(pose)
-        failed = _failed(at, config)
-        converged = ~failed & (_motion_px(previous, at) < config.stop_px)
-        _keep_best(best, active, pose, torch.where(failed, torch.inf, at.cost), converged)
-        going = ~(failed | converged)
-        if not going.all():
-            active, pose, at = active[going], pose[going], at[going]
-    return best
 
 
-def _failed(at: Linearization, config: AlignmentConfig) -> Tensor:
+def _failed(at: Linearization, policy: Policy) -> Tensor:
     finite = at.hessian.isfinite().all(-1).all(-1) & at.gradient.isfinite().all(-1)
-    return (at.seen < config.min_points) | ~finite
+    return (at.seen < policy.min_points) | ~finite
 
 
 def _motion_px(before: Linearization, after: Linearization) -> Tensor:
@@ -100,11 +111,29 @@ def _motion_px(before: Linearization, after: Linearization) -> Tensor:
 
 
 def _keep_best(
-    best: LevelResult, active: Tensor, pose: Pose, cost: Tensor, converged: Tensor
+    result: LevelResult, active: Tensor, pose: Pose, cost: Tensor, converged: Tensor
 ) -> None:
-    best.iterations[active] += 1
-    best.converged[active] = converged
-    better = cost < best.cost[active]
+    result.iterations[active] += 1
+    result.converged[active] = converged
+    better = cost < result.cost[active]
     rows = active[better]
-    best.T_cam_local.R[rows], best.T_cam_local.t[rows] = pose.R[better], pose.t[better]
-    best.cost[rows] = cost[better]
+    result.T_cam_local.R[rows], result.T_cam_local.t[rows] = pose.R[better], pose.t[better]
+    result.cost[rows] = cost[better]
+
+
+def _keep_last(
+    result: LevelResult,
+    active: Tensor,
+    pose: Pose,
+    cost: Tensor,
+    converged: Tensor,
+    lost: Tensor,
+    start: Pose,
+) -> None:
+    """Keep this iterate, but go back to the start where the problem lost its points."""
+    result.iterations[active] += 1
+    result.converged[active] = converged
+    result.failed[active] = lost
+    result.cost[active] = torch.where(lost, torch.inf, cost)
+    kept = start[active].where(lost, pose)
+    result.T_cam_local.R[active], result.T_cam_local.t[active] = kept.R, kept.t

@@ -7,29 +7,16 @@ formed first, so the (C, 6) Jacobian of a point never exists.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from pixloc_ros.features.pyramid import FeatureLevel, bilinear_weights
+from pixloc_ros.alignment.robust import RobustCost
+from pixloc_ros.alignment.sampling import BILINEAR, Sampling
+from pixloc_ros.features.pyramid import FeatureLevel
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.pose import Pose, jacobian_of_transform
-
-
-@dataclass(frozen=True, slots=True)
-class RobustCost:
-    """Cauchy cost on x = |r|^2, scaled so that 1 is the cost of an unrelated feature (x = 2)."""
-
-    scale: float
-
-    def cost(self, x: Tensor) -> Tensor:
-        return torch.log1p(x / self.scale) / math.log1p(2.0 / self.scale)
-
-    def weight(self, x: Tensor) -> Tensor:
-        """The derivative by x, up to the constant factor: 1 for small residuals."""
-        return 1.0 / (1.0 + x / self.scale)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +48,14 @@ class LevelSystem:
     reference: Tensor
     confidence: Tensor
     robust: RobustCost
+    sampling: Sampling = BILINEAR
 
     def linearize(self, T_cam_local: Pose) -> Linearization:
         """Normal equations at K poses."""
         points_cam = T_cam_local.transform(self.points)
         pixels, valid, J_pixel_cam = self.camera.project_with_jacobian(points_cam)
+        if self.sampling.border_px:
+            valid = valid & self.sampling.inside(self.level, pixels)
         J = J_pixel_cam @ jacobian_of_transform(points_cam)  # (K, N, 2, 6)
         products, confidence_query = self._products(pixels)
         squared = products[..., 0, 0]
@@ -86,9 +76,7 @@ class LevelSystem:
 
     def _products(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Gram matrix (K, N, 3, 3) of residual and feature gradients [r, dF/dx, dF/dy]."""
-        corners, fraction = self.level.corners(pixels)
-        stencil = torch.stack([bilinear_weights(fraction), *gradient_weights(fraction)], -2)
-        rows = stencil @ corners
+        rows = self.sampling.read(self.level, pixels)
         confidence = rows[..., 0, -1]
         rows = rows[..., :-1]
         rows[..., 0, :] -= self.reference
@@ -100,9 +88,3 @@ class LevelSystem:
         cost = torch.where(valid, self.robust.cost(squared).clamp(max=1), 1)
         total = self.confidence.sum().clamp(min=torch.finfo(cost.dtype).tiny)
         return (cost * self.confidence).sum(-1) / total
-
-
-def gradient_weights(fraction: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights (..., 4) of the corners for the x and y derivative of the bilinear patch."""
-    x, y = fraction.unbind(-1)
-    return torch.stack([y - 1, 1 - y, -y, y], -1), torch.stack([x - 1, -x, 1 - x, x], -1)

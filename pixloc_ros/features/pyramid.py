@@ -32,15 +32,31 @@ class FeatureLevel:
         pixels: (..., 2) in pixels of this level. Returns rows (..., 4, C + 1) in the order
         top-left, top-right, bottom-left, bottom-right, and the fraction (..., 2) in 0..1.
         """
-        limit = pixels.new_tensor([self.width - 2, self.height - 2])
-        pixels = pixels.nan_to_num()
-        base = torch.minimum(pixels.floor().clamp(min=0), limit)
-        fraction = (pixels - base).clamp(0, 1)
-        first = (base[..., 1] * self.width + base[..., 0]).long()
-        offsets = first.new_tensor([0, 1, self.width, self.width + 1])
-        index = first[..., None] + offsets
+        return self.neighbours(pixels, 2)
+
+    def neighbours(self, pixels: Tensor, taps: int) -> tuple[Tensor, Tensor]:
+        """As `corners`, with taps x taps map pixels (..., taps^2, C + 1) around each point.
+
+        Beyond the border the map is continued by its edge.
+        """
+        index, fraction = self.index(pixels, taps)
         rows = self.rows.index_select(0, index.flatten())
         return rows.unflatten(0, index.shape), fraction
+
+    def index(self, pixels: Tensor, taps: int) -> tuple[Tensor, Tensor]:
+        """Row numbers (..., taps^2) of the neighbours, and the position within the cell."""
+        last = pixels.new_tensor([self.width - 1, self.height - 1])
+        pixels = pixels.nan_to_num()
+        base = torch.minimum(pixels.floor().clamp(min=0), last - 1)
+        fraction = (pixels - base).clamp(0, 1)
+        if taps == 2:
+            first = (base[..., 1] * self.width + base[..., 0]).long()
+            offsets = first.new_tensor([0, 1, self.width, self.width + 1])
+            return first[..., None] + offsets, fraction
+        steps = torch.arange(taps, device=pixels.device) - (taps // 2 - 1)
+        x = (base[..., :1].long() + steps).clamp(0, self.width - 1)
+        y = (base[..., 1:].long() + steps).clamp(0, self.height - 1)
+        return (y[..., :, None] * self.width + x[..., None, :]).flatten(-2), fraction
 
 
 @dataclass(frozen=True, slots=True)
