@@ -60,7 +60,7 @@ class HypothesesConfig(Section):
 
 
 class AlignmentConfig(Section):
-    """Levenberg-Marquardt of section 3.1 of the paper; the numbers are those of policy pixloc_ros."""
+    """Levenberg-Marquardt of section 3.1 of the paper. Numbers are those of policy pixloc_ros."""
 
     policy: Literal["pixloc_ros", "reference"] = Field(
         default="pixloc_ros", description="reference: steps and rules of PixLoc as published"

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pixloc_ros.features.architecture import Architecture
+
 STRIDES = (16, 4, 2)
 DIMS = (128, 64, 32)
-SIZE_MULTIPLE = 32
 MEAN, STD = 0.498, 0.502
 
 # expansion, kernel, stride, channels out, repeats
@@ -115,6 +116,8 @@ class CompactNet(nn.Module):
     Each output (B, C + 1, H / stride, W / stride), coarse to fine, holds C raw feature channels
     and the raw confidence; `unpack` normalises. theta (3, 6) is the learned damping (eq. 7).
     """
+
+    architecture = Architecture("compact", STRIDES, DIMS, size_multiple=32)
 
     def __init__(self) -> None:
         super().__init__()

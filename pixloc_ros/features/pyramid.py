@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -25,6 +25,12 @@ class FeatureLevel:
     width: int
     stride: int
     image_size: Tensor  # (2,) width and height of the network's image, without padding
+    norms: Tensor | None = None  # (H * W,) of the raw features, where references need them
+
+    @property
+    def size(self) -> Tensor:
+        """Width and height (2,) of the map, in its pixels."""
+        return torch.tensor([self.width, self.height])
 
     def corners(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """The four map pixels around each point, and the position within the cell.
@@ -73,7 +79,9 @@ class FeaturePyramid:
 
     def camera(self, camera: Camera, level: FeatureLevel) -> Camera:
         """The camera of the image as the camera of one level's map."""
-        return camera.scale([s / level.stride for s in self.scale])
+        scaled = camera.scale([s / level.stride for s in self.scale])
+        # Pooling may drop the last rows and columns: what lies there is not in the map.
+        return replace(scaled, size=torch.minimum(scaled.size, level.size.to(scaled.size)))
 
     def sample(self, pixels: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Features (N, C) of unit norm, confidences (N,), validity (N,) at image pixels (N, 2)."""
@@ -82,11 +90,15 @@ class FeaturePyramid:
     def _sample_level(self, level: FeatureLevel, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         factor = torch.tensor(self.scale, dtype=pixels.dtype, device=pixels.device) / level.stride
         at = (pixels + 0.5) * factor - 0.5
-        size = level.image_size.to(at) / level.stride
-        valid = ((at >= 0) & (at <= size - 1)).all(-1)
-        corners, fraction = level.corners(at.float())
-        values = (bilinear_weights(fraction)[..., None, :] @ corners)[..., 0, :]
-        return F.normalize(values[:, :-1], dim=-1), values[:, -1], valid
+        size = torch.minimum(level.image_size / level.stride, level.size.to(level.image_size))
+        valid = ((at >= 0) & (at <= size.to(at) - 1)).all(-1)
+        index, fraction = level.index(at.float(), 2)
+        corners, weights = level.rows[index], bilinear_weights(fraction)
+        confidence = (weights * corners[..., -1]).sum(-1)
+        if level.norms is not None:  # interpolated as it was, then normalised
+            weights = weights * level.norms[index]
+        features = (weights[..., None, :] @ corners[..., :-1])[..., 0, :]
+        return F.normalize(features, dim=-1), confidence, valid
 
 
 def bilinear_weights(fraction: Tensor) -> Tensor:
@@ -103,7 +115,8 @@ class FeatureExtractor:
     ):
         loaded = weights.load(weights_name)
         self.model_id, self.sha256 = loaded.model_id, loaded.sha256
-        self.strides, self.dims = compact.STRIDES, compact.DIMS
+        self.architecture = loaded.network.architecture
+        self.strides, self.dims = self.architecture.strides, self.architecture.dims
         self.device = torch.device(device)
         self.max_side_px = max_side_px
         self.damping = compact.damping(loaded.network.theta.detach()).to(self.device)
@@ -119,11 +132,12 @@ class FeatureExtractor:
         packed = self.network(self._to_tensor(image))
         size = torch.tensor([width, height], dtype=torch.float32, device=self.device)
         levels = [
-            _pack(maps, stride, size) for maps, stride in zip(packed, self.strides, strict=True)
+            _pack(maps, stride, size, self.architecture.as_published)
+            for maps, stride in zip(packed, self.strides, strict=True)
         ]
         return FeaturePyramid(tuple(levels), scale)
 
-    def _reduce(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[float, float]]:
+    def _reduce(self, image: NDArray[np.uint8]) -> tuple[NDArray, tuple[float, float]]:
         height, width = image.shape[:2]
         factor = self.max_side_px / max(height, width)
         if factor >= 1:
@@ -131,18 +145,22 @@ class FeatureExtractor:
         size = (round(width * factor), round(height * factor))
         # The rounded size decides, per axis: not the factor that was asked for.
         scale = (size[0] / width, size[1] / height)
+        if self.architecture.as_published:
+            return cv2.resize(image.astype(np.float32), size), scale
         return cv2.resize(image, size, interpolation=cv2.INTER_AREA), scale
 
-    def _to_tensor(self, image: NDArray[np.uint8]) -> Tensor:
+    def _to_tensor(self, image: NDArray) -> Tensor:
         pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self.device, non_blocking=True)
         x = pixels.permute(2, 0, 1)[None].float().div(255)
-        pad = [-side % compact.SIZE_MULTIPLE for side in (image.shape[1], image.shape[0])]
+        pad = [-side % self.architecture.size_multiple for side in (image.shape[1], image.shape[0])]
         x = F.pad(x, (0, pad[0], 0, pad[1]), mode="replicate")
         return x.contiguous(memory_format=torch.channels_last)
 
 
-def _pack(maps: Tensor, stride: int, image_size: Tensor) -> FeatureLevel:
-    features, confidence = compact.unpack(maps.float())
+def _pack(maps: Tensor, stride: int, image_size: Tensor, with_norms: bool) -> FeatureLevel:
+    maps = maps.float()
+    features, confidence = compact.unpack(maps)
     rows = torch.cat([features, confidence], 1)[0].permute(1, 2, 0).flatten(0, 1)
+    norms = maps[0, :-1].norm(dim=0).flatten() if with_norms else None
     height, width = maps.shape[-2:]
-    return FeatureLevel(rows.contiguous(), height, width, stride, image_size)
+    return FeatureLevel(rows.contiguous(), height, width, stride, image_size, norms)

@@ -1,28 +1,35 @@
 """Network weights by name or by path: checked, never downloaded.
 
 A weights file `NAME.safetensors` has a `NAME.json` beside it with its SHA-256 and its licence.
+Any other suffix is a checkpoint of the PixLoc release. The names of the tensors tell the network.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from pixloc_ros.errors import WeightsError
 from pixloc_ros.features.compact import CompactNet
+from pixloc_ros.features.official import read_checkpoint
+from pixloc_ros.features.vgg import VggNet, vgg16, vgg19
 
 PACKAGED = Path(__file__).resolve().parent.parent / "weights"
+NETWORKS: tuple[Callable[[], CompactNet | VggNet], ...] = (CompactNet, vgg16, vgg19)
+NAMED_KEYS = 4  # of each kind of difference, in an error
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedWeights:
-    network: CompactNet  # float32, eval mode
+    network: CompactNet | VggNet  # float32, eval mode
     model_id: str
     sha256: str
 
@@ -33,21 +40,38 @@ def available() -> list[str]:
 
 
 def load(name_or_path: str) -> LoadedWeights:
-    """Load packaged weights by name, or any `.safetensors` file of the compact network.
+    """Load packaged weights by name, any `.safetensors` file, or a `checkpoint_best.tar`.
 
     Raises WeightsError when the file is absent, altered, or of another architecture.
     """
     path = _find(name_or_path)
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     _check_hash(path, sha256)
+    state = {name: value.float() for name, value in _read(path).items()}
+    network = _most_alike(state)()
+    _check_shapes(path, state, network)
+    network.load_state_dict(state, strict=False)
+    return LoadedWeights(network.eval(), path.stem, sha256)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if path.suffix != ".safetensors":
+        return read_checkpoint(path)
     try:
-        state = load_file(path)
+        return load_file(path)
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"cannot read weights {path}: {error}; is the file whole?") from None
-    network = CompactNet()
-    _check_shapes(path, state, network.state_dict())
-    network.load_state_dict({name: value.float() for name, value in state.items()}, strict=False)
-    return LoadedWeights(network.eval(), path.stem, sha256)
+
+
+def _most_alike(state: dict[str, Tensor]) -> Callable[[], CompactNet | VggNet]:
+    """The network that shares most names with the state dict."""
+
+    def differing(make: Callable[[], CompactNet | VggNet]) -> int:
+        with torch.device("meta"):  # names only, no memory
+            return len(state.keys() ^ make().state_dict().keys())
+
+    return min(NETWORKS, key=differing)
 
 
 def _find(name_or_path: str) -> Path:
@@ -71,14 +95,23 @@ def _check_hash(path: Path, sha256: str) -> None:
         )
 
 
-def _check_shapes(
-    path: Path, state: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]
-) -> None:
+def _check_shapes(path: Path, state: dict[str, Tensor], network: CompactNet | VggNet) -> None:
+    expected = network.state_dict()
+    common = expected.keys() & state.keys()
     counters = {name for name in expected if name.endswith("num_batches_tracked")}
-    missing = sorted(expected.keys() - state.keys() - counters)
-    unknown = sorted(state.keys() - expected.keys())
-    shapes = [n for n in expected.keys() & state.keys() if expected[n].shape != state[n].shape]
-    found = [("missing", missing), ("unknown", unknown), ("of another shape", sorted(shapes))]
-    wrong = [f"{len(names)} {what} ({names[0]}, ...)" for what, names in found if names]
+    found = {
+        "missing": expected.keys() - state.keys() - counters,
+        "unknown": state.keys() - expected.keys(),
+        "of another shape": {name for name in common if expected[name].shape != state[name].shape},
+    }
+    wrong = [f"{len(names)} {what} ({_some(names)})" for what, names in found.items() if names]
     if wrong:
-        raise WeightsError(f"weights {path} are not of the compact network: {'; '.join(wrong)}")
+        name = network.architecture.name
+        raise WeightsError(
+            f"weights {path} are of no known network; next is {name}: {'; '.join(wrong)}"
+        )
+
+
+def _some(names: set[str]) -> str:
+    listed = sorted(names)[:NAMED_KEYS]
+    return ", ".join(listed + ["..."] * (len(names) > NAMED_KEYS))
