@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 import signal
 import subprocess
 import sys
@@ -18,6 +20,8 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from lifecycle_msgs.srv import ChangeState, GetState
 from nav_msgs.msg import Odometry
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, Image, NavSatFix
 from tf2_msgs.msg import TFMessage
@@ -55,14 +59,26 @@ PARTS = {
 }
 
 
+def new_domain() -> int:
+    """A ROS_DOMAIN_ID of our own, so that two nodes under test never hear each other."""
+    return random.SystemRandom().randint(1, 101)
+
+
+def environment(domain: int) -> dict[str, str]:
+    """For processes that are to live in a domain."""
+    return {**os.environ, "ROS_DOMAIN_ID": str(domain)}
+
+
 @contextmanager
-def running_node(log: Path, **parameters: object) -> Iterator[subprocess.Popen[bytes]]:
+def running_node(log: Path, domain: int, **parameters: object) -> Iterator[subprocess.Popen[bytes]]:
     """The node as a process; `log` gets what it says. Ended by its process id."""
     command = [sys.executable, "-c", NODE, "--ros-args"]
     for name, value in parameters.items():
         command += ["-p", f"{name}:={value}"]
     with log.open("wb") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, stdout=file, stderr=subprocess.STDOUT, env=environment(domain)
+        )
     try:
         yield process
     finally:
@@ -96,8 +112,12 @@ class Bag:
 class Rig:
     """Publishes what a vehicle would and remembers what the node says."""
 
-    def __init__(self) -> None:
-        self.node = rclpy.create_node("test_rig")
+    def __init__(self, domain: int) -> None:
+        self._context = Context()
+        rclpy.init(context=self._context, domain_id=domain)
+        self.node = rclpy.create_node("test_rig", context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
         create = self.node.create_publisher
         self._publishers = {topic: create(kind, topic, 50) for topic, kind in INPUTS.items()}
         self._publishers["/tf_static"] = create(TFMessage, "/tf_static", LATCHED)
@@ -122,15 +142,17 @@ class Rig:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._executor.shutdown()
         self.node.destroy_node()
+        rclpy.shutdown(context=self._context)
 
     def until(self, done: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> None:
         """Let messages come until `done`; fails naming what did not happen."""
         end = time.monotonic() + patience_s
-        rclpy.spin_once(self.node, timeout_sec=0.02)
+        self._executor.spin_once(0.02)
         while not done():
             assert time.monotonic() < end, f"waited in vain for {what}; last state: {self.state}"
-            rclpy.spin_once(self.node, timeout_sec=0.05)
+            self._executor.spin_once(0.05)
 
     def connected(self) -> bool:
         return all(p.get_subscription_count() for p in self._publishers.values())
@@ -199,6 +221,12 @@ class Rig:
         """Drop what was heard so far."""
         for heard in (self.statuses, self.poses, self.transforms):
             heard.clear()
+
+    def begin_again(self) -> None:
+        """As forget, for a node whose counters begin anew."""
+        self.forget()
+        self._sent.clear()
+        self.diagnostics = {}
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         (status,) = message.status

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -69,31 +68,26 @@ def truth(street: Path) -> Trajectory:
 
 
 @pytest.fixture(scope="module")
-def ros() -> Iterator[None]:
-    import rclpy
+def node(
+    street: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """The process of a node, and its domain."""
+    from live import new_domain, running_node
 
-    rclpy.init()
-    yield
-    rclpy.try_shutdown()
-
-
-@pytest.fixture(scope="module")
-def process(
-    ros: None, street: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[subprocess.Popen[bytes]]:
-    from live import running_node
-
+    domain = new_domain()
     parameters = {"map": street / "map", "node.diagnostics_rate_hz": 10.0, "threads": 1}
-    with running_node(tmp_path_factory.mktemp("node") / "log.txt", **parameters) as process:
-        yield process
+    log = tmp_path_factory.mktemp("node") / "log.txt"
+    with running_node(log, domain, **parameters) as process:
+        yield process, domain
 
 
 @pytest.fixture
-def rig(process: subprocess.Popen[bytes]) -> Iterator[Any]:
+def rig(node: tuple[subprocess.Popen[bytes], int]) -> Iterator[Any]:
     """A rig connected to the node, which begins anew."""
     from live import Rig
 
-    with Rig() as rig:
+    process, domain = node
+    with Rig(domain) as rig:
         if rig.lifecycle_state() == "active":
             assert rig.change_state("deactivate")
         if rig.lifecycle_state() == "inactive":
@@ -364,35 +358,58 @@ def test_parameters_are_those_of_the_configuration_and_fixed_while_configured(ri
         ({"map": "/nowhere/to/be/found"}, "/nowhere/to/be/found"),
     ],
 )
-@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
-def test_a_configuration_that_cannot_be_is_told_and_the_node_ends_on_a_signal(
-    ros: None, tmp_path: Path, parameters: dict[str, Any], complaint: str, stop: signal.Signals
+def test_a_configuration_that_cannot_be_is_told(
+    tmp_path: Path, parameters: dict[str, Any], complaint: str
 ) -> None:
-    if stop is signal.SIGINT and "map" not in parameters:
-        pytest.skip("one is enough")
-    from live import Rig, running_node
+    from live import Rig, new_domain, running_node
 
-    with running_node(tmp_path / "log.txt", **parameters) as process, Rig() as rig:
+    domain, log = new_domain(), tmp_path / "log.txt"
+    with running_node(log, domain, **parameters) as process, Rig(domain) as rig:
         rig.until(lambda: complaint in rig.state, "the complaint in /diagnostics")
         assert rig.state.startswith("ERROR")
-        process.send_signal(stop)
+        assert rig.lifecycle_state() == "unconfigured"
+        process.send_signal(signal.SIGINT)
         assert process.wait(10) == 0
-    assert complaint in (tmp_path / "log.txt").read_text()
-    assert "Traceback" not in (tmp_path / "log.txt").read_text()
+    assert complaint in log.read_text()
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_without_autostart_a_manager_leads_it_through_its_life(
+    street: Path, bag: Any, tmp_path: Path
+) -> None:
+    from live import Rig, new_domain, running_node
+
+    domain = new_domain()
+    parameters = {"map": street / "map", "node.autostart": False, "node.diagnostics_rate_hz": 10.0}
+    with running_node(tmp_path / "log.txt", domain, **parameters), Rig(domain) as rig:
+        assert rig.lifecycle_state() == "unconfigured"
+        rig.until(lambda: rig.state.startswith("WAITING_MAP"), "a node without a map")
+        for _ in range(2):
+            assert rig.change_state("configure")
+            assert rig.change_state("activate")
+            rig.until(rig.connected, "the node's subscriptions")
+            assert all(v.localized for v in rig.play(up_to_frame(without(bag), 2)))
+            assert rig.change_state("deactivate")
+            assert rig.change_state("cleanup")
+            rig.begin_again()
+        assert rig.lifecycle_state() == "unconfigured"
 
 
 @pytest.mark.ros
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_a_working_node_ends_on_a_signal_and_the_player_feeds_it(
-    ros: None, street: Path, tmp_path: Path, stop: signal.Signals
+    street: Path, tmp_path: Path, stop: signal.Signals
 ) -> None:
-    from live import Rig, running_node
+    from live import Rig, environment, new_domain, running_node
 
+    domain, log = new_domain(), tmp_path / "log.txt"
     play = [sys.executable, "-m", "pixloc_ros.ros.bag_player", str(street / "bag"), "--clock"]
     parameters = {"map": street / "map", "use_sim_time": True, "threads": 1}
-    with running_node(tmp_path / "log.txt", **parameters) as process, Rig() as rig:
-        player = subprocess.Popen([*play, "--rate", "0.5"])
+    with running_node(log, domain, **parameters) as process, Rig(domain) as rig:
+        player = subprocess.Popen([*play, "--rate", "0.5"], env=environment(domain))
         try:
             rig.until(lambda: rig.poses and rig.transforms, "a pose")
             process.send_signal(stop)
@@ -400,15 +417,17 @@ def test_a_working_node_ends_on_a_signal_and_the_player_feeds_it(
         finally:
             player.terminate()
             assert player.wait(10) == 0
+    assert "Traceback" not in log.read_text()
 
 
 @pytest.mark.ros
 @pytest.mark.slow
-def test_the_player_says_that_nobody_listens(ros: None, street: Path) -> None:
+def test_the_player_says_that_nobody_listens(street: Path) -> None:
     play = [sys.executable, "-m", "pixloc_ros.ros.bag_player", str(street / "bag")]
-    alone = {**os.environ, "ROS_DOMAIN_ID": "102"}
+    from live import environment, new_domain
+
     done = subprocess.run(
-        [*play, "--timeout", "0.3"], capture_output=True, text=True, env=alone, check=False
+        [*play, "--timeout", "0.3"], capture_output=True, text=True, env=environment(new_domain())
     )
     assert done.returncode == 1
     assert "nobody subscribed" in done.stderr
