@@ -60,7 +60,8 @@ def test_node_is_the_one_that_is_installed() -> None:
     assert literal(given["executable"]) == "localizer_node"
     assert literal(given["name"]) == "pixloc_localizer"
     installed = (LAUNCH.parent / "CMakeLists.txt").read_text()
-    assert "localizer_node DESTINATION lib/${PROJECT_NAME}" in installed
+    assert "set(executables localizer_node bag_player)" in installed
+    assert "${executable} DESTINATION lib/${PROJECT_NAME}" in installed
 
 
 def test_remapped_topics_are_those_of_the_design() -> None:
