@@ -5,6 +5,7 @@ Messages are duck-typed: those of rclpy and those that `rosbags` reads have the 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -54,24 +55,15 @@ def stamp_ns(header: Any) -> int:
 
 
 def pixels(message: Any) -> NDArray[Any]:
-    """Pixels of a checked sensor_msgs/Image as they are, (H, W) or (H, W, C), uint8 or uint16."""
-    encoding = _encoding(message)
-    rows = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
-    packed = SimpleNamespace(
-        height=message.height,
-        width=message.width,
-        encoding=encoding,
-        is_bigendian=bool(message.is_bigendian),
-        data=np.ascontiguousarray(rows[:, : message.width * ENCODINGS[encoding]]),
-    )
-    return message_to_cvimage(packed)  # type: ignore[arg-type]
+    """Pixels of an Image without padding, as they are: (H, W) or (H, W, C), uint8 or uint16."""
+    return message_to_cvimage(message)
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
     """Who decodes pictures and rotations; a node may bring ROS's own means."""
 
-    pixels: Callable[[Any], NDArray[Any]] = pixels  # of a checked Image, colours unchanged
+    pixels: Callable[[Any], NDArray[Any]] = pixels  # of a packed Image, colours unchanged
     matrix: Callable[[Matrix, Matrix], Matrix] = se3.from_quat_xyzw  # quat_xyzw, translation
 
 
@@ -83,7 +75,8 @@ def image_rgb(message: Any, backend: Backend = WITHOUT_ROS) -> Image:
     if hasattr(message, "format"):
         return _decompressed(message)
     _check_image(message)
-    image, encoding = backend.pixels(message), _encoding(message)
+    packed = _packed(message)
+    image, encoding = backend.pixels(packed), packed.encoding
     if image.dtype == np.uint16:
         image = cv2.convertScaleAbs(image, alpha=255.0 / 65535.0)
         encoding = encoding.replace("16", "8")
@@ -160,6 +153,28 @@ def _check_image(message: Any) -> None:
         raise BadMessage(
             "image_size", f"image holds {len(message.data)} bytes, step * height is {step * height}"
         )
+
+
+def _packed(message: Any) -> SimpleNamespace:
+    """The fields of a checked Image, in this machine's byte order and without padding.
+
+    Not all decoders mind padding, or know how to swap bytes beside numpy 2.
+    """
+    encoding = _encoding(message)
+    row_bytes = message.width * ENCODINGS[encoding]
+    rows = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
+    data = np.ascontiguousarray(rows[:, :row_bytes]).reshape(-1)
+    native_is_big = sys.byteorder == "big"
+    if encoding.endswith("16") and bool(message.is_bigendian) != native_is_big:
+        data = data.view(np.uint16).byteswap().view(np.uint8)
+    return SimpleNamespace(
+        height=message.height,
+        width=message.width,
+        encoding=encoding,
+        is_bigendian=native_is_big,
+        step=row_bytes,
+        data=data,
+    )
 
 
 def _decompressed(message: Any) -> Image:

@@ -8,6 +8,7 @@ rosbags-image and scipy. Both ways give the same arrays.
 from __future__ import annotations
 
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,6 @@ from geometry_msgs.msg import (
     Vector3,
 )
 from numpy.typing import NDArray
-from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from pixloc_ros.geometry import se3
@@ -102,10 +102,19 @@ def _cv_bridge_pixels(message: Any) -> NDArray[Any]:
 
 
 def _cv_bridge_check() -> bool:
-    """A padded picture of 16 bits must come out as it does without cv_bridge."""
-    data = np.arange(24, dtype=np.uint8).tobytes()
-    message = Image(height=2, width=5, step=12, encoding="mono16", data=data)
-    return bool(np.array_equal(_cv_bridge_pixels(message), decode.pixels(message)))
+    """Pictures of 16 bits and of three channels must come out as they do without cv_bridge."""
+    pictures = [
+        SimpleNamespace(
+            height=2,
+            width=5,
+            encoding=encoding,
+            is_bigendian=False,
+            step=step,
+            data=np.arange(2 * step, dtype=np.uint8),
+        )
+        for encoding, step in (("mono16", 10), ("bgr8", 15))
+    ]
+    return all(np.array_equal(_cv_bridge_pixels(p), decode.pixels(p)) for p in pictures)
 
 
 def _tf_matrix(quat_xyzw: Matrix, translation: Matrix) -> Matrix:
