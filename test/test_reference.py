@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from pixloc_ros.alignment.lm import damped_step, minimize
 from pixloc_ros.alignment.policy import REFERENCE
 from pixloc_ros.alignment.robust import Barron, Huber, RobustCost
-from pixloc_ros.alignment.sampling import Sampling, central, cubic
+from pixloc_ros.alignment.sampling import Sampling, central, cubic, separable
 from pixloc_ros.alignment.system import LevelSystem
 from pixloc_ros.config import AlignmentConfig
 from pixloc_ros.errors import WeightsError
@@ -56,7 +56,7 @@ def test_interpolation(parity: Path, name: str, kernel, extra: int) -> None:
     data = tensors(parity / "interp.npz")
     level, pixels = level_of(data["F"]), data["pts"]
     for pad in (1, 2, 4):
-        sampling = Sampling(kernel, taps=4, border_px=pad + extra)
+        sampling = Sampling(separable(kernel), taps=4, border_px=pad + extra)
         mask = sampling.inside(level, pixels)
         torch.testing.assert_close(mask, data[f"{name}_mask_pad{pad}"])
         value, *slopes = sampling.read(level, pixels[mask])[..., :-1].unbind(-2)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pixloc_ros.alignment.robust import RobustCost
-from pixloc_ros.alignment.sampling import BILINEAR, Sampling, central
+from pixloc_ros.alignment.sampling import BILINEAR, Sampling, central, separable
 from pixloc_ros.config import AlignmentConfig
 
 DAMPING_FLOOR = 1e-6  # keeps the system regular where a direction has no gradient at all
@@ -106,7 +106,7 @@ class Policy:
 
 
 REFERENCE = Policy(
-    sampling=Sampling(central, taps=4, border_px=2),
+    sampling=Sampling(separable(central), taps=4, border_px=2),
     robust=RobustCost(2 * 0.1**2),  # Barron's cost with alpha 0 and c 0.1
     floor=at_least_floor,
     stop=StopByStep(every=10, distance=5e-3, angle_deg=0.05, gradient=1e-4),

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from pixloc_ros.alignment.robust import RobustCost
-from pixloc_ros.alignment.sampling import BILINEAR, Sampling
+from pixloc_ros.alignment.sampling import BILINEAR, BLOCK_ELEMENTS, Sampling
 from pixloc_ros.features.pyramid import FeatureLevel
 from pixloc_ros.geometry.camera import Camera
-from pixloc_ros.geometry.pose import Pose, jacobian_of_transform
+from pixloc_ros.geometry.pose import Pose, through_transform
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +56,16 @@ class LevelSystem:
         pixels, valid, J_pixel_cam = self.camera.project_with_jacobian(points_cam)
         if self.sampling.border_px:
             valid = valid & self.sampling.inside(self.level, pixels)
-        J = J_pixel_cam @ jacobian_of_transform(points_cam)  # (K, N, 2, 6)
+        J = through_transform(J_pixel_cam, points_cam)  # (K, N, 2, 6)
         products, confidence_query = self._products(pixels)
         squared = products[..., 0, 0]
         confidence = torch.where(valid, self.confidence * confidence_query, 0)
         weight = confidence * self.robust.weight(squared)
-        weighted_J = weight[..., None, None] * J
-        point_gradients = (products[..., None, 0, 1:] @ weighted_J)[..., 0, :]
-        curvature_J = products[..., 1:, 1:] @ J
+        point_gradients, hessian = _normal_equations(weight[..., None, None] * products, J)
         return Linearization(
             cost=self._mean_cost(squared, valid),
             gradient=point_gradients.sum(-2),
-            hessian=weighted_J.flatten(1, 2).mT @ curvature_J.flatten(1, 2),
+            hessian=hessian,
             seen=valid.sum(-1),
             pixels=pixels,
             squared=torch.where(valid, squared, torch.nan),
@@ -75,11 +73,20 @@ class LevelSystem:
         )
 
     def _products(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Gram matrix (K, N, 3, 3) of residual and feature gradients [r, dF/dx, dF/dy]."""
+        """Gram matrix (K, N, 3, 3) of residual and feature gradients [r, dF/dx, dF/dy].
+
+        Also the query's confidence (K, N).
+        """
+        evaluations = max(1, BLOCK_ELEMENTS // (3 * self.level.rows.shape[1]))
+        blocks = pixels.split(max(1, evaluations // max(1, len(self.points))))
+        grams, confidences = zip(*map(self._products_of_block, blocks), strict=True)
+        return torch.cat(grams), torch.cat(confidences)
+
+    def _products_of_block(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         rows = self.sampling.read(self.level, pixels)
-        confidence = rows[..., 0, -1]
-        rows = rows[..., :-1]
-        rows[..., 0, :] -= self.reference
+        confidence = rows[..., 0, -1].clone()
+        rows[..., -1] = 0  # cheaper than cutting it off: the rows stay contiguous
+        rows[..., 0, :-1] -= self.reference
         return rows @ rows.mT, confidence
 
     def _mean_cost(self, squared: Tensor, valid: Tensor) -> Tensor:
@@ -88,3 +95,17 @@ class LevelSystem:
         cost = torch.where(valid, self.robust.cost(squared).clamp(max=1), 1)
         total = self.confidence.sum().clamp(min=torch.finfo(cost.dtype).tiny)
         return (cost * self.confidence).sum(-1) / total
+
+
+def _normal_equations(weighted: Tensor, J: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of the points (K, N, 6) and Hessian (K, 6, 6).
+
+    weighted: (K, N, 3, 3) products of residual and feature gradients. J: (K, N, 2, 6). Written
+    out for x and y: products of such small matrices take twice the time.
+    """
+    J_x, J_y = J.unbind(-2)
+    (_, r_x, r_y), (_, xx, xy), (_, _, yy) = (
+        row[..., None].unbind(-2) for row in weighted.unbind(-2)
+    )
+    hessian = J_x.mT @ (xx * J_x + xy * J_y) + J_y.mT @ (xy * J_x + yy * J_y)
+    return r_x * J_x + r_y * J_y, hessian

@@ -95,3 +95,13 @@ def jacobian_of_transform(points_a: Tensor) -> Tensor:
     """d(exp(twist) p)/d(twist) at zero, (..., N, 3, 6) = [I | -[p]x] for points (..., N, 3)."""
     eye = torch.eye(3, dtype=points_a.dtype, device=points_a.device)
     return torch.cat([eye.expand(*points_a.shape[:-1], 3, 3), -skew(points_a)], -1)
+
+
+def through_transform(J: Tensor, points_a: Tensor) -> Tensor:
+    """J @ jacobian_of_transform(points_a), (..., N, M, 6), for J (..., N, M, 3).
+
+    A row j becomes [j | p x j], in a third of the time of the matrix product.
+    """
+    x, y, z = points_a[..., None, :].unbind(-1)
+    a, b, c = J.unbind(-1)
+    return torch.stack([a, b, c, y * c - z * b, z * a - x * c, x * b - y * a], -1)
