@@ -20,6 +20,7 @@ class Keyframes:
     """Vehicle poses of the mapping drive, T_map_base (M, 4, 4)."""
 
     def __init__(self, T_map_cam: Matrix, T_base_cam: Matrix, config: PriorsConfig) -> None:
+        self.T_base_cam = T_base_cam
         self._T_map_base = T_map_cam @ se3.inverse(T_base_cam)
         self._config = config
 

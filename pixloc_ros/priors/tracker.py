@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from pixloc_ros.config import PriorsConfig
 from pixloc_ros.geometry import se3
-from pixloc_ros.priors import motion
+from pixloc_ros.priors.belief import Belief, odometry_step, standing_step, velocity_step
 from pixloc_ros.priors.gate import seconds
 from pixloc_ros.priors.gnss import Datum, Fix, GnssGate
 from pixloc_ros.priors.keyframes import Keyframes
-from pixloc_ros.priors.odometry import OdometryBuffer, OdometryReading
+from pixloc_ros.priors.odometry import OdometryBuffer
 from pixloc_ros.results import Estimate, PosePrior
 
 Matrix = NDArray[np.float64]
@@ -30,17 +30,6 @@ class MapLike(Protocol):
     def datum(self) -> Datum | None: ...
     @property
     def T_base_cam(self) -> Matrix | None: ...  # of the mapping camera
-
-
-@dataclass(frozen=True, slots=True)
-class Belief:
-    """A pose somebody stated, and what the odometry said at that moment (None: unknown yet)."""
-
-    T_map_base: Matrix
-    covariance: Matrix  # (6, 6) map axes
-    stamp_ns: int
-    source: str
-    reading: OdometryReading | None = None
 
 
 class PoseTracker:
@@ -66,6 +55,7 @@ class PoseTracker:
         self._stated: Belief | None = None
         self._fix: Fix | None = None
         self._frame_ns: int | None = None
+        self._known_keyframes: Keyframes | None = None
 
     @property
     def rejected(self) -> Counter[str]:
@@ -105,8 +95,8 @@ class PoseTracker:
             self._refused["odometry_stamps_back"] += 1
             self._begin_again(stamp_ns)
         self._odometry.add(stamp_ns, T_odom_base)
-        self._accepted = self._with_reading(self._accepted)
-        self._stated = self._with_reading(self._stated)
+        self._accepted = self._accepted and self._accepted.read(self._odometry)
+        self._stated = self._stated and self._stated.read(self._odometry)
 
     def add_fix(
         self,
@@ -139,7 +129,7 @@ class PoseTracker:
         else:
             T_map_base, covariance = keyframes.complete(T_map_base, covariance)
             stated = Belief(T_map_base, covariance, stamp_ns, source)
-            self._stated = self._with_reading(stated)
+            self._stated = stated.read(self._odometry)
             if source == "initialpose":
                 self._accepted = self._before = None
 
@@ -175,7 +165,7 @@ class PoseTracker:
             return
         self._before = self._accepted
         accepted = Belief(estimate.T_map_base, estimate.covariance, estimate.stamp_ns, "odometry")
-        self._accepted = self._with_reading(accepted)
+        self._accepted = accepted.read(self._odometry)
 
     def _begin_again(self, stamp_ns: int) -> None:
         """Time went back to this stamp: forget what is later. Some sensors may be there already."""
@@ -190,86 +180,51 @@ class PoseTracker:
             self._gnss.clear()
 
     def _from_accepted(self, stamp_ns: int) -> PosePrior | None:
-        belief = self._accepted
-        if belief is None or not _within(belief.stamp_ns, stamp_ns, self._config.max_coast_s):
+        last, config = self._accepted, self._config
+        if last is None or not last.within(stamp_ns, config.max_coast_s):
             return None
-        step = self._odometry_step(belief, stamp_ns)
+        step = odometry_step(last, self._odometry, stamp_ns, config)
         if step is not None:
-            return _moved(belief, stamp_ns, step)
-        return _moved(replace(belief, source="motion"), stamp_ns, self._velocity_step(stamp_ns))
+            return last.moved(stamp_ns, step)
+        step = velocity_step(self._before, last, stamp_ns, config)
+        return replace(last, source="motion").moved(stamp_ns, step)
 
     def _from_stated(self, stamp_ns: int, max_age_s: float | None) -> PosePrior | None:
         """Carried by odometry; without it, only while it is young."""
-        belief = self._stated
-        if belief is None:
+        stated = self._stated
+        if stated is None or (max_age_s is not None and not stated.within(stamp_ns, max_age_s)):
             return None
-        if max_age_s is not None and not _within(belief.stamp_ns, stamp_ns, max_age_s):
-            return None
-        step = self._odometry_step(belief, stamp_ns)
+        step = odometry_step(stated, self._odometry, stamp_ns, self._config)
         if step is None and max_age_s is None:
             return None
-        return _moved(belief, stamp_ns, step or self._standing_step(belief, stamp_ns))
+        return stated.moved(stamp_ns, step or standing_step(stated, stamp_ns, self._config))
 
     def _from_fix(self, stamp_ns: int) -> PosePrior | None:
-        fix, keyframes = self._fix, self._keyframes()
+        fix, keyframes, config = self._fix, self._keyframes(), self._config
         if fix is None or keyframes is None:
-            return None
-        if not _within(fix.stamp_ns, stamp_ns, self._config.gnss_max_age_s):
-            self._refused["gnss_stale"] += 1
             return None
         T_map_base = keyframes.stand_at(fix.position_map)
         belief = Belief(T_map_base, keyframes.covariance(fix.covariance), fix.stamp_ns, "gnss")
-        belief = replace(belief, reading=self._odometry.at(fix.stamp_ns))
-        step = self._odometry_step(belief, stamp_ns) or self._standing_step(belief, stamp_ns)
-        return _moved(belief, stamp_ns, step)
-
-    def _odometry_step(self, belief: Belief, stamp_ns: int) -> motion.Step | None:
-        before, after = belief.reading, self._odometry.at(stamp_ns)
-        if before is None or after is None or before.epoch != after.epoch:
+        if not belief.within(stamp_ns, config.gnss_max_age_s):
+            self._refused["gnss_stale"] += 1
             return None
-        T_before_after = se3.inverse(before.T_odom_base) @ after.T_odom_base
-        return motion.odometry_step(T_before_after, after.driven_m - before.driven_m, self._config)
-
-    def _velocity_step(self, stamp_ns: int) -> motion.Step:
-        """The motion between the last two accepted poses, going on."""
-        first, second = self._before, self._accepted
-        assert second is not None
-        elapsed_ns = stamp_ns - second.stamp_ns
-        T_before_after = np.eye(4)
-        if first is not None:
-            between_ns = second.stamp_ns - first.stamp_ns
-            if 0 < seconds(between_ns) <= self._config.odometry_max_gap_s:
-                T_before_after = motion.extrapolate(
-                    first.T_map_base, second.T_map_base, elapsed_ns / between_ns
-                )
-        return motion.blind_step(T_before_after, seconds(elapsed_ns), self._config)
-
-    def _standing_step(self, belief: Belief, stamp_ns: int) -> motion.Step:
-        return motion.blind_step(np.eye(4), seconds(stamp_ns - belief.stamp_ns), self._config)
-
-    def _with_reading(self, belief: Belief | None) -> Belief | None:
-        if belief is None or belief.reading is not None:
-            return belief
-        return replace(belief, reading=self._odometry.at(belief.stamp_ns))
+        belief = belief.read(self._odometry)
+        step = odometry_step(belief, self._odometry, stamp_ns, config)
+        return belief.moved(stamp_ns, step or standing_step(belief, stamp_ns, config))
 
     def _keyframes(self) -> Keyframes | None:
         T_base_cam = self._map.T_base_cam
         T_base_cam = self.T_base_cam if T_base_cam is None else T_base_cam
         if T_base_cam is None or not len(self._map.keyframe_T_map_cam):
             return None
-        return Keyframes(self._map.keyframe_T_map_cam, T_base_cam, self._config)
+        known = self._known_keyframes
+        if known is None or not np.array_equal(known.T_base_cam, T_base_cam):
+            known = Keyframes(self._map.keyframe_T_map_cam, T_base_cam, self._config)
+        self._known_keyframes = known
+        return known
 
     def _went_back(self, newest_ns: int, stamp_ns: int) -> bool:
         return seconds(newest_ns - stamp_ns) > self._config.odometry_max_gap_s
-
-
-def _moved(belief: Belief, stamp_ns: int, step: motion.Step) -> PosePrior:
-    T_map_base, covariance = motion.carry(belief.T_map_base, belief.covariance, step)
-    return PosePrior(T_map_base, covariance, belief.source, stamp_ns)
-
-
-def _within(before_ns: int, after_ns: int, limit_s: float) -> bool:
-    return abs(seconds(after_ns - before_ns)) <= limit_s
 
 
 def _is_covariance(covariance: Matrix) -> bool:
