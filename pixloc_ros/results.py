@@ -64,6 +64,7 @@ class Reason(StrEnum):
     ILL_CONDITIONED = "ill_conditioned"
     FAR_FROM_PRIOR = "far_from_prior"
     AMBIGUOUS = "ambiguous"
+    OUT_OF_MEMORY = "out_of_memory"
     INTERNAL_ERROR = "internal_error"
 
 
@@ -87,6 +88,7 @@ class Alignment:
     pixels_prior: NDArray[np.float32]  # (N, 2) projections at the prior, NaN behind the camera
     pixels: NDArray[np.float32]  # (N, 2) projections at the result, NaN behind the camera
     residuals: NDArray[np.float32]  # (N,) norm of the feature residual in 0..2, NaN out of view
+    hypotheses_dropped: int = 0  # drawn, but without room in memory
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ DATA = Path(os.environ.get("PIXLOC_DATA", ROOT.parent / "shared" / "data"))
 # Set before torch and rclpy are imported; processes that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("TRITON_INTERPRET", "1")  # kernels on the CPU; read when triton is imported
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 # Above 101 the ports of DDS meet the ephemeral ports of Linux.
 os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randint(1, 101))

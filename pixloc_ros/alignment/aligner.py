@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,6 +22,9 @@ from pixloc_ros.geometry.pose import Pose
 from pixloc_ros.maps.view import MapView
 from pixloc_ros.results import Alignment
 
+if TYPE_CHECKING:
+    from pixloc_ros.alignment.gpu import FusedAligner
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:
@@ -33,12 +37,25 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
+class Refined:
+    """What the stages came to."""
+
+    history: list[tuple[int, LevelResult]]  # level, and its best distinct results in order
+    at: Linearization  # of the finest level, unbatched, at the best of the last results
+    hypotheses: int  # started: all of them, or as many as memory had room for
+
+
+@dataclass(frozen=True, slots=True)
 class Aligner:
-    """Aligns a map view to a feature pyramid. damping: (L, 6) per level, coarse to fine (eq. 7)."""
+    """Aligns a map view to a feature pyramid. damping: (L, 6) per level, coarse to fine (eq. 7).
+
+    With `fused` the stages run in its kernels where those know the camera's model.
+    """
 
     damping: Tensor
     config: AlignmentConfig
     hypotheses: HypothesesConfig
+    fused: FusedAligner | None = None
 
     def align(
         self, pyramid: FeaturePyramid, camera: Camera, view: MapView, starts: Pose
@@ -47,8 +64,25 @@ class Aligner:
 
         Never raises for a hopeless problem: its cost is inf and `converged` is False.
         """
+        stages = list(self._stages(len(starts.t)))
+        if self.fused is not None and self.fused.supports(camera):
+            systems = [self.system(pyramid, camera, view, stage) for stage in stages]
+            refined = self.fused.refine(stages, systems, starts)
+        else:
+            camera = camera.to(view.points.device)
+            refined = self._refine(stages, pyramid, camera, view, starts)
+        return self._report(refined, camera.to("cpu"), view, starts)
+
+    def _refine(
+        self,
+        stages: list[Stage],
+        pyramid: FeaturePyramid,
+        camera: Camera,
+        view: MapView,
+        starts: Pose,
+    ) -> Refined:
         poses, history = starts, []
-        for stage in self._stages(len(starts.t)):
+        for stage in stages:
             system = self.system(pyramid, camera, view, stage)
             damping = self.damping[stage.level]
             result = minimize(system, poses, damping, stage.iterations, self.config)
@@ -57,7 +91,7 @@ class Aligner:
             history.append((stage.level, result))
             if result.failed.all() and Policy.of(self.config).failure_is_final:
                 break
-        return self._report(system, camera, view, starts[:1], history, len(starts.t))
+        return Refined(history, system.linearize(poses[:1])[0], len(starts.t))
 
     def _stages(self, count: int) -> Iterator[Stage]:
         h = self.hypotheses
@@ -101,37 +135,51 @@ class Aligner:
         near = se3.distance_m(T_0, T_1) < self.hypotheses.merge_m
         return near and se3.angle_deg(T_0, T_1) < self.hypotheses.merge_deg
 
-    def _report(
-        self,
-        system: LevelSystem,
-        camera: Camera,
-        view: MapView,
-        prior: Pose,
-        history: list[tuple[int, LevelResult]],
-        count: int,
-    ) -> Alignment:
-        final = history[-1][1]
-        at = system.linearize(final.T_cam_local[:1])[0]
+    def _report(self, refined: Refined, camera: Camera, view: MapView, starts: Pose) -> Alignment:
+        final, at = refined.history[-1][1], refined.at
         squared = at.squared.double()
         hessian = at.hessian.double().cpu().numpy()
+        points, best, prior = view.points.cpu(), final.T_cam_local[0].to("cpu"), starts[0].to("cpu")
         return Alignment(
-            T_map_cam=to_map(final.T_cam_local[0], view.origin),
-            T_map_cam_prior=to_map(prior[0], view.origin),
+            T_map_cam=to_map(best, view.origin),
+            T_map_cam_prior=to_map(prior, view.origin),
             hessian=hessian,
             covariance_cam=sandwich_covariance(at),
             cost=float(final.cost[0]),
-            cost_per_level=tuple(float(result.cost[0]) for _, result in history),
+            cost_per_level=tuple(float(result.cost[0]) for _, result in refined.history),
             inlier_share=float((squared < self.config.inlier_squared).sum() / len(squared)),
-            iterations=tuple(int(result.iterations[0]) for _, result in history),
+            iterations=tuple(int(result.iterations[0]) for _, result in refined.history),
             converged=bool(final.converged[0]),
             condition=scaled_condition(hessian),
-            hypotheses=count,
+            hypotheses=refined.hypotheses,
+            hypotheses_dropped=len(starts.t) - refined.hypotheses,
             runner_up_cost=float(final.cost[1]) if len(final.cost) > 1 else float("inf"),
-            points_map=view.points.double().cpu().numpy() + view.origin,
-            pixels_prior=image_pixels(camera, view, prior[0]),
-            pixels=image_pixels(camera, view, final.T_cam_local[0]),
+            points_map=points.double().numpy() + view.origin,
+            pixels_prior=image_pixels(camera, points, prior),
+            pixels=image_pixels(camera, points, best),
             residuals=squared.sqrt().float().cpu().numpy(),
         )
+
+
+def continued(first: Alignment, second: Alignment, camera: Camera) -> Alignment:
+    """The second alignment, begun where the first ended, as the end of the whole way.
+
+    camera: of the image, unbatched. The runner-up keeps its distance in cost from the winner.
+    """
+    T_cam_map_prior = torch.from_numpy(se3.inverse(first.T_map_cam_prior))
+    return replace(
+        second,
+        T_map_cam_prior=first.T_map_cam_prior,
+        pixels_prior=image_pixels(
+            camera.to("cpu", torch.float64),
+            torch.from_numpy(second.points_map),
+            Pose.from_matrix(T_cam_map_prior),
+        ),
+        hypotheses=first.hypotheses,
+        runner_up_cost=second.cost + first.runner_up_cost - first.cost,
+        iterations=first.iterations + second.iterations,
+        cost_per_level=first.cost_per_level + second.cost_per_level,
+    )
 
 
 def to_map(T_cam_local: Pose, origin: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -143,12 +191,12 @@ def to_map(T_cam_local: Pose, origin: NDArray[np.float64]) -> NDArray[np.float64
     return T_map_cam
 
 
-def image_pixels(camera: Camera, view: MapView, T_cam_local: Pose) -> NDArray[np.float32]:
+def image_pixels(camera: Camera, points: Tensor, T_cam_local: Pose) -> NDArray[np.float32]:
     """Projections (N, 2) in pixels of the image, NaN behind the camera."""
-    points_cam = T_cam_local.transform(view.points)
+    points_cam = T_cam_local.transform(points)
     pixels, _ = camera.project(points_cam)
     pixels = torch.where(points_cam[..., 2:] > 0, pixels, torch.nan)
-    return pixels.float().cpu().numpy()
+    return pixels.float().numpy()
 
 
 def sandwich_covariance(at: Linearization) -> NDArray[np.float64]:

@@ -1,0 +1,188 @@
+"""Triton kernel of the normal equations: projection, sampling, weights and sums in one pass.
+
+With `kernels_step` one iteration of all hypotheses is two launches and needs nothing from the
+host: problems freeze by a flag in their state. Sums are in float32 and in a fixed order, so runs
+repeat bit by bit.
+
+Row-major arrays: T, best_T (K, 4, 4) are T_cam_local; state (K, 8) as named below; camera (16) as
+`gpu.pack_camera` writes it; rows (H * W, C + 8) float16: unit feature, confidence, seven unused;
+reference (N, C) float16; sums (K, tiles, 8, 8): rows 0-5 Hessian, 6 gradient, 7 the scalars.
+Importing needs triton; TRITON_INTERPRET=1 runs the same code on a CPU.
+"""
+
+# mypy: ignore-errors
+
+import triton
+import triton.language as tl
+
+MIN_DEPTH_M = tl.constexpr(1e-3)
+ROW_PADDING = tl.constexpr(8)  # keeps rows aligned to 16 bytes with the confidence inside
+
+# Columns of `state`
+COST = tl.constexpr(0)
+ITERATIONS = tl.constexpr(1)  # -1 before the start itself has been evaluated
+ACTIVE = tl.constexpr(2)
+CONVERGED = tl.constexpr(3)
+FAILED = tl.constexpr(4)
+EXISTS = tl.constexpr(5)  # False: a place that no hypothesis fills
+STATE = tl.constexpr(8)
+
+
+@triton.jit
+def _columns(column, a, b, c, d, e, f):
+    """Six vectors (N,) as columns of (N, 8), the last two zero."""
+    abc = tl.where(column == 0, a[:, None], tl.where(column == 1, b[:, None], c[:, None]))
+    de0 = tl.where(column == 3, d[:, None], tl.where(column == 4, e[:, None], 0.0))
+    return tl.where(column < 3, abc, tl.where(column == 5, f[:, None], de0))
+
+
+@triton.jit
+def _distort(camera, u, v):
+    """Rational and tangential distortion of (u, v), its symmetric Jacobian, squared radius."""
+    k1, k2, p1, p2 = tl.load(camera), tl.load(camera + 1), tl.load(camera + 2), tl.load(camera + 3)
+    k3, k4, k5 = tl.load(camera + 4), tl.load(camera + 5), tl.load(camera + 6)
+    k6 = tl.load(camera + 7)
+    r2 = u * u + v * v
+    N = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
+    dN = k1 + r2 * (2 * k2 + r2 * 3 * k3)
+    D = 1 + r2 * (k4 + r2 * (k5 + r2 * k6))
+    dD = k4 + r2 * (2 * k5 + r2 * 3 * k6)
+    factor = N / D
+    slope = 2 * (dN * D - N * dD) / (D * D)
+    u_d = u * factor + 2 * p1 * u * v + p2 * (r2 + 2 * u * u)
+    v_d = v * factor + 2 * p2 * u * v + p1 * (r2 + 2 * v * v)
+    uu = factor + slope * u * u + 2 * p1 * v + 6 * p2 * u
+    uv = slope * u * v + 2 * p1 * u + 2 * p2 * v
+    vv = factor + slope * v * v + 2 * p2 * u + 6 * p1 * v
+    return u_d, v_d, uu, uv, vv, r2
+
+
+@triton.jit
+def _project(camera, x, y, z, DISTORTED: tl.constexpr):
+    """Pixels, visibility, and the derivatives of the pixel by the point, two rows of three."""
+    fx, fy, cx, cy = tl.load(camera), tl.load(camera + 1), tl.load(camera + 2), tl.load(camera + 3)
+    right, bottom = tl.load(camera + 4), tl.load(camera + 5)
+    depth_inverse = 1.0 / tl.maximum(z, MIN_DEPTH_M)
+    u = x * depth_inverse
+    v = y * depth_inverse
+    visible = z > MIN_DEPTH_M
+    u_d, v_d, uu, uv, vv = u, v, 1.0, 0.0, 1.0
+    if DISTORTED:
+        u_d, v_d, uu, uv, vv, r2 = _distort(camera + 8, u, v)
+        visible = visible & (r2 < tl.load(camera + 6))
+    px = fx * u_d + cx
+    py = fy * v_d + cy
+    visible = visible & (px >= 0) & (px <= right) & (py >= 0) & (py <= bottom)
+    fx_z = fx * depth_inverse
+    fy_z = fy * depth_inverse
+    x_row = (fx_z * uu, fx_z * uv, -fx_z * (uu * u + uv * v))
+    y_row = (fy_z * uv, fy_z * vv, -fy_z * (uv * u + vv * v))
+    return px, py, visible, x_row, y_row
+
+
+@triton.jit
+def _products(rows, reference, px, py, n, seen, width, height, C: tl.constexpr):
+    """Products of residual r and feature gradients [dF/dx, dF/dy], and the query's confidence."""
+    ROW: tl.constexpr = C + ROW_PADDING
+    base_x = tl.minimum(tl.floor(px), width - 2)
+    base_y = tl.minimum(tl.floor(py), height - 2)
+    x = tl.minimum(px - base_x, 1.0)
+    y = tl.minimum(py - base_y, 1.0)
+    corner = rows + (base_y.to(tl.int32) * width + base_x.to(tl.int32)) * ROW
+    below = corner + width * ROW
+    c = tl.arange(0, C)[None, :]
+    mask = seen[:, None]
+    f00 = tl.load(corner[:, None] + c, mask=mask, other=0.0).to(tl.float32)
+    f10 = tl.load(corner[:, None] + (ROW + c), mask=mask, other=0.0).to(tl.float32)
+    f01 = tl.load(below[:, None] + c, mask=mask, other=0.0).to(tl.float32)
+    f11 = tl.load(below[:, None] + (ROW + c), mask=mask, other=0.0).to(tl.float32)
+    target = tl.load(reference + n[:, None] * C + c, mask=mask, other=0.0).to(tl.float32)
+    top_slope = f10 - f00
+    bottom_slope = f11 - f01
+    top = f00 + x[:, None] * top_slope
+    gy = f01 + x[:, None] * bottom_slope - top
+    gx = top_slope + y[:, None] * (bottom_slope - top_slope)
+    r = top + y[:, None] * gy - target
+    q00 = tl.load(corner + C, mask=seen, other=0.0).to(tl.float32)
+    q10 = tl.load(corner + (ROW + C), mask=seen, other=0.0).to(tl.float32)
+    q01 = tl.load(below + C, mask=seen, other=0.0).to(tl.float32)
+    q11 = tl.load(below + (ROW + C), mask=seen, other=0.0).to(tl.float32)
+    q_top = q00 + x * (q10 - q00)
+    confidence = q_top + y * (q01 + x * (q11 - q01) - q_top)
+    return (
+        tl.sum(r * r, 1), tl.sum(gx * r, 1), tl.sum(gy * r, 1),
+        tl.sum(gx * gx, 1), tl.sum(gx * gy, 1), tl.sum(gy * gy, 1), confidence,
+    )  # fmt: skip
+
+
+@triton.jit
+def linearize(
+    T, state, camera, count, points, confidence, reference, rows, width, height,
+    pixels, sums, squared_out, gradients_out, capacity, tiles, robust_scale, cost_unit,
+    C: tl.constexpr, BLOCK: tl.constexpr, DISTORTED: tl.constexpr, EMIT: tl.constexpr,
+):  # fmt: skip
+    """Sums of the normal equations over one tile of points of one hypothesis (eq. 1, 2, 4, 6).
+
+    Grid (K, tiles): neighbouring programs share their points, so references and map rows come
+    from a near cache. The pixels of the last call are replaced, and how far they moved is summed.
+    """
+    k, tile = tl.program_id(0), tl.program_id(1)
+    points_count = tl.load(count)
+    if (tl.load(state + k * STATE + ACTIVE) == 0) | (tile * BLOCK >= points_count):
+        return
+    n = tile * BLOCK + tl.arange(0, BLOCK)
+    real = n < points_count
+    X = tl.load(points + 3 * n, mask=real, other=0.0)
+    Y = tl.load(points + 3 * n + 1, mask=real, other=0.0)
+    Z = tl.load(points + 3 * n + 2, mask=real, other=0.0)
+    P = T + 16 * k
+    x = tl.load(P) * X + tl.load(P + 1) * Y + tl.load(P + 2) * Z + tl.load(P + 3)
+    y = tl.load(P + 4) * X + tl.load(P + 5) * Y + tl.load(P + 6) * Z + tl.load(P + 7)
+    z = tl.load(P + 8) * X + tl.load(P + 9) * Y + tl.load(P + 10) * Z + tl.load(P + 11)
+    px, py, visible, jx, jy = _project(camera, x, y, z, DISTORTED)
+    seen = real & visible  # False for points that are not finite
+    px = tl.where(seen, px, 0.0)
+    py = tl.where(seen, py, 0.0)
+
+    rr, xr, yr, xx, xy, yy, confidence_query = _products(
+        rows, reference, px, py, n, seen, width, height, C
+    )
+    confidence_map = tl.load(confidence + n, mask=real, other=0.0)
+    weight = confidence_map * confidence_query / (1.0 + rr / robust_scale)
+    weight = tl.where(seen, weight, 0.0)
+    cost = tl.minimum(tl.log(1.0 + rr / robust_scale) * cost_unit, 1.0)
+    cost = confidence_map * tl.where(seen, cost, 1.0)
+
+    place = pixels + 2 * (k * capacity + n)
+    dx = px - tl.load(place, mask=real, other=float("nan"))
+    dy = py - tl.load(place + 1, mask=real, other=float("nan"))
+    both = seen & (dx == dx)
+    motion = tl.where(both, tl.sqrt(dx * dx + dy * dy), 0.0)
+    tl.store(place, tl.where(seen, px, float("nan")), mask=real)
+    tl.store(place + 1, tl.where(seen, py, float("nan")), mask=real)
+
+    # Rotation: -a . [p]x = p x a for a row a of the projection's derivative.
+    column = tl.arange(0, 8)[None, :]
+    jx0, jx1, jx2 = jx
+    jy0, jy1, jy2 = jy
+    Jx = _columns(column, jx0, jx1, jx2, y * jx2 - z * jx1, z * jx0 - x * jx2, x * jx1 - y * jx0)
+    Jy = _columns(column, jy0, jy1, jy2, y * jy2 - z * jy1, z * jy0 - x * jy2, x * jy1 - y * jy0)
+    Jx = tl.where(seen[:, None], Jx, 0.0)
+    Jy = tl.where(seen[:, None], Jy, 0.0)
+    wxx, wxy, wyy = (weight * xx)[:, None], (weight * xy)[:, None], (weight * yy)[:, None]
+    wxr, wyr = (weight * xr)[:, None], (weight * yr)[:, None]
+    # Row 6 of the left factors turns the outer product into the gradient.
+    left_x = tl.where(column == 6, wxr, wxx * Jx + wxy * Jy)
+    left_y = tl.where(column == 6, wyr, wxy * Jx + wyy * Jy)
+    outer = left_x[:, :, None] * Jx[:, None, :] + left_y[:, :, None] * Jy[:, None, :]
+    scalars = _columns(
+        column, cost, seen.to(tl.float32), motion, both.to(tl.float32), confidence_map, 0.0 * cost
+    )
+    row = tl.arange(0, 8)
+    total = tl.sum(tl.where(row[None, :, None] == 7, scalars[:, None, :], outer), 0)
+    tl.store(sums + 64 * (k * tiles + tile) + 8 * row[:, None] + row[None, :], total)
+    if EMIT:
+        at = k * capacity + n
+        tl.store(squared_out + at, tl.where(seen, rr, float("nan")), mask=real)
+        gradient = wxr * Jx + wyr * Jy
+        tl.store(gradients_out + 8 * at[:, None] + column, gradient, mask=real[:, None])
