@@ -72,7 +72,7 @@ def minimize(
         pose = pose.retract(twist)
         previous, at = at, system.linearize(pose)
         failed = _failed(at, policy)
-        taken = Taken(number, twist, previous.gradient, _motion_px(previous, at))
+        taken = Taken(number, twist, previous.gradient, motion_px(previous, at))
         converged = policy.stop(taken)
         if policy.failure_is_final:
             # The last pose of a level was never looked at by the reference: it cannot fail.
@@ -103,7 +103,7 @@ def _failed(at: Linearization, policy: Policy) -> Tensor:
     return (at.seen < policy.min_points) | ~finite
 
 
-def _motion_px(before: Linearization, after: Linearization) -> Tensor:
+def motion_px(before: Linearization, after: Linearization) -> Tensor:
     """Mean motion (K,) of the points that stayed in view, in pixels of the level."""
     both = ~(before.squared.isnan() | after.squared.isnan())
     motion = (after.pixels - before.pixels).norm(dim=-1)

@@ -85,7 +85,7 @@ class Sampling:
         index = index[..., None, :].expand(*index.shape[:-1], 3, -1).reshape(weights.shape)
         # Gathers and sums in one pass: half the time of a gather and a product.
         rows = F.embedding_bag(index, level.rows, mode="sum", per_sample_weights=weights)
-        return rows.view(*pixels.shape[:-1], 3, -1)
+        return rows.view(*pixels.shape[:-1], 3, level.rows.shape[1])
 
     def inside(self, level: FeatureLevel, pixels: Tensor) -> Tensor:
         """Whether pixels (..., 2) keep the border from the edge of the map."""

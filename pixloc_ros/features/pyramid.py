@@ -49,6 +49,16 @@ class FeatureLevel:
         rows = self.rows.index_select(0, index.flatten())
         return rows.unflatten(0, index.shape), fraction
 
+    def sample(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (N, C) of unit norm and confidences (N,) at pixels (N, 2) of this level."""
+        index, fraction = self.index(pixels, 2)
+        corners, weights = self.rows[index], bilinear_weights(fraction)
+        confidence = (weights * corners[..., -1]).sum(-1)
+        if self.norms is not None:  # interpolated as it was, then normalised
+            weights = weights * self.norms[index]
+        features = (weights[..., None, :] @ corners[..., :-1])[..., 0, :]
+        return F.normalize(features, dim=-1), confidence
+
     def index(self, pixels: Tensor, taps: int) -> tuple[Tensor, Tensor]:
         """Row numbers (..., taps^2) of the neighbours, and the position within the cell."""
         last = pixels.new_tensor([self.width - 1, self.height - 1])
@@ -92,13 +102,7 @@ class FeaturePyramid:
         at = (pixels + 0.5) * factor - 0.5
         size = torch.minimum(level.image_size / level.stride, level.size.to(level.image_size))
         valid = ((at >= 0) & (at <= size.to(at) - 1)).all(-1)
-        index, fraction = level.index(at.float(), 2)
-        corners, weights = level.rows[index], bilinear_weights(fraction)
-        confidence = (weights * corners[..., -1]).sum(-1)
-        if level.norms is not None:  # interpolated as it was, then normalised
-            weights = weights * level.norms[index]
-        features = (weights[..., None, :] @ corners[..., :-1])[..., 0, :]
-        return F.normalize(features, dim=-1), confidence, valid
+        return *level.sample(at.to(level.rows)), valid
 
 
 def bilinear_weights(fraction: Tensor) -> Tensor:
@@ -132,7 +136,7 @@ class FeatureExtractor:
         packed = self.network(self._to_tensor(image))
         size = torch.tensor([width, height], dtype=torch.float32, device=self.device)
         levels = [
-            _pack(maps, stride, size, self.architecture.as_published)
+            level_of(maps.float(), stride, size, self.architecture.as_published)
             for maps, stride in zip(packed, self.strides, strict=True)
         ]
         return FeaturePyramid(tuple(levels), scale)
@@ -157,8 +161,8 @@ class FeatureExtractor:
         return x.contiguous(memory_format=torch.channels_last)
 
 
-def _pack(maps: Tensor, stride: int, image_size: Tensor, with_norms: bool) -> FeatureLevel:
-    maps = maps.float()
+def level_of(maps: Tensor, stride: int, image_size: Tensor, with_norms: bool) -> FeatureLevel:
+    """The level that a network's packed map (1, C + 1, H, W) of one image stands for."""
     features, confidence = compact.unpack(maps)
     rows = torch.cat([features, confidence], 1)[0].permute(1, 2, 0).flatten(0, 1)
     norms = maps[0, :-1].norm(dim=0).flatten() if with_norms else None

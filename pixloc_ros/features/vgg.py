@@ -45,9 +45,6 @@ class DecoderBlock(nn.Module):
 class Extractor(nn.Module):
     """Encoder, decoder, and a 1x1 convolution per level for features and for uncertainty."""
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, blocks: tuple[tuple[int, ...], ...]):
         super().__init__()
         c_in = (3, *(channels[-1] for channels in blocks))
@@ -60,12 +57,10 @@ class Extractor(nn.Module):
         )
         self.adaptation = nn.ModuleList(nn.Sequential(nn.Conv2d(a, b, 1)) for a, b in HEADS)
         self.uncertainty = nn.ModuleList(nn.Sequential(nn.Conv2d(a, 1, 1)) for a, _ in HEADS)
-        self.register_buffer("mean", torch.tensor(MEAN)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(STD)[:, None, None], persistent=False)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Packed maps at strides 16, 4, 1, for an image (B, 3, H, W) in [0, 1]."""
-        x = (image - self.mean) / self.std
+        x = torch.stack([(image[:, i] - MEAN[i]) / STD[i] for i in range(3)], 1)
         skips = []
         for block in self.encoder:
             x = block(x)

@@ -1,0 +1,1 @@
+"""Training of networks through the alignment that runs them."""
