@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 
 MIN_DEPTH_M = tl.constexpr(1e-3)
+CHANNELS = tl.constexpr(32)  # at a time: few threads share a point, as its geometry is done by each
 ROW_PADDING = tl.constexpr(8)  # keeps rows aligned to 16 bytes with the confidence inside
 
 # Columns of `state`
@@ -29,11 +30,24 @@ STATE = tl.constexpr(8)
 
 
 @triton.jit
-def _columns(column, a, b, c, d, e, f):
+def _columns(column, v):
     """Six vectors (N,) as columns of (N, 8), the last two zero."""
-    abc = tl.where(column == 0, a[:, None], tl.where(column == 1, b[:, None], c[:, None]))
-    de0 = tl.where(column == 3, d[:, None], tl.where(column == 4, e[:, None], 0.0))
-    return tl.where(column < 3, abc, tl.where(column == 5, f[:, None], de0))
+    v012 = tl.where(column == 0, v[0][:, None], tl.where(column == 1, v[1][:, None], v[2][:, None]))
+    v34 = tl.where(column == 3, v[3][:, None], tl.where(column == 4, v[4][:, None], 0.0))
+    return tl.where(column < 3, v012, tl.where(column == 5, v[5][:, None], v34))
+
+
+@triton.jit
+def _by_twist(a, x, y, z, seen):
+    """A row a (3) of the derivative by the point as one by the twist: [a | p x a]."""
+    return (
+        tl.where(seen, a[0], 0.0),
+        tl.where(seen, a[1], 0.0),
+        tl.where(seen, a[2], 0.0),
+        tl.where(seen, y * a[2] - z * a[1], 0.0),
+        tl.where(seen, z * a[0] - x * a[2], 0.0),
+        tl.where(seen, x * a[1] - y * a[0], 0.0),
+    )
 
 
 @triton.jit
@@ -90,41 +104,47 @@ def _products(rows, reference, px, py, n, seen, width, height, C: tl.constexpr):
     y = tl.minimum(py - base_y, 1.0)
     corner = rows + (base_y.to(tl.int32) * width + base_x.to(tl.int32)) * ROW
     below = corner + width * ROW
-    c = tl.arange(0, C)[None, :]
     mask = seen[:, None]
-    f00 = tl.load(corner[:, None] + c, mask=mask, other=0.0).to(tl.float32)
-    f10 = tl.load(corner[:, None] + (ROW + c), mask=mask, other=0.0).to(tl.float32)
-    f01 = tl.load(below[:, None] + c, mask=mask, other=0.0).to(tl.float32)
-    f11 = tl.load(below[:, None] + (ROW + c), mask=mask, other=0.0).to(tl.float32)
-    target = tl.load(reference + n[:, None] * C + c, mask=mask, other=0.0).to(tl.float32)
-    top_slope = f10 - f00
-    bottom_slope = f11 - f01
-    top = f00 + x[:, None] * top_slope
-    gy = f01 + x[:, None] * bottom_slope - top
-    gx = top_slope + y[:, None] * (bottom_slope - top_slope)
-    r = top + y[:, None] * gy - target
+    rr, xr, yr, xx, xy, yy = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    for first in tl.static_range(0, C, CHANNELS):
+        c = (first + tl.arange(0, CHANNELS))[None, :]
+        f00 = tl.load(corner[:, None] + c, mask=mask, other=0.0).to(tl.float32)
+        f10 = tl.load(corner[:, None] + (ROW + c), mask=mask, other=0.0).to(tl.float32)
+        f01 = tl.load(below[:, None] + c, mask=mask, other=0.0).to(tl.float32)
+        f11 = tl.load(below[:, None] + (ROW + c), mask=mask, other=0.0).to(tl.float32)
+        target = tl.load(reference + n[:, None] * C + c, mask=mask, other=0.0).to(tl.float32)
+        top_slope = f10 - f00
+        bottom_slope = f11 - f01
+        top = f00 + x[:, None] * top_slope
+        gy = f01 + x[:, None] * bottom_slope - top
+        gx = top_slope + y[:, None] * (bottom_slope - top_slope)
+        r = top + y[:, None] * gy - target
+        rr += tl.sum(r * r, 1)
+        xr += tl.sum(gx * r, 1)
+        yr += tl.sum(gy * r, 1)
+        xx += tl.sum(gx * gx, 1)
+        xy += tl.sum(gx * gy, 1)
+        yy += tl.sum(gy * gy, 1)
     q00 = tl.load(corner + C, mask=seen, other=0.0).to(tl.float32)
     q10 = tl.load(corner + (ROW + C), mask=seen, other=0.0).to(tl.float32)
     q01 = tl.load(below + C, mask=seen, other=0.0).to(tl.float32)
     q11 = tl.load(below + (ROW + C), mask=seen, other=0.0).to(tl.float32)
     q_top = q00 + x * (q10 - q00)
     confidence = q_top + y * (q01 + x * (q11 - q01) - q_top)
-    return (
-        tl.sum(r * r, 1), tl.sum(gx * r, 1), tl.sum(gy * r, 1),
-        tl.sum(gx * gx, 1), tl.sum(gx * gy, 1), tl.sum(gy * gy, 1), confidence,
-    )  # fmt: skip
+    return rr, xr, yr, xx, xy, yy, confidence
 
 
 @triton.jit
 def linearize(
     T, state, camera, count, points, confidence, reference, rows, width, height,
-    pixels, sums, squared_out, gradients_out, capacity, tiles, robust_scale, cost_unit,
+    pixels_before, pixels, sums, squared_out, gradients_out, capacity, tiles,
+    robust_scale, cost_unit,
     C: tl.constexpr, BLOCK: tl.constexpr, DISTORTED: tl.constexpr, EMIT: tl.constexpr,
 ):  # fmt: skip
     """Sums of the normal equations over one tile of points of one hypothesis (eq. 1, 2, 4, 6).
 
     Grid (K, tiles): neighbouring programs share their points, so references and map rows come
-    from a near cache. The pixels of the last call are replaced, and how far they moved is summed.
+    from a near cache. How far the pixels moved since the last call is summed as well.
     """
     k, tile = tl.program_id(0), tl.program_id(1)
     points_count = tl.load(count)
@@ -153,36 +173,31 @@ def linearize(
     cost = tl.minimum(tl.log(1.0 + rr / robust_scale) * cost_unit, 1.0)
     cost = confidence_map * tl.where(seen, cost, 1.0)
 
-    place = pixels + 2 * (k * capacity + n)
-    dx = px - tl.load(place, mask=real, other=float("nan"))
-    dy = py - tl.load(place + 1, mask=real, other=float("nan"))
+    # Written beside what is read: the threads that share a point are not in step.
+    place = 2 * (k * capacity + n)
+    dx = px - tl.load(pixels_before + place, mask=real, other=float("nan"))
+    dy = py - tl.load(pixels_before + place + 1, mask=real, other=float("nan"))
     both = seen & (dx == dx)
     motion = tl.where(both, tl.sqrt(dx * dx + dy * dy), 0.0)
-    tl.store(place, tl.where(seen, px, float("nan")), mask=real)
-    tl.store(place + 1, tl.where(seen, py, float("nan")), mask=real)
+    tl.store(pixels + place, tl.where(seen, px, float("nan")), mask=real)
+    tl.store(pixels + place + 1, tl.where(seen, py, float("nan")), mask=real)
 
-    # Rotation: -a . [p]x = p x a for a row a of the projection's derivative.
     column = tl.arange(0, 8)[None, :]
-    jx0, jx1, jx2 = jx
-    jy0, jy1, jy2 = jy
-    Jx = _columns(column, jx0, jx1, jx2, y * jx2 - z * jx1, z * jx0 - x * jx2, x * jx1 - y * jx0)
-    Jy = _columns(column, jy0, jy1, jy2, y * jy2 - z * jy1, z * jy0 - x * jy2, x * jy1 - y * jy0)
-    Jx = tl.where(seen[:, None], Jx, 0.0)
-    Jy = tl.where(seen[:, None], Jy, 0.0)
+    jx = _by_twist(jx, x, y, z, seen)
+    jy = _by_twist(jy, x, y, z, seen)
+    Jx = _columns(column, jx)
+    Jy = _columns(column, jy)
     wxx, wxy, wyy = (weight * xx)[:, None], (weight * xy)[:, None], (weight * yy)[:, None]
-    wxr, wyr = (weight * xr)[:, None], (weight * yr)[:, None]
-    # Row 6 of the left factors turns the outer product into the gradient.
-    left_x = tl.where(column == 6, wxr, wxx * Jx + wxy * Jy)
-    left_y = tl.where(column == 6, wyr, wxy * Jx + wyy * Jy)
-    outer = left_x[:, :, None] * Jx[:, None, :] + left_y[:, :, None] * Jy[:, None, :]
-    scalars = _columns(
-        column, cost, seen.to(tl.float32), motion, both.to(tl.float32), confidence_map, 0.0 * cost
-    )
-    row = tl.arange(0, 8)
-    total = tl.sum(tl.where(row[None, :, None] == 7, scalars[:, None, :], outer), 0)
-    tl.store(sums + 64 * (k * tiles + tile) + 8 * row[:, None] + row[None, :], total)
+    gradient = (weight * xr)[:, None] * Jx + (weight * yr)[:, None] * Jy
+    scalars = (cost, seen.to(tl.float32), motion, both.to(tl.float32), confidence_map, 0.0 * cost)
+    total = sums + 64 * (k * tiles + tile) + tl.arange(0, 8)
+    for i in tl.static_range(6):
+        a, b = jx[i][:, None], jy[i][:, None]
+        row = (wxx * a + wxy * b) * Jx + (wxy * a + wyy * b) * Jy
+        tl.store(total + 8 * i, tl.sum(row, 0))
+    tl.store(total + 48, tl.sum(gradient, 0))
+    tl.store(total + 56, tl.sum(_columns(column, scalars), 0))
     if EMIT:
         at = k * capacity + n
         tl.store(squared_out + at, tl.where(seen, rr, float("nan")), mask=real)
-        gradient = wxr * Jx + wyr * Jy
         tl.store(gradients_out + 8 * at[:, None] + column, gradient, mask=real[:, None])

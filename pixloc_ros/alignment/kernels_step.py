@@ -99,7 +99,10 @@ def step(
     T, best_T, state, sums, count, damping, tiles, floor, max_step_m, max_step_rad,
     min_points, stop_px, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """Judge the iterate of one hypothesis, keep the best, and move on (eq. 5). Grid (K,)."""
+    """Judge the iterate of one hypothesis, keep the best, and move on (eq. 5). Grid (K,).
+
+    To be launched with one warp: it reads and then writes the same memory without a barrier.
+    """
     k = tl.program_id(0)
     own = state + STATE * k
     if tl.load(own + ACTIVE) == 0:

@@ -25,7 +25,7 @@ from pixloc_ros.geometry.pose import Pose
 
 log = logging.getLogger(__name__)
 
-BLOCK_POINTS = 16  # per program; with 8 warps no more than 80 registers per thread
+BLOCK_POINTS = 64  # per program; with 8 warps four threads share a point
 INTERPRETED_BLOCK_POINTS = 128  # there the cost is per program
 WARPS = 8
 CHUNK_TILES = 16  # partial sums that are added at once
@@ -50,14 +50,14 @@ class Problem:
         self.merge_m2, self.merge_chord2 = merge_limits(hypotheses)
         self.distorted = system.camera.model != "PINHOLE"
         self.channels = system.reference.shape[-1]
-        self.C = max(16, power_of_two(self.channels))  # zeros beyond the channels
+        self.C = max(32, power_of_two(self.channels))  # zeros beyond the channels
         self.block = BLOCK_POINTS if device.type == "cuda" else INTERPRETED_BLOCK_POINTS
         K, N = len(places.T), capacity(system)
         self.tiles = N // self.block
         self.now, self.next = places, Places(min(stage.keep, K), device)
         self.best_T = torch.zeros(K, 4, 4, device=device)
         self.result = torch.zeros(len(self.next.T), RESULT, device=device)
-        self.pixels = torch.zeros(K, N, 2, device=device)
+        self.pixels = torch.zeros(2, K, N, 2, device=device)  # by turns
         self.sums = torch.zeros(K, self.tiles, 8, 8, device=device)
         self.points = torch.zeros(N, 3, device=device)
         self.confidence = torch.zeros(N, device=device)
@@ -82,24 +82,21 @@ class Problem:
 
     def solve(self) -> None:
         """All iterations of all hypotheses; the first only judges the starts."""
-        for _ in range(self.stage.iterations + 1):
-            self.iterate()
+        for number in range(self.stage.iterations + 1):
+            self.linearize(self.now, number % 2)
+            self.step()
         self.select()
 
-    def iterate(self) -> None:
-        """One iteration of all hypotheses: two kernels."""
-        self.linearize(self.now)
-        self.step()
-
-    def linearize(self, places: Places, emit: bool = False) -> None:
-        """Fill `sums` and `pixels`; with emit `squared` and `gradients` of the first place."""
+    def linearize(self, places: Places, turn: int = 0, emit: bool = False) -> None:
+        """Fill `sums`, `pixels[1 - turn]`, and with emit `squared`, `gradients` of one place."""
         from pixloc_ros.alignment import kernels
 
         grid = (1 if emit else len(places.T), self.tiles)
         scale = self.policy.robust.scale
         kernels.linearize[grid](
             places.T, places.state, self.camera, self.count, self.points, self.confidence,
-            self.reference, self.rows, self.level.width, self.level.height, self.pixels, self.sums,
+            self.reference, self.rows, self.level.width, self.level.height,
+            self.pixels[turn], self.pixels[1 - turn], self.sums,
             self.squared, self.gradients, len(self.points), self.tiles,
             scale, 1 / math.log1p(2 / scale),
             C=self.C, BLOCK=self.block, DISTORTED=self.distorted, EMIT=emit, num_warps=WARPS,
@@ -114,7 +111,8 @@ class Problem:
         kernels_step.step[(len(self.now.T),)](
             self.now.T, self.best_T, self.now.state, self.sums, self.count, self.damping,
             self.tiles, DAMPING_FLOOR, policy.max_step_m, math.radians(policy.max_step_deg),
-            policy.min_points, policy.stop.motion_px, BLOCK=self.block, CHUNK=CHUNK_TILES,
+            policy.min_points, policy.stop.motion_px,
+            BLOCK=self.block, CHUNK=CHUNK_TILES, num_warps=1,
         )  # fmt: skip
 
     def select(self) -> None:
@@ -125,6 +123,7 @@ class Problem:
             self.best_T, self.now.state, self.next.T, self.next.state, self.result,
             len(self.now.T), self.merge_m2, self.merge_chord2,
             LANES=power_of_two(len(self.now.T)), KEEP=len(self.next.T),
+            num_warps=1,
         )  # fmt: skip
 
 
@@ -165,7 +164,7 @@ class Schedule:
             places = problem.next
         last = self.problems[-1]
         self.parts = [problem.result for problem in self.problems]
-        self.parts += [last.sums[0], last.squared, last.gradients, last.pixels[0]]
+        self.parts += [last.sums[0], last.squared, last.gradients, last.pixels[1, 0]]
         self.output = torch.empty(sum(p.numel() for p in self.parts), device=damping.device)
         self.graph: torch.cuda.CUDAGraph | None = None
         self.warm = False
@@ -256,7 +255,7 @@ def capacity(system: LevelSystem) -> int:
 
 def bytes_per_hypothesis(system: LevelSystem) -> float:
     """Of a stage: pixels and partial sums."""
-    return capacity(system) * (8 + 256 / BLOCK_POINTS)
+    return capacity(system) * (16 + 256 / BLOCK_POINTS)
 
 
 def signature(stages: Sequence[Stage], systems: Sequence[LevelSystem], count: int) -> object:
