@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.fx.experimental.optimization import fuse
 
 from pixloc_ros.features import compact, weights
+from pixloc_ros.features.device import CapturedNetwork, upload
 from pixloc_ros.geometry.camera import Camera
 
 
@@ -127,14 +128,17 @@ class FeatureExtractor:
         # Batch norms folded into convolutions, channels last: half the time on a CPU.
         network = fuse(loaded.network).to(self.device)
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        on_gpu = self.device.type == "cuda"
+        self.forward = CapturedNetwork(self.network) if on_gpu else self.network
 
     @torch.inference_mode()
     def extract(self, image_rgb: NDArray[np.uint8]) -> FeaturePyramid:
         """The pyramid of an image (H, W, 3); larger ones are reduced to max_side_px first."""
         image, scale = self._reduce(image_rgb)
         height, width = image.shape[:2]
-        packed = self.network(self._to_tensor(image))
+        # Before the network: on a GPU this waits for what is enqueued.
         size = torch.tensor([width, height], dtype=torch.float32, device=self.device)
+        packed = self.forward(self._to_tensor(image))
         levels = [
             level_of(maps.float(), stride, size, self.architecture.as_published)
             for maps, stride in zip(packed, self.strides, strict=True)
@@ -154,7 +158,7 @@ class FeatureExtractor:
         return cv2.resize(image, size, interpolation=cv2.INTER_AREA), scale
 
     def _to_tensor(self, image: NDArray) -> Tensor:
-        pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self.device, non_blocking=True)
+        pixels = upload(torch.from_numpy(np.ascontiguousarray(image)), self.device)
         x = pixels.permute(2, 0, 1)[None].float().div(255)
         pad = [-side % self.architecture.size_multiple for side in (image.shape[1], image.shape[0])]
         x = F.pad(x, (0, pad[0], 0, pad[1]), mode="replicate")

@@ -1,0 +1,51 @@
+"""How an image gets to a GPU and through the network there, without the host waiting."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+SIZES_KEPT = 2  # of images; each holds the activations of its graph
+WARM_UP_RUNS = 3  # before a capture, so that libraries have chosen and allocated
+
+Captured = tuple[torch.cuda.CUDAGraph, Tensor, tuple[Tensor, ...]]
+
+
+def upload(image: Tensor, device: torch.device) -> Tensor:
+    """Copy to the device; to a GPU from pinned memory, so that the call returns at once."""
+    if device.type == "cuda":
+        image = image.pin_memory()
+    return image.to(device, non_blocking=True)
+
+
+class CapturedNetwork:
+    """A network on a GPU in half precision, replayed as one CUDA graph per image size.
+
+    What a call returns is overwritten by the next call.
+    """
+
+    def __init__(self, network: nn.Module):
+        self.network = network.half()
+        self._captured: dict[torch.Size, Captured] = {}
+
+    def __call__(self, image: Tensor) -> tuple[Tensor, ...]:
+        if image.shape not in self._captured:
+            while len(self._captured) >= SIZES_KEPT:
+                del self._captured[next(iter(self._captured))]
+            self._captured[image.shape] = self._capture(image.half())
+        graph, into, maps = self._captured[image.shape]
+        into.copy_(image)
+        graph.replay()
+        return maps
+
+    def _capture(self, image: Tensor) -> Captured:
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP_RUNS):
+                self.network(image)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            maps = self.network(image)
+        return graph, image, maps
