@@ -176,6 +176,7 @@ def continued(first: Alignment, second: Alignment, camera: Camera) -> Alignment:
             Pose.from_matrix(T_cam_map_prior),
         ),
         hypotheses=first.hypotheses,
+        hypotheses_dropped=first.hypotheses_dropped,
         runner_up_cost=second.cost + first.runner_up_cost - first.cost,
         iterations=first.iterations + second.iterations,
         cost_per_level=first.cost_per_level + second.cost_per_level,

@@ -6,14 +6,15 @@ docs/gpu.md has the design and the floor that it is measured against.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
-from pixloc_ros.alignment.aligner import Refined, Stage
-from pixloc_ros.alignment.policy import Policy
+from pixloc_ros.alignment.aligner import Aligner, Refined, Stage
+from pixloc_ros.alignment.policy import Policy, StopByMotion
 from pixloc_ros.alignment.schedule import Schedule, bytes_per_hypothesis, signature
 from pixloc_ros.alignment.system import LevelSystem
 from pixloc_ros.config import AlignmentConfig, HypothesesConfig
@@ -25,6 +26,11 @@ log = logging.getLogger(__name__)
 SCHEDULES_KEPT = 8  # of rounded sizes, the latest used
 MEMORY_SHARE = 0.5  # of what is free, for the hypotheses of one alignment
 SMALL_BYTES = 2**28  # less is taken without asking the driver what is free
+
+
+def aligner_for(damping: Tensor, config: AlignmentConfig, hypotheses: HypothesesConfig) -> Aligner:
+    """The aligner for the device of `damping` (L, 6), with fused kernels where they can be used."""
+    return Aligner(damping, config, hypotheses, fused_aligner(damping, config, hypotheses))
 
 
 def fused_aligner(
@@ -90,6 +96,15 @@ class FusedAligner:
         self._schedules.clear()
         torch.cuda.empty_cache()
         return self._run(stages, systems, starts[: max(1, count // 4)])
+
+    @torch.inference_mode()
+    def iterations(self, stage: Stage, system: LevelSystem, starts: Pose) -> Callable[[], None]:
+        """The iterations of one stage, none of which ends early, ready to be timed."""
+        policy = replace(self.policy, stop=StopByMotion(0.0))
+        count = len(starts.t)
+        schedule = Schedule([stage], [system], count, self.damping, policy, self.hypotheses)
+        schedule.load([system], starts)
+        return schedule.launch
 
     def _affordable(self, systems: Sequence[LevelSystem], count: int) -> int:
         each = sum(bytes_per_hypothesis(system) for system in systems)
