@@ -68,23 +68,34 @@ def minimize(
     for number in range(iterations):
         if len(active) == 0:
             break
-        twist = damped_step(at.hessian, at.gradient, damping, policy)
-        pose = pose.retract(twist)
-        previous, at = at, system.linearize(pose)
+        pose, at, stopped = _step(system, pose, at, damping, number, policy)
         failed = _failed(at, policy)
-        taken = Taken(number, twist, previous.gradient, motion_px(previous, at))
-        converged = policy.stop(taken)
-        if policy.failure_is_final:
-            # The last pose of a level was never looked at by the reference: it cannot fail.
-            lost = failed & ~converged & (number + 1 < iterations)
-            _keep_last(result, active, pose, at.cost, converged, lost, start)
+        if policy.keeps_best:
+            _keep_best(result, active, pose, at.cost, failed, stopped)
         else:
-            converged &= ~failed
-            _keep_best(result, active, pose, torch.where(failed, torch.inf, at.cost), converged)
-        going = ~(failed | converged)
+            # The reference never looks at the last pose of a level: it cannot fail there.
+            lost = failed & ~stopped & (number + 1 < iterations)
+            _keep_last(result, active, pose, at.cost, lost, stopped, start)
+        going = ~(failed | stopped)
         if not going.all():
             active, pose, at = active[going], pose[going], at[going]
     return result
+
+
+def _step(
+    system: LevelSystem,
+    pose: Pose,
+    at: Linearization,
+    damping: Tensor,
+    number: int,
+    policy: Policy,
+) -> tuple[Pose, Linearization, Tensor]:
+    """The next poses (K,), the problem there, and which of them are to be the last."""
+    twist = damped_step(at.hessian, at.gradient, damping, policy)
+    moved = pose.retract(twist)
+    after = system.linearize(moved)
+    taken = Taken(number, twist, at.gradient, motion_px(at, after))
+    return moved, after, policy.stop(taken)
 
 
 def _before_the_first_step(start: Pose, at: Linearization, policy: Policy) -> LevelResult:
@@ -111,11 +122,16 @@ def motion_px(before: Linearization, after: Linearization) -> Tensor:
 
 
 def _keep_best(
-    result: LevelResult, active: Tensor, pose: Pose, cost: Tensor, converged: Tensor
+    result: LevelResult,
+    active: Tensor,
+    pose: Pose,
+    cost: Tensor,
+    failed: Tensor,
+    stopped: Tensor,
 ) -> None:
     result.iterations[active] += 1
-    result.converged[active] = converged
-    better = cost < result.cost[active]
+    result.converged[active] = stopped & ~failed
+    better = ~failed & (cost < result.cost[active])
     rows = active[better]
     result.T_cam_local.R[rows], result.T_cam_local.t[rows] = pose.R[better], pose.t[better]
     result.cost[rows] = cost[better]
@@ -126,13 +142,13 @@ def _keep_last(
     active: Tensor,
     pose: Pose,
     cost: Tensor,
-    converged: Tensor,
     lost: Tensor,
+    stopped: Tensor,
     start: Pose,
 ) -> None:
     """Keep this iterate, but go back to the start where the problem lost its points."""
     result.iterations[active] += 1
-    result.converged[active] = converged
+    result.converged[active] = stopped
     result.failed[active] = lost
     result.cost[active] = torch.where(lost, torch.inf, cost)
     kept = start[active].where(lost, pose)
