@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
-from pixloc_ros.alignment.aligner import Aligner, Stage
+from pixloc_ros.alignment.aligner import Stage
+from pixloc_ros.alignment.gpu import aligner_for
 from pixloc_ros.alignment.system import LevelSystem
 from pixloc_ros.config import Config
 from pixloc_ros.features.pyramid import FeatureExtractor, FeaturePyramid
@@ -26,6 +27,7 @@ from pixloc_ros.geometry.pose import Pose
 from pixloc_ros.maps.view import MapView
 
 DEPTHS_M = (4.0, 40.0)
+GRAPH_ITERATIONS = 100  # timed as one on a GPU, where launching one takes longer than its work
 START = (0.3, -0.1, 0.5, 0.005, 0.02, -0.005)  # a tracking error: metres and radians
 
 
@@ -36,7 +38,7 @@ class Machine:
     name: str
     device: str
     threads: int
-    gflop_per_s: float  # float32 matrix product
+    gflop_per_s: float  # matrix product: float32 on a CPU, float16 on a GPU
     gbyte_per_s: float  # copy, read and write together
 
 
@@ -77,7 +79,7 @@ class Benchmark:
         self.extractor = FeatureExtractor(
             config.features.weights, config.device, config.features.max_side_px
         )
-        self.aligner = Aligner(self.extractor.damping, config.alignment, config.hypotheses)
+        self.aligner = aligner_for(self.extractor.damping, config.alignment, config.hypotheses)
         self.machine = measure_machine(config.device)
         self.problem = make_problem(self.extractor, width, height, config.view.max_points)
 
@@ -88,25 +90,33 @@ class Benchmark:
         for count in (1, 16, 64):
             for level in range(len(self.extractor.strides)):
                 yield self._iteration(level, count)
-        for count in (1, 16):
+        for count in (1, 16, 64) if self.aligner.fused else (1, 16):
             yield self._alignment(count)
             yield self._frame(count)
 
     def _network(self) -> Row:
         problem = self.problem
-        with FlopCounterMode(display=False) as counter:
-            self.extractor.extract(problem.image_rgb)
-        parameters = sum(p.numel() for p in self.extractor.network.parameters()) * 4
+        size = sum(p.nbytes for p in self.extractor.network.parameters())
         height, width = problem.image_rgb.shape[:2]
         return self._row(
             f"network {width}x{height}",
             lambda: self.extractor.extract(problem.image_rgb),
-            counter.get_total_flops(),
-            parameters + sum(level.rows.numel() * 4 for level in problem.pyramid.levels),
+            self._network_flop(),
+            size + sum(level.rows.nbytes for level in problem.pyramid.levels),
         )
 
+    def _network_flop(self) -> int:
+        finest = self.problem.pyramid.levels[-1]
+        height, width = finest.height * finest.stride, finest.width * finest.stride
+        parameter = next(self.extractor.network.parameters())
+        with FlopCounterMode(
+            display=False
+        ) as counter:  # of the plain network: graphs count nothing
+            self.extractor.network(parameter.new_zeros(1, 3, height, width))
+        return counter.get_total_flops()
+
     def _iteration(self, level: int, count: int) -> Row:
-        problem, stage = self.problem, Stage(level, 1, 1)
+        problem, stage = self.problem, Stage(level, GRAPH_ITERATIONS - 1, 1)
         system: LevelSystem = self.aligner.system(
             problem.pyramid, self._camera(), problem.view, stage
         )
@@ -114,11 +124,15 @@ class Benchmark:
         points, channels = len(problem.view), self.extractor.dims[level]
         # Four corners of the query map per hypothesis and point, the reference once. Per channel:
         # three stencils of four corners, and six products.
-        bytes_read = 4 * points * (count * 4 * (channels + 1) + channels)
+        fused = self.aligner.fused
+        bytes_read = (2 if fused else 4) * points * (count * 4 * (channels + 1) + channels)
         flop = count * points * channels * (3 * 4 * 2 + 6 * 2)
         stride = self.extractor.strides[level]
         label = f"LM iteration, stride {stride}, {points} points, {count} hypotheses"
-        return self._row(label, lambda: system.linearize(poses), flop, bytes_read)
+        if fused is None:
+            return self._row(label, lambda: system.linearize(poses), flop, bytes_read)
+        work = fused.iterations(stage, system, poses)
+        return self._row(label, work, flop, bytes_read, GRAPH_ITERATIONS)
 
     def _alignment(self, count: int) -> Row:
         return self._row(f"alignment, {count} hypotheses", lambda: self._align(count), 0, 0)
@@ -135,7 +149,8 @@ class Benchmark:
         self.aligner.align(problem.pyramid, self._camera(), problem.view, self._starts(count))
 
     def _camera(self) -> Camera:
-        return self.problem.camera.to(dtype=torch.float32, device=self.extractor.device)
+        device = "cpu" if self.aligner.fused else self.extractor.device
+        return self.problem.camera.to(dtype=torch.float32, device=device)
 
     def _starts(self, count: int) -> Pose:
         generator = torch.Generator().manual_seed(0)
@@ -143,8 +158,10 @@ class Benchmark:
         scale[0] = 1.0
         return Pose.exp((scale * torch.tensor(START)).to(self.extractor.device))
 
-    def _row(self, stage: str, work: Callable[[], object], flop: float, size: float) -> Row:
-        times_ms = time_ms(work, self.runs, self.config.device)
+    def _row(
+        self, stage: str, work: Callable[[], object], flop: float, size: float, repeats: int = 1
+    ) -> Row:
+        times_ms = np.divide(time_ms(work, self.runs, self.config.device), repeats)
         floor_ms = 1e-6 * max(flop / self.machine.gflop_per_s, size / self.machine.gbyte_per_s)
         median, p99 = np.median(times_ms), np.percentile(times_ms, 99)
         return Row(stage, float(median), float(p99), flop / 1e9, size / 1e6, floor_ms)
@@ -188,14 +205,17 @@ def time_ms(work: Callable[[], object], runs: int, device: str) -> list[float]:
 
 
 def measure_machine(device: str) -> Machine:
-    """The float32 matrix product and copy speed reached here."""
-    a = torch.rand(1024, 1024, device=device)
-    b = torch.rand(16_000_000, device=device)
+    """The speeds of matrix product and copy reached here, on sizes that keep the device busy."""
+    on_cpu = device == "cpu"
+    side, numbers = (1024, 16_000_000) if on_cpu else (8192, 256_000_000)
+    a = torch.rand(side, side, device=device, dtype=torch.float32 if on_cpu else torch.half)
+    b = torch.rand(numbers, device=device)
     product_ms = min(time_ms(lambda: a @ a, 10, device))
     copy_ms = min(time_ms(lambda: b.clone(), 10, device))
-    name = torch.cuda.get_device_name(device) if device != "cpu" else _cpu_name()
-    gflop_per_s = 2 * 1024**3 / product_ms / 1e6
-    return Machine(name, device, torch.get_num_threads(), gflop_per_s, 128.0 / copy_ms)
+    name = _cpu_name() if on_cpu else torch.cuda.get_device_name(device)
+    gflop_per_s = 2 * side**3 / product_ms / 1e6
+    gbyte_per_s = 2 * b.nbytes / copy_ms / 1e6
+    return Machine(name, device, torch.get_num_threads(), gflop_per_s, gbyte_per_s)
 
 
 def _cpu_name() -> str:
