@@ -176,3 +176,18 @@ def test_a_camera_that_looks_away_fails_where_it_is(parity: Path) -> None:
     assert result.failed.all() == data["failed"]
     assert int(system.linearize(start).seen[0]) == int(data["nvalid"][0])
     assert torch.equal(numbers_of(result.T_cam_local)[0], data["T_out"])
+
+
+def test_a_level_that_loses_its_points_goes_back_to_its_start(parity: Path) -> None:
+    """The first start loses its points on the way, the second one finds the pose."""
+    system, damping = field(parity, 0, torch.float64, confident=True)
+    known = tensors(parity / "optim_field.npz")["f64conf_run0_T0"]
+    away = torch.tensor([[-3.783, -2.181, -0.060, 0.084, 0.071, -0.332], [0.0] * 6]).to(known)
+    start = pose_of(known.expand(2, 12)).retract(away)
+    assert (system.linearize(start).seen >= REFERENCE.min_points).all()
+    result = minimize(system, start, damping, REFERENCE.iterations[0], CONFIG)
+    assert result.failed.tolist() == [True, False]
+    assert result.iterations[0] > 0
+    assert torch.isinf(result.cost[0])
+    assert torch.equal(result.T_cam_local.t[0], start.t[0])
+    assert torch.equal(result.T_cam_local.R[0], start.R[0])
