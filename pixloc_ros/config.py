@@ -39,6 +39,8 @@ class ViewConfig(Section):
     max_distance_m: float = Field(
         default=30.0, gt=0, description="beyond the nearest keyframe: no map"
     )
+    renew_m: float = Field(default=0.5, ge=0, description="chosen anew where the pose moved more")
+    renew_deg: float = Field(default=2.0, ge=0, description="chosen anew where it turned more")
 
 
 class HypothesesConfig(Section):

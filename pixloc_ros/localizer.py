@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from pixloc_ros import acceptance
-from pixloc_ros.alignment.aligner import Aligner
+from pixloc_ros.alignment import aligner
+from pixloc_ros.alignment.gpu import aligner_for
 from pixloc_ros.alignment.hypotheses import draw_starts
 from pixloc_ros.config import Config
 from pixloc_ros.errors import MapError
@@ -17,7 +18,7 @@ from pixloc_ros.geometry.covariance import cam_covariance_from_base
 from pixloc_ros.geometry.pose import Pose
 from pixloc_ros.maps.store import Map
 from pixloc_ros.maps.view import MapView
-from pixloc_ros.results import Alignment, Estimate, Frame, PosePrior, Reason, Status
+from pixloc_ros.results import Alignment, Estimate, Frame, Matrix, PosePrior, Reason, Status
 from pixloc_ros.stopwatch import Stopwatch
 
 MIN_POINTS = 50  # a view of fewer points is not worth aligning
@@ -36,16 +37,23 @@ class Localizer:
             config.features.weights, config.device, config.features.max_side_px
         )
         _check_same_weights(self.map, self.features)
-        self.aligner = Aligner(self.features.damping, config.alignment, config.hypotheses)
+        self.aligner = aligner_for(self.features.damping, config.alignment, config.hypotheses)
 
-    @torch.inference_mode()
     def localize(self, frame: Frame, prior: PosePrior | None) -> Estimate:
         """Pose of the vehicle at the frame's stamp, or a status and the reason why not."""
+        try:
+            return self._localize(frame, prior)
+        except torch.cuda.OutOfMemoryError as error:
+            torch.cuda.empty_cache()
+            return _failed(frame, Reason.OUT_OF_MEMORY, str(error).partition("\n")[0], prior)
+
+    @torch.inference_mode()
+    def _localize(self, frame: Frame, prior: PosePrior | None) -> Estimate:
         watch = Stopwatch()
         if prior is None:
             return _failed(frame, Reason.NO_PRIOR, "no odometry, GNSS or initial pose yet")
         with watch("view"):
-            view = self._view(frame, prior)
+            view = self._view(frame, prior.T_map_base)
         if problem := self._unusable(frame, view):
             return _failed(frame, *problem, prior)
         with watch("features"):
@@ -54,10 +62,13 @@ class Localizer:
             starts = self._starts(frame, prior, view, pyramid)
         with watch("alignment"):
             alignment = self.aligner.align(pyramid, self._camera(frame), view, starts)
+        if self._moved_far(alignment):
+            with watch("second look"):
+                view, alignment = self._look_again(frame, pyramid, alignment)
         return self._estimate(frame, prior, view, alignment, watch)
 
-    def _view(self, frame: Frame, prior: PosePrior) -> MapView:
-        T_map_cam = prior.T_map_base @ frame.T_base_cam
+    def _view(self, frame: Frame, T_map_base: Matrix) -> MapView:
+        T_map_cam = T_map_base @ frame.T_base_cam
         return self.map.view(T_map_cam, frame.camera, self.config.view, self.config.device)
 
     def _unusable(self, frame: Frame, view: MapView) -> tuple[Reason, str] | None:
@@ -72,18 +83,33 @@ class Localizer:
         return None
 
     def _camera(self, frame: Frame) -> Camera:
-        return frame.camera.to(dtype=torch.float32, device=self.features.device)
+        return frame.camera.to(dtype=torch.float32)  # on the CPU: reading it must not wait
 
     def _starts(
         self, frame: Frame, prior: PosePrior, view: MapView, pyramid: FeaturePyramid
     ) -> Pose:
-        T_local_cam = prior.T_map_base @ frame.T_base_cam
-        T_local_cam[:3, 3] -= view.origin
-        T_cam_local = torch.from_numpy(se3.inverse(T_local_cam)).to(view.points)
+        pose = _local_pose(prior.T_map_base @ frame.T_base_cam, view)
         covariance = cam_covariance_from_base(prior.covariance, prior.T_map_base, frame.T_base_cam)
-        seen_by_network = self._camera(frame).scale(pyramid.scale)
-        pose = Pose.from_matrix(T_cam_local)
+        seen_by_network = self._camera(frame).scale(pyramid.scale).to(view.points.device)
         return draw_starts(pose, covariance, view.points, seen_by_network, self.config.hypotheses)
+
+    def _moved_far(self, alignment: Alignment) -> bool:
+        """Whether the view, chosen at the prior, may not be the best one for what was found."""
+        T_prior, T_found = alignment.T_map_cam_prior, alignment.T_map_cam
+        limits = self.config.view
+        return np.isfinite(alignment.cost) and (
+            se3.distance_m(T_prior, T_found) > limits.renew_m
+            or se3.angle_deg(T_prior, T_found) > limits.renew_deg
+        )
+
+    def _look_again(
+        self, frame: Frame, pyramid: FeaturePyramid, first: Alignment
+    ) -> tuple[MapView, Alignment]:
+        """Align once more, from the pose found, with the points and keyframes that suit it."""
+        view = self._view(frame, first.T_map_cam @ se3.inverse(frame.T_base_cam))
+        start = _local_pose(first.T_map_cam, view)[None]
+        second = self.aligner.align(pyramid, self._camera(frame), view, start)
+        return view, aligner.continued(first, second, frame.camera)
 
     def _estimate(
         self, frame: Frame, prior: PosePrior, view: MapView, alignment: Alignment, watch: Stopwatch
@@ -94,6 +120,8 @@ class Localizer:
         reason, message = acceptance.judge(
             alignment, T_map_base, covariance, prior, self.config.acceptance
         )
+        if alignment.hypotheses_dropped:
+            message += f"; no memory for {alignment.hypotheses_dropped} more starts"
         ok = reason is Reason.OK
         return Estimate(
             status=_STATUS_OF.get(reason, Status.REJECTED),
@@ -112,6 +140,13 @@ class Localizer:
 
 
 _STATUS_OF = {Reason.OK: Status.OK, Reason.AMBIGUOUS: Status.AMBIGUOUS}
+
+
+def _local_pose(T_map_cam: Matrix, view: MapView) -> Pose:
+    """T_cam_local, unbatched, in the precision and on the device of the view."""
+    T_local_cam = T_map_cam.copy()
+    T_local_cam[:3, 3] -= view.origin
+    return Pose.from_matrix(torch.from_numpy(se3.inverse(T_local_cam)).to(view.points))
 
 
 def _failed(frame: Frame, reason: Reason, message: str, prior: PosePrior | None = None) -> Estimate:

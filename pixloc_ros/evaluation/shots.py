@@ -16,13 +16,15 @@ from pixloc_ros.replay.degrade import degradation
 from pixloc_ros.replay.posed_images import PosedImages
 from pixloc_ros.results import Estimate, Frame, PosePrior
 
+STILL_M, STILL_DEG = 0.1, 0.3  # sigmas of a prior's dimensions that are right
+
 
 @dataclass(frozen=True, slots=True)
 class Offset:
     """A wrong prior: exactly this far off, in a random direction.
 
     planar: on the ground and about the vertical, as a vehicle errs; otherwise in all six
-    dimensions. The prior's covariance says as much, with sigmas of the offset's size.
+    dimensions. The prior's covariance is that of these errors, plus a little where they are zero.
     """
 
     distance_m: float
@@ -41,11 +43,12 @@ class Offset:
 
     def covariance(self) -> NDArray[np.float64]:
         """(6, 6) in ROS order."""
-        covariance = diagonal(self.distance_m, self.angle_deg)
-        if self.planar:
-            still = np.ix_([2, 3, 4], [2, 3, 4])
-            covariance[still] = np.diag([0.2**2, *np.deg2rad([0.5, 0.5]) ** 2])
-        return covariance
+        translation, rotation = ([1, 1, 0], [0, 0, 1]) if self.planar else ([1] * 3, [1] * 3)
+        shares = np.array([*translation, *rotation]) / np.repeat(
+            [sum(translation), sum(rotation)], 3
+        )
+        offset = np.repeat([self.distance_m, np.deg2rad(self.angle_deg)], 3)
+        return np.diag(shares * offset**2) + diagonal(STILL_M, STILL_DEG)
 
 
 @dataclass(frozen=True, slots=True)
