@@ -158,23 +158,15 @@ class Camera:
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         z = points_cam[..., 2]
         in_front = z > MIN_DEPTH_M
-        z = z.clamp(min=MIN_DEPTH_M)
-        uv = points_cam[..., :2] / z[..., None]
+        inverse_z = z.clamp(min=MIN_DEPTH_M).reciprocal()[..., None]
+        uv = points_cam[..., :2] * inverse_z
         distorted, inside, J_distort = self._distort(uv, want_jacobian)
-        pixels = distorted * self.focal[..., None, :] + self.center[..., None, :]
+        focal = self.focal[..., None, :]
+        pixels = torch.addcmul(self.center[..., None, :], distorted, focal)
         if not want_jacobian:
             return pixels, in_front & inside, None
-        J = self._jacobian_of_division(uv, z)
-        if J_distort is not None:
-            J = J_distort @ J
-        return pixels, in_front & inside, self.focal[..., None, :, None] * J
-
-    @staticmethod
-    def _jacobian_of_division(uv: Tensor, z: Tensor) -> Tensor:
-        u, v = uv.unbind(-1)
-        o = torch.zeros_like(z)
-        rows = torch.stack([torch.ones_like(z), o, -u, o, torch.ones_like(z), -v], -1)
-        return (rows / z[..., None]).unflatten(-1, (2, 3))
+        J = _jacobian_of_projection(focal * inverse_z, uv, J_distort)
+        return pixels, in_front & inside, J
 
     def _distort(self, uv: Tensor, want_jacobian: bool) -> tuple[Tensor, Tensor, Tensor | None]:
         if self.model == "PINHOLE":
@@ -236,6 +228,20 @@ class Camera:
 
 def _float64(values: float | Sequence[float] | np.ndarray) -> Tensor:
     return torch.tensor(np.asarray(values), dtype=torch.float64)
+
+
+def _jacobian_of_projection(scale: Tensor, uv: Tensor, J_distort: Tensor | None) -> Tensor:
+    """d(pixel)/d(point_cam) (..., 2, 3). scale: focal length over depth (..., 2).
+
+    With d(uv)/d(point) = [1 0 -u; 0 1 -v] / z written out, which is faster than its product.
+    """
+    if J_distort is None:
+        (a, b), (u, v) = scale.unbind(-1), uv.unbind(-1)
+        o = torch.zeros_like(a)
+        return torch.stack([a, o, -a * u, o, b, -b * v], -1).unflatten(-1, (2, 3))
+    J_u, J_v = (scale[..., None] * J_distort).unbind(-1)
+    u, v = uv[..., None, :].unbind(-1)
+    return torch.stack([J_u, J_v, -(J_u * u + J_v * v)], -1)
 
 
 def _cubic(k: Sequence[Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
