@@ -25,21 +25,21 @@ MESSAGE = "pixloc_ros/msg/AlignmentStatus"
 
 # Imports of ROS packages; cv_bridge and tf_transformations are optional but belong to it.
 ROS_PACKAGE = re.compile(r"rclpy|tf2_ros|tf_transformations|cv_bridge|\w+_msgs|\w+_interfaces")
-OPTIONAL = {"open3d", "pycolmap"}  # in the extra "build"
+OPTIONAL = {"open3d", "pycolmap", "triton"}  # in the extras "build" and "gpu"
 
-# Imports every module that must work without ROS and without the libraries of map building.
+# Imports every module that must work without ROS and without the optional libraries.
 IMPORT_WITHOUT_ROS = """
 import importlib, pkgutil, re, sys
 
 class Blocker:
     def find_spec(self, name, path=None, target=None):
-        if re.fullmatch(r"rclpy|tf2_ros|\\w+_msgs|pycolmap|open3d", name.partition(".")[0]):
+        if re.fullmatch(r"rclpy|tf2_ros|\\w+_msgs|pycolmap|open3d|triton", name.partition(".")[0]):
             raise ModuleNotFoundError(f"{name} is not there", name=name)
 
 sys.meta_path.insert(0, Blocker())
 import pixloc_ros
 for module in pkgutil.walk_packages(pixloc_ros.__path__, "pixloc_ros."):
-    if not re.match(r"pixloc_ros\\.(ros|msg|pixloc_ros_s__)", module.name):
+    if not re.match(r"pixloc_ros\\.(ros|msg|pixloc_ros_s__|alignment\\.kernels)", module.name):
         importlib.import_module(module.name)
         print(module.name)
 """
