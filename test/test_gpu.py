@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 from test_alignment import CAMERA, DAMPING, OFFSET, STRIDES, scene, starts, system_of
+from test_maps import CAMERA as WALL_CAMERA
+from test_maps import write_dataset
 
 from pixloc_ros.alignment.aligner import Aligner, Stage
 from pixloc_ros.alignment.gpu import FusedAligner, fused_aligner
@@ -21,11 +23,18 @@ from pixloc_ros.alignment.lm import damped_step, minimize
 from pixloc_ros.alignment.policy import Policy
 from pixloc_ros.alignment.schedule import CHUNK_TILES, Places, Problem
 from pixloc_ros.alignment.system import LevelSystem
-from pixloc_ros.config import AlignmentConfig, HypothesesConfig
+from pixloc_ros.config import AlignmentConfig, HypothesesConfig, from_flat
+from pixloc_ros.features.pyramid import FeatureExtractor
+from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.geometry.covariance import diagonal, perturb_base
 from pixloc_ros.geometry.pose import Pose
+from pixloc_ros.localizer import Localizer
+from pixloc_ros.maps.builder import BuildOptions, build_from_colmap
+from pixloc_ros.maps.observing import read_image
+from pixloc_ros.maps.store import Map
 from pixloc_ros.maps.view import MapView
-from pixloc_ros.results import Alignment
+from pixloc_ros.results import Alignment, Frame, PosePrior, Reason, Status
 
 pytest.importorskip("triton", reason="the kernels need triton: pip install pixloc_ros[gpu]")
 
@@ -277,6 +286,59 @@ def test_memory_for_some_hypotheses_only() -> None:
 def test_memory_for_no_hypothesis() -> None:
     with pytest.raises(torch.cuda.OutOfMemoryError):
         align(fused(budget_bytes=100), scene(60)[1], starts(OFFSET))
+
+
+@pytest.fixture(scope="module")
+def wall(tmp_path_factory: pytest.TempPathFactory) -> tuple[Map, Frame, PosePrior]:
+    """A map of a textured wall, a frame that it was built from, and a prior of 10 cm."""
+    folder = tmp_path_factory.mktemp("wall")
+    write_dataset(folder, np.zeros(3))
+    places = (folder / name for name in ("colmap", "images", "map"))
+    build_from_colmap(*places, FeatureExtractor(), BuildOptions())
+    map_ = Map.load(folder / "map")
+    truth = map_.keyframe_T_map_cam[2]
+    image = read_image(folder / "images" / "drive 1" / "002.png", WALL_CAMERA)
+    error = np.array([0.05, 0.03, -0.1, 0.005, 0.01, -0.005])
+    prior = PosePrior(perturb_base(truth, error), diagonal(0.1, 1.0), "file", 0)
+    return map_, Frame(image, WALL_CAMERA, 0, np.eye(4)), prior
+
+
+@pytest.mark.slow
+def test_a_frame_is_localized_as_on_the_cpu(wall: tuple[Map, Frame, PosePrior]) -> None:
+    map_, frame, prior = wall
+    config = from_flat({"view.max_points": 120, "alignment.iterations": (3, 3, 8)})
+    plain, with_kernels = Localizer(config, map_), Localizer(config, map_)
+    with_kernels.aligner = replace(with_kernels.aligner, fused=fused_of(with_kernels))
+    expected, found = plain.localize(frame, prior), with_kernels.localize(frame, prior)
+    assert (found.status, found.reason) == (expected.status, expected.reason)
+    assert se3.distance_m(found.candidate_T_map_base, expected.candidate_T_map_base) < 1e-3
+    assert se3.angle_deg(found.candidate_T_map_base, expected.candidate_T_map_base) < 0.01
+
+
+@pytest.mark.slow
+def test_memory_that_does_not_suffice_is_told(wall: tuple[Map, Frame, PosePrior]) -> None:
+    map_, frame, prior = wall
+    vague = replace(prior, covariance=diagonal(3.0, 6.0))
+    config = from_flat(
+        {
+            "view.max_points": 120,
+            "alignment.iterations": (1, 1, 1),
+            "hypotheses.scout_iterations": 1,
+        }
+    )
+    localizer = Localizer(config, map_)
+    localizer.aligner = replace(localizer.aligner, fused=fused_of(localizer, budget_bytes=50_000))
+    some = localizer.localize(frame, vague)
+    assert 0 < some.alignment.hypotheses < some.alignment.hypotheses_dropped
+    assert f"no memory for {some.alignment.hypotheses_dropped} more starts" in some.message
+    localizer.aligner = replace(localizer.aligner, fused=fused_of(localizer, budget_bytes=100))
+    none = localizer.localize(frame, vague)
+    assert (none.status, none.reason) == (Status.FAILED, Reason.OUT_OF_MEMORY)
+
+
+def fused_of(localizer: Localizer, **limits: int) -> FusedAligner:
+    plain = localizer.aligner
+    return FusedAligner(plain.damping, plain.config, plain.hypotheses, **limits)
 
 
 def test_where_the_kernels_are_not_used(caplog: pytest.LogCaptureFixture) -> None:

@@ -68,12 +68,15 @@ class FusedAligner:
         self.damping, self.policy, self.hypotheses = damping, Policy.of(config), hypotheses
         self.budget_bytes = budget_bytes
         self._schedules: dict[object, Schedule] = {}
+        self._unknown: set[str] = set()  # camera models
 
     def supports(self, camera: Camera) -> bool:
-        """Whether the kernels know the model of the camera; the log says it if they do not."""
+        """Whether the kernels know the model of the camera; if not, the log says so, once."""
         if camera.model != "OPENCV_FISHEYE":
             return True
-        log.warning("no fused kernels: they do not know the camera model %s", camera.model)
+        if camera.model not in self._unknown:
+            log.warning("no fused kernels: they do not know the camera model %s", camera.model)
+            self._unknown.add(camera.model)
         return False
 
     @torch.inference_mode()
@@ -111,8 +114,6 @@ class FusedAligner:
         affordable = int(self._budget(count * each) // each)
         if affordable == 0:
             raise torch.cuda.OutOfMemoryError("not one hypothesis fits into GPU memory")
-        if affordable < count:
-            log.warning("GPU memory suffices for %d of %d hypotheses", affordable, count)
         return min(count, affordable)
 
     def _budget(self, wanted_bytes: float) -> float:
