@@ -161,6 +161,11 @@ class Rig:
         self._publishers[topic].publish(message)
         self._sent[topic] += 1
 
+    def is_new(self) -> bool:
+        """Whether the node has counted nothing yet; reports of an earlier activation linger."""
+        counted = any(key.startswith("count ") for key in self.diagnostics)
+        return "no image yet" in self.state and not counted
+
     def arrived(self) -> bool:
         """Whether the node counts all that was sent since it was activated."""
         counted = {
