@@ -129,6 +129,7 @@ def test_half_precision_costs_less_than_a_thousandth() -> None:
     assert_same_sums(problem, system, starts(OFFSET), rtol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 def test_points_that_cannot_be_seen_add_nothing() -> None:
     """Not finite, behind the camera, or beside the image: only the others count."""
     hidden = torch.tensor(
@@ -202,6 +203,7 @@ def test_no_step_where_the_system_is_singular() -> None:
     assert problem.now.state[0, :6].tolist() == [0, 0, 1, 0, 0, 1]
 
 
+@pytest.mark.slow
 def test_whole_minimisation_with_frozen_problems() -> None:
     away = [0, 0, 0, 0, 3.0, 0]
     poses = starts(OFFSET, away, [0.05] * 6)
@@ -275,6 +277,7 @@ def test_hopeless_alignments_end_quietly(kind: str) -> None:
     assert not np.isfinite(found.covariance_cam).all() or kind == "zero"
 
 
+@pytest.mark.slow
 def test_memory_for_some_hypotheses_only() -> None:
     view, poses = scene(60)[1], starts(OFFSET, *[[0.1 * i] * 6 for i in range(5)])
     found = align(fused(budget_bytes=50_000), view, poses)
@@ -338,7 +341,7 @@ def test_memory_that_does_not_suffice_is_told(wall: tuple[Map, Frame, PosePrior]
 
 def fused_of(localizer: Localizer, **limits: int) -> FusedAligner:
     plain = localizer.aligner
-    return FusedAligner(plain.damping, plain.config, plain.hypotheses, **limits)
+    return FusedAligner(plain.damping.to(DEVICE), plain.config, plain.hypotheses, **limits)
 
 
 def test_where_the_kernels_are_not_used(caplog: pytest.LogCaptureFixture) -> None:

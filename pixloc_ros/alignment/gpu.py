@@ -126,10 +126,11 @@ class FusedAligner:
     def _run(
         self, stages: Sequence[Stage], systems: Sequence[LevelSystem], starts: Pose
     ) -> Refined:
-        schedule = self._schedule(stages, systems, len(starts.t))
-        schedule.load(systems, starts)
-        schedule.launch()
-        return schedule.read(len(systems[-1].points), len(starts.t))
+        with torch.cuda.device_of(self.damping):
+            schedule = self._schedule(stages, systems, len(starts.t))
+            schedule.load(systems, starts)
+            schedule.launch()
+            return schedule.read(len(systems[-1].points), len(starts.t))
 
     def _schedule(
         self, stages: Sequence[Stage], systems: Sequence[LevelSystem], count: int

@@ -137,7 +137,9 @@ class Places:
     def start(self, starts: Pose) -> None:
         """Begin from poses (K,), no more than there are places."""
         count = len(starts.t)
-        self.T[:count].copy_(starts.matrix())
+        self.T[:count, :3, :3].copy_(starts.R)
+        self.T[:count, :3, 3].copy_(starts.t)
+        self.T[:count, 3, 3].fill_(1)
         self.state.zero_()
         self.state[:count, 0].fill_(math.inf)  # cost
         self.state[:count, 1].fill_(-1)  # iterations

@@ -29,13 +29,14 @@ class CapturedNetwork:
         self._captured: dict[torch.Size, Captured] = {}
 
     def __call__(self, image: Tensor) -> tuple[Tensor, ...]:
-        if image.shape not in self._captured:
-            while len(self._captured) >= SIZES_KEPT:
-                del self._captured[next(iter(self._captured))]
-            self._captured[image.shape] = self._capture(image.half())
-        graph, into, maps = self._captured[image.shape]
-        into.copy_(image)
-        graph.replay()
+        with torch.cuda.device_of(image):
+            if image.shape not in self._captured:
+                while len(self._captured) >= SIZES_KEPT:
+                    del self._captured[next(iter(self._captured))]
+                self._captured[image.shape] = self._capture(image.half())
+            graph, into, maps = self._captured[image.shape]
+            into.copy_(image)
+            graph.replay()
         return maps
 
     def _capture(self, image: Tensor) -> Captured:
