@@ -73,6 +73,15 @@ def test_the_network_drops_odd_rows_and_columns(official: tuple[FeatureExtractor
 
 
 @pytest.mark.slow
+def test_images_smaller_than_a_stride_are_padded(official: tuple[FeatureExtractor, dict]) -> None:
+    extractor, known = official
+    pyramid = extractor.extract(known["image_u8"].numpy()[:20, :10])
+    assert [(level.height, level.width) for level in pyramid.levels] == [(2, 2), (8, 8), (32, 32)]
+    _, _, valid = pyramid.sample(torch.tensor([[5.0, 10.0], [12.0, 10.0]]))[-1]
+    assert valid.tolist() == [True, False]
+
+
+@pytest.mark.slow
 def test_references_are_sampled_before_they_are_normalised(official) -> None:
     extractor, known = official
     pyramid = extractor.extract(known["image_u8"].numpy())

@@ -15,7 +15,7 @@ from pixloc_ros.config import AlignmentConfig
 from pixloc_ros.features import compact
 from pixloc_ros.features.pyramid import FeatureLevel
 from pixloc_ros.geometry.camera import Camera
-from pixloc_ros.geometry.pose import Pose
+from pixloc_ros.geometry.pose import Pose, through_transform
 
 CONFIG = AlignmentConfig(policy="reference")
 System = tuple[LevelSystem, torch.Tensor]
@@ -154,6 +154,26 @@ def test_every_iteration_of_a_level(parity: Path, run: int, name, dtype, toleran
         result = minimize(system, pose, damping, 1, CONFIG)
         torch.testing.assert_close(numbers_of(result.T_cam_local)[0], known["T"][i], **close)
         pose = pose_of(known["T"][i])[None]
+
+
+@pytest.mark.parametrize("run", [0, 1, 2])
+def test_weights_and_jacobians_of_the_points(parity: Path, run: int) -> None:
+    system, _ = field(parity, run, torch.float32, confident=True)
+    data = tensors(parity / "optim_field.npz")
+    known = {k.removeprefix(f"conf_run{run}_"): v for k, v in data.items()}
+    pose = pose_of(known["T0"])[None]
+    at, seen = system.linearize(pose)[0], known["valid0"]
+    torch.testing.assert_close(~at.squared.isnan(), seen)
+    weight = REFERENCE.robust.weight(at.squared)
+    torch.testing.assert_close(weight[seen], known["w_loss0"][seen], rtol=1e-4, atol=1e-4)
+    read = system.sampling.read(system.level, at.pixels)
+    confidence = read[:, 0, -1] * system.confidence
+    torch.testing.assert_close(confidence[seen], known["w_unc0"][seen], rtol=1e-4, atol=1e-4)
+    points_cam = pose.transform(system.points)[0]
+    J_pixel = through_transform(system.camera.project_with_jacobian(points_cam)[2], points_cam)
+    J = read[:, 1:, :-1].mT @ J_pixel
+    scale = known["J0"].abs().max()
+    torch.testing.assert_close(J[seen] / scale, known["J0"][seen] / scale, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("run", [0, 1, 2])

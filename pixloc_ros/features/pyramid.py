@@ -28,10 +28,13 @@ class FeatureLevel:
     image_size: Tensor  # (2,) width and height of the network's image, without padding
     norms: Tensor | None = None  # (H * W,) of the raw features, where references need them
 
-    @property
-    def size(self) -> Tensor:
-        """Width and height (2,) of the map, in its pixels."""
-        return torch.tensor([self.width, self.height])
+    def clip(self, size: Tensor) -> Tensor:
+        """Width and height (..., 2) of an image at this stride, as far as the map covers it.
+
+        Pooling may drop the last rows and columns: what lies there is not in the map.
+        """
+        width, height = size.unbind(-1)
+        return torch.stack([width.clamp(max=self.width), height.clamp(max=self.height)], -1)
 
     def corners(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """The four map pixels around each point, and the position within the cell.
@@ -91,8 +94,7 @@ class FeaturePyramid:
     def camera(self, camera: Camera, level: FeatureLevel) -> Camera:
         """The camera of the image as the camera of one level's map."""
         scaled = camera.scale([s / level.stride for s in self.scale])
-        # Pooling may drop the last rows and columns: what lies there is not in the map.
-        return replace(scaled, size=torch.minimum(scaled.size, level.size.to(scaled.size)))
+        return replace(scaled, size=level.clip(scaled.size))
 
     def sample(self, pixels: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Features (N, C) of unit norm, confidences (N,), validity (N,) at image pixels (N, 2)."""
@@ -101,8 +103,8 @@ class FeaturePyramid:
     def _sample_level(self, level: FeatureLevel, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         factor = torch.tensor(self.scale, dtype=pixels.dtype, device=pixels.device) / level.stride
         at = (pixels + 0.5) * factor - 0.5
-        size = torch.minimum(level.image_size / level.stride, level.size.to(level.image_size))
-        valid = ((at >= 0) & (at <= size.to(at) - 1)).all(-1)
+        size = level.clip(level.image_size.to(at) / level.stride)
+        valid = ((at >= 0) & (at <= size - 1)).all(-1)
         return *level.sample(at.to(level.rows)), valid
 
 
@@ -160,9 +162,13 @@ class FeatureExtractor:
     def _to_tensor(self, image: NDArray) -> Tensor:
         pixels = upload(torch.from_numpy(np.ascontiguousarray(image)), self.device)
         x = pixels.permute(2, 0, 1)[None].float().div(255)
-        pad = [-side % self.architecture.size_multiple for side in (image.shape[1], image.shape[0])]
+        pad = [self._padding(side) for side in (image.shape[1], image.shape[0])]
         x = F.pad(x, (0, pad[0], 0, pad[1]), mode="replicate")
         return x.contiguous(memory_format=torch.channels_last)
+
+    def _padding(self, side_px: int) -> int:
+        least = 2 * self.strides[0]  # a map needs two pixels for its bilinear patch
+        return max(-side_px % self.architecture.size_multiple, least - side_px)
 
 
 def level_of(maps: Tensor, stride: int, image_size: Tensor, with_norms: bool) -> FeatureLevel:
