@@ -12,7 +12,37 @@ from pixloc_ros.features import compact
 from pixloc_ros.features.vgg import VggNet, vgg19
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.pose import Pose
-from pixloc_ros.training.unrolled import View, pose_loss, pyramids, refine
+from pixloc_ros.training.unrolled import (
+    REPROJECTION,
+    Loss,
+    View,
+    pose_loss,
+    pyramids,
+    refine,
+)
+
+
+def test_the_reprojection_error_is_that_of_the_reference(parity: Path) -> None:
+    data = tensors(parity / "losses.npz")
+    error = REPROJECTION.cost(data["x"]) / 4
+    torch.testing.assert_close(error, data["reproj_loss_of_sqerr"], atol=1e-10, rtol=1e-10)
+
+
+def loss_of(*offsets_m: float) -> Loss:
+    """Of levels that end this far to the side of the truth, 5 m before a wall."""
+    camera = Camera.create("PINHOLE", (160, 128), (150, 150), (79.5, 63.5))
+    side = torch.linspace(-1, 1, 20, dtype=torch.float64)
+    points = torch.stack([side, side.flip(0) / 2, torch.full_like(side, 5)], -1)
+    truth = Pose.identity((1,), points)
+    poses = [truth.retract(truth.t.new_tensor([[off, 0, 0, 0, 0, 0]])) for off in offsets_m]
+    return pose_loss(poses, truth, truth, camera, points, (16, 4, 1))
+
+
+def test_a_level_counts_where_the_one_before_succeeded() -> None:
+    good, lost = loss_of(0.2, 0.1, 0.1), loss_of(20.0, 0.1, 0.1)
+    torch.testing.assert_close(good.total, sum(good.levels) / 3)
+    torch.testing.assert_close(lost.total, (lost.levels[0] + lost.levels[2]) / 3)
+    assert lost.levels[0] == 50.0  # clamped
 
 
 @pytest.mark.slow
