@@ -46,7 +46,8 @@ class Problem:
         hypotheses: HypothesesConfig,
     ):
         device, level = damping.device, system.level
-        self.stage, self.level, self.policy = stage, level, policy
+        self.stage, self.policy = stage, policy
+        self.width, self.height = level.width, level.height
         self.merge_m2, self.merge_chord2 = merge_limits(hypotheses)
         self.distorted = system.camera.model != "PINHOLE"
         self.channels = system.reference.shape[-1]
@@ -95,7 +96,7 @@ class Problem:
         scale = self.policy.robust.scale
         kernels.linearize[grid](
             places.T, places.state, self.camera, self.count, self.points, self.confidence,
-            self.reference, self.rows, self.level.width, self.level.height,
+            self.reference, self.rows, self.width, self.height,
             self.pixels[turn], self.pixels[1 - turn], self.sums,
             self.squared, self.gradients, len(self.points), self.tiles,
             scale, 1 / math.log1p(2 / scale),
