@@ -39,6 +39,8 @@ class ViewConfig(Section):
     max_distance_m: float = Field(
         default=30.0, gt=0, description="beyond the nearest keyframe: no map"
     )
+    anchor_spacing_m: float = Field(default=5.0, gt=0, description="a view serves so far around it")
+    max_anchors: int = Field(default=8, ge=0, description="more views where the prior is vague")
     renew_m: float = Field(default=0.5, ge=0, description="chosen anew where the pose moved more")
     renew_deg: float = Field(default=2.0, ge=0, description="chosen anew where it turned more")
 

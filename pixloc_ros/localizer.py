@@ -8,17 +8,15 @@ import torch
 from pixloc_ros import acceptance
 from pixloc_ros.alignment import aligner
 from pixloc_ros.alignment.gpu import aligner_for
-from pixloc_ros.alignment.hypotheses import draw_starts
 from pixloc_ros.config import Config
 from pixloc_ros.errors import MapError
 from pixloc_ros.features.pyramid import FeatureExtractor, FeaturePyramid
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
-from pixloc_ros.geometry.covariance import cam_covariance_from_base
-from pixloc_ros.geometry.pose import Pose
 from pixloc_ros.maps.store import Map
 from pixloc_ros.maps.view import MapView
-from pixloc_ros.results import Alignment, Estimate, Frame, Matrix, PosePrior, Reason, Status
+from pixloc_ros.results import Alignment, Estimate, Frame, PosePrior, Reason, Status
+from pixloc_ros.search import Look, Search, local_poses
 from pixloc_ros.stopwatch import Stopwatch
 
 MIN_POINTS = 50  # a view of fewer points is not worth aligning
@@ -37,6 +35,7 @@ class Localizer:
             config.features.weights, config.device, config.features.max_side_px
         )
         _check_same_weights(self.map, self.features)
+        self.search = Search(self.map, config)
         self.aligner = aligner_for(self.features.damping, config.alignment, config.hypotheses)
 
     def localize(self, frame: Frame, prior: PosePrior | None) -> Estimate:
@@ -53,23 +52,19 @@ class Localizer:
         if prior is None:
             return _failed(frame, Reason.NO_PRIOR, "no odometry, GNSS or initial pose yet")
         with watch("view"):
-            view = self._view(frame, prior.T_map_base)
+            view = self.search.view(frame, prior.T_map_base @ frame.T_base_cam)
         if problem := self._unusable(frame, view):
             return _failed(frame, *problem, prior)
         with watch("features"):
             pyramid = self.features.extract(frame.image_rgb)
         with watch("starts"):
-            starts = self._starts(frame, prior, view, pyramid)
+            looks = self.search.looks(frame, prior, view, pyramid)
         with watch("alignment"):
-            alignment = self.aligner.align(pyramid, self._camera(frame), view, starts)
+            view, alignment = self._best_of(looks, frame, pyramid)
         if self._moved_far(alignment):
             with watch("second look"):
                 view, alignment = self._look_again(frame, pyramid, alignment)
         return self._estimate(frame, prior, view, alignment, watch)
-
-    def _view(self, frame: Frame, T_map_base: Matrix) -> MapView:
-        T_map_cam = T_map_base @ frame.T_base_cam
-        return self.map.view(T_map_cam, frame.camera, self.config.view, self.config.device)
 
     def _unusable(self, frame: Frame, view: MapView) -> tuple[Reason, str] | None:
         height, width = frame.image_rgb.shape[:2]
@@ -85,13 +80,13 @@ class Localizer:
     def _camera(self, frame: Frame) -> Camera:
         return frame.camera.to(dtype=torch.float32)  # on the CPU: reading it must not wait
 
-    def _starts(
-        self, frame: Frame, prior: PosePrior, view: MapView, pyramid: FeaturePyramid
-    ) -> Pose:
-        pose = _local_pose(prior.T_map_base @ frame.T_base_cam, view)
-        covariance = cam_covariance_from_base(prior.covariance, prior.T_map_base, frame.T_base_cam)
-        seen_by_network = self._camera(frame).scale(pyramid.scale).to(view.points.device)
-        return draw_starts(pose, covariance, view.points, seen_by_network, self.config.hypotheses)
+    def _best_of(
+        self, looks: list[Look], frame: Frame, pyramid: FeaturePyramid
+    ) -> tuple[MapView, Alignment]:
+        camera = self._camera(frame)
+        found = [self.aligner.align(pyramid, camera, look.view, look.starts) for look in looks]
+        best = min(range(len(found)), key=lambda i: found[i].cost)
+        return looks[best].view, self.aligner.winner(found)
 
     def _moved_far(self, alignment: Alignment) -> bool:
         """Whether the view, chosen at the prior, may not be the best one for what was found."""
@@ -106,8 +101,8 @@ class Localizer:
         self, frame: Frame, pyramid: FeaturePyramid, first: Alignment
     ) -> tuple[MapView, Alignment]:
         """Align once more, from the pose found, with the points and keyframes that suit it."""
-        view = self._view(frame, first.T_map_cam @ se3.inverse(frame.T_base_cam))
-        start = _local_pose(first.T_map_cam, view)[None]
+        view = self.search.view(frame, first.T_map_cam)
+        start = local_poses(first.T_map_cam[None], view)
         second = self.aligner.align(pyramid, self._camera(frame), view, start)
         return view, aligner.continued(first, second, frame.camera)
 
@@ -140,13 +135,6 @@ class Localizer:
 
 
 _STATUS_OF = {Reason.OK: Status.OK, Reason.AMBIGUOUS: Status.AMBIGUOUS}
-
-
-def _local_pose(T_map_cam: Matrix, view: MapView) -> Pose:
-    """T_cam_local, unbatched, in the precision and on the device of the view."""
-    T_local_cam = T_map_cam.copy()
-    T_local_cam[:3, 3] -= view.origin
-    return Pose.from_matrix(torch.from_numpy(se3.inverse(T_local_cam)).to(view.points))
 
 
 def _failed(frame: Frame, reason: Reason, message: str, prior: PosePrior | None = None) -> Estimate:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -72,6 +72,18 @@ class Aligner:
             camera = camera.to(view.points.device)
             refined = self._refine(stages, pyramid, camera, view, starts)
         return self._report(refined, camera.to("cpu"), view, starts)
+
+    def winner(self, found: Sequence[Alignment]) -> Alignment:
+        """The best of several alignments of one frame; the prior is that of the first."""
+        best = min(found, key=lambda alignment: alignment.cost)
+        distinct = [a for a in found if not self._same(a.T_map_cam, best.T_map_cam)]
+        return replace(
+            best,
+            T_map_cam_prior=found[0].T_map_cam_prior,
+            hypotheses=sum(alignment.hypotheses for alignment in found),
+            hypotheses_dropped=sum(alignment.hypotheses_dropped for alignment in found),
+            runner_up_cost=min([best.runner_up_cost, *(a.cost for a in distinct)]),
+        )
 
     def _refine(
         self,
