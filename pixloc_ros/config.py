@@ -179,6 +179,9 @@ class NodeConfig(Section):
     identity_extrinsics: bool = Field(
         default=False, description="camera at base_link, looking forward"
     )
+    calibration_wait_s: float = Field(
+        default=0.5, ge=0, description="a frame waits so long for camera_info and /tf_static"
+    )
 
 
 class Config(Section):

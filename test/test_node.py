@@ -211,6 +211,21 @@ def test_what_is_missing_is_said(
 
 @pytest.mark.ros
 @pytest.mark.slow
+@pytest.mark.parametrize("late", ["/camera_info", "/tf_static"])
+def test_an_image_that_overtakes_the_calibration_is_not_lost(rig: Any, bag: Any, late: str) -> None:
+    before = up_to_frame(without(bag), 1)
+    rig.play([(topic, message) for topic, message in before if topic not in ("/image", late)])
+    rig.until(rig.arrived, "all but the calibration")
+    rig.send("/image", bag.on("/image")[0])
+    rig.until(lambda: True, "")
+    for message in bag.on(late)[:1]:
+        rig.send(late, message)
+    rig.until(lambda: rig.statuses, "the verdict")
+    assert rig.statuses[0].reason == "ok", rig.statuses[0].message
+
+
+@pytest.mark.ros
+@pytest.mark.slow
 def test_bad_messages_are_counted_and_the_drive_goes_on(rig: Any, bag: Any) -> None:
     messages = without(bag)
     rig.play(up_to_frame(messages, 1))

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from nav_msgs.msg import Odometry
@@ -41,6 +41,9 @@ COMMAND = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
+Value = TypeVar("Value")
+
+
 @dataclass(frozen=True, slots=True)
 class Arrival:
     """An undecoded image and when it came."""
@@ -69,7 +72,7 @@ class Inputs:
         self._mailbox = mailbox
         self._tally = tally
         self._static = StaticTransforms()
-        self._static_lock = threading.Lock()
+        self._changed = threading.Condition()
         self._subscriptions = self._subscribe()
 
     def close(self) -> None:
@@ -80,13 +83,19 @@ class Inputs:
 
     def transform(self, target: str, source: str) -> Matrix | None:
         """T_target_source (4, 4) along /tf_static, or None where nothing joins the two."""
-        with self._static_lock:
+        with self._changed:
             return self._static.lookup(target, source)
 
     def frames(self) -> tuple[str, ...]:
         """Names of all frames of /tf_static."""
-        with self._static_lock:
+        with self._changed:
             return self._static.frames
+
+    def wait_for(self, get: Callable[[], Value | None], timeout_s: float) -> Value | None:
+        """What `get` returns, once a message makes it something; None when none came in time."""
+        with self._changed:
+            self._changed.wait_for(lambda: get() is not None, timeout_s)
+            return get()
 
     def _subscribe(self) -> list[Any]:
         on, take = self._node.create_subscription, self._taking
@@ -139,7 +148,9 @@ class Inputs:
         if self.camera is not None and _describe(self.camera) != _describe(event.camera):
             self._tally.add("camera_info.changed", _describe(event.camera))
             self._node.get_logger().warning(f"camera changed: {_describe(event.camera)}")
-        self.camera, self.camera_frame = event.camera, normalized(event.frame_id)
+        with self._changed:
+            self.camera, self.camera_frame = event.camera, normalized(event.frame_id)
+            self._changed.notify_all()
 
     def _on_odometry(self, event: OdometryEvent) -> None:
         self._require_frame(event.frame_id, self._config.odom_frame)
@@ -171,8 +182,9 @@ class Inputs:
             tracker.add_pose(event.stamp_ns, event.T_map_base, event.covariance, event.source)
 
     def _on_static(self, event: StaticTransformEvent) -> None:
-        with self._static_lock:
+        with self._changed:
             self._static.add(event.parent, event.child, event.T_parent_child)
+            self._changed.notify_all()
 
     def _require_frame(self, frame_id: str, expected: str) -> None:
         if normalized(frame_id) != normalized(expected):

@@ -87,7 +87,8 @@ class Pipeline:
         return estimate
 
     def _frame(self, arrival: Arrival) -> Frame:
-        message, camera = arrival.message, self._inputs.camera
+        message, wait_s = arrival.message, self._config.node.calibration_wait_s
+        camera = self._inputs.wait_for(lambda: self._inputs.camera, wait_s)
         if camera is None:
             raise NotReady(Reason.NO_CAMERA_INFO, "no usable message on camera_info yet")
         stamp_ns = to_events.stamp_ns(message)
@@ -110,8 +111,12 @@ class Pipeline:
     def _extrinsics(self, camera_frame: str) -> Matrix:
         """T_base_cam (4, 4); raises NotReady where /tf_static does not say."""
         base_frame = self._config.node.base_frame
-        T_base_cam = self._inputs.transform(base_frame, camera_frame)
-        if T_base_cam is None and self._config.node.identity_extrinsics:
+        assumed = self._config.node.identity_extrinsics
+        T_base_cam = self._inputs.wait_for(
+            lambda: self._inputs.transform(base_frame, camera_frame),
+            0.0 if assumed else self._config.node.calibration_wait_s,
+        )
+        if T_base_cam is None and assumed:
             return se3.base_from_optical()
         if T_base_cam is None:
             known = ", ".join(self._inputs.frames()) or "nothing yet"
