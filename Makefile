@@ -29,13 +29,13 @@ $(OVERLAY): CMakeLists.txt package.xml $(wildcard msg/*) launch config constrain
 	@tools/build_overlay.sh
 	@touch $@
 
-test: setup
+test: setup lint
 	@$(ROS_ENV) && python -m pytest $(ARGS)
 
 test-fast: setup
 	@$(ROS_ENV) && python -m pytest -m 'not slow' $(ARGS)
 
-lint: $(INSTALLED)
+lint: setup
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
 
 demo: setup

@@ -48,7 +48,7 @@ class ViewConfig(Section):
 class HypothesesConfig(Section):
     """How many starts are drawn from the prior's covariance, and how many are kept."""
 
-    max_count: int = Field(default=64, ge=1, description="starts when the prior is wide")
+    max_count: int = Field(default=256, ge=1, description="starts when the prior is wide")
     reach_px: float = Field(
         default=40.0, gt=0, description="mean image motion that one start can mend"
     )
@@ -173,6 +173,8 @@ class NodeConfig(Section):
     transform_tolerance_s: float = Field(
         default=0.1, ge=0, description="post-dating of the transform"
     )
+    path_max_poses: int = Field(default=1000, ge=1, description="length of ~/path")
+    path_spacing_m: float = Field(default=0.5, ge=0, description="between the poses of ~/path")
     autostart: bool = Field(default=True, description="configure and activate by itself")
     compressed: bool = Field(default=False, description="subscribe to image/compressed")
     diagnostics_rate_hz: float = Field(default=1.0, gt=0, description="rate of /diagnostics")

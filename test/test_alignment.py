@@ -210,7 +210,7 @@ def test_long_steps_are_shortened() -> None:
     assert torch.rad2deg(step[:, 3:].norm()) <= 2.0 + 1e-5
 
 
-@pytest.mark.parametrize(("sigma_m", "sigma_deg", "expected"), [(0.05, 0.1, 1), (5.0, 10.0, 64)])
+@pytest.mark.parametrize(("sigma_m", "sigma_deg", "expected"), [(0.05, 0.1, 1), (5.0, 10.0, 256)])
 def test_the_count_of_starts_follows_the_prior(sigma_m, sigma_deg, expected) -> None:
     _, view = scene()
     prior = starts([0.1] * 6)[0]

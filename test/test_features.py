@@ -48,14 +48,16 @@ def test_images_of_any_size_give_unit_features(extractor, size: tuple[int, int])
 
 
 def test_a_reduced_image_samples_the_same_place(extractor) -> None:
-    """The same scene at twice the size, reduced by the extractor, has features at the same spots."""
+    """The same scene at twice the size, reduced by the extractor, has the same features."""
     small = texture(128, 192)
     large = np.ascontiguousarray(np.kron(small, np.ones((2, 2, 1), np.uint8)))
     reduced = FeatureExtractor(max_side_px=192).extract(large)
     assert reduced.scale == (0.5, 0.5)
     pixels = torch.tensor([[40.3, 50.2], [100.0, 61.5]])
     for a, b in zip(
-        extractor.extract(small).sample(pixels), reduced.sample((pixels + 0.5) * 2 - 0.5), strict=True
+        extractor.extract(small).sample(pixels),
+        reduced.sample((pixels + 0.5) * 2 - 0.5),
+        strict=True,
     ):
         torch.testing.assert_close(a[0], b[0], atol=0.02, rtol=0)
 

@@ -133,7 +133,7 @@ def test_points_beyond_the_fold_of_the_distortion_are_not_seen() -> None:
 def test_jacobian_is_the_derivative_of_the_projection(model: str) -> None:
     camera = Camera.from_colmap(model, 640, 480, MODELS[model])
     points = random_points(40)
-    pixels, valid, J = camera.project_with_jacobian(points)
+    _, valid, J = camera.project_with_jacobian(points)
     numeric = torch.autograd.functional.jacobian(lambda p: camera.project(p)[0].sum(0), points)
     torch.testing.assert_close(J, numeric.permute(1, 0, 2), atol=1e-8, rtol=1e-8)
     assert valid.sum() > 20

@@ -128,21 +128,21 @@ class Benchmark:
         bytes_read = (2 if fused else 4) * points * (count * 4 * (channels + 1) + channels)
         flop = count * points * channels * (3 * 4 * 2 + 6 * 2)
         stride = self.extractor.strides[level]
-        label = f"LM iteration, stride {stride}, {points} points, {count} hypotheses"
+        label = f"LM iteration, stride {stride}, {count} x {points} points"
         if fused is None:
             return self._row(label, lambda: system.linearize(poses), flop, bytes_read)
         work = fused.iterations(stage, system, poses)
         return self._row(label, work, flop, bytes_read, GRAPH_ITERATIONS)
 
     def _alignment(self, count: int) -> Row:
-        return self._row(f"alignment, {count} hypotheses", lambda: self._align(count), 0, 0)
+        return self._row(f"alignment, {count} starts", lambda: self._align(count), 0, 0)
 
     def _frame(self, count: int) -> Row:
         def whole() -> None:
             self.extractor.extract(self.problem.image_rgb)
             self._align(count)
 
-        return self._row(f"network + alignment, {count} hypotheses", whole, 0, 0)
+        return self._row(f"network + alignment, {count} starts", whole, 0, 0)
 
     def _align(self, count: int) -> None:
         problem = self.problem
