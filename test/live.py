@@ -125,6 +125,7 @@ class Rig:
         self.statuses: list[AlignmentStatus] = []
         self.poses: list[PoseWithCovarianceStamped] = []
         self.transforms: list[Any] = []
+        self.heard: dict[str, list[Any]] = {}
         self.diagnostics: dict[str, str] = {}
         self.state = ""
         listen = self.node.create_subscription
@@ -153,6 +154,14 @@ class Rig:
         while not done():
             assert time.monotonic() < end, f"waited in vain for {what}; last state: {self.state}"
             self._executor.spin_once(0.05)
+
+    def listen(self, kind: Any, name: str, qos: Any = 50) -> list[Any]:
+        """What the node says from now on on a topic of its own."""
+        heard = self.heard.setdefault(name, [])
+        self.node.create_subscription(kind, f"/pixloc_localizer/{name}", heard.append, qos)
+        info = self.node.get_publishers_info_by_topic
+        self.until(lambda: info(f"/pixloc_localizer/{name}"), f"a publisher of {name}")
+        return heard
 
     def connected(self) -> bool:
         return all(p.get_subscription_count() for p in self._publishers.values())
@@ -224,7 +233,7 @@ class Rig:
 
     def forget(self) -> None:
         """Drop what was heard so far."""
-        for heard in (self.statuses, self.poses, self.transforms):
+        for heard in (self.statuses, self.poses, self.transforms, *self.heard.values()):
             heard.clear()
 
     def begin_again(self) -> None:

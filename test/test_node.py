@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,51 @@ def test_map_odom_joins_map_and_odometry(rig: Any, bag: Any) -> None:
     rig.report()
     last = max(decode.stamp_ns(t.header) for t in rig.transforms)
     assert 2 < (last - stamp) * 1e-9 <= Config().priors.max_coast_s + 0.11
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_odometry_and_path_are_in_the_map(rig: Any, bag: Any, truth: Trajectory) -> None:
+    from nav_msgs.msg import Odometry, Path
+
+    odometry, paths = rig.listen(Odometry, "odometry"), rig.listen(Path, "path")
+    rig.play(up_to_frame(without(bag), 6))
+    rig.until(lambda: len(rig.poses) == 6 and paths and odometry, "poses, path and odometry")
+    newest = odometry[-1]
+    assert (newest.header.frame_id, newest.child_frame_id) == ("map", "base_link")
+    T_map_base = decode.pose(newest.pose.pose)
+    nearest = np.argmin(np.abs(truth.stamps_ns - decode.stamp_ns(newest.header)))
+    assert se3.distance_m(T_map_base, truth.T_map_base[nearest]) < 0.3
+    grown = decode.pose_covariance(newest.pose) - decode.pose_covariance(rig.poses[-1].pose)
+    assert np.trace(grown) > 0
+    driven_m = se3.distance_m(truth.T_map_base[5], truth.T_map_base[0])
+    elapsed_s = (truth.stamps_ns[5] - truth.stamps_ns[0]) * 1e-9
+    assert newest.twist.twist.linear.x == pytest.approx(driven_m / elapsed_s, rel=0.3)
+    assert 0 < newest.twist.covariance[0] < 1
+    spots = [decode.pose(p.pose) for p in paths[-1].poses]
+    assert all(se3.distance_m(a, b) >= 0.5 for a, b in pairwise(spots))
+    assert 2 <= len(spots) <= 6
+    assert se3.distance_m(spots[0], decode.pose(rig.poses[0].pose.pose)) < 1e-9
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_a_second_publisher_of_the_transform_is_reported(rig: Any, bag: Any) -> None:
+    from tf2_msgs.msg import TFMessage
+
+    from pixloc_ros.ros import conversions
+
+    key = "other publisher of the transform"
+    rig.play(up_to_frame(without(bag), 3))
+    rig.until(lambda: len(rig.poses) == 3 and rig.transforms, "poses and transforms")
+    publisher = rig.node.create_publisher(TFMessage, "/tf", 10)
+    other = conversions.transform_message(np.eye(4), 10**9, "odom", "base_link")
+    rig.until(publisher.get_subscription_count, "listeners on /tf")
+    publisher.publish(TFMessage(transforms=[other]))
+    assert rig.report()[key] == "none"
+    mine = conversions.transform_message(np.eye(4), 10**9, "map", "odom")
+    publisher.publish(TFMessage(transforms=[mine]))
+    rig.until(lambda: "/test_rig" in rig.diagnostics.get(key, ""), "the other publisher's name")
 
 
 @pytest.mark.ros

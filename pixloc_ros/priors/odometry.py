@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from pixloc_ros.config import PriorsConfig
 from pixloc_ros.geometry import se3
@@ -24,6 +25,14 @@ class OdometryReading:
     T_odom_base: Matrix
     driven_m: float  # path length since the epoch began
     epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Twist:
+    """How the vehicle moves, in its own axes: (6,) m/s and rad/s, and the sigmas of each."""
+
+    velocity: Matrix
+    sigma: Matrix
 
 
 class OdometryBuffer:
@@ -85,6 +94,21 @@ class OdometryBuffer:
             return after
         return _between(self._readings[index - 1], after, stamp_ns)
 
+    def twist(self) -> Twist | None:
+        """The motion over the newest readings; None without two of them."""
+        if len(self._readings) < 2:
+            return None
+        newest, config = self._readings[-1], self._config
+        before = self._readings[self._base_line()]
+        elapsed_s = seconds(newest.stamp_ns - before.stamp_ns)
+        T_before_newest = se3.inverse(before.T_odom_base) @ newest.T_odom_base
+        rotation = Rotation.from_matrix(T_before_newest[:3, :3]).as_rotvec()
+        sigma = [config.odometry_sigma_m, np.deg2rad(config.odometry_sigma_deg)]
+        return Twist(
+            np.concatenate([T_before_newest[:3, 3], rotation]) / elapsed_s,
+            np.repeat(sigma, 3) / elapsed_s,
+        )
+
     def _add_in_order(self, stamp_ns: int, T_odom_base: Matrix) -> None:
         verdict = self._jumps.check(stamp_ns, T_odom_base[:3, 3])
         if verdict == "jump":
@@ -115,10 +139,14 @@ class OdometryBuffer:
         newest, limit_s = self._readings[-1], self._config.odometry_max_extrapolation_s
         if seconds(stamp_ns - newest.stamp_ns) > limit_s or len(self._readings) < 2:
             return None
-        # A base line as long as the reach keeps the noise of single messages small.
-        base_ns = newest.stamp_ns - round(limit_s * 1e9)
+        return _between(self._readings[self._base_line()], newest, stamp_ns)
+
+    def _base_line(self) -> int:
+        """Index of a reading before the newest, long enough ago that single noise is small."""
+        reach_ns = round(self._config.odometry_max_extrapolation_s * 1e9)
+        base_ns = self._readings[-1].stamp_ns - reach_ns
         index = bisect_left(self._readings, base_ns, key=lambda reading: reading.stamp_ns)
-        return _between(self._readings[min(index, len(self._readings) - 2)], newest, stamp_ns)
+        return min(index, len(self._readings) - 2)
 
 
 def _between(before: OdometryReading, after: OdometryReading, stamp_ns: int) -> OdometryReading:

@@ -15,7 +15,7 @@ from pixloc_ros.priors.belief import Belief, odometry_step, standing_step, veloc
 from pixloc_ros.priors.gate import seconds
 from pixloc_ros.priors.gnss import Datum, Fix, GnssGate
 from pixloc_ros.priors.keyframes import Keyframes
-from pixloc_ros.priors.odometry import OdometryBuffer
+from pixloc_ros.priors.odometry import OdometryBuffer, Twist
 from pixloc_ros.results import Estimate, PosePrior
 
 Matrix = NDArray[np.float64]
@@ -81,6 +81,11 @@ class PoseTracker:
     def odometry_stamp_ns(self) -> int | None:
         """Stamp of the newest odometry."""
         return self._odometry.newest.stamp_ns if self._odometry.newest else None
+
+    @property
+    def twist(self) -> Twist | None:
+        """How the vehicle moves by odometry."""
+        return self._odometry.twist()
 
     def reset(self) -> None:
         """Forget all poses, fixes and odometry; the counters stay."""

@@ -63,13 +63,17 @@ def quaternion(T: Matrix) -> Quaternion:
     return Quaternion(x=x, y=y, z=z, w=w)
 
 
+def pose(T_map_base: Matrix) -> Pose:
+    x, y, z = (float(value) for value in T_map_base[:3, 3])
+    return Pose(position=Point(x=x, y=y, z=z), orientation=quaternion(T_map_base))
+
+
 def pose_message(
     T_map_base: Matrix, covariance: Matrix, stamp_ns: int, frame_id: str
 ) -> PoseWithCovarianceStamped:
     """covariance: (6, 6), translation first, in the axes of frame_id (the order of ROS)."""
-    x, y, z = (float(value) for value in T_map_base[:3, 3])
     message = PoseWithCovarianceStamped(header=header(stamp_ns, frame_id))
-    message.pose.pose = Pose(position=Point(x=x, y=y, z=z), orientation=quaternion(T_map_base))
+    message.pose.pose = pose(T_map_base)
     message.pose.covariance = covariance.reshape(-1).tolist()
     return message
 

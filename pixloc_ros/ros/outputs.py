@@ -1,4 +1,4 @@
-"""Publishers: the pose, map->odom, and the verdict on each frame."""
+"""Publishers: the pose, what carries it on, and the verdict on each frame."""
 
 from __future__ import annotations
 
@@ -10,16 +10,13 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from rclpy.lifecycle import LifecycleNode
 from rclpy.publisher import Publisher
-from tf2_msgs.msg import TFMessage
 
 from pixloc_ros.config import NodeConfig
 from pixloc_ros.geometry import se3
 from pixloc_ros.msg import AlignmentStatus
 from pixloc_ros.results import Estimate
 from pixloc_ros.ros import conversions
-from pixloc_ros.ros.shared_tracker import SharedTracker
-
-_LOOPED_NS = 1_000_000_000  # stamps further back are of a bag that began anew
+from pixloc_ros.ros.motion_outputs import MotionOutputs
 
 
 class Outputs:
@@ -30,12 +27,12 @@ class Outputs:
         self._config = config
         self._pose = node.create_lifecycle_publisher(PoseWithCovarianceStamped, "~/pose", 10)
         self._status = node.create_lifecycle_publisher(AlignmentStatus, "~/status", 10)
-        self._tf = node.create_lifecycle_publisher(TFMessage, "/tf", 100)
-        self._sent_ns = 0  # stamp of the newest transform sent
+        self.motion = MotionOutputs(node, config)
 
     def close(self) -> None:
         """Withdraw the topics."""
-        for publisher in (self._pose, self._status, self._tf):
+        self.motion.close()
+        for publisher in (self._pose, self._status):
             self._node.destroy_lifecycle_publisher(publisher)
 
     def publish_pose(self, estimate: Estimate) -> None:
@@ -61,33 +58,6 @@ class Outputs:
         message.latency_ms = 1e3 * (time.perf_counter() - received_s)
         self._status.publish(message)
         return float(message.latency_ms)
-
-    def publish_transform(self, tracker: SharedTracker) -> None:
-        """`/tf` map->odom (or map->base) as of the newest data, post-dated by the tolerance.
-
-        Nothing before the first accepted pose, nothing once it is older than `max_coast_s`, and
-        no stamp twice, which tf2 complains about.
-        """
-        if self._config.tf_mode == "none":
-            return
-        with tracker.locked() as known:
-            stamp_ns = max(known.accepted_stamp_ns or 0, known.odometry_stamp_ns or 0)
-            predicted = known.predict(stamp_ns)
-            T_map_odom = known.T_map_odom
-        if predicted is None or 0 <= self._sent_ns - stamp_ns < _LOOPED_NS:
-            return
-        if self._config.tf_mode == "map_odom":
-            T_map_child, child = T_map_odom, self._config.odom_frame
-        else:
-            T_map_child, child = predicted[0], self._config.base_frame
-        if T_map_child is None:
-            return
-        self._sent_ns = stamp_ns
-        valid_ns = stamp_ns + round(self._config.transform_tolerance_s * 1e9)
-        transform = conversions.transform_message(
-            T_map_child, valid_ns, self._config.map_frame, child
-        )
-        self._tf.publish(TFMessage(transforms=[transform]))
 
 
 class DiagnosticsOutput:

@@ -130,7 +130,8 @@ class Pipeline:
         camera_frame = self._camera_frame(arrival.message)
         self._outputs.publish_pose(estimate)
         if estimate.ok:
-            self._outputs.publish_transform(self._tracker)
+            self._outputs.motion.publish(self._tracker)
+            self._outputs.motion.extend_path(estimate)
             self.accepted_s = time.perf_counter()
         dropped = self._tally["image.dropped"]
         latency_ms = self._outputs.publish_status(

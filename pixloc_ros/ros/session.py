@@ -27,6 +27,8 @@ class Session:
         self, node: LifecycleNode, config: Config, localizer: Localizer, outputs: Outputs
     ) -> None:
         self._node = node
+        self._outputs = outputs
+        outputs.motion.begin_anew()
         self._tally = Tally()
         self._tracker = SharedTracker(PoseTracker(config.priors, localizer.map))
         mailbox: Mailbox[Arrival] = Mailbox()
@@ -37,7 +39,7 @@ class Session:
         self._worker = Worker(mailbox, self._pipeline.process, self._on_error)
         self._timer = node.create_timer(
             1.0 / config.node.tf_rate_hz,
-            lambda: outputs.publish_transform(self._tracker),
+            lambda: outputs.motion.publish(self._tracker),
             clock=Clock(clock_type=ClockType.STEADY_TIME),
         )
         self._worker.start()
@@ -67,6 +69,7 @@ class Session:
             rejected = sorted(tracker.rejected.items())
         return [
             ("reason", last.reason.value if last else ""),
+            ("other publisher of the transform", self._outputs.motion.intruder or "none"),
             ("prior", last.prior.source if last and last.prior else "none"),
             ("image rate [Hz]", f"{self._inputs.images.hz(now_s):.2f}"),
             ("processed rate [Hz]", f"{pipeline.latency_ms.hz(now_s):.2f}"),

@@ -1,0 +1,72 @@
+"""Notices that somebody else publishes the transform that is ours to publish.
+
+With two publishers of map->odom every consumer sees the vehicle leap between two places, and none
+of them says why.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from geometry_msgs.msg import TransformStamped
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.serialization import deserialize_message
+from tf2_msgs.msg import TFMessage
+
+from pixloc_ros.replay.static_transforms import normalized
+
+_REMEMBERED = 500  # transforms of our own that may still be under way to us
+
+
+class TransformWatch:
+    """Listens on /tf until a transform of our child frame comes that we did not send."""
+
+    def __init__(self, node: LifecycleNode, child_frame: str) -> None:
+        self.finding = ""
+        self._node = node
+        self._child = normalized(child_frame)
+        self._sent: deque[tuple[Any, ...]] = deque(maxlen=_REMEMBERED)
+        # Undecoded: /tf is busy, and the bytes tell already whether our frame is in a message.
+        qos = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
+        self._subscription = (
+            node.create_subscription(TFMessage, "/tf", self._on_raw, qos, raw=True)
+            if child_frame
+            else None
+        )
+
+    def close(self) -> None:
+        """Stop listening."""
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+            self._subscription = None
+
+    def expect(self, transform: TransformStamped) -> None:
+        """Call before a transform of our own is published."""
+        self._sent.append(_identity(transform))
+
+    def _on_raw(self, raw: bytes) -> None:
+        if self.finding or self._child.encode() + b"\0" not in raw:
+            return
+        sent = list(self._sent)
+        for transform in deserialize_message(raw, TFMessage).transforms:
+            ours = normalized(transform.child_frame_id) == self._child
+            if ours and _identity(transform) not in sent:
+                self._found(transform)
+
+    def _found(self, transform: TransformStamped) -> None:
+        me = (self._node.get_name(), self._node.get_namespace())
+        publishers = self._node.get_publishers_info_by_topic("/tf")
+        others = {(p.node_name, p.node_namespace) for p in publishers} - {me}
+        names = ", ".join(sorted(f"{space.rstrip('/')}/{name}" for name, space in others))
+        self.finding = (
+            f"{transform.header.frame_id} -> {transform.child_frame_id} is published by somebody "
+            f"else, too: {names or 'unknown'}; stop it there, or set node.tf_mode to none"
+        )
+        self._node.get_logger().warning(self.finding)
+
+
+def _identity(transform: TransformStamped) -> tuple[Any, ...]:
+    stamp, shift = transform.header.stamp, transform.transform.translation
+    return stamp.sec, stamp.nanosec, shift.x, shift.y, shift.z
