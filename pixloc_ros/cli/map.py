@@ -10,12 +10,13 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from pixloc_ros.cli.progress import track
+from pixloc_ros.cli import map_sources
+from pixloc_ros.cli.map_sources import Sources
 from pixloc_ros.config import FeaturesConfig
 from pixloc_ros.errors import MapError
 from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.geometry import se3
-from pixloc_ros.maps.builder import BuildOptions, build_from_colmap
+from pixloc_ros.maps.builder import BuildOptions
 from pixloc_ros.maps.check import find_problems
 from pixloc_ros.maps.schema import Datum, Storage
 from pixloc_ros.maps.store import Map
@@ -28,9 +29,18 @@ NETWORK = FeaturesConfig()
 
 @app.command()
 def build(
-    colmap: Annotated[Path, typer.Option(help="folder of the COLMAP model, .bin or .txt")],
-    images: Annotated[Path, typer.Option(help="folder that image names in the model start from")],
+    images: Annotated[Path, typer.Option(help="folder that image names start from")],
     output: Annotated[Path, typer.Option(help="map folder to write")],
+    colmap: Annotated[
+        Path | None, typer.Option(help="folder of the COLMAP model, .bin or .txt")
+    ] = None,
+    posed_images: Annotated[
+        Path | None,
+        typer.Option(help="instead: meta.json, a TUM file or poses by name; triangulates"),
+    ] = None,
+    intrinsics: Annotated[
+        str, typer.Option(help="FX,FY,CX,CY[,K1,K2,P1,P2] for poses that come without")
+    ] = "",
     axes: Annotated[
         Literal["keep", "optical_to_ros"],
         typer.Option(help="optical_to_ros turns a world of x right, y down, z forward to z up"),
@@ -57,10 +67,12 @@ def build(
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing map")] = False,
 ) -> None:
-    """Build a map from a COLMAP model and its images.
+    """Build a map from a COLMAP model and its images, or from images with known poses.
 
     Example: pixloc map build --colmap sparse/0 --images images --output my_map
     """
+    sources = Sources(images, colmap, posed_images, intrinsics)
+    sources.check()
     options = BuildOptions(
         features=features,
         min_track_length=min_track_length,
@@ -71,7 +83,7 @@ def build(
         overwrite=overwrite,
     )
     extractor = FeatureExtractor(weights, device, max_side_px)
-    built = build_from_colmap(colmap, images, output, extractor, options, progress=track)
+    built = map_sources.build(sources, output, extractor, options)
     Console().print(_table(built, output))
 
 

@@ -51,19 +51,32 @@ def build_from_colmap(
     options: BuildOptions | None = None,
     progress: Progress | None = None,
 ) -> Map:
-    """Build a map folder at `output` and open it.
+    """Build a map folder at `output` from the COLMAP model in `model_dir` and open it.
 
     Raises MapError for a model, images or an output that cannot be used; then nothing is written.
     """
     options = options or BuildOptions()
     writer.check_output(output, options.overwrite)
     model = read_model(model_dir)
+    return build_map(model, images_dir, output, extractor, options, progress)
+
+
+def build_map(
+    model: ColmapModel,
+    images_dir: str | Path,
+    output: str | Path,
+    extractor: FeatureExtractor,
+    options: BuildOptions,
+    progress: Progress | None = None,
+) -> Map:
+    """As build_from_colmap, for a model in memory, wherever its points come from."""
+    writer.check_output(output, options.overwrite)
     images = model.images[:: options.keyframe_step]
     paths = observing.find_images(images, Path(images_dir))
     rows = _collect(model, images, paths, extractor, options, progress)
     if not rows.counts.any():
         raise MapError(
-            f"{model_dir} has no point seen by {options.min_track_length} images within "
+            f"the model has no point seen by {options.min_track_length} images within "
             f"{options.max_error_px:g} px; reconstruct it again, or ask for less"
         )
     T_map_cam = options.T_map_world @ se3.inverse([image.T_cam_world for image in images])

@@ -1,0 +1,80 @@
+"""What `pixloc map build` builds from: a COLMAP model, posed images, or a cloud with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from pixloc_ros.cli.progress import track
+from pixloc_ros.errors import MapError
+from pixloc_ros.features.pyramid import FeatureExtractor
+from pixloc_ros.geometry import se3
+from pixloc_ros.maps import writer
+from pixloc_ros.maps.builder import BuildOptions, build_from_colmap, build_map
+from pixloc_ros.maps.posed import PosedImage
+from pixloc_ros.maps.store import Map
+from pixloc_ros.maps.triangulate import triangulate
+from pixloc_ros.replay.posed_images import PosedImages, read_posed_images
+from pixloc_ros.replay.posed_trajectory import read_posed_trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Files as the command line names them."""
+
+    images: Path
+    colmap: Path | None = None
+    posed_images: Path | None = None
+    intrinsics: str = ""
+
+    def check(self) -> None:
+        """Raise MapError unless it is clear what to build from."""
+        if (self.colmap is None) == (self.posed_images is None):
+            raise MapError("give either --colmap, or --posed-images")
+
+
+def build(
+    sources: Sources, output: Path, extractor: FeatureExtractor, options: BuildOptions
+) -> Map:
+    """Build a map from whatever was given."""
+    sources.check()
+    if sources.colmap is not None:
+        images = sources.images
+        return build_from_colmap(sources.colmap, images, output, extractor, options, track)
+    writer.check_output(output, options.overwrite)
+    posed, options = read_posed(sources, options)
+    model, report = triangulate(posed, track)
+    typer.echo(str(report), err=True)
+    return build_map(model, sources.images, output, extractor, options, track)
+
+
+def read_posed(sources: Sources, options: BuildOptions) -> tuple[list[PosedImage], BuildOptions]:
+    """Every keyframe_step-th posed image in map axes, and what is left to do for the builder."""
+    assert sources.posed_images is not None
+    if sources.posed_images.suffix == ".json":
+        drive = read_posed_images(sources.posed_images, sources.images, options.axes)
+    else:
+        drive = read_posed_trajectory(
+            sources.posed_images, sources.images, sources.intrinsics, options.T_base_cam
+        )
+    posed = _posed_images(drive, sources.images)[:: options.keyframe_step]
+    mount = options.T_base_cam if options.T_base_cam is not None else _known_mount(drive)
+    return posed, replace(options, keyframe_step=1, axes="keep", T_base_cam=mount)
+
+
+def _posed_images(drive: PosedImages, folder: Path) -> list[PosedImage]:
+    T_map_cam = drive.T_map_base @ drive.T_base_cam
+    return [
+        PosedImage(path.relative_to(folder).as_posix(), path, camera, T)
+        for path, camera, T in zip(drive.files, drive.cameras, T_map_cam, strict=True)
+    ]
+
+
+def _known_mount(drive: PosedImages) -> NDArray[np.float64] | None:
+    """T_base_cam, unless it is what readers assume where nothing is known."""
+    assumed = (np.eye(4), se3.base_from_optical())
+    return None if any(np.allclose(drive.T_base_cam, T) for T in assumed) else drive.T_base_cam

@@ -1,0 +1,87 @@
+"""Image sequences with poses from a trajectory file: TUM, or poses by image name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pixloc_ros.errors import DataError
+from pixloc_ros.evaluation.trajectory import associate, has_named_poses, read_poses, read_tum
+from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.geometry.se3 import Matrix
+from pixloc_ros.replay.posed_images import PosedImages
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
+TOLERANCE_S = 0.02  # between an image's time and that of its pose
+NANOSECONDS_FROM = 1e12  # larger numbers in file names are nanoseconds, smaller ones seconds
+EXPECTED = "FX,FY,CX,CY or FX,FY,CX,CY,K1,K2,P1,P2"
+
+
+def read_posed_trajectory(
+    file: Path, images_dir: Path, intrinsics: str, T_base_cam: Matrix | None = None
+) -> PosedImages:
+    """Images of one camera with poses from `file`.
+
+    TUM lines `t tx ty tz qx qy qz qw` are T_map_base where T_base_cam (4, 4) is given, otherwise
+    T_map_cam; an image belongs to the pose at the time that its file name tells. Named poses
+    `name qw qx qy qz tx ty tz` are T_cam_map. intrinsics: "FX,FY,CX,CY" and, with distortion,
+    ",K1,K2,P1,P2" as in OpenCV. Images without poses are left out.
+    Raises DataError for poses without images, and for images or intrinsics that cannot be used.
+    """
+    mount = np.eye(4) if T_base_cam is None else T_base_cam
+    if has_named_poses(file):
+        named = read_poses(file)
+        files = [_existing(images_dir / name, len(named)) for name in named]
+        T_map_base = se3.inverse(np.stack(list(named.values()))) @ se3.inverse(mount)
+        stamps_ns = np.arange(len(files), dtype=np.int64)
+    else:
+        files, stamps_ns, T_map_base = _by_time(file, images_dir)
+    camera = _camera(intrinsics, files[0])
+    return PosedImages(tuple(files), stamps_ns, (camera,) * len(files), T_map_base, mount)
+
+
+def _existing(path: Path, count: int) -> Path:
+    if not path.is_file():
+        raise DataError(f"image {path}, one of {count} with a pose, does not exist; check --images")
+    return path
+
+
+def _by_time(file: Path, images_dir: Path) -> tuple[list[Path], np.ndarray, Matrix]:
+    trajectory = read_tum(file)
+    paths = sorted(path for path in images_dir.rglob("*") if path.suffix.lower() in SUFFIXES)
+    timed = sorted((stamp_ns, path) for path in paths if (stamp_ns := _stamp_ns(path)) is not None)
+    stamps_ns = np.array([stamp for stamp, _ in timed], np.int64)
+    images, poses = associate(stamps_ns, trajectory.stamps_ns, TOLERANCE_S)
+    if not len(images):
+        raise DataError(
+            f"no image in {images_dir} is named by a time within {TOLERANCE_S:g} s of a pose in "
+            f"{file} ({len(paths)} images, {len(trajectory)} poses); name poses by image instead"
+        )
+    files = [timed[i][1] for i in images]
+    return files, stamps_ns[images], trajectory.T_map_base[poses]
+
+
+def _stamp_ns(path: Path) -> int | None:
+    try:
+        number = float(path.stem)
+    except ValueError:
+        return None
+    return int(path.stem) if number > NANOSECONDS_FROM else round(number * 1e9)
+
+
+def _camera(intrinsics: str, image: Path) -> Camera:
+    try:
+        numbers = [float(part) for part in intrinsics.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (4, 8):
+        raise DataError(f"intrinsics '{intrinsics}': expected {EXPECTED}, in pixels")
+    pixels = cv2.imread(str(image), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if pixels is None:
+        raise DataError(f"{image} cannot be read as an image; is the file whole?")
+    size = [pixels.shape[1], pixels.shape[0]]
+    model = "OPENCV" if numbers[4:] else "PINHOLE"
+    return Camera.create(model, size, numbers[:2], numbers[2:4], numbers[4:])
