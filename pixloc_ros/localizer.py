@@ -29,6 +29,8 @@ class Localizer:
     """
 
     def __init__(self, config: Config, map: Map | None = None):
+        if config.threads:
+            torch.set_num_threads(config.threads)
         self.config = config
         self.map = Map.load(config.map) if map is None else map
         self.features = FeatureExtractor(
