@@ -7,18 +7,20 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pixloc_ros.acceptance import base_pose_and_covariance, judge
 from pixloc_ros.alignment.aligner import Aligner, scaled_condition
 from pixloc_ros.alignment.hypotheses import draw_starts
 from pixloc_ros.alignment.lm import damped_step, minimize
 from pixloc_ros.alignment.policy import Policy
 from pixloc_ros.alignment.robust import RobustCost
 from pixloc_ros.alignment.system import LevelSystem
-from pixloc_ros.config import AlignmentConfig, HypothesesConfig
+from pixloc_ros.config import AcceptanceConfig, AlignmentConfig, CovarianceConfig, HypothesesConfig
 from pixloc_ros.features.pyramid import FeatureLevel, FeaturePyramid
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.covariance import diagonal
 from pixloc_ros.geometry.pose import Pose
 from pixloc_ros.maps.view import MapView
+from pixloc_ros.results import PosePrior, Reason
 
 WIDTH, HEIGHT = 320, 192
 CAMERA = Camera.create("PINHOLE", (WIDTH, HEIGHT), (200, 200), (159.5, 95.5))
@@ -27,16 +29,21 @@ DAMPING = torch.full((3, 6), 1e-3)
 PLANE = torch.tensor([0.1, -0.25, 1.0, 8.0], dtype=torch.float64)  # n.x = d in the map
 
 
-def plane_features(points: torch.Tensor, level: int) -> torch.Tensor:
-    """Smooth unit features (..., C) of places on the plane; coarser levels vary more slowly."""
+def plane_features(points: torch.Tensor, level: int, period_m: float | None = None) -> torch.Tensor:
+    """Smooth unit features (..., C) of places on the plane; coarser levels vary more slowly.
+
+    period_m: they repeat along x.
+    """
     rng = np.random.default_rng(level)
     wavelength_m = (8.0, 2.5, 1.2)[level]
     B = torch.from_numpy(rng.standard_normal((2, DIMS[level] // 2))) * 2 * np.pi / wavelength_m
+    if period_m:
+        B[0] = torch.from_numpy(rng.choice([-1, 1], DIMS[level] // 2)) * 2 * np.pi / period_m
     phase = points[..., :2] @ B + torch.from_numpy(rng.uniform(0, 6, DIMS[level] // 2))
     return F.normalize(torch.cat([phase.sin(), phase.cos()], -1), dim=-1)
 
 
-def render_level(T_cam_map: Pose, level: int) -> FeatureLevel:
+def render_level(T_cam_map: Pose, level: int, period_m: float | None = None) -> FeatureLevel:
     """Features of the plane in every pixel of the level, by intersecting its ray."""
     stride = STRIDES[level]
     height, width = HEIGHT // stride, WIDTH // stride
@@ -47,26 +54,30 @@ def render_level(T_cam_map: Pose, level: int) -> FeatureLevel:
     center = -(T_cam_map.R.T @ T_cam_map.t)
     rays = rays @ T_cam_map.R
     depth = (PLANE[3] - PLANE[:3] @ center) / (rays @ PLANE[:3])
-    features = plane_features(center + depth[..., None] * rays, level)
+    features = plane_features(center + depth[..., None] * rays, level, period_m)
     rows = torch.cat([features, torch.ones_like(features[..., :1])], -1).flatten(0, 1).float()
     return FeatureLevel(rows, height, width, stride, torch.tensor([WIDTH, HEIGHT]).float())
 
 
 def scene(
-    count: int = 500, origin: tuple[float, ...] = (0, 0, 0)
+    count: int = 500,
+    origin: tuple[float, ...] = (0, 0, 0),
+    half_width_m: float = 6.0,
+    period_m: float | None = None,
 ) -> tuple[FeaturePyramid, MapView]:
     """Query at the identity pose, and points of the plane in its view."""
     rng = np.random.default_rng(7)
-    xy = torch.from_numpy(rng.uniform([-6, -4], [6, 4], (count, 2)))
+    xy = torch.from_numpy(rng.uniform([-half_width_m, -4], [half_width_m, 4], (count, 2)))
     z = (PLANE[3] - xy @ PLANE[:2]) / PLANE[2]
     points = torch.cat([xy, z[:, None]], -1)
+    here = Pose.identity(like=points)
     pyramid = FeaturePyramid(
-        tuple(render_level(Pose.identity(like=points), level) for level in range(3)), (1.0, 1.0)
+        tuple(render_level(here, level, period_m) for level in range(3)), (1.0, 1.0)
     )
     view = MapView(
         origin=np.array(origin, dtype=np.float64),
         points=points.float(),
-        features=tuple(plane_features(points, level).float() for level in range(3)),
+        features=tuple(plane_features(points, level, period_m).float() for level in range(3)),
         confidences=(torch.ones(count),) * 3,
         keyframes=("a",),
         nearest_m=0.0,
@@ -210,7 +221,7 @@ def test_long_steps_are_shortened() -> None:
     assert torch.rad2deg(step[:, 3:].norm()) <= 2.0 + 1e-5
 
 
-@pytest.mark.parametrize(("sigma_m", "sigma_deg", "expected"), [(0.05, 0.1, 1), (5.0, 10.0, 256)])
+@pytest.mark.parametrize(("sigma_m", "sigma_deg", "expected"), [(0.05, 0.1, 1), (20.0, 40.0, 256)])
 def test_the_count_of_starts_follows_the_prior(sigma_m, sigma_deg, expected) -> None:
     _, view = scene()
     prior = starts([0.1] * 6)[0]
@@ -230,3 +241,19 @@ def test_condition_of_a_hessian_does_not_depend_on_units() -> None:
     scale = np.diag([1000.0, 0.01])
     assert scaled_condition(scale @ H @ scale) == pytest.approx(scaled_condition(H))
     assert scaled_condition(np.zeros((6, 6))) == float("inf")
+
+
+def test_a_repeating_wall_is_ambiguous() -> None:
+    """Features repeat every 2 m: from a start one period away another pose fits as well."""
+    pyramid, view = scene(half_width_m=3.0, period_m=2.0)
+    one_period = [2.0, 0.0, -0.2, 0.0, 0.0, 0.0]  # along the plane, which is tilted
+    found = ALIGNER.align(pyramid, CAMERA.to(torch.float32), view, starts([0.0] * 6, one_period))
+    T_base_cam = np.eye(4)
+    T_map_base, covariance = base_pose_and_covariance(found, T_base_cam, CovarianceConfig())
+    prior = PosePrior(T_map_base, diagonal(1.0, 1.0), "test", 0)
+    reason, _ = judge(found, T_map_base, covariance, prior, AcceptanceConfig())
+    assert reason is Reason.AMBIGUOUS
+    pyramid, view = scene(half_width_m=3.0)
+    unique = ALIGNER.align(pyramid, CAMERA.to(torch.float32), view, starts([0.0] * 6, one_period))
+    reason, _ = judge(unique, T_map_base, covariance, prior, AcceptanceConfig())
+    assert reason is Reason.OK

@@ -68,6 +68,6 @@ def _cover_ball(dimensions: int, count: int) -> Matrix:
     sobol = qmc.Sobol(dimensions, rng=np.random.default_rng(0))
     inside = np.zeros((1, dimensions))
     while len(inside) < count:
-        drawn = 2.0 * sobol.random(max(64, count)) - 1.0
+        drawn = 2.0 * sobol.random_base2(max(6, (count - 1).bit_length())) - 1.0
         inside = np.vstack([inside, drawn[np.linalg.norm(drawn, axis=1) <= 1.0]])
     return inside[:count]
