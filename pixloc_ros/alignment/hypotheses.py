@@ -65,9 +65,10 @@ def _cover_ball(dimensions: int, count: int) -> Matrix:
     """`count` low-discrepancy points (count, dimensions) in the unit ball, its centre first."""
     if dimensions == 0 or count == 1:
         return np.zeros((1, dimensions))
-    sobol = qmc.Sobol(dimensions, rng=np.random.default_rng(0))
-    inside = np.zeros((1, dimensions))
-    while len(inside) < count:
-        drawn = 2.0 * sobol.random_base2(max(6, (count - 1).bit_length())) - 1.0
-        inside = np.vstack([inside, drawn[np.linalg.norm(drawn, axis=1) <= 1.0]])
-    return inside[:count]
+    exponent, inside = 6, np.zeros((0, dimensions))
+    while len(inside) < count - 1:  # Sobol sequences are balanced in powers of two only
+        sobol = qmc.Sobol(dimensions, rng=np.random.default_rng(0))
+        drawn = 2.0 * sobol.random_base2(exponent) - 1.0
+        inside = drawn[np.linalg.norm(drawn, axis=1) <= 1.0]
+        exponent += 1
+    return np.vstack([np.zeros((1, dimensions)), inside[: count - 1]])
