@@ -24,7 +24,7 @@ $(INSTALLED): pyproject.toml setup.py constraints.txt tools/ros-requirements.txt
 	@touch $@
 
 # Python edits need no rebuild: the sources come first on the path. Messages and installed files do.
-$(OVERLAY): CMakeLists.txt package.xml $(wildcard msg/*) launch config constraints.txt \
+$(OVERLAY): CMakeLists.txt package.xml $(wildcard msg/* srv/*) launch config constraints.txt \
     tools/build_overlay.sh tools/patch_ros_wheels.py tools/ros-requirements.txt | $(INSTALLED)
 	@tools/build_overlay.sh
 	@touch $@

@@ -175,6 +175,7 @@ class NodeConfig(Section):
     )
     path_max_poses: int = Field(default=1000, ge=1, description="length of ~/path")
     path_spacing_m: float = Field(default=0.5, ge=0, description="between the poses of ~/path")
+    map_root: str = Field(default="", description="~/load_map loads maps below this folder only")
     autostart: bool = Field(default=True, description="configure and activate by itself")
     compressed: bool = Field(default=False, description="subscribe to image/compressed")
     diagnostics_rate_hz: float = Field(default=1.0, gt=0, description="rate of /diagnostics")

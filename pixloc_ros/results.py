@@ -64,6 +64,8 @@ class Reason(StrEnum):
     ILL_CONDITIONED = "ill_conditioned"
     FAR_FROM_PRIOR = "far_from_prior"
     AMBIGUOUS = "ambiguous"
+    UNCONFIRMED = "unconfirmed"
+    SUPERSEDED = "superseded"
     OUT_OF_MEMORY = "out_of_memory"
     INTERNAL_ERROR = "internal_error"
 

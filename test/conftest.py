@@ -1,9 +1,14 @@
 """What all tests share: where the real data lie, one thread, and a ROS of our own."""
 
+from __future__ import annotations
+
 import os
 import random
+import subprocess
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,3 +47,78 @@ def parity() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no outputs of the reference at {folder}: they lie beside PIXLOC_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def street(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """map/, bag/ and bag.truth.txt of a short generated drive."""
+    from pixloc_ros.demo.dataset import DatasetOptions, write_dataset
+    from pixloc_ros.features.pyramid import FeatureExtractor
+    from pixloc_ros.maps.builder import BuildOptions, build_from_colmap
+    from pixloc_ros.maps.schema import Datum
+    from pixloc_ros.replay.bag_options import BagOptions
+    from pixloc_ros.replay.bag_writer import create_bag
+    from pixloc_ros.replay.posed_images import read_posed_images
+
+    folder = tmp_path_factory.mktemp("street")
+    datum = Datum(latitude_deg=49.0, longitude_deg=8.4, altitude_m=110.0, yaw_deg=25.0)
+    options = DatasetOptions(length_m=12.0, width=320, height=192, workers=1)
+    write_dataset(folder / "data", options)
+    mapping, drive = folder / "data" / "mapping", folder / "data" / "drive"
+    posed = read_posed_images(drive / "meta.json", drive / "images")
+    build_from_colmap(
+        mapping / "colmap",
+        mapping / "images",
+        folder / "map",
+        FeatureExtractor(),
+        BuildOptions(datum=datum, T_base_cam=posed.T_base_cam),
+    )
+    create_bag(posed, folder / "bag", BagOptions(compressed=False, datum=datum))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bag(street: Path) -> Any:
+    from live import Bag
+
+    return Bag(street / "bag")
+
+
+@pytest.fixture(scope="session")
+def truth(street: Path) -> Any:
+    from pixloc_ros.evaluation.trajectory import read_tum
+
+    return read_tum(street / "bag.truth.txt")
+
+
+@pytest.fixture(scope="module")
+def node(
+    street: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """The process of a node, and its domain."""
+    from live import new_domain, running_node
+
+    domain = new_domain()
+    parameters = {"map": street / "map", "node.diagnostics_rate_hz": 10.0}
+    parameters |= {"node.map_root": street, "threads": 1}
+    log = tmp_path_factory.mktemp("node") / "log.txt"
+    with running_node(log, domain, **parameters) as process:
+        yield process, domain
+
+
+@pytest.fixture
+def rig(node: tuple[subprocess.Popen[bytes], int]) -> Iterator[Any]:
+    """A rig connected to the node, which begins anew."""
+    from live import Rig
+
+    process, domain = node
+    with Rig(domain) as rig:
+        if rig.lifecycle_state() == "active":
+            assert rig.change_state("deactivate")
+        if rig.lifecycle_state() == "inactive":
+            assert rig.change_state("activate")
+        rig.until(rig.connected, "the node's subscriptions")
+        rig.until(rig.is_new, "counters that begin anew")
+        rig.forget()
+        yield rig
+        assert process.poll() is None, "the node is gone"

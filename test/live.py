@@ -121,6 +121,7 @@ class Rig:
         create = self.node.create_publisher
         self._publishers = {topic: create(kind, topic, 50) for topic, kind in INPUTS.items()}
         self._publishers["/tf_static"] = create(TFMessage, "/tf_static", LATCHED)
+        self._clients: dict[str, Any] = {}
         self._sent: Counter[str] = Counter()
         self.statuses: list[AlignmentStatus] = []
         self.poses: list[PoseWithCovarianceStamped] = []
@@ -224,12 +225,19 @@ class Rig:
         return str(self.call(GetState, "get_state", GetState.Request()).current_state.label)
 
     def call(self, kind: Any, name: str, request: Any) -> Any:
-        client = self.node.create_client(kind, f"/pixloc_localizer/{name}")
-        assert client.wait_for_service(PATIENCE_S), f"no service {name}"
-        future = client.call_async(request)
+        """The answer of a service of the node."""
+        future = self.begin_call(kind, name, request)
         self.until(future.done, f"the answer of {name}")
-        self.node.destroy_client(client)
         return future.result()
+
+    def begin_call(self, kind: Any, name: str, request: Any) -> Any:
+        """Ask a service of the node; the future of its answer."""
+        client = self._clients.get(name)
+        if client is None:
+            client = self.node.create_client(kind, f"/pixloc_localizer/{name}")
+            self._clients[name] = client
+        assert client.wait_for_service(PATIENCE_S), f"no service {name}"
+        return client.call_async(request)
 
     def forget(self) -> None:
         """Drop what was heard so far."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,12 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from messages import changed, shifted, up_to_frame, without
 
 from pixloc_ros.config import Config, flatten, load
-from pixloc_ros.evaluation.trajectory import Trajectory, read_tum
-from pixloc_ros.features.pyramid import FeatureExtractor
+from pixloc_ros.evaluation.trajectory import Trajectory
 from pixloc_ros.geometry import se3
-from pixloc_ros.maps.schema import Datum
 from pixloc_ros.replay import decode
 from pixloc_ros.results import Reason
 from pixloc_ros.ros.mailbox import Mailbox
@@ -28,76 +25,6 @@ from pixloc_ros.ros.parameter_file import render
 from pixloc_ros.ros.state import Facts, State, judge
 
 ROOT = Path(__file__).resolve().parents[1]
-DATUM = Datum(latitude_deg=49.0, longitude_deg=8.4, altitude_m=110.0, yaw_deg=25.0)
-
-
-@pytest.fixture(scope="session")
-def street(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """map/, bag/ and bag.truth.txt of a short generated drive."""
-    from pixloc_ros.demo.dataset import DatasetOptions, write_dataset
-    from pixloc_ros.maps.builder import BuildOptions, build_from_colmap
-    from pixloc_ros.replay.bag_options import BagOptions
-    from pixloc_ros.replay.bag_writer import create_bag
-    from pixloc_ros.replay.posed_images import read_posed_images
-
-    folder = tmp_path_factory.mktemp("street")
-    options = DatasetOptions(length_m=12.0, width=320, height=192, workers=1)
-    write_dataset(folder / "data", options)
-    mapping, drive = folder / "data" / "mapping", folder / "data" / "drive"
-    posed = read_posed_images(drive / "meta.json", drive / "images")
-    build_from_colmap(
-        mapping / "colmap",
-        mapping / "images",
-        folder / "map",
-        FeatureExtractor(),
-        BuildOptions(datum=DATUM, T_base_cam=posed.T_base_cam),
-    )
-    create_bag(posed, folder / "bag", BagOptions(compressed=False, datum=DATUM))
-    return folder
-
-
-@pytest.fixture(scope="session")
-def bag(street: Path) -> Any:
-    from live import Bag
-
-    return Bag(street / "bag")
-
-
-@pytest.fixture(scope="session")
-def truth(street: Path) -> Trajectory:
-    return read_tum(street / "bag.truth.txt")
-
-
-@pytest.fixture(scope="module")
-def node(
-    street: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """The process of a node, and its domain."""
-    from live import new_domain, running_node
-
-    domain = new_domain()
-    parameters = {"map": street / "map", "node.diagnostics_rate_hz": 10.0, "threads": 1}
-    log = tmp_path_factory.mktemp("node") / "log.txt"
-    with running_node(log, domain, **parameters) as process:
-        yield process, domain
-
-
-@pytest.fixture
-def rig(node: tuple[subprocess.Popen[bytes], int]) -> Iterator[Any]:
-    """A rig connected to the node, which begins anew."""
-    from live import Rig
-
-    process, domain = node
-    with Rig(domain) as rig:
-        if rig.lifecycle_state() == "active":
-            assert rig.change_state("deactivate")
-        if rig.lifecycle_state() == "inactive":
-            assert rig.change_state("activate")
-        rig.until(rig.connected, "the node's subscriptions")
-        rig.until(rig.is_new, "counters that begin anew")
-        rig.forget()
-        yield rig
-        assert process.poll() is None, "the node is gone"
 
 
 def errors(statuses: list[Any], poses: list[Any], truth: Trajectory) -> np.ndarray:
@@ -105,16 +32,6 @@ def errors(statuses: list[Any], poses: list[Any], truth: Trajectory) -> np.ndarr
     T_true = dict(zip(truth.stamps_ns.tolist(), truth.T_map_base, strict=True))
     pairs = [(decode.pose(p.pose.pose), T_true[decode.stamp_ns(p.header)]) for p in poses]
     return np.array([(se3.distance_m(*pair), se3.angle_deg(*pair)) for pair in pairs])
-
-
-def without(bag: Any, *dropped: str) -> list[tuple[str, Any]]:
-    return [(topic, message) for topic, message in bag.messages if topic not in dropped]
-
-
-def up_to_frame(messages: list[tuple[str, Any]], count: int) -> list[tuple[str, Any]]:
-    """The messages before frame number `count`."""
-    images = [i for i, (topic, _) in enumerate(messages) if topic == "/image"]
-    return messages[: images[count]]
 
 
 @pytest.mark.ros
@@ -495,26 +412,6 @@ def test_the_player_says_that_nobody_listens(street: Path) -> None:
     assert done.returncode == 1
     assert "nobody subscribed" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
-
-
-def changed(message: Any, **changes: Any) -> Any:
-    """A copy with fields set by dotted name."""
-    result = copy.deepcopy(message)
-    for name, value in changes.items():
-        *path, leaf = name.split(".")
-        target = result
-        for part in path:
-            target = getattr(target, part)
-        setattr(target, leaf, value)
-    return result
-
-
-def shifted(message: Any, seconds: float) -> Any:
-    """The message at another time."""
-    from pixloc_ros.ros import conversions
-
-    stamp_ns = decode.stamp_ns(message.header) + round(seconds * 1e9)
-    return changed(message, **{"header.stamp": conversions.time_message(stamp_ns)})
 
 
 def test_the_mailbox_keeps_the_newest() -> None:

@@ -24,7 +24,7 @@ SOURCES = ROOT / "pixloc_ros"
 MESSAGE = "pixloc_ros/msg/AlignmentStatus"
 
 # Imports of ROS packages; cv_bridge and tf_transformations are optional but belong to it.
-ROS_PACKAGE = re.compile(r"rclpy|tf2_ros|tf_transformations|cv_bridge|\w+_msgs|\w+_interfaces")
+ROS_PACKAGE = re.compile(r"rclpy|tf2_ros|tf_transformations|cv_bridge|\w+_(msgs|srvs|interfaces)")
 OPTIONAL = {"open3d", "pycolmap", "triton"}  # in the extras "build" and "gpu"
 
 # Imports every module that must work without ROS and without the optional libraries.
@@ -33,13 +33,14 @@ import importlib, pkgutil, re, sys
 
 class Blocker:
     def find_spec(self, name, path=None, target=None):
-        if re.fullmatch(r"rclpy|tf2_ros|\\w+_msgs|pycolmap|open3d|triton", name.partition(".")[0]):
+        package = name.partition(".")[0]
+        if re.fullmatch(r"rclpy|tf2_ros|\\w+_(msgs|srvs)|pycolmap|open3d|triton", package):
             raise ModuleNotFoundError(f"{name} is not there", name=name)
 
 sys.meta_path.insert(0, Blocker())
 import pixloc_ros
 for module in pkgutil.walk_packages(pixloc_ros.__path__, "pixloc_ros."):
-    if not re.match(r"pixloc_ros\\.(ros|msg|pixloc_ros_s__|alignment\\.kernels)", module.name):
+    if not re.match(r"pixloc_ros\\.(ros|msg|srv|pixloc_ros_s__|alignment\\.kernels)", module.name):
         importlib.import_module(module.name)
         print(module.name)
 """

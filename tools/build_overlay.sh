@@ -11,7 +11,7 @@ workspace=$root/build/ros
 link_package() {
     local source=$workspace/src/pixloc_ros
     mkdir -p "$source"
-    for name in CMakeLists.txt package.xml msg launch config pixloc_ros; do
+    for name in CMakeLists.txt package.xml msg srv launch config pixloc_ros; do
         ln -sfn "$root/$name" "$source/$name"
     done
 }

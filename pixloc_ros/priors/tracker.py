@@ -45,6 +45,7 @@ class PoseTracker:
         self, config: PriorsConfig, map: MapLike, T_base_cam: Matrix | None = None
     ) -> None:
         self.T_base_cam = T_base_cam
+        self.generation = 0  # goes up when what was believed before is void
         self._config = config
         self._map = map
         self._odometry = OdometryBuffer(config)
@@ -89,9 +90,15 @@ class PoseTracker:
 
     def reset(self) -> None:
         """Forget all poses, fixes and odometry; the counters stay."""
+        self.forget_pose()
         self._odometry.clear()
         self._gnss.clear()
-        self._accepted = self._before = self._stated = self._fix = self._frame_ns = None
+        self._fix = self._frame_ns = None
+
+    def forget_pose(self) -> None:
+        """Forget where the vehicle is, so that the next prior is a fix, or what is stated then."""
+        self.generation += 1
+        self._accepted = self._before = self._stated = None
 
     def add_odometry(self, stamp_ns: int, T_odom_base: Matrix) -> None:
         """Take one odometry pose; stamps that go back (a bag that loops) reset everything."""
@@ -118,25 +125,30 @@ class PoseTracker:
         )
         self._fix = fix or self._fix
 
-    def add_pose(self, stamp_ns: int, T_map_base: Matrix, covariance: Matrix, source: str) -> None:
+    def add_pose(self, stamp_ns: int, T_map_base: Matrix, covariance: Matrix, source: str) -> str:
         """Take a stated pose; `initialpose` comes from a person and overrules what is tracked.
 
         Zero variances of height, roll and pitch (RViz) or a vague heading mean that they are not
-        known: they are borrowed from the nearest keyframe.
+        known: they are borrowed from the nearest keyframe. Returns why it was refused, or "".
         """
         keyframes = self._keyframes()
-        if keyframes is None:
-            self._refused[f"{source}_without_extrinsics"] += 1
-        elif not se3.is_rigid(T_map_base) or not _is_covariance(covariance):
-            self._refused[f"{source}_not_finite"] += 1
-        elif covariance[:2, :2].max() > self._config.gnss_max_sigma_m**2:
-            self._refused[f"{source}_too_vague"] += 1
-        else:
-            T_map_base, covariance = keyframes.complete(T_map_base, covariance)
-            stated = Belief(T_map_base, covariance, stamp_ns, source)
-            self._stated = stated.read(self._odometry)
-            if source == "initialpose":
-                self._accepted = self._before = None
+        fault = self._fault(T_map_base, covariance)
+        if fault or keyframes is None:
+            self._refused[f"{source}_{fault or 'without_extrinsics'}"] += 1
+            return fault or "without_extrinsics"
+        if source == "initialpose":
+            self.forget_pose()
+        T_map_base, covariance = keyframes.complete(T_map_base, covariance)
+        stated = Belief(T_map_base, covariance, stamp_ns, source)
+        self._stated = stated.read(self._odometry)
+        return ""
+
+    def _fault(self, T_map_base: Matrix, covariance: Matrix) -> str:
+        """Why a stated pose is of no use by itself; empty when it is of use."""
+        if not se3.is_rigid(T_map_base) or not _is_covariance(covariance):
+            return "not_finite"
+        vague = covariance[:2, :2].max() > self._config.gnss_max_sigma_m**2
+        return "too_vague" if vague else ""
 
     def ready(self, stamp_ns: int) -> bool:
         """Whether odometry has reached the stamp, or there is none at all to wait for."""
@@ -174,6 +186,7 @@ class PoseTracker:
 
     def _begin_again(self, stamp_ns: int) -> None:
         """Time went back to this stamp: forget what is later. Some sensors may be there already."""
+        self.generation += 1
         newest = self._odometry.newest
         if newest is not None and self._went_back(newest.stamp_ns, stamp_ns):
             self._odometry.clear()

@@ -13,6 +13,7 @@ from nav_msgs.msg import Odometry
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, NavSatFix
+from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
 from pixloc_ros.config import NodeConfig
@@ -66,6 +67,7 @@ class Inputs:
         self.camera: Camera | None = None
         self.camera_frame = ""
         self.images = Rate()
+        self.enabled = True  # whether images are looked at
         self._node = node
         self._config = config
         self._tracker = tracker
@@ -141,6 +143,9 @@ class Inputs:
         now_s = time.perf_counter()
         self._tally.add("image.received")
         self.images.add(now_s)
+        if not self.enabled:
+            self._tally.add("image.ignored")
+            return
         if self._mailbox.put(Arrival(message, now_s)):
             self._tally.add("image.dropped")
 
@@ -175,6 +180,23 @@ class Inputs:
                 event.covariance_enu,
                 event.status,
             )
+
+    def hint(self, message: PoseWithCovarianceStamped, now_ns: int) -> None:
+        """Take a pose as from `initialpose`; stamp 0 is now. Raises BadMessage."""
+        stamp = message.header.stamp
+        if not (stamp.sec or stamp.nanosec):
+            stamp = conversions.time_message(now_ns)
+        header = Header(stamp=stamp, frame_id=message.header.frame_id)
+        stated = PoseWithCovarianceStamped(header=header, pose=message.pose)
+        (event,) = _events("initialpose", stated)
+        assert isinstance(event, PoseEvent)
+        self._require_frame(event.frame_id, self._config.map_frame)
+        with self._tracker.locked() as tracker:
+            fault = tracker.add_pose(
+                event.stamp_ns, event.T_map_base, event.covariance, "initialpose"
+            )
+        if fault:
+            raise BadMessage(fault, f"the pose is refused: {fault.replace('_', ' ')}")
 
     def _on_pose(self, event: PoseEvent) -> None:
         self._require_frame(event.frame_id, self._config.map_frame)

@@ -20,6 +20,7 @@ from pixloc_ros.errors import ConfigError, PixlocError
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.ros import diagnostics, parameters
 from pixloc_ros.ros.outputs import DiagnosticsOutput, Outputs
+from pixloc_ros.ros.services import Services
 from pixloc_ros.ros.session import Session
 from pixloc_ros.ros.state import Facts, State, judge
 
@@ -36,14 +37,15 @@ class LocalizerNode(LifecycleNode):
     def __init__(self) -> None:
         super().__init__("pixloc_localizer", automatically_declare_parameters_from_overrides=True)
         parameters.declare(self)
-        self._config = Config()
+        self.config = Config()
+        self.localizer: Localizer | None = None
+        self.session: Session | None = None
         self._fault = ""
-        self._localizer: Localizer | None = None
         self._outputs: Outputs | None = None
-        self._session: Session | None = None
         self._state: State | None = None
         self._diagnostics = DiagnosticsOutput(self)
         self._report_timer = self._report_at(NodeConfig().diagnostics_rate_hz)
+        Services(self)  # they live as long as the node
 
     def start(self) -> None:
         """Configure and activate, unless the parameter `node.autostart` is false."""
@@ -53,9 +55,19 @@ class LocalizerNode(LifecycleNode):
 
     def close(self) -> None:
         """Stop listening and working."""
-        session, self._session = self._session, None
+        session, self.session = self.session, None
         if session is not None and not session.close():
             self.get_logger().warning("gave up waiting for the frame in work")
+
+    def adopt(self, localizer: Localizer) -> None:
+        """Go on with another map, from the beginning."""
+        assert self._outputs is not None
+        session = self.session
+        self.close()
+        self.config, self.localizer = localizer.config, localizer
+        if session is not None:
+            self.session = Session(self, self.config, localizer, self._outputs)
+            self.session.enable(session.enabled)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
@@ -69,10 +81,10 @@ class LocalizerNode(LifecycleNode):
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        assert self._localizer is not None
+        assert self.localizer is not None
         assert self._outputs is not None
         activated = super().on_activate(state)
-        self._session = Session(self, self._config, self._localizer, self._outputs)
+        self.session = Session(self, self.config, self.localizer, self._outputs)
         return activated
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -90,17 +102,17 @@ class LocalizerNode(LifecycleNode):
 
     def _configure(self) -> None:
         self._fault = ""
-        self._config = parameters.read(self)
-        if not self._config.map:
+        self.config = parameters.read(self)
+        if not self.config.map:
             raise ConfigError("parameter 'map' is empty: set it to the folder of a map")
-        if self._config.threads:
-            torch.set_num_threads(self._config.threads)
-        self._localizer = Localizer(self._config)
-        self._outputs = Outputs(self, self._config.node)
+        if self.config.threads:
+            torch.set_num_threads(self.config.threads)
+        self.localizer = Localizer(self.config)
+        self._outputs = Outputs(self, self.config.node)
         self.destroy_timer(self._report_timer)
-        self._report_timer = self._report_at(self._config.node.diagnostics_rate_hz)
-        keyframes = len(self._localizer.map.keyframe_names)
-        self.get_logger().info(f"map {self._config.map}: {keyframes} keyframes")
+        self._report_timer = self._report_at(self.config.node.diagnostics_rate_hz)
+        keyframes = len(self.localizer.map.keyframe_names)
+        self.get_logger().info(f"map {self.config.map}: {keyframes} keyframes")
 
     def _refuse(self, fault: str) -> TransitionCallbackReturn:
         self._fault = " ".join(fault.split())
@@ -111,7 +123,7 @@ class LocalizerNode(LifecycleNode):
         if self._outputs is not None:
             self._outputs.close()
             self.remove_on_set_parameters_callback(parameters.refuse_changes)
-        self._outputs = self._localizer = None
+        self._outputs = self.localizer = None
 
     def _report_at(self, rate_hz: float) -> Timer:
         clock = Clock(clock_type=ClockType.STEADY_TIME)
@@ -119,9 +131,9 @@ class LocalizerNode(LifecycleNode):
 
     def _report(self) -> None:
         """/diagnostics, and a line in the log whenever the state changes."""
-        session = self._session
+        session = self.session
         facts = session.facts() if session else self._idle_facts()
-        state, message = judge(facts, self._config.priors.max_coast_s)
+        state, message = judge(facts, self.config.priors.max_coast_s)
         if state is not self._state:
             self.get_logger().info(f"{state}: {message}")
             self._state = state
@@ -131,16 +143,16 @@ class LocalizerNode(LifecycleNode):
         self._diagnostics.publish(diagnostics.report(name, stamp_ns, state, message, lines))
 
     def _idle_facts(self) -> Facts:
-        return Facts(fault=self._fault, map_loaded=self._localizer is not None)
+        return Facts(fault=self._fault, map_loaded=self.localizer is not None)
 
     def _about(self) -> list[tuple[str, str]]:
-        if self._localizer is None:
+        if self.localizer is None:
             return []
         return [
-            ("map", self._config.map),
-            ("map sha256", self._localizer.map.sha256),
-            ("model", self._localizer.features.model_id),
-            ("device", self._config.device),
+            ("map", self.config.map),
+            ("map sha256", self.localizer.map.sha256),
+            ("model", self.localizer.features.model_id),
+            ("device", self.config.device),
         ]
 
 

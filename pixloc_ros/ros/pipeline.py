@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -41,6 +42,7 @@ class Pipeline:
         inputs: Inputs,
         outputs: Outputs,
         tally: Tally,
+        listener: Callable[[Estimate], None],
     ) -> None:
         self._config = config
         self._localizer = localizer
@@ -48,9 +50,19 @@ class Pipeline:
         self._inputs = inputs
         self._outputs = outputs
         self._tally = tally
+        self._listener = listener  # hears every verdict, after it was published
+        self._closed = False
         self.latency_ms = Rate()
         self.last: Estimate | None = None
         self.accepted_s: float | None = None  # time.perf_counter() of the last accepted pose
+
+    def close(self) -> None:
+        """Publish nothing any more: a frame that is still in work comes too late."""
+        self._closed = True
+
+    def forget(self) -> None:
+        """Judge the state by frames to come."""
+        self.last = self.accepted_s = None
 
     def process(self, arrival: Arrival) -> None:
         """Work on one image and publish what came of it."""
@@ -80,9 +92,12 @@ class Pipeline:
         with self._tracker.locked() as tracker:
             tracker.T_base_cam = frame.T_base_cam
             prior = tracker.prior(frame.stamp_ns)
+            generation = tracker.generation
         estimate = self._localizer.localize(frame, prior)
         watch.timing_ms.update(estimate.timing_ms)
         with self._tracker.locked() as tracker:
+            if tracker.generation != generation:
+                return _superseded(estimate)
             tracker.update(estimate)
         return estimate
 
@@ -127,6 +142,8 @@ class Pipeline:
         return T_base_cam
 
     def _publish(self, estimate: Estimate, arrival: Arrival) -> None:
+        if self._closed:
+            return
         camera_frame = self._camera_frame(arrival.message)
         self._outputs.publish_pose(estimate)
         if estimate.ok:
@@ -140,6 +157,20 @@ class Pipeline:
         self.latency_ms.add(time.perf_counter(), latency_ms)
         self._tally.add(f"frame.{estimate.reason.value}")
         self.last = estimate
+        self._listener(estimate)
+
+
+def _superseded(estimate: Estimate) -> Estimate:
+    """What was found from a prior that is void by now."""
+    message = "the pose was set anew while this frame was in work"
+    return replace(
+        estimate,
+        status=Status.REJECTED,
+        reason=Reason.SUPERSEDED,
+        message=message,
+        T_map_base=None,
+        covariance=None,
+    )
 
 
 def _failed(arrival: Arrival, reason: Reason, message: str) -> Estimate:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import time
 
+from geometry_msgs.msg import PoseWithCovarianceStamped
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
 
 from pixloc_ros.config import Config
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.priors.tracker import PoseTracker
+from pixloc_ros.results import Estimate
 from pixloc_ros.ros.diagnostics import Tally
 from pixloc_ros.ros.inputs import Arrival, Inputs
 from pixloc_ros.ros.mailbox import Mailbox
 from pixloc_ros.ros.outputs import Outputs
 from pixloc_ros.ros.pipeline import Pipeline
+from pixloc_ros.ros.relocalization import Relocalization
 from pixloc_ros.ros.shared_tracker import SharedTracker
 from pixloc_ros.ros.state import Facts
 from pixloc_ros.ros.worker import Worker
@@ -29,32 +32,78 @@ class Session:
         self._node = node
         self._outputs = outputs
         outputs.motion.begin_anew()
+        self._relocalization: Relocalization | None = None
         self._tally = Tally()
         self._tracker = SharedTracker(PoseTracker(config.priors, localizer.map))
         mailbox: Mailbox[Arrival] = Mailbox()
         self._inputs = Inputs(node, config.node, self._tracker, mailbox, self._tally)
         self._pipeline = Pipeline(
-            config, localizer, self._tracker, self._inputs, outputs, self._tally
+            config,
+            localizer,
+            self._tracker,
+            self._inputs,
+            outputs,
+            self._tally,
+            self._on_estimate,
         )
         self._worker = Worker(mailbox, self._pipeline.process, self._on_error)
         self._timer = node.create_timer(
             1.0 / config.node.tf_rate_hz,
-            lambda: outputs.motion.publish(self._tracker),
+            self._tick,
             clock=Clock(clock_type=ClockType.STEADY_TIME),
         )
         self._worker.start()
 
     def close(self) -> bool:
         """Stop listening and working; False when the frame in work could not be waited for."""
+        self._interrupt("the node was deactivated or got another map")
+        self._pipeline.close()
         self._inputs.close()
         self._node.destroy_timer(self._timer)
         return self._worker.stop()
+
+    @property
+    def enabled(self) -> bool:
+        """Whether images are looked at."""
+        return self._inputs.enabled
+
+    def enable(self, enabled: bool) -> None:
+        """Look at images, or ignore them; everything else goes on."""
+        self._inputs.enabled = enabled
+        if not enabled:
+            self._interrupt("the node was disabled")
+
+    def reset(self) -> None:
+        """Forget poses, odometry and fixes, as after activation."""
+        with self._tracker.locked() as tracker:
+            tracker.reset()
+        self._pipeline.forget()
+        self._outputs.motion.begin_anew()
+
+    @property
+    def relocalizing(self) -> bool:
+        attempt = self._relocalization
+        return attempt is not None and attempt.pending
+
+    def relocalize(
+        self, hint: PoseWithCovarianceStamped | None, timeout_s: float
+    ) -> Relocalization:
+        """Begin to find the vehicle anew. Raises BadMessage for a hint that cannot be used."""
+        if hint is not None:
+            self._inputs.hint(hint, self._now_ns())
+        else:
+            with self._tracker.locked() as tracker:
+                tracker.forget_pose()
+        self._pipeline.forget()
+        self._relocalization = Relocalization(timeout_s)
+        return self._relocalization
 
     def facts(self) -> Facts:
         """What the state of the node is judged by."""
         now_s, last = time.perf_counter(), self._pipeline.last
         return Facts(
             map_loaded=True,
+            enabled=self.enabled,
             image_age_s=_age_s(now_s, self._inputs.images.last_s),
             reason=last.reason if last else None,
             message=last.message if last else "",
@@ -78,6 +127,28 @@ class Session:
             *((f"count {name}", line) for name, line in self._tally.lines()),
             *((f"count prior.rejected.{name}", str(count)) for name, count in rejected),
         ]
+
+    def _tick(self) -> None:
+        self._outputs.motion.publish(self._tracker)
+        if self._relocalization is not None:
+            self._relocalization.expire()
+
+    def _interrupt(self, why: str) -> None:
+        if self._relocalization is not None:
+            self._relocalization.interrupt(why)
+
+    def _now_ns(self) -> int:
+        """Stamp of the newest that came; the clock may not be that of the sensors."""
+        with self._tracker.locked() as tracker:
+            newest_ns = tracker.odometry_stamp_ns
+        last = self._pipeline.last
+        if newest_ns is None and last is not None:
+            newest_ns = last.stamp_ns
+        return self._node.get_clock().now().nanoseconds if newest_ns is None else newest_ns
+
+    def _on_estimate(self, estimate: Estimate) -> None:
+        if self._relocalization is not None:
+            self._relocalization.watch(estimate)
 
     def _on_error(self, arrival: Arrival, error: Exception) -> None:
         if self._worker.stopping or not self._node.context.ok():

@@ -15,6 +15,7 @@ class State(StrEnum):
 
     ERROR = "ERROR"
     WAITING_MAP = "WAITING_MAP"
+    DISABLED = "DISABLED"
     WAITING_IMAGE = "WAITING_IMAGE"
     WAITING_CAMERA_INFO = "WAITING_CAMERA_INFO"
     WAITING_EXTRINSICS = "WAITING_EXTRINSICS"
@@ -31,6 +32,7 @@ class Facts:
 
     fault: str = ""  # why the node could not be configured
     map_loaded: bool = False
+    enabled: bool = True
     image_age_s: float | None = None
     reason: Reason | None = None  # verdict on the last frame
     message: str = ""
@@ -51,6 +53,8 @@ def judge(facts: Facts, max_coast_s: float) -> tuple[State, str]:
         return State.ERROR, facts.fault
     if not facts.map_loaded:
         return State.WAITING_MAP, "not configured yet"
+    if not facts.enabled:
+        return State.DISABLED, "images are ignored until ~/set_enabled is called"
     coasting = facts.accepted_age_s is not None and facts.accepted_age_s <= max_coast_s
     if facts.image_age_s is None or facts.image_age_s > IMAGE_TIMEOUT_S:
         silent = "no image yet" if facts.image_age_s is None else "no image any more"

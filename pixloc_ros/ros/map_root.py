@@ -1,0 +1,24 @@
+"""Maps by name: only those below one folder. Needs no ROS."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pixloc_ros.errors import MapError
+
+
+def find(root: str, name: str) -> Path:
+    """The folder of the map `name` below `root`, links followed.
+
+    Raises MapError when there is no root, or the name leads out of it or to no folder.
+    """
+    if not root:
+        raise MapError("parameter 'node.map_root' is empty: set it to the folder that holds maps")
+    top = Path(root).expanduser().resolve()
+    folder = (top / name).resolve()
+    if not name or folder == top or not folder.is_relative_to(top):
+        raise MapError(f"map '{name}' is not the name of a folder below {top}")
+    if not folder.is_dir():
+        there = ", ".join(sorted(p.parent.name for p in top.glob("*/map.json"))) or "none"
+        raise MapError(f"no map '{name}' below {top}; maps there: {there}")
+    return folder

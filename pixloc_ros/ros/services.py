@@ -1,0 +1,148 @@
+"""Services of the node. Each answers when the matter is decided, and says what really happened.
+
+Callbacks are coroutines: while one awaits its result, the executor serves everybody else.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.task import Future
+from std_srvs.srv import SetBool, Trigger
+
+from pixloc_ros.errors import PixlocError
+from pixloc_ros.localizer import Localizer
+from pixloc_ros.replay import decode
+from pixloc_ros.ros import conversions, map_root
+from pixloc_ros.ros.relocalization import Outcome, Relocalization
+from pixloc_ros.srv import LoadMap, Relocalize
+
+if TYPE_CHECKING:
+    from pixloc_ros.ros.node import LocalizerNode
+
+_TIMEOUT_S = 10.0  # of a relocalization that names none
+
+
+class Services:
+    """`~/relocalize`, `~/load_map`, `~/reset` and `~/set_enabled`, in every lifecycle state."""
+
+    def __init__(self, node: LocalizerNode) -> None:
+        self._node = node
+        self._loading = False
+        # Reentrant: a coroutine that waits must not hold up the others.
+        group = ReentrantCallbackGroup()
+        for kind, name, callback in (
+            (Relocalize, "~/relocalize", self._relocalize),
+            (LoadMap, "~/load_map", self._load_map),
+            (Trigger, "~/reset", self._reset),
+            (SetBool, "~/set_enabled", self._set_enabled),
+        ):
+            node.create_service(kind, name, callback, callback_group=group)
+
+    async def _relocalize(
+        self, request: Relocalize.Request, response: Relocalize.Response
+    ) -> Relocalize.Response:
+        begun = self._begin(request)
+        outcome = await begun.future if isinstance(begun, Relocalization) else begun
+        return self._answer(outcome, response)
+
+    def _begin(self, request: Relocalize.Request) -> Relocalization | Outcome:
+        """The attempt, or why there is none."""
+        session, timeout_s = self._node.session, float(request.timeout_s) or _TIMEOUT_S
+        if session is None:
+            return Outcome("inactive", "the node is not active: configure and activate it")
+        if not session.enabled:
+            return Outcome("disabled", "the node is disabled: call ~/set_enabled")
+        if session.relocalizing:
+            return Outcome("busy", "another relocalization is under way")
+        if not (math.isfinite(timeout_s) and timeout_s > 0):
+            return Outcome("bad_request", f"timeout_s is {timeout_s}, must be positive")
+        try:
+            return session.relocalize(request.hint if request.use_hint else None, timeout_s)
+        except decode.BadMessage as error:
+            return Outcome("bad_request", f"hint: {error}")
+
+    def _answer(self, outcome: Outcome, response: Relocalize.Response) -> Relocalize.Response:
+        response.success, response.code = outcome.found, str(outcome.code)
+        response.message, response.frames = outcome.message, outcome.frames
+        estimate = outcome.estimate
+        alignment = estimate.alignment if estimate else None
+        response.score = alignment.inlier_share if alignment else math.nan
+        if estimate and estimate.T_map_base is not None and estimate.covariance is not None:
+            response.pose = conversions.pose_message(
+                estimate.T_map_base,
+                estimate.covariance,
+                estimate.stamp_ns,
+                self._node.config.node.map_frame,
+            )
+        return response
+
+    async def _load_map(
+        self, request: LoadMap.Request, response: LoadMap.Response
+    ) -> LoadMap.Response:
+        if self._loading:
+            response.message = "another map is being loaded"
+        else:
+            self._loading = True
+            try:
+                response.message = await self._swap_map(request.name)
+                response.success = True
+            except Exception as error:  # of any kind: the node goes on with the map it has
+                response.message = " ".join(str(error).split()) or type(error).__name__
+                self._node.get_logger().error(f"map not loaded: {response.message}")
+            finally:
+                self._loading = False
+        localizer = self._node.localizer
+        response.map_sha256 = localizer.map.sha256 if localizer else ""
+        return response
+
+    async def _swap_map(self, name: str) -> str:
+        """Read the map beside the running one, then exchange them; one line about the new one."""
+        if self._node.localizer is None:
+            raise PixlocError("the node is not configured: its configuration comes first")
+        config = self._node.config
+        folder = map_root.find(config.node.map_root, name)
+        localizer = await in_thread(
+            lambda: Localizer(config.model_copy(update={"map": str(folder)}))
+        )
+        if self._node.config is not config or self._node.localizer is None:
+            raise PixlocError("the node was configured anew meanwhile; nothing was exchanged")
+        self._node.adopt(localizer)
+        return f"map {folder}: {len(localizer.map.keyframe_names)} keyframes"
+
+    def _reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        session = self._node.session
+        if session is None:
+            response.message = "the node is not active: there is nothing to forget"
+            return response
+        session.reset()
+        response.success, response.message = True, "forgot poses, odometry and GNSS"
+        return response
+
+    def _set_enabled(self, request: SetBool.Request, response: SetBool.Response) -> Any:
+        session = self._node.session
+        if session is None:
+            response.message = "the node is not active: configure and activate it"
+            return response
+        session.enable(request.data)
+        response.success = True
+        response.message = "images are looked at" if request.data else "images are ignored"
+        return response
+
+
+def in_thread(work: Callable[[], Any]) -> Future:
+    """Run long work beside the executor; await the future for its result or exception."""
+    future: Future = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except Exception as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="pixloc_load", daemon=True).start()
+    return future
