@@ -105,9 +105,9 @@ class AcceptanceConfig(Section):
 class CovarianceConfig(Section):
     """Calibration of the covariance, measured as docs/covariance.md tells."""
 
-    scale: float = Field(default=1.0, gt=0, description="factor on the aligner's covariance")
-    floor_m: float = Field(default=0.005, ge=0, description="added sigma per axis, translation")
-    floor_deg: float = Field(default=0.01, ge=0, description="added sigma per axis, rotation")
+    scale: float = Field(default=3.5, gt=0, description="factor on the aligner's covariance")
+    floor_m: float = Field(default=0.006, ge=0, description="sigma of the map itself, per axis")
+    floor_deg: float = Field(default=0.02, ge=0, description="sigma of the map itself, per axis")
 
 
 class PriorsConfig(Section):
