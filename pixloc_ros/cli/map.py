@@ -38,6 +38,9 @@ def build(
         Path | None,
         typer.Option(help="instead: meta.json, a TUM file or poses by name; triangulates"),
     ] = None,
+    cloud: Annotated[
+        Path | None, typer.Option(help="points to use with posed images: PLY, PCD, LAS or LAZ")
+    ] = None,
     intrinsics: Annotated[
         str, typer.Option(help="FX,FY,CX,CY[,K1,K2,P1,P2] for poses that come without")
     ] = "",
@@ -67,11 +70,11 @@ def build(
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing map")] = False,
 ) -> None:
-    """Build a map from a COLMAP model and its images, or from images with known poses.
+    """Build a map from a COLMAP model, from images with known poses, or from a cloud and those.
 
     Example: pixloc map build --colmap sparse/0 --images images --output my_map
     """
-    sources = Sources(images, colmap, posed_images, intrinsics)
+    sources = Sources(images, colmap, posed_images, intrinsics, cloud)
     sources.check()
     options = BuildOptions(
         features=features,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,9 +16,12 @@ from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.geometry import se3
 from pixloc_ros.maps import writer
 from pixloc_ros.maps.builder import BuildOptions, build_from_colmap, build_map
+from pixloc_ros.maps.cloud_files import read_cloud
+from pixloc_ros.maps.colmap import ColmapModel
+from pixloc_ros.maps.lidar import LidarReport, observe_cloud
 from pixloc_ros.maps.posed import PosedImage
 from pixloc_ros.maps.store import Map
-from pixloc_ros.maps.triangulate import triangulate
+from pixloc_ros.maps.triangulate import TriangulationReport, triangulate
 from pixloc_ros.replay.posed_images import PosedImages, read_posed_images
 from pixloc_ros.replay.posed_trajectory import read_posed_trajectory
 
@@ -30,11 +34,14 @@ class Sources:
     colmap: Path | None = None
     posed_images: Path | None = None
     intrinsics: str = ""
+    cloud: Path | None = None
 
     def check(self) -> None:
         """Raise MapError unless it is clear what to build from."""
         if (self.colmap is None) == (self.posed_images is None):
-            raise MapError("give either --colmap, or --posed-images")
+            raise MapError("give either --colmap, or --posed-images (with or without --cloud)")
+        if self.cloud is not None and self.posed_images is None:
+            raise MapError("a --cloud needs --posed-images, that tell its reference features")
 
 
 def build(
@@ -46,10 +53,30 @@ def build(
         images = sources.images
         return build_from_colmap(sources.colmap, images, output, extractor, options, track)
     writer.check_output(output, options.overwrite)
-    posed, options = read_posed(sources, options)
-    model, report = triangulate(posed, track)
+    posed, left = read_posed(sources, options)
+    model, report = _model(sources, posed, options)
     typer.echo(str(report), err=True)
-    return build_map(model, sources.images, output, extractor, options, track)
+    return build_map(model, sources.images, output, extractor, left, track)
+
+
+def _model(
+    sources: Sources, posed: list[PosedImage], options: BuildOptions
+) -> tuple[ColmapModel, TriangulationReport | LidarReport]:
+    if sources.cloud is None:
+        return triangulate(posed, track)
+    points_world = read_cloud(sources.cloud)
+    T_map_world = _map_from_world(sources, options)
+    return observe_cloud(se3.transform(T_map_world, points_world), posed, progress=track)
+
+
+def _map_from_world(sources: Sources, options: BuildOptions) -> NDArray[np.float64]:
+    """What readers of posed images do to their world, for the cloud in the same world."""
+    assert sources.posed_images is not None
+    if sources.posed_images.suffix == ".json":
+        named = json.loads(sources.posed_images.read_text(encoding="utf-8")).get("world_axes")
+        if named is not None:
+            return se3.base_from_optical() if named == "optical" else np.eye(4)
+    return options.T_map_world
 
 
 def read_posed(sources: Sources, options: BuildOptions) -> tuple[list[PosedImage], BuildOptions]:
@@ -61,6 +88,7 @@ def read_posed(sources: Sources, options: BuildOptions) -> tuple[list[PosedImage
         drive = read_posed_trajectory(
             sources.posed_images, sources.images, sources.intrinsics, options.T_base_cam
         )
+        drive = replace(drive, T_map_base=options.T_map_world @ drive.T_map_base)
     posed = _posed_images(drive, sources.images)[:: options.keyframe_step]
     mount = options.T_base_cam if options.T_base_cam is not None else _known_mount(drive)
     return posed, replace(options, keyframe_step=1, axes="keep", T_base_cam=mount)

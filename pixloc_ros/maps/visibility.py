@@ -1,0 +1,129 @@
+"""Which points of a cloud a camera sees, by a z-buffer with cells as large as the cloud is sparse.
+
+A surface of points has holes, and what lies behind shines through them. So every point is drawn as
+large as the distance to its neighbours looks from the camera, into the level of an image pyramid
+whose pixels have that size. Slanted surfaces fill large cells over a range of depths: a point
+is hidden only if it is behind the surface that passes through the nearest point of its cell.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from pixloc_ros.geometry.camera import Camera
+
+Array = NDArray[np.float64]
+
+NEIGHBOURS = 8  # the eighth tells the spacing, also where points lie in scan lines
+MAX_LEVEL = 6  # cells of at most 64 px
+TOLERANCE_M, TOLERANCE_SHARE = 0.1, 0.01  # of depth, by which a point may be behind another
+FLATNESS = 0.05  # least to middle variance of the neighbours, up to which they are a plane
+PLANE_SLOPE = 0.1  # by which neighbouring surface elements may rise out of the plane
+
+
+@dataclass(frozen=True, slots=True)
+class Cloud:
+    """Points with what their neighbours tell."""
+
+    points: Array  # (N, 3) metres
+    spacing_m: Array  # (N,) distance to the neighbours
+    normals: Array  # (N, 3), of either sign; zero where neighbours are not in a plane
+
+
+def thin(points: Array, voxel_m: float) -> NDArray[np.intp]:
+    """Indices, ascending, of one point per voxel: that nearest to the mean of all in it."""
+    cells = np.floor((points - points.min(0)) / voxel_m).astype(np.int64)
+    shape = cells.max(0) + 1
+    keys = (cells[:, 0] * shape[1] + cells[:, 1]) * shape[2] + cells[:, 2]
+    _, voxel, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    zero = points[0]
+    sums = [np.bincount(voxel, column) for column in (points - zero).T]
+    means = np.column_stack(sums) / counts[:, None] + zero
+    distance_m = np.linalg.norm(points - means[voxel], axis=-1)
+    order = np.lexsort((distance_m, voxel))
+    return np.sort(order[np.searchsorted(voxel[order], np.arange(len(counts)))])
+
+
+def prepare(points: Array) -> Cloud:
+    """Spacing and normals from the NEIGHBOURS nearest points."""
+    count = min(NEIGHBOURS + 1, len(points))
+    distances_m, index = cKDTree(points).query(points, k=count)
+    distances_m, index = distances_m.reshape(len(points), -1), index.reshape(len(points), -1)
+    around = points[index] - points[index].mean(1, keepdims=True)
+    variances, axes = np.linalg.eigh(np.einsum("nki,nkj->nij", around, around))
+    flat = variances[:, 0] <= FLATNESS * variances[:, 1]
+    return Cloud(points, distances_m[:, -1], axes[:, :, 0] * flat[:, None])
+
+
+def visible(
+    cloud: Cloud, camera: Camera, T_map_cam: Array, range_m: tuple[float, float]
+) -> tuple[NDArray[np.intp], Array, Array]:
+    """Indices (M,) of the points seen from a pose (4, 4), their pixels (M, 2) and depths (M,).
+
+    range_m: nearest and farthest distance of points; what hides them may be nearer.
+    """
+    offsets = cloud.points - T_map_cam[:3, 3]
+    distance_m = np.linalg.norm(offsets, axis=-1)
+    index = np.flatnonzero((distance_m < range_m[1]) & (offsets @ T_map_cam[:3, 2] > 0))
+    points_cam = offsets[index] @ T_map_cam[:3, :3]
+    projected, in_image = camera.project(torch.from_numpy(points_cam))
+    inside = in_image.numpy()
+    index, points_cam, pixels = index[inside], points_cam[inside], projected.numpy()[inside]
+    seen = ~_hidden(cloud, camera, T_map_cam, index, points_cam, pixels)
+    seen &= distance_m[index] > range_m[0]
+    return index[seen], pixels[seen], points_cam[seen, 2]
+
+
+def _hidden(
+    cloud: Cloud,
+    camera: Camera,
+    T_map_cam: Array,
+    index: NDArray[np.intp],
+    points_cam: Array,
+    pixels: Array,
+) -> NDArray[np.bool_]:
+    depth = points_cam[:, 2]
+    size_px = float(camera.focal.mean()) * cloud.spacing_m[index] / depth
+    level = np.clip(np.ceil(np.log2(np.maximum(size_px, 1e-9))), 0, MAX_LEVEL).astype(int)
+    normals_cam = cloud.normals[index] @ T_map_cam[:3, :3]
+    hidden = np.zeros(len(index), bool)
+    for this in np.unique(level):
+        cell = _cells(pixels, camera, int(this))
+        drawn = np.flatnonzero(level == this)
+        nearest = _nearest_per_cell(cell, drawn, depth)
+        before = nearest[cell]
+        known = np.flatnonzero(before >= 0)
+        hidden[known] |= _behind(points_cam[known], points_cam[before[known]],
+                                 normals_cam[before[known]])  # fmt: skip
+    return hidden
+
+
+def _cells(pixels: Array, camera: Camera, level: int) -> NDArray[np.int64]:
+    columns = (camera.width >> level) + 2
+    x, y = ((pixels + 0.5) / 2**level).astype(np.int64).T
+    return y * columns + x
+
+
+def _nearest_per_cell(
+    cell: NDArray[np.int64], drawn: NDArray[np.intp], depth: Array
+) -> NDArray[np.intp]:
+    """For every cell number the drawn point of least depth, -1 where there is none."""
+    nearest = np.full(int(cell.max()) + 1, -1, np.intp)
+    far_to_near = drawn[np.argsort(-depth[drawn], kind="stable")]
+    nearest[cell[far_to_near]] = far_to_near  # of several points in a cell the last one stays
+    return nearest
+
+
+def _behind(points: Array, before: Array, normals: Array) -> NDArray[np.bool_]:
+    """Whether points (N, 3) are behind, and not on the surface element, of others (N, 3)."""
+    tolerance_m = TOLERANCE_M + TOLERANCE_SHARE * before[:, 2]
+    offset = points - before
+    from_plane_m = np.abs((offset * normals).sum(-1))
+    rise_m = tolerance_m + PLANE_SLOPE * np.linalg.norm(offset, axis=-1)
+    on_plane = (from_plane_m < rise_m) & (np.abs(normals).sum(-1) > 0)
+    return (offset[:, 2] > tolerance_m) & ~on_plane
