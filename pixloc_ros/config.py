@@ -173,6 +173,7 @@ class NodeConfig(Section):
     transform_tolerance_s: float = Field(
         default=0.1, ge=0, description="post-dating of the transform"
     )
+    map_points_max: int = Field(default=200_000, ge=1, description="points of ~/map_points")
     path_max_poses: int = Field(default=1000, ge=1, description="length of ~/path")
     path_spacing_m: float = Field(default=0.5, ge=0, description="between the poses of ~/path")
     map_root: str = Field(default="", description="~/load_map loads maps below this folder only")

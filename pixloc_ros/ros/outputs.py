@@ -16,6 +16,7 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.msg import AlignmentStatus
 from pixloc_ros.results import Estimate
 from pixloc_ros.ros import conversions
+from pixloc_ros.ros.debug_outputs import DebugOutputs
 from pixloc_ros.ros.motion_outputs import MotionOutputs
 
 
@@ -28,10 +29,12 @@ class Outputs:
         self._pose = node.create_lifecycle_publisher(PoseWithCovarianceStamped, "~/pose", 10)
         self._status = node.create_lifecycle_publisher(AlignmentStatus, "~/status", 10)
         self.motion = MotionOutputs(node, config)
+        self.debug = DebugOutputs(node, config)
 
     def close(self) -> None:
         """Withdraw the topics."""
         self.motion.close()
+        self.debug.close()
         for publisher in (self._pose, self._status):
             self._node.destroy_lifecycle_publisher(publisher)
 

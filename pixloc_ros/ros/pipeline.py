@@ -7,6 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pixloc_ros.config import Config
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.se3 import Matrix
@@ -67,6 +70,7 @@ class Pipeline:
     def process(self, arrival: Arrival) -> None:
         """Work on one image and publish what came of it."""
         watch = Stopwatch()
+        image_rgb = None
         watch.timing_ms["queue"] = 1e3 * (time.perf_counter() - arrival.received_s)
         try:
             with watch("decode"):
@@ -77,8 +81,9 @@ class Pipeline:
         except NotReady as error:
             estimate = _failed(arrival, error.reason, str(error))
         else:
+            image_rgb = frame.image_rgb
             estimate = self._localize(frame, watch)
-        self._publish(replace(estimate, timing_ms=watch.timing_ms), arrival)
+        self._publish(replace(estimate, timing_ms=watch.timing_ms), arrival, image_rgb)
 
     def fail(self, arrival: Arrival, error: Exception) -> None:
         """An unforeseen exception: reported like any other outcome."""
@@ -141,7 +146,9 @@ class Pipeline:
             )
         return T_base_cam
 
-    def _publish(self, estimate: Estimate, arrival: Arrival) -> None:
+    def _publish(
+        self, estimate: Estimate, arrival: Arrival, image_rgb: NDArray[np.uint8] | None = None
+    ) -> None:
         if self._closed:
             return
         camera_frame = self._camera_frame(arrival.message)
@@ -158,6 +165,7 @@ class Pipeline:
         self._tally.add(f"frame.{estimate.reason.value}")
         self.last = estimate
         self._listener(estimate)
+        self._outputs.debug.publish(estimate, image_rgb)
 
 
 def _superseded(estimate: Estimate) -> Estimate:

@@ -32,6 +32,7 @@ class Session:
         self._node = node
         self._outputs = outputs
         outputs.motion.begin_anew()
+        outputs.debug.show_map(localizer.map)
         self._relocalization: Relocalization | None = None
         self._tally = Tally()
         self._tracker = SharedTracker(PoseTracker(config.priors, localizer.map))
@@ -130,6 +131,7 @@ class Session:
 
     def _tick(self) -> None:
         self._outputs.motion.publish(self._tracker)
+        self._outputs.debug.offer_map()
         if self._relocalization is not None:
             self._relocalization.expire()
 

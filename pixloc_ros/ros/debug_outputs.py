@@ -1,0 +1,135 @@
+"""What there is to watch in RViz: clouds, cameras and pictures, made only for subscribers."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.lifecycle import LifecycleNode
+from rclpy.publisher import Publisher
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2
+from visualization_msgs.msg import MarkerArray
+
+from pixloc_ros.config import NodeConfig
+from pixloc_ros.maps.store import Map
+from pixloc_ros.results import Estimate
+from pixloc_ros.ros import clouds, conversions
+from pixloc_ros.visualization import ink, overlay
+
+_LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+_SHOWN_KEYFRAMES = 300  # the nearest ones; more are slow to draw in RViz
+_USED_RGBA = (1.0, 0.84, 0.27, 1.0)
+_OTHERS_RGBA = (0.6, 0.65, 0.7, 0.5)
+_ABOVE_M = np.array([0.0, 0.0, 3.0])  # where the words stand, from the vehicle
+
+Picture = NDArray[np.uint8]
+
+
+class DebugOutputs:
+    """`~/map_points`, `~/aligned_points`, `~/reference_cameras` and `~/overlay`."""
+
+    def __init__(self, node: LifecycleNode, config: NodeConfig) -> None:
+        self._node = node
+        self._config = config
+        create = node.create_lifecycle_publisher
+        self._map_points = create(PointCloud2, "~/map_points", _LATCHED)
+        self._aligned = create(PointCloud2, "~/aligned_points", 1)
+        self._cameras = create(MarkerArray, "~/reference_cameras", 1)
+        self._overlay = create(Image, "~/overlay", 1)
+        self._compressed = create(CompressedImage, "~/overlay/compressed", 1)
+        self._map: Map | None = None
+        self._map_sent = False
+
+    def close(self) -> None:
+        """Withdraw the topics."""
+        for publisher in (
+            self._map_points,
+            self._aligned,
+            self._cameras,
+            self._overlay,
+            self._compressed,
+        ):
+            self._node.destroy_lifecycle_publisher(publisher)
+
+    def show_map(self, map: Map) -> None:
+        """From now on this is the map; sent with the first subscriber, and latched then."""
+        self._map, self._map_sent = map, False
+
+    def offer_map(self) -> None:
+        """`~/map_points`, once somebody listens. Called by a timer."""
+        if self._map is None or self._map_sent or not _heard(self._map_points):
+            return
+        self._map_sent = True
+        self._map_points.publish(self._map_cloud(self._map))
+
+    def publish(self, estimate: Estimate, image_rgb: Picture | None) -> None:
+        """All that belongs to one frame, whatever came of it. Called by the worker."""
+        if _heard(self._aligned) and estimate.alignment is not None:
+            self._aligned.publish(self._aligned_cloud(estimate))
+        if _heard(self._cameras) and self._map is not None:
+            self._cameras.publish(self._camera_markers(estimate, self._map))
+        if image_rgb is not None and (_heard(self._overlay) or _heard(self._compressed)):
+            self._publish_picture(overlay.draw_estimate(image_rgb, estimate), estimate.stamp_ns)
+
+    def _map_cloud(self, map: Map) -> PointCloud2:
+        """At most `node.map_points_max` points, evenly chosen, coloured by height."""
+        step = max(1, -(-len(map.points) // self._config.map_points_max))
+        points = map.points_map()[::step]
+        low, high = np.percentile(points[:, 2], [2, 98]) if len(points) else (0.0, 1.0)
+        height = (points[:, 2] - low) / max(high - low, 1e-6)
+        rgb = clouds.packed(ink.colors(height, cv2.COLORMAP_VIRIDIS).reshape(-1, 3))
+        stamp_ns = self._node.get_clock().now().nanoseconds
+        return clouds.cloud(points, stamp_ns, self._config.map_frame, rgb=rgb)
+
+    def _aligned_cloud(self, estimate: Estimate) -> PointCloud2:
+        """The points that were in view, coloured by residual as in the overlay."""
+        alignment = estimate.alignment
+        assert alignment is not None
+        seen = np.isfinite(alignment.residuals)
+        residuals = alignment.residuals[seen]
+        colors = ink.colors(residuals / overlay.WORST_RESIDUAL).reshape(-1, 3)
+        return clouds.cloud(
+            alignment.points_map[seen],
+            estimate.stamp_ns,
+            self._config.map_frame,
+            rgb=clouds.packed(colors),
+            residual=residuals,
+        )
+
+    def _camera_markers(self, estimate: Estimate, map: Map) -> MarkerArray:
+        """The keyframes that this frame was aligned with, larger, among the nearest others."""
+        T_map_cam, used = map.keyframe_T_map_cam, np.isin(map.keyframe_names, estimate.keyframes)
+        here = estimate.candidate_T_map_base
+        if here is not None:
+            distance_m = np.linalg.norm(T_map_cam[:, :3, 3] - here[:3, 3], axis=-1)
+            shown = np.argsort(distance_m)[:_SHOWN_KEYFRAMES]
+        else:
+            shown = np.arange(min(len(T_map_cam), _SHOWN_KEYFRAMES))
+        others = shown[~used[shown]]
+        where = estimate.stamp_ns, self._config.map_frame
+        markers = [
+            clouds.cameras(T_map_cam[others], *where, "keyframes", _OTHERS_RGBA),
+            clouds.cameras(T_map_cam[used], *where, "references", _USED_RGBA, size=2.0),
+        ]
+        if here is not None:
+            words = f"{estimate.status}: {estimate.message}"
+            markers.append(clouds.text(words, here[:3, 3] + _ABOVE_M, *where))
+        return MarkerArray(markers=markers)
+
+    def _publish_picture(self, picture: Picture, stamp_ns: int) -> None:
+        height, width = picture.shape[:2]
+        header = conversions.header(stamp_ns, "")
+        if _heard(self._overlay):
+            message = Image(header=header, height=height, width=width, encoding="rgb8")
+            message.step, message.data = 3 * width, clouds.octets(picture)
+            self._overlay.publish(message)
+        if _heard(self._compressed):
+            _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+            self._compressed.publish(
+                CompressedImage(header=header, format="jpeg", data=clouds.octets(jpeg))
+            )
+
+
+def _heard(publisher: Publisher) -> bool:
+    return publisher.get_subscription_count() > 0
