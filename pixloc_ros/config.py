@@ -154,6 +154,11 @@ class PriorsConfig(Section):
     gnss_heading_sigma_deg: float = Field(
         default=8.0, gt=0, description="heading borrowed from the map"
     )
+    jump_sigma: float = Field(
+        default=5.0, gt=0, description="farther from the predicted pose is a jump"
+    )
+    jump_frames: int = Field(default=2, ge=1, description="frames that must agree on one; 1: any")
+    jump_window: int = Field(default=3, ge=1, description="among so many of the last frames")
     max_coast_s: float = Field(default=5.0, ge=0, description="prediction without an accepted pose")
 
 

@@ -6,7 +6,7 @@ Covariances are float64 (6, 6), translation first, then rotation, in map axes (R
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import numpy as np
@@ -113,3 +113,14 @@ class Estimate:
     @property
     def ok(self) -> bool:
         return self.status is Status.OK
+
+    def rejected(self, reason: Reason, message: str) -> Estimate:
+        """The same without its pose, which stays as the candidate."""
+        return replace(
+            self,
+            status=Status.REJECTED,
+            reason=reason,
+            message=message,
+            T_map_base=None,
+            covariance=None,
+        )

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from pixloc_ros.config import PriorsConfig
 from pixloc_ros.geometry import se3
+from pixloc_ros.priors.agreement import Agreement
 from pixloc_ros.priors.belief import Belief, odometry_step, standing_step, velocity_step
 from pixloc_ros.priors.gate import seconds
 from pixloc_ros.priors.gnss import Datum, Fix, GnssGate
 from pixloc_ros.priors.keyframes import Keyframes
 from pixloc_ros.priors.odometry import OdometryBuffer, Twist
-from pixloc_ros.results import Estimate, PosePrior
+from pixloc_ros.results import Estimate, PosePrior, Reason
 
 Matrix = NDArray[np.float64]
 
@@ -50,6 +51,7 @@ class PoseTracker:
         self._map = map
         self._odometry = OdometryBuffer(config)
         self._gnss = GnssGate(config, map.datum)
+        self._agreement = Agreement(config)
         self._refused: Counter[str] = Counter()
         self._accepted: Belief | None = None
         self._before: Belief | None = None  # the accepted pose before that, for the velocity
@@ -99,6 +101,7 @@ class PoseTracker:
         """Forget where the vehicle is, so that the next prior is a fix, or what is stated then."""
         self.generation += 1
         self._accepted = self._before = self._stated = None
+        self._agreement.clear()
 
     def add_odometry(self, stamp_ns: int, T_odom_base: Matrix) -> None:
         """Take one odometry pose; stamps that go back (a bag that loops) reset everything."""
@@ -176,17 +179,32 @@ class PoseTracker:
         prior = self._from_accepted(stamp_ns)
         return (prior.T_map_base, prior.covariance) if prior else None
 
-    def update(self, estimate: Estimate) -> None:
-        """Take the localizer's verdict: an accepted pose moves map->odom, others change nothing."""
+    def update(self, estimate: Estimate) -> Estimate:
+        """Take the localizer's verdict: an accepted pose moves map->odom, others change nothing.
+
+        Returns the verdict to publish: a jump that no other frame confirms yet is "unconfirmed".
+        """
         if not estimate.ok or estimate.T_map_base is None or estimate.covariance is None:
-            return
-        self._before = self._accepted
-        accepted = Belief(estimate.T_map_base, estimate.covariance, estimate.stamp_ns, "odometry")
-        self._accepted = accepted.read(self._odometry)
+            self._agreement.miss()
+            return estimate
+        found = Belief(estimate.T_map_base, estimate.covariance, estimate.stamp_ns, "odometry")
+        found = found.read(self._odometry)
+        expected = self._expected(estimate.stamp_ns)
+        if objection := self._agreement.objection(found, expected, self._odometry):
+            return estimate.rejected(Reason.UNCONFIRMED, objection)
+        self._before, self._accepted = self._accepted, found
+        return estimate
+
+    def _expected(self, stamp_ns: int) -> PosePrior | None:
+        """Where the last accepted pose puts the vehicle: by odometry, however long ago it was."""
+        last = self._accepted
+        step = last and odometry_step(last, self._odometry, stamp_ns, self._config)
+        return last.moved(stamp_ns, step) if last and step else self._from_accepted(stamp_ns)
 
     def _begin_again(self, stamp_ns: int) -> None:
         """Time went back to this stamp: forget what is later. Some sensors may be there already."""
         self.generation += 1
+        self._agreement.clear()
         newest = self._odometry.newest
         if newest is not None and self._went_back(newest.stamp_ns, stamp_ns):
             self._odometry.clear()

@@ -128,8 +128,7 @@ class Replayer:
         self._tracker.T_base_cam = T_base_cam
         frame = Frame(image.image_rgb, self._camera, image.stamp_ns, T_base_cam, self._next_name())
         estimate = self._localizer.localize(frame, self._tracker.prior(image.stamp_ns))
-        self._tracker.update(estimate)
-        return estimate
+        return self._tracker.update(estimate)
 
     def _refuse(self, event: RejectedEvent) -> Iterator[Estimate]:
         self.counts[event.reason] += 1

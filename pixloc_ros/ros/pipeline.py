@@ -102,9 +102,9 @@ class Pipeline:
         watch.timing_ms.update(estimate.timing_ms)
         with self._tracker.locked() as tracker:
             if tracker.generation != generation:
-                return _superseded(estimate)
-            tracker.update(estimate)
-        return estimate
+                message = "the pose was set anew while this frame was in work"
+                return estimate.rejected(Reason.SUPERSEDED, message)
+            return tracker.update(estimate)
 
     def _frame(self, arrival: Arrival) -> Frame:
         message, wait_s = arrival.message, self._config.node.calibration_wait_s
@@ -166,19 +166,6 @@ class Pipeline:
         self.last = estimate
         self._listener(estimate)
         self._outputs.debug.publish(estimate, image_rgb)
-
-
-def _superseded(estimate: Estimate) -> Estimate:
-    """What was found from a prior that is void by now."""
-    message = "the pose was set anew while this frame was in work"
-    return replace(
-        estimate,
-        status=Status.REJECTED,
-        reason=Reason.SUPERSEDED,
-        message=message,
-        T_map_base=None,
-        covariance=None,
-    )
 
 
 def _failed(arrival: Arrival, reason: Reason, message: str) -> Estimate:
