@@ -44,6 +44,13 @@ def build(
     intrinsics: Annotated[
         str, typer.Option(help="FX,FY,CX,CY[,K1,K2,P1,P2] for poses that come without")
     ] = "",
+    align_to: Annotated[
+        Path | None,
+        typer.Option(help="where the model's images were: meta.json, poses or fixes by name"),
+    ] = None,
+    align_tolerance: Annotated[
+        float, typer.Option(min=0, help="metres that good places are off at most")
+    ] = 3.0,
     axes: Annotated[
         Literal["keep", "optical_to_ros"],
         typer.Option(help="optical_to_ros turns a world of x right, y down, z forward to z up"),
@@ -74,7 +81,7 @@ def build(
 
     Example: pixloc map build --colmap sparse/0 --images images --output my_map
     """
-    sources = Sources(images, colmap, posed_images, intrinsics, cloud)
+    sources = Sources(images, colmap, posed_images, intrinsics, cloud, align_to, align_tolerance)
     sources.check()
     options = BuildOptions(
         features=features,

@@ -10,14 +10,15 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
+from pixloc_ros.cli.map_alignment import align_model
 from pixloc_ros.cli.progress import track
 from pixloc_ros.errors import MapError
 from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.geometry import se3
 from pixloc_ros.maps import writer
-from pixloc_ros.maps.builder import BuildOptions, build_from_colmap, build_map
+from pixloc_ros.maps.builder import BuildOptions, build_map
 from pixloc_ros.maps.cloud_files import read_cloud
-from pixloc_ros.maps.colmap import ColmapModel
+from pixloc_ros.maps.colmap import ColmapModel, read_model
 from pixloc_ros.maps.lidar import LidarReport, observe_cloud
 from pixloc_ros.maps.posed import PosedImage
 from pixloc_ros.maps.store import Map
@@ -35,6 +36,8 @@ class Sources:
     posed_images: Path | None = None
     intrinsics: str = ""
     cloud: Path | None = None
+    align_to: Path | None = None
+    align_tolerance_m: float = 3.0
 
     def check(self) -> None:
         """Raise MapError unless it is clear what to build from."""
@@ -42,6 +45,8 @@ class Sources:
             raise MapError("give either --colmap, or --posed-images (with or without --cloud)")
         if self.cloud is not None and self.posed_images is None:
             raise MapError("a --cloud needs --posed-images, that tell its reference features")
+        if self.align_to is not None and self.colmap is None:
+            raise MapError("--align-to is for COLMAP models; posed images have their places")
 
 
 def build(
@@ -49,14 +54,28 @@ def build(
 ) -> Map:
     """Build a map from whatever was given."""
     sources.check()
-    if sources.colmap is not None:
-        images = sources.images
-        return build_from_colmap(sources.colmap, images, output, extractor, options, track)
     writer.check_output(output, options.overwrite)
-    posed, left = read_posed(sources, options)
-    model, report = _model(sources, posed, options)
+    if sources.colmap is None:
+        posed, options_left = read_posed(sources, options)
+        model, report = _model(sources, posed, options)
+        typer.echo(str(report), err=True)
+    else:
+        model, options_left = _read_colmap(sources, options)
+    return build_map(model, sources.images, output, extractor, options_left, track)
+
+
+def _read_colmap(sources: Sources, options: BuildOptions) -> tuple[ColmapModel, BuildOptions]:
+    assert sources.colmap is not None
+    model = read_model(sources.colmap)
+    if sources.align_to is None:
+        return model, options
+    if options.axes != "keep":
+        raise MapError("--align-to tells the axes too: leave out --axes")
+    model, datum, report = align_model(
+        model, sources.align_to, options.datum, sources.align_tolerance_m
+    )
     typer.echo(str(report), err=True)
-    return build_map(model, sources.images, output, extractor, left, track)
+    return model, replace(options, datum=datum)
 
 
 def _model(

@@ -32,7 +32,7 @@ class LidarOptions:
     """Which points of a cloud become points of the map."""
 
     voxel_m: float = 0.05  # of several points in one, one is kept
-    cells_per_image: int = 800  # each gives a point per octave of depth
+    cells_per_image: int = 2000  # each gives a point per octave of depth
     min_range_m: float = 1.5
     max_range_m: float = 60.0
     dull_share: float = 0.3  # of the visible points, those with least texture, are not chosen

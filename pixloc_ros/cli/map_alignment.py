@@ -1,0 +1,104 @@
+"""`pixloc map build --align-to`: where the images of a model without scale or place really were."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixloc_ros.errors import DataError, MapError
+from pixloc_ros.evaluation.trajectory import read_poses
+from pixloc_ros.geometry import se3
+from pixloc_ros.maps import align
+from pixloc_ros.maps.align import AlignmentReport
+from pixloc_ros.maps.colmap import ColmapModel
+from pixloc_ros.maps.schema import Datum
+from pixloc_ros.priors.gnss import position_in_map
+
+Array = NDArray[np.float64]
+GNSS_COLUMNS = "name latitude longitude altitude"
+
+
+def align_model(
+    model: ColmapModel, file: Path, datum: Datum | None, tolerance_m: float
+) -> tuple[ColmapModel, Datum | None, AlignmentReport]:
+    """The model in the map's frame and metres, the map's datum, and how well it fits.
+
+    file: meta.json or poses by name give places in the map; lines `name latitude longitude
+    altitude` (WGS 84) give them on Earth: without a datum the first line becomes it, x to the east.
+    Raises DataError for a file that cannot be read, MapError where it does not fit.
+    """
+    if file.suffix == ".json":
+        places = _from_meta(file)
+    elif _is_gnss(file):
+        fixes = _read_fixes(file)
+        datum = datum or _datum_at(next(iter(fixes.values())))
+        places = {name: position_in_map(datum, *fix) for name, fix in fixes.items()}
+    else:
+        places = {name: se3.inverse(T)[:3, 3] for name, T in read_poses(file).items()}
+    images = [image for image in model.images if image.name in places]
+    if not images:
+        raise MapError(
+            f"{file} names none of the model's images, as '{model.images[0].name}'; the names must "
+            f"be those of the model"
+        )
+    names = [image.name for image in images]
+    in_model = se3.inverse([image.T_cam_world for image in images])[:, :3, 3]
+    in_map = np.stack([places[name] for name in names])
+    found, report = align.fit_robust(names, in_model, in_map, tolerance_m)
+    return align.apply(found, model), datum, report
+
+
+def _from_meta(file: Path) -> dict[str, Array]:
+    try:
+        images = json.loads(file.read_text(encoding="utf-8"))["images"]
+        return {
+            entry["file"]: np.array(entry["T_world_cam"], np.float64).reshape(-1, 4)[:3, 3]
+            for entry in images
+        }
+    except OSError as error:
+        raise DataError(f"cannot read {file}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise DataError(f"{file}: missing or malformed {error}; see docs/bags.md") from None
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {file}: {error}") from None
+    return [line for line in lines if line.strip() and not line.startswith("#")]
+
+
+def _is_gnss(file: Path) -> bool:
+    lines = _lines(file)
+    return bool(lines) and len(_words(lines[0])) == 4
+
+
+def _words(line: str) -> list[str]:
+    """A name, which may have spaces where commas separate, and numbers."""
+    return [word.strip() for word in line.split(",")] if "," in line else line.split()
+
+
+def _read_fixes(file: Path) -> dict[str, tuple[float, float, float]]:
+    fixes = {}
+    for number, line in enumerate(_lines(file), start=1):
+        words = _words(line)
+        try:
+            name, (latitude, longitude, altitude) = words[0], map(float, words[1:])
+            Datum(latitude_deg=latitude, longitude_deg=longitude, altitude_m=altitude, yaw_deg=0.0)
+        except ValueError:
+            if number == 1 and words[0] == "name":
+                continue
+            raise DataError(f"{file}: '{line}' is not `{GNSS_COLUMNS}` in degrees, m") from None
+        fixes[name] = (latitude, longitude, altitude)
+    if not fixes:
+        raise DataError(f"{file} holds no fixes; expected lines `{GNSS_COLUMNS}`")
+    return fixes
+
+
+def _datum_at(fix: tuple[float, float, float]) -> Datum:
+    latitude, longitude, altitude = fix
+    return Datum(latitude_deg=latitude, longitude_deg=longitude, altitude_m=altitude, yaw_deg=0.0)
