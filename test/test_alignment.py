@@ -196,6 +196,20 @@ def test_hopeless_problems_end_quietly(seed: int, kind: str) -> None:
         torch.testing.assert_close(result.T_cam_local.t, starts([0.0] * 6, OFFSET).t)
 
 
+def test_points_that_are_not_finite_change_nothing() -> None:
+    clean = system_of()
+    points = clean.points.clone()
+    points[::7] = torch.nan
+    points[3] = torch.inf
+    confidence = clean.confidence.clone()
+    confidence[::7] = confidence[3] = 0.0
+    broken = system_of(points=points, confidence=confidence)
+    without = system_of(confidence=confidence)
+    one, other = broken.linearize(starts(OFFSET)), without.linearize(starts(OFFSET))
+    torch.testing.assert_close(one.hessian, other.hessian)
+    torch.testing.assert_close(one.gradient, other.gradient)
+
+
 def test_one_bad_start_does_not_spoil_the_others() -> None:
     away = [0, 0, 0, 0, 3.0, 0]  # looks backwards
     both = minimize(system_of(), starts(away, OFFSET), DAMPING[2], 10, AlignmentConfig())

@@ -53,6 +53,8 @@ class LevelSystem:
     def linearize(self, T_cam_local: Pose) -> Linearization:
         """Normal equations at K poses."""
         points_cam = T_cam_local.transform(self.points)
+        # A point that is not finite counts as one behind the camera; zero weight times NaN is NaN.
+        points_cam = torch.where(points_cam.isfinite().all(-1, keepdim=True), points_cam, -1.0)
         pixels, valid, J_pixel_cam = self.camera.project_with_jacobian(points_cam)
         if self.sampling.border_px:
             valid = valid & self.sampling.inside(self.level, pixels)
