@@ -16,15 +16,17 @@ from pixloc_ros.config import FeaturesConfig
 from pixloc_ros.errors import MapError
 from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.geometry import se3
+from pixloc_ros.maps import edit
 from pixloc_ros.maps.builder import BuildOptions
 from pixloc_ros.maps.check import find_problems
 from pixloc_ros.maps.schema import Datum, Storage
 from pixloc_ros.maps.store import Map
 
-app = typer.Typer(help="Build, inspect and verify maps.", no_args_is_help=True)
+app = typer.Typer(help="Build, inspect, cut and join maps.", no_args_is_help=True)
 
 DEFAULT = BuildOptions()
 NETWORK = FeaturesConfig()
+MapArgument = Annotated[Path, typer.Argument(metavar="MAP", help="map folder")]
 
 
 @app.command()
@@ -98,13 +100,51 @@ def build(
 
 
 @app.command()
-def info(folder: Annotated[Path, typer.Argument(metavar="MAP", help="map folder")]) -> None:
-    """Show what is in a map. Example: pixloc map info my_map"""
-    Console().print(_table(Map.load(folder, verify=False), folder))
+def info(
+    folder: MapArgument,
+    plot: Annotated[Path | None, typer.Option(help="also draw it from above, as PNG")] = None,
+) -> None:
+    """Show what is in a map. Example: pixloc map info my_map --plot my_map.png"""
+    map_ = Map.load(folder, verify=False)
+    Console().print(_table(map_, folder))
+    if plot is not None:
+        from pixloc_ros.visualization.map_plot import write_map_plot
+
+        write_map_plot(map_, plot)
 
 
 @app.command()
-def verify(folder: Annotated[Path, typer.Argument(metavar="MAP", help="map folder")]) -> None:
+def crop(
+    folder: MapArgument,
+    output: Annotated[Path, typer.Option(help="map folder to write")],
+    low: Annotated[str, typer.Option("--from", help="X,Y in metres, the lower corner")],
+    high: Annotated[str, typer.Option("--to", help="X,Y in metres, the upper corner")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing map")] = False,
+) -> None:
+    """Cut out the keyframes between two corners, with what they see.
+
+    Example: pixloc map crop town --from 0,-50 --to 100,50 --output square
+    """
+    corners = _parse_corner(low), _parse_corner(high)
+    Console().print(_table(edit.crop(Map.load(folder), *corners, output, overwrite), output))
+
+
+@app.command()
+def merge(
+    folders: Annotated[list[Path], typer.Argument(metavar="MAP MAP...", help="map folders")],
+    output: Annotated[Path, typer.Option(help="map folder to write")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing map")] = False,
+) -> None:
+    """Join maps into one, in the frame of the first; placed by their datums where they have them.
+
+    Example: pixloc map merge north south --output town
+    """
+    maps = [(folder.resolve().name, Map.load(folder)) for folder in folders]
+    Console().print(_table(edit.merge(maps, output, overwrite), output))
+
+
+@app.command()
+def verify(folder: MapArgument) -> None:
     """Check hashes, counts and values; exit code 1 on a problem.
 
     Example: pixloc map verify my_map
@@ -115,6 +155,14 @@ def verify(folder: Annotated[Path, typer.Argument(metavar="MAP", help="map folde
     if problems:
         raise MapError(f"{folder} has {len(problems)} problem(s), listed above; rebuild the map")
     typer.echo(f"{folder} is sound")
+
+
+def _parse_corner(text: str) -> list[float]:
+    try:
+        x, y = (float(part) for part in text.split(","))
+    except ValueError:
+        raise MapError(f"corner '{text}': expected X,Y in metres, as in 0,-50") from None
+    return [x, y]
 
 
 def _parse_mount(text: str) -> np.ndarray:

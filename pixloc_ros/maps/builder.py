@@ -9,14 +9,13 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from pixloc_ros.errors import MapError
 from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.geometry import se3
 from pixloc_ros.maps import observing, writer
 from pixloc_ros.maps.colmap import ColmapImage, ColmapModel, read_model
-from pixloc_ros.maps.rows import Arrays, Rows, create
+from pixloc_ros.maps.rows import Arrays, Rows, covisibility, create
 from pixloc_ros.maps.schema import CameraEntry, Datum, Storage
 from pixloc_ros.maps.store import Map, pack_names
 
@@ -125,21 +124,7 @@ def _keyframe_arrays(images: Sequence[ColmapImage], model: ColmapModel, rows: Ro
         "keyframe_names": pack_names([image.name for image in images]),
         "keyframe_camera": np.array([camera_ids.index(i.camera_id) for i in images], np.int32),
         **observations,
-        **_covisibility(observations["observation_offsets"], observations["observation_point"]),
-    }
-
-
-def _covisibility(offsets: NDArray[np.int64], points: NDArray[np.int32]) -> Arrays:
-    """Keyframes that share points with each keyframe, and how many."""
-    sees = csr_array((np.ones(len(points), np.int32), points, offsets))
-    shared = csr_array(sees @ sees.T)
-    shared.setdiag(0)
-    shared.eliminate_zeros()
-    shared.sort_indices()
-    return {
-        "covisible_offsets": shared.indptr.astype(np.int64),
-        "covisible_keyframe": shared.indices.astype(np.int32),
-        "covisible_points": shared.data.astype(np.int32),
+        **covisibility(observations["observation_offsets"], observations["observation_point"]),
     }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from pixloc_ros.maps.schema import Storage
 
@@ -130,6 +131,20 @@ def create(storage: Storage, n_points: int, dims: Sequence[int]) -> Rows:
     if storage == "averaged":
         return AveragedRows(n_points, dims)
     return ObservationRows(n_points, dims)
+
+
+def covisibility(offsets: NDArray[np.int64], points: NDArray[np.int32]) -> Arrays:
+    """Keyframes that share points with each keyframe, and how many."""
+    sees = csr_array((np.ones(len(points), np.int32), points, offsets))
+    shared = csr_array(sees @ sees.T)
+    shared.setdiag(0)
+    shared.eliminate_zeros()
+    shared.sort_indices()
+    return {
+        "covisible_offsets": shared.indptr.astype(np.int64),
+        "covisible_keyframe": shared.indices.astype(np.int32),
+        "covisible_points": shared.data.astype(np.int32),
+    }
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float16]:
