@@ -22,7 +22,7 @@ from pixloc_ros.replay import decode
 from pixloc_ros.results import Reason
 from pixloc_ros.ros.mailbox import Mailbox
 from pixloc_ros.ros.parameter_file import render
-from pixloc_ros.ros.state import Facts, State, judge
+from pixloc_ros.ros.state import State
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -428,36 +428,3 @@ def test_the_parameter_file_is_in_step_with_the_configuration() -> None:
     assert load(path) == Config()
     parameters = yaml.safe_load(path.read_text())["/**/pixloc_localizer"]["ros__parameters"]
     assert parameters["alignment"]["iterations"] == list(Config().alignment.iterations)
-
-
-@pytest.mark.parametrize(
-    ("facts", "expected"),
-    [
-        (Facts(fault="no such map"), State.ERROR),
-        (Facts(), State.WAITING_MAP),
-        (Facts(map_loaded=True), State.WAITING_IMAGE),
-        (Facts(map_loaded=True, image_age_s=0.1), State.INITIALIZING),
-        (Facts(map_loaded=True, image_age_s=0.1, reason=Reason.NO_PRIOR), State.WAITING_PRIOR),
-        (
-            Facts(map_loaded=True, image_age_s=0.1, reason=Reason.OK, accepted_age_s=0.1),
-            State.TRACKING,
-        ),
-        (
-            Facts(map_loaded=True, image_age_s=0.1, reason=Reason.HIGH_COST, accepted_age_s=1.0),
-            State.COASTING,
-        ),
-        (
-            Facts(map_loaded=True, image_age_s=0.1, reason=Reason.HIGH_COST, accepted_age_s=9.0),
-            State.LOST,
-        ),
-        (Facts(map_loaded=True, image_age_s=0.1, reason=Reason.HIGH_COST), State.INITIALIZING),
-        (
-            Facts(map_loaded=True, image_age_s=9.0, reason=Reason.OK, accepted_age_s=9.0),
-            State.WAITING_IMAGE,
-        ),
-    ],
-)
-def test_the_state_follows_from_the_facts(facts: Facts, expected: State) -> None:
-    state, why = judge(facts, max_coast_s=5.0)
-    assert state is expected
-    assert isinstance(why, str)

@@ -10,7 +10,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from pixloc_ros.ros import conversions
-from pixloc_ros.ros.state import State
+from pixloc_ros.ros.state import State, Verdict
 
 _WINDOW = 50  # frames that rates and latencies are taken over
 
@@ -78,14 +78,15 @@ class Rate:
 
 
 def report(
-    name: str, stamp_ns: int, state: State, message: str, lines: Iterable[tuple[str, str]]
+    name: str, stamp_ns: int, verdict: Verdict, lines: Iterable[tuple[str, str]]
 ) -> DiagnosticArray:
     """One DiagnosticStatus with the state and all lines as key and value."""
+    about = [("state", verdict.state.value), ("state reason", verdict.reason.value)]
     status = DiagnosticStatus(
-        level=_LEVELS.get(state, DiagnosticStatus.WARN),
+        level=_LEVELS.get(verdict.state, DiagnosticStatus.WARN),
         name=f"{name}: localization",
-        message=f"{state}: {message}",
+        message=f"{verdict.state}: {verdict.message}",
         hardware_id=name,
-        values=[KeyValue(key=key, value=value) for key, value in lines],
+        values=[KeyValue(key=key, value=value) for key, value in [*about, *lines]],
     )
     return DiagnosticArray(header=conversions.header(stamp_ns, ""), status=[status])

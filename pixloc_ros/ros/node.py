@@ -10,19 +10,18 @@ from typing import NoReturn
 
 import rclpy
 import torch
-from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.timer import Timer
 
-from pixloc_ros.config import Config, NodeConfig
+from pixloc_ros.config import Config
 from pixloc_ros.errors import ConfigError, PixlocError
 from pixloc_ros.localizer import Localizer
-from pixloc_ros.ros import diagnostics, parameters
-from pixloc_ros.ros.outputs import DiagnosticsOutput, Outputs
+from pixloc_ros.ros import parameters
+from pixloc_ros.ros.health import Health
+from pixloc_ros.ros.outputs import Outputs
 from pixloc_ros.ros.services import Services
 from pixloc_ros.ros.session import Session
-from pixloc_ros.ros.state import Facts, State, judge
+from pixloc_ros.ros.state import Facts
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -42,9 +41,7 @@ class LocalizerNode(LifecycleNode):
         self.session: Session | None = None
         self._fault = ""
         self._outputs: Outputs | None = None
-        self._state: State | None = None
-        self._diagnostics = DiagnosticsOutput(self)
-        self._report_timer = self._report_at(NodeConfig().diagnostics_rate_hz)
+        self._health = Health(self, self)
         Services(self)  # they live as long as the node
 
     def start(self) -> None:
@@ -68,6 +65,20 @@ class LocalizerNode(LifecycleNode):
         if session is not None:
             self.session = Session(self, self.config, localizer, self._outputs)
             self.session.enable(session.enabled)
+
+    def facts(self) -> Facts:
+        """What the state of the node is judged by."""
+        if self.session is not None:
+            return self.session.facts()
+        return Facts(fault=self._fault, map_loaded=self.localizer is not None, active=False)
+
+    def max_coast_s(self) -> float:
+        """How long an accepted pose is gone on from."""
+        return self.config.priors.max_coast_s
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Names and values for the diagnostics."""
+        return [*self._about(), *(self.session.lines() if self.session else [])]
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
@@ -109,8 +120,7 @@ class LocalizerNode(LifecycleNode):
             torch.set_num_threads(self.config.threads)
         self.localizer = Localizer(self.config)
         self._outputs = Outputs(self, self.config.node)
-        self.destroy_timer(self._report_timer)
-        self._report_timer = self._report_at(self.config.node.diagnostics_rate_hz)
+        self._health.report_at(self.config.node.diagnostics_rate_hz)
         keyframes = len(self.localizer.map.keyframe_names)
         self.get_logger().info(f"map {self.config.map}: {keyframes} keyframes")
 
@@ -124,26 +134,6 @@ class LocalizerNode(LifecycleNode):
             self._outputs.close()
             self.remove_on_set_parameters_callback(parameters.refuse_changes)
         self._outputs = self.localizer = None
-
-    def _report_at(self, rate_hz: float) -> Timer:
-        clock = Clock(clock_type=ClockType.STEADY_TIME)
-        return self.create_timer(1.0 / rate_hz, self._report, clock=clock)
-
-    def _report(self) -> None:
-        """/diagnostics, and a line in the log whenever the state changes."""
-        session = self.session
-        facts = session.facts() if session else self._idle_facts()
-        state, message = judge(facts, self.config.priors.max_coast_s)
-        if state is not self._state:
-            self.get_logger().info(f"{state}: {message}")
-            self._state = state
-        lines = [("state", str(state)), *self._about(), *(session.lines() if session else [])]
-        stamp_ns = self.get_clock().now().nanoseconds
-        name = self.get_fully_qualified_name().lstrip("/")
-        self._diagnostics.publish(diagnostics.report(name, stamp_ns, state, message, lines))
-
-    def _idle_facts(self) -> Facts:
-        return Facts(fault=self._fault, map_loaded=self.localizer is not None)
 
     def _about(self) -> list[tuple[str, str]]:
         if self.localizer is None:

@@ -10,14 +10,16 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from rclpy.lifecycle import LifecycleNode
 from rclpy.publisher import Publisher
+from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from pixloc_ros.config import NodeConfig
 from pixloc_ros.geometry import se3
-from pixloc_ros.msg import AlignmentStatus
+from pixloc_ros.msg import AlignmentStatus, LocalizationState
 from pixloc_ros.results import Estimate
 from pixloc_ros.ros import conversions
 from pixloc_ros.ros.debug_outputs import DebugOutputs
 from pixloc_ros.ros.motion_outputs import MotionOutputs
+from pixloc_ros.ros.state import Verdict
 
 
 class Outputs:
@@ -63,14 +65,27 @@ class Outputs:
         return float(message.latency_ms)
 
 
-class DiagnosticsOutput:
-    """`/diagnostics`, from the first moment of the process, whatever the lifecycle state."""
+class HealthOutputs:
+    """`~/state` and `/diagnostics`: from the start of the process, in any lifecycle state."""
 
     def __init__(self, node: LifecycleNode) -> None:
-        self._publisher: Publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._state: Publisher = node.create_publisher(LocalizationState, "~/state", latched)
+        self._report: Publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
 
-    def publish(self, message: DiagnosticArray) -> None:
-        self._publisher.publish(message)
+    def publish_state(self, verdict: Verdict, stamp_ns: int) -> None:
+        """To be called when state or reason change; latched for those who come later."""
+        self._state.publish(
+            LocalizationState(
+                header=conversions.header(stamp_ns, ""),
+                state=verdict.state.value,
+                reason=verdict.reason.value,
+                message=verdict.message,
+            )
+        )
+
+    def publish_report(self, message: DiagnosticArray) -> None:
+        self._report.publish(message)
 
 
 def status_message(estimate: Estimate, map_frame: str) -> AlignmentStatus:

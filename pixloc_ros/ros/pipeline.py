@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -24,6 +25,8 @@ from pixloc_ros.ros.inputs import Arrival, Inputs
 from pixloc_ros.ros.outputs import Outputs
 from pixloc_ros.ros.shared_tracker import SharedTracker
 from pixloc_ros.stopwatch import Stopwatch
+
+_SHARE_OF = 20  # frames that the share of accepted ones is taken over
 
 
 class NotReady(Exception):
@@ -58,6 +61,7 @@ class Pipeline:
         self.latency_ms = Rate()
         self.last: Estimate | None = None
         self.accepted_s: float | None = None  # time.perf_counter() of the last accepted pose
+        self._verdicts: deque[bool] = deque(maxlen=_SHARE_OF)
 
     def close(self) -> None:
         """Publish nothing any more: a frame that is still in work comes too late."""
@@ -66,6 +70,13 @@ class Pipeline:
     def forget(self) -> None:
         """Judge the state by frames to come."""
         self.last = self.accepted_s = None
+        self._verdicts.clear()
+
+    @property
+    def accepted_share(self) -> float:
+        """Share of accepted frames among the last ones, from the first accepted one on."""
+        verdicts = list(self._verdicts)
+        return sum(verdicts) / len(verdicts) if verdicts else 1.0
 
     def process(self, arrival: Arrival) -> None:
         """Work on one image and publish what came of it."""
@@ -164,6 +175,8 @@ class Pipeline:
         self.latency_ms.add(time.perf_counter(), latency_ms)
         self._tally.add(f"frame.{estimate.reason.value}")
         self.last = estimate
+        if self.accepted_s is not None:
+            self._verdicts.append(estimate.ok)
         self._listener(estimate)
         self._outputs.debug.publish(estimate, image_rgb)
 

@@ -109,6 +109,8 @@ class Session:
             reason=last.reason if last else None,
             message=last.message if last else "",
             accepted_age_s=_age_s(now_s, self._pipeline.accepted_s),
+            accepted_share=self._pipeline.accepted_share,
+            odometry_stopped=self._odometry_stopped(),
         )
 
     def lines(self) -> list[tuple[str, str]]:
@@ -128,6 +130,12 @@ class Session:
             *((f"count {name}", line) for name, line in self._tally.lines()),
             *((f"count prior.rejected.{name}", str(count)) for name, count in rejected),
         ]
+
+    def _odometry_stopped(self) -> bool:
+        last = self._pipeline.last
+        with self._tracker.locked() as tracker:
+            was_there = tracker.odometry_stamp_ns is not None
+        return was_there and bool(last and last.prior and last.prior.source == "motion")
 
     def _tick(self) -> None:
         self._outputs.motion.publish(self._tracker)

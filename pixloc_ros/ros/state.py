@@ -1,4 +1,7 @@
-"""What the node is doing, in one word and one line, from a few facts. Needs no ROS."""
+"""What the node is doing and why: a state, a stable code and one line, from a few facts.
+
+A pure function of the facts, so it can be in no state that they do not justify. Needs no ROS.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from enum import StrEnum
 from pixloc_ros.results import Reason
 
 IMAGE_TIMEOUT_S = 2.0  # without images for so long the camera counts as silent
+MIN_ACCEPTED_SHARE = 0.8  # of the last frames; below, tracking is degraded
 
 
 class State(StrEnum):
@@ -22,8 +26,23 @@ class State(StrEnum):
     WAITING_PRIOR = "WAITING_PRIOR"
     INITIALIZING = "INITIALIZING"
     TRACKING = "TRACKING"
+    DEGRADED = "DEGRADED"
     COASTING = "COASTING"
     LOST = "LOST"
+
+
+class Cause(StrEnum):
+    """Reasons of a state that no single frame has; stable, see docs/troubleshooting.md."""
+
+    CONFIGURATION = "configuration"
+    NOT_CONFIGURED = "not_configured"
+    NOT_ACTIVE = "not_active"
+    DISABLED = "disabled"
+    NO_IMAGE = "no_image"
+    IMAGES_STOPPED = "images_stopped"
+    FIRST_FRAME = "first_frame"
+    ODOMETRY_STOPPED = "odometry_stopped"
+    FEW_ACCEPTED = "few_accepted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +51,23 @@ class Facts:
 
     fault: str = ""  # why the node could not be configured
     map_loaded: bool = False
+    active: bool = True
     enabled: bool = True
     image_age_s: float | None = None
     reason: Reason | None = None  # verdict on the last frame
     message: str = ""
     accepted_age_s: float | None = None
+    accepted_share: float = 1.0  # of the last frames, since the first that was accepted
+    odometry_stopped: bool = False  # there was odometry, and the last frame had to do without
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The state, a stable code that says why, and one line for people."""
+
+    state: State
+    reason: Reason | Cause
+    message: str
 
 
 _WAITING = {
@@ -47,25 +78,53 @@ _WAITING = {
 }
 
 
-def judge(facts: Facts, max_coast_s: float) -> tuple[State, str]:
-    """The state and one line that says why."""
-    if facts.fault:
-        return State.ERROR, facts.fault
-    if not facts.map_loaded:
-        return State.WAITING_MAP, "not configured yet"
-    if not facts.enabled:
-        return State.DISABLED, "images are ignored until ~/set_enabled is called"
-    coasting = facts.accepted_age_s is not None and facts.accepted_age_s <= max_coast_s
-    if facts.image_age_s is None or facts.image_age_s > IMAGE_TIMEOUT_S:
-        silent = "no image yet" if facts.image_age_s is None else "no image any more"
-        return (State.COASTING if coasting else State.WAITING_IMAGE), silent
+def judge(facts: Facts, max_coast_s: float) -> Verdict:
+    """The state that follows from the facts."""
+    if idle := _idle(facts):
+        return idle
+    age_s = facts.accepted_age_s
+    coasting = age_s is not None and age_s <= max_coast_s
+    if facts.image_age_s is None:
+        return Verdict(State.WAITING_IMAGE, Cause.NO_IMAGE, "no image yet")
+    if facts.image_age_s > IMAGE_TIMEOUT_S:
+        state = State.COASTING if coasting else State.WAITING_IMAGE
+        return Verdict(state, Cause.IMAGES_STOPPED, "no image any more")
     if facts.reason is None:
-        return State.INITIALIZING, "working on the first frame"
+        return Verdict(State.INITIALIZING, Cause.FIRST_FRAME, "working on the first frame")
     if facts.reason is Reason.OK:
-        return State.TRACKING, facts.message
+        return _tracking(facts)
+    return Verdict(_without_pose(facts, coasting), facts.reason, facts.message)
+
+
+def _idle(facts: Facts) -> Verdict | None:
+    """Why no frame is looked at, if none is."""
+    if facts.fault:
+        return Verdict(State.ERROR, Cause.CONFIGURATION, facts.fault)
+    if not facts.map_loaded:
+        return Verdict(State.WAITING_MAP, Cause.NOT_CONFIGURED, "not configured yet")
+    if not facts.active:
+        return Verdict(State.DISABLED, Cause.NOT_ACTIVE, "configured, but not active")
+    if not facts.enabled:
+        message = "images are ignored until ~/set_enabled is called"
+        return Verdict(State.DISABLED, Cause.DISABLED, message)
+    return None
+
+
+def _tracking(facts: Facts) -> Verdict:
+    """The last frame was accepted; is all well besides?"""
+    if facts.odometry_stopped:
+        message = "no odometry any more: the last motion is assumed to go on"
+        return Verdict(State.DEGRADED, Cause.ODOMETRY_STOPPED, message)
+    if facts.accepted_share < MIN_ACCEPTED_SHARE:
+        message = f"only {100 * facts.accepted_share:.0f} % of the last frames were accepted"
+        return Verdict(State.DEGRADED, Cause.FEW_ACCEPTED, message)
+    return Verdict(State.TRACKING, Reason.OK, facts.message)
+
+
+def _without_pose(facts: Facts, coasting: bool) -> State:
+    """The last frame was not accepted."""
     if coasting:
-        return State.COASTING, facts.message
+        return State.COASTING
     if facts.reason in _WAITING:
-        return _WAITING[facts.reason], facts.message
-    never = facts.accepted_age_s is None
-    return (State.INITIALIZING if never else State.LOST), facts.message
+        return _WAITING[facts.reason]
+    return State.INITIALIZING if facts.accepted_age_s is None else State.LOST
