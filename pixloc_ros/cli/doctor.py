@@ -2,26 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+if TYPE_CHECKING:
+    from pixloc_ros.doctor import Finding
+
 
 def doctor(
     map_folder: Annotated[Path | None, typer.Option("--map", help="a map to check too")] = None,
+    live: Annotated[bool, typer.Option("--live", help="watch a running robot's topics")] = False,
+    seconds: Annotated[float, typer.Option(help="how long to watch them", min=0.1)] = 5.0,
+    node: Annotated[str, typer.Option(help="full name of the localizer")] = "/pixloc_localizer",
 ) -> None:
     """Say what is missing on this machine, and the remedy. Exit code 1 if something needed is.
 
-    Example: pixloc doctor --map campus_map
-    """
-    from pixloc_ros.doctor import examine
+    With --live, of the topics instead: type, quality of service, rate, frames, stamps.
 
+    Example: pixloc doctor --map campus_map
+
+    Example: pixloc doctor --live
+    """
+    if live:
+        findings = _live(seconds, node)
+    else:
+        from pixloc_ros.doctor import examine
+
+        findings = examine(map_folder)
+    _print(findings)
+
+
+def _live(seconds: float, node: str) -> Iterable[Finding]:
+    try:
+        from pixloc_ros.ros.doctor_live import examine_live
+    except ImportError as error:
+        from pixloc_ros.errors import ConfigError
+
+        raise ConfigError(f"--live needs ROS 2 ({error}): source its setup file") from None
+    return examine_live(seconds, node)
+
+
+def _print(findings: Iterable[Finding]) -> None:
     table = Table("", "what", "found", "remedy")
     missing = False
-    for finding in examine(map_folder):
+    for finding in findings:
         mark = "[green]ok[/]" if finding.fine else ("[red]no[/]" if finding.needed else "-")
         table.add_row(mark, finding.subject, finding.detail, "" if finding.fine else finding.remedy)
         missing |= finding.needed and not finding.fine

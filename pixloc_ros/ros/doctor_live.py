@@ -1,0 +1,225 @@
+"""Watches the topics of a running system for a few seconds and names what is missing.
+
+The topics are those that the node listens to, remapped as it is; without a node, its defaults.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import (
+    DurabilityPolicy,
+    QoSCompatibility,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_check_compatible,
+)
+
+from pixloc_ros.config import NodeConfig
+from pixloc_ros.doctor import Finding
+from pixloc_ros.msg import LocalizationState
+from pixloc_ros.replay import decode, topics
+from pixloc_ros.replay.static_transforms import StaticTransforms, normalized
+
+NODE = "/pixloc_localizer"
+MAX_SKEW_S = 0.5  # between the stamps of two sensors that are received together
+MIN_HZ = {"image": 1.0, "camera_info": 0.2, "odom": 5.0}
+NEEDED = ("image", "camera_info")
+_DISCOVERY_S = 1.0  # for the graph to become known
+
+_LATCHED = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+_ANY = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+@dataclass(slots=True)
+class Watched:
+    """One topic and what came on it."""
+
+    part: str
+    name: str
+    kind: str
+    received_s: list[float] = field(default_factory=list)
+    ages_s: list[float] = field(default_factory=list)  # of the stamps, by our wall clock
+    last: Any = None
+
+    def take(self, message: Any) -> None:
+        self.received_s.append(time.monotonic())
+        if hasattr(message, "header"):
+            self.ages_s.append(time.time() - decode.stamp_ns(message.header) * 1e-9)
+        self.last = message
+
+    @property
+    def hz(self) -> float:
+        times = self.received_s
+        return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
+
+
+def examine_live(seconds: float = 5.0, localizer: str = NODE) -> Iterator[Finding]:
+    """All findings about the topics; none of the checks changes anything."""
+    context = Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node("pixloc_doctor", context=context)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    try:
+        _spin(executor, _DISCOVERY_S)
+        yield from Examination(node, localizer).run(executor, seconds)
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+
+
+class Examination:
+    """What one look at the graph and a few seconds of messages tell."""
+
+    def __init__(self, node: Node, localizer: str) -> None:
+        self._node = node
+        space, _, self._name = localizer.rpartition("/")
+        self._space = space or "/"
+        self._localizer = localizer
+        self._static = StaticTransforms()
+        self._state: list[Any] = []
+
+    def run(self, executor: SingleThreadedExecutor, seconds: float) -> Iterator[Finding]:
+        running = (self._name, self._space) in self._node.get_node_names_and_namespaces()
+        watched = {each.part: each for each in self._topics(running)}
+        node = self._node
+        for each in watched.values():
+            qos = _LATCHED if each.part == "tf_static" else _ANY
+            node.create_subscription(_class_of(each.kind), each.name, each.take, qos)
+        static = watched["tf_static"]
+        node.create_subscription(_class_of(static.kind), static.name, self._add_static, _LATCHED)
+        topic = f"{self._localizer}/state"
+        node.create_subscription(LocalizationState, topic, self._state.append, _LATCHED)
+        _spin(executor, seconds)
+        yield self._about_node(running)
+        for each in watched.values():
+            yield self._about_topic(each, seconds)
+        yield from self._about_calibration(watched["image"], watched["camera_info"])
+        yield from _about_stamps(watched["image"], watched["odom"])
+
+    def _topics(self, running: bool) -> Iterator[Watched]:
+        """What the node listens to, by type; `gnss/pose` and `initialpose` are optional clicks."""
+        subscribed: dict[str, str] = {}
+        if running:
+            pairs = self._node.get_subscriber_names_and_types_by_node(self._name, self._space)
+            subscribed = {kinds[0]: name for name, kinds in pairs if not name.endswith("/tf")}
+        defaults = topics.Topics()
+        for part in ("image", "camera_info", "odom", "gnss_fix", "tf_static"):
+            heard = [kind for kind in topics.TYPES[part] if kind in subscribed]
+            kind = heard[0] if heard else topics.TYPES[part][0]
+            name = "/tf_static" if part == "tf_static" else str(getattr(defaults, part))
+            yield Watched(part, subscribed.get(kind, name) if part != "tf_static" else name, kind)
+
+    def _add_static(self, message: Any) -> None:
+        for each in message.transforms:
+            parent, child = each.header.frame_id, each.child_frame_id
+            self._static.add(parent, child, decode.pose(each.transform))
+
+    def _about_node(self, running: bool) -> Finding:
+        if not running:
+            remedy = "start it, or name it with --node; topics below are its defaults"
+            return Finding(self._localizer, False, "not running", remedy, needed=False)
+        if not self._state:
+            return Finding(self._localizer, False, "runs, says no state", "update it", False)
+        state = self._state[-1]
+        fine = state.state in ("TRACKING", "DEGRADED", "COASTING")
+        remedy = "" if fine else f"docs/troubleshooting.md#{state.reason}"
+        detail = f"{state.state} ({state.reason}): {state.message}"
+        return Finding(self._localizer, fine, detail, remedy, needed=False)
+
+    def _about_topic(self, topic: Watched, seconds: float) -> Finding:
+        needed = topic.part in NEEDED
+        publishers = self._node.get_publishers_info_by_topic(topic.name)
+        right = [p for p in publishers if p.topic_type == topic.kind]
+        if problem := self._unconnected(topic, publishers, right):
+            return Finding(topic.name, False, *problem, needed=needed)
+        if not topic.received_s:
+            remedy = "is the driver running, the network up?"
+            return Finding(topic.name, False, f"silent for {seconds:g} s", remedy, needed)
+        if topic.part == "tf_static":
+            return Finding(topic.name, True, f"frames {', '.join(self._static.frames)}")
+        low = topic.hz < MIN_HZ.get(topic.part, 0.0)
+        remedy = f"at least {MIN_HZ.get(topic.part, 0):g} Hz" if low else ""
+        frame = topic.last.header.frame_id
+        detail = f"{topic.kind}, {topic.hz:.1f} Hz, frame '{frame}'"
+        return Finding(topic.name, not low and bool(frame), detail, remedy, needed)
+
+    def _unconnected(
+        self, topic: Watched, publishers: list[Any], right: list[Any]
+    ) -> tuple[str, str] | None:
+        """Why no message can arrive, and the remedy."""
+        if not publishers:
+            same = [n for n, kinds in self._node.get_topic_names_and_types() if topic.kind in kinds]
+            there = [name for name in same if self._node.count_publishers(name)]
+            hint = f"remap to {' or '.join(sorted(there))}" if there else "start its publisher"
+            return f"nobody publishes {topic.kind}", hint
+        if not right:
+            kinds = ", ".join(sorted({p.topic_type for p in publishers}))
+            return f"published as {kinds}, not {topic.kind}", "remap, or set node.compressed"
+        for subscription in self._node.get_subscriptions_info_by_topic(topic.name):
+            if (subscription.node_name, subscription.node_namespace) != (self._name, self._space):
+                continue
+            for publisher in right:
+                fits, why = qos_check_compatible(publisher.qos_profile, subscription.qos_profile)
+                if fits == QoSCompatibility.ERROR:
+                    return f"quality of service of {publisher.node_name} does not fit", _plain(why)
+        return None
+
+    def _about_calibration(self, image: Watched, info: Watched) -> Iterator[Finding]:
+        """Frames and sizes of what came; nothing where one of the two did not."""
+        if image.last is None or info.last is None:
+            return
+        seen, calibrated = (normalized(t.last.header.frame_id) for t in (image, info))
+        detail = f"image '{seen}', camera_info '{calibrated}'"
+        remedy = "" if seen == calibrated else "correct the driver, or set node.camera_frame"
+        yield Finding("camera frame", seen == calibrated, detail, remedy)
+        base = NodeConfig().base_frame
+        joined = self._static.lookup(base, seen) is not None
+        detail = f"/tf_static {'joins' if joined else 'does not join'} '{base}' to '{seen}'"
+        yield Finding("mounting", joined, detail, "" if joined else "publish it on /tf_static")
+        if hasattr(image.last, "width"):
+            sizes = [(m.width, m.height) for m in (image.last, info.last)]
+            detail = "image {}x{}, camera_info {}x{}".format(*sizes[0], *sizes[1])
+            fine = sizes[0] == sizes[1]
+            remedy = "" if fine else "calibrate for this size"
+            yield Finding("image size", fine, detail, remedy)
+
+
+def _about_stamps(image: Watched, odometry: Watched) -> Iterator[Finding]:
+    """How far the clocks behind the stamps are apart; network delays cancel."""
+    if not (image.ages_s and odometry.ages_s):
+        return
+    skew_s = float(np.median(image.ages_s) - np.median(odometry.ages_s))
+    fine = abs(skew_s) <= MAX_SKEW_S
+    detail = (
+        f"image stamps are {abs(skew_s):.2f} s {'behind' if skew_s > 0 else 'ahead of'} odometry"
+    )
+    remedy = "" if fine else "synchronize the clocks (chrony, PTP)"
+    yield Finding("stamps", fine, detail, remedy)
+
+
+def _plain(why: str) -> str:
+    """The words of rmw without its decoration."""
+    return why.removeprefix("ERROR: ").rstrip("; ").lower()
+
+
+def _class_of(kind: str) -> Any:
+    package, _, name = kind.split("/")
+    return getattr(import_module(f"{package}.msg"), name)
+
+
+def _spin(executor: SingleThreadedExecutor, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        executor.spin_once(left)
