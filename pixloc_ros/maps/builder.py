@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pixloc_ros.errors import MapError
 from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.geometry import se3
-from pixloc_ros.maps import observing, writer
+from pixloc_ros.maps import observing, retrieval, writer
 from pixloc_ros.maps.colmap import ColmapImage, ColmapModel, read_model
 from pixloc_ros.maps.rows import Arrays, Rows, covisibility, create
 from pixloc_ros.maps.schema import CameraEntry, Datum, Storage
@@ -72,7 +72,7 @@ def build_map(
     writer.check_output(output, options.overwrite)
     images = model.images[:: options.keyframe_step]
     paths = observing.find_images(images, Path(images_dir))
-    rows = _collect(model, images, paths, extractor, options, progress)
+    rows, descriptors = _collect(model, images, paths, extractor, options, progress)
     if not rows.counts.any():
         raise MapError(
             f"the model has no point seen by {options.min_track_length} images within "
@@ -81,7 +81,11 @@ def build_map(
     T_map_cam = options.T_map_world @ se3.inverse([image.T_cam_world for image in images])
     origin = np.round(np.median(T_map_cam[:, :3, 3], axis=0))
     writer.save(
-        {"keyframe_T_map_cam": T_map_cam, **_keyframe_arrays(images, model, rows)},
+        {
+            "keyframe_T_map_cam": T_map_cam,
+            "keyframe_descriptors": descriptors,
+            **_keyframe_arrays(images, model, rows),
+        },
         {**_point_arrays(model, rows, options.T_map_world, origin), **rows.row_arrays()},
         _metadata(model, extractor, options),
         origin,
@@ -98,15 +102,18 @@ def _collect(
     extractor: FeatureExtractor,
     options: BuildOptions,
     progress: Progress | None,
-) -> Rows:
+) -> tuple[Rows, NDArray[np.float16]]:
     rows = create(options.features, len(model.point_ids), extractor.dims)
+    descriptors = []
     usable = _usable_points(model, options.min_track_length)
     keyframes = list(zip(images, paths, strict=True))
     for image, path in progress(keyframes, "Extracting features") if progress else keyframes:
         points, pixels = observing.visible_points(image, model, usable, options.max_error_px)
         image_rgb = observing.read_image(path, model.cameras[image.camera_id])
-        rows.add(points, *observing.extract_at(extractor, image_rgb, pixels))
-    return rows
+        pyramid = extractor.extract(image_rgb)
+        rows.add(points, *observing.sample_at(pyramid, pixels))
+        descriptors.append(retrieval.describe(pyramid).astype(np.float16))
+    return rows, np.stack(descriptors)
 
 
 def _usable_points(model: ColmapModel, min_track_length: int) -> NDArray[np.bool_]:

@@ -22,7 +22,7 @@ def find_problems(folder: str | Path) -> list[str]:
     Raises MapError when the map cannot be opened or a file was altered.
     """
     map_ = Map.load(folder, verify=True)
-    checks = (_of_counts, _of_indices, _of_values, _of_keyframes)
+    checks = (_of_counts, _of_indices, _of_values, _of_descriptors, _of_keyframes)
     return [problem for check in checks for problem in check(map_)]
 
 
@@ -70,6 +70,17 @@ def _count_bad(features: Tensor, confidences: Tensor) -> int:
     unit = (norms - 1).abs() < UNIT_TOLERANCE
     good = (unit | (confidences == 0)) & (confidences >= 0) & (confidences <= 1)
     return int((~good).sum())
+
+
+def _of_descriptors(map_: Map) -> Iterator[str]:
+    descriptors = map_.keyframe_descriptors
+    if descriptors is None:
+        return
+    if len(descriptors) != len(map_.keyframe_names):
+        yield f"{len(descriptors)} descriptors of {len(map_.keyframe_names)} keyframes"
+    norms = np.linalg.norm(descriptors.astype(np.float32), axis=-1)
+    if bad := int((~(np.abs(norms - 1) < UNIT_TOLERANCE)).sum()):
+        yield f"{bad} descriptors of keyframes are not of unit norm"
 
 
 def _of_keyframes(map_: Map) -> Iterator[str]:

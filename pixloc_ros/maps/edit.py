@@ -124,6 +124,7 @@ def _part(map_: Map, keyframes: NDArray[np.intp], T_new_map: Array | None = None
         "names": [map_.keyframe_names[k] for k in keyframes],
         "keyframe_T_map_cam": T_new_map @ map_.keyframe_T_map_cam[keyframes],
         "keyframe_camera": map_.keyframe_camera[keyframes],
+        "keyframe_descriptors": _rows_of(map_.keyframe_descriptors, keyframes),
         "lengths": np.diff(offsets)[keyframes],
         "observation_point": point.astype(np.int32),
         "observation_row": row.astype(np.int32),
@@ -135,6 +136,10 @@ def _part(map_: Map, keyframes: NDArray[np.intp], T_new_map: Array | None = None
         "features": [feature[rows].numpy() for feature in map_.features],
         "confidences": [confidence[rows].numpy() for confidence in map_.confidences],
     }
+
+
+def _rows_of(array: NDArray | None, index: NDArray[np.intp]) -> NDArray | None:
+    return None if array is None else array[index]
 
 
 def _save(
@@ -166,6 +171,8 @@ def _save(
         "observation_row": shifted("observation_row", [len(p["row_point"]) for p in parts]),
         **covisibility(offsets, observation_point),
     }
+    if all(part["keyframe_descriptors"] is not None for part in parts):
+        keyframe_arrays["keyframe_descriptors"] = joined("keyframe_descriptors")
     point_arrays: Arrays = {
         "points": (joined("points_map") - origin).astype(np.float32),
         "point_error_px": joined("point_error_px"),

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from pixloc_ros.errors import MapError
-from pixloc_ros.features.pyramid import FeatureExtractor
+from pixloc_ros.features.pyramid import FeaturePyramid
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.maps.colmap import ColmapImage, ColmapModel
@@ -65,16 +65,13 @@ def visible_points(
     return points[good], pixels[good]
 
 
-def extract_at(
-    extractor: FeatureExtractor, image_rgb: NDArray[np.uint8], pixels: NDArray[np.float64]
-) -> tuple[Features, Confidences]:
+def sample_at(pyramid: FeaturePyramid, pixels: NDArray[np.float64]) -> tuple[Features, Confidences]:
     """Features and confidences per level at pixels (N, 2), coarse to fine.
 
     Near the border a point may lie outside a coarse map: there its confidence is zero, so that it
     still serves at the finer levels.
     """
-    at = torch.from_numpy(pixels).to(extractor.device, torch.float32)
-    sampled = extractor.extract(image_rgb).sample(at)
+    sampled = pyramid.sample(torch.from_numpy(pixels).to(pyramid.levels[0].rows))
     features = [feature.cpu().numpy() for feature, _, _ in sampled]
     confidences = [(confidence * valid).cpu().numpy() for _, confidence, valid in sampled]
     return features, confidences

@@ -31,6 +31,7 @@ class Map:
     keyframe_names: tuple[str, ...]
     keyframe_T_map_cam: NDArray[np.float64]  # (M, 4, 4)
     keyframe_camera: NDArray[np.int32]  # (M,) index into cameras
+    keyframe_descriptors: NDArray[np.float16] | None  # (M, D) of whole images; not in older maps
     observation_offsets: NDArray[np.int64]  # (M + 1,) where each keyframe's observations begin
     observation_point: NDArray[np.int32]  # (O,)
     observation_row: NDArray[np.int32]  # (O,)
@@ -118,10 +119,12 @@ def _open(path: Path) -> dict[str, Tensor]:
 def _assemble(metadata: MapMetadata, sha256: str, tensors: Mapping[str, Tensor]) -> Map:
     levels = range(len(metadata.dims))
     arrays = {name: tensors[name].numpy() for name in ARRAYS}
+    descriptors = tensors.get("keyframe_descriptors")
     return Map(
         metadata=metadata,
         sha256=sha256,
         keyframe_names=unpack_names(tensors["keyframe_names"].numpy()),
+        keyframe_descriptors=None if descriptors is None else descriptors.numpy(),
         features=tuple(tensors[f"features_{level}"] for level in levels),
         confidences=tuple(tensors[f"confidences_{level}"] for level in levels),
         **arrays,
