@@ -91,11 +91,11 @@ def truth(street: Path) -> Any:
     return read_tum(street / "bag.truth.txt")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def node(
     street: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """The process of a node, and its domain."""
+    """The process of a node, and its domain; one for all tests, as starting it takes seconds."""
     from live import new_domain, running_node
 
     domain = new_domain()

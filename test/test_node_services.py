@@ -114,7 +114,8 @@ def test_a_disabled_node_looks_at_no_image(rig: Any, bag: Any) -> None:
     from std_srvs.srv import SetBool
 
     rig.play(up_to_frame(without(bag), 1))
-    waiting = relocalize(rig)
+    waiting, second = relocalize(rig), relocalize(rig)
+    rig.until(second.done, "the sign that the first one is under way")
     assert rig.call(SetBool, "set_enabled", SetBool.Request(data=False)).success
     rig.until(waiting.done, "the answer of what was under way")
     assert waiting.result().code == "interrupted"

@@ -34,7 +34,7 @@ NODE = "/pixloc_localizer"
 MAX_SKEW_S = 0.5  # between the stamps of two sensors that are received together
 MIN_HZ = {"image": 1.0, "camera_info": 0.2, "odom": 5.0}
 NEEDED = ("image", "camera_info")
-_DISCOVERY_S = 1.0  # for the graph to become known
+_DISCOVERY_S = 3.0  # at most, for the node to be discovered
 
 _LATCHED = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _ANY = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -71,7 +71,6 @@ def examine_live(seconds: float = 5.0, localizer: str = NODE) -> Iterator[Findin
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
     try:
-        _spin(executor, _DISCOVERY_S)
         yield from Examination(node, localizer).run(executor, seconds)
     finally:
         executor.shutdown()
@@ -91,7 +90,7 @@ class Examination:
         self._state: list[Any] = []
 
     def run(self, executor: SingleThreadedExecutor, seconds: float) -> Iterator[Finding]:
-        running = (self._name, self._space) in self._node.get_node_names_and_namespaces()
+        running = self._discovered(executor)
         watched = {each.part: each for each in self._topics(running)}
         node = self._node
         for each in watched.values():
@@ -107,6 +106,18 @@ class Examination:
             yield self._about_topic(each, seconds)
         yield from self._about_calibration(watched["image"], watched["camera_info"])
         yield from _about_stamps(watched["image"], watched["odom"])
+
+    def _discovered(self, executor: SingleThreadedExecutor) -> bool:
+        """Whether the node and its subscriptions become known in time."""
+        end = time.monotonic() + _DISCOVERY_S
+        while time.monotonic() < end:
+            _spin(executor, 0.1)
+            if (self._name, self._space) not in self._node.get_node_names_and_namespaces():
+                continue
+            if self._node.get_subscriber_names_and_types_by_node(self._name, self._space):
+                _spin(executor, 0.5)  # for the last of them
+                return True
+        return False
 
     def _topics(self, running: bool) -> Iterator[Watched]:
         """What the node listens to, by type; `gnss/pose` and `initialpose` are optional clicks."""
