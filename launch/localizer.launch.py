@@ -5,12 +5,14 @@ ros2 launch pixloc_ros localizer.launch.py map:=/maps/campus image_topic:=/front
 """
 
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
+from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
+RVIZ_LAYOUT = PathJoinSubstitution([FindPackageShare("pixloc_ros"), "config", "pixloc.rviz"])
 DEFAULT_PARAMS = PathJoinSubstitution([FindPackageShare("pixloc_ros"), "config", "localizer.yaml"])
 
 ARGUMENTS = [
@@ -39,6 +41,9 @@ ARGUMENTS = [
         "use_sim_time", default_value="false", description="take the time from /clock"
     ),
     DeclareLaunchArgument("namespace", default_value="", description="namespace of the node"),
+    DeclareLaunchArgument(
+        "rviz", default_value="false", description="open RViz with the layout for no namespace"
+    ),
     DeclareLaunchArgument(
         "log_level", default_value="info", description="debug, info, warn, error or fatal"
     ),
@@ -78,4 +83,7 @@ def start_node(context: LaunchContext) -> list[Node]:
 
 
 def generate_launch_description() -> LaunchDescription:
-    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=start_node)])
+    rviz = ExecuteProcess(
+        cmd=["rviz2", "-d", RVIZ_LAYOUT], condition=IfCondition(LaunchConfiguration("rviz"))
+    )
+    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=start_node), rviz])

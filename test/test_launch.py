@@ -16,7 +16,7 @@ LAUNCH = Path(__file__).resolve().parents[1] / "launch"
 ARGUMENTS = {
     "localizer.launch.py": [
         *("map", "params_file", "image_topic", "camera_info_topic", "odom_topic", "gnss_topic"),
-        *("device", "use_sim_time", "namespace", "log_level"),
+        *("device", "use_sim_time", "namespace", "rviz", "log_level"),
     ],
     "replay.launch.py": ["bag", "rate", "delay_s"],
 }
