@@ -98,9 +98,11 @@ def moved(image: PosedImage, by_m) -> PosedImage:
     return replace(image, T_map_cam=se3.make(np.eye(3), by_m) @ image.T_map_cam)
 
 
-def test_image_with_a_wrong_pose_is_named(posed):
+@pytest.mark.parametrize("error_m", [[0.0, 0.5, 0.0], [0.2, 0.0, 0.0]])
+def test_image_with_a_wrong_pose_is_named(posed, error_m):
+    """Across the way the lines between images tell, along it what they triangulate."""
     wrong = [*posed]
-    wrong[4] = moved(wrong[4], [0.0, 0.5, 0.0])
+    wrong[4] = moved(wrong[4], error_m)
     with pytest.raises(MapError, match=r"poses of 1 of 8 .* 'drive 1/004\.png'; correct"):
         triangulate(wrong)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ MAX_ERROR_PX = 4.0  # from the epipolar line
 MIN_MATCHES = 15  # a pair with fewer says nothing
 MIN_SHARE = 0.5  # of a pair's matches that must be near their lines
 MIN_AGREEMENT = 0.5  # of an image's pairs that must fit
+MIN_POINTS_SHARE = 0.4  # of the usual share of matched keypoints that become points
 SHOWN = 5  # names in an error
 
 # What people give instead of T_map_cam, and how it would be mended.
@@ -62,6 +64,31 @@ def check(names: Sequence[str], T_map_cam: Array, matches: Sequence[Matches]) ->
         return
     if fits.mean() < MIN_SHARE:
         raise MapError(f"the poses do not fit the images: {_diagnosis(T_map_cam, usable)}")
+    _refuse(names, unfit)
+
+
+def check_points(names: Sequence[str], matches: Sequence[Matches], seen: Sequence[int]) -> None:
+    """Raise MapError that names images of whose matched keypoints far fewer became points.
+
+    A pose that is wrong along the way, or by little, fits its epipolar lines; points that others
+    triangulated then do not fit it. seen: (N,) points that each image sees.
+    """
+    matched = np.array([_keypoints_matched(i, matches) for i in range(len(names))])
+    shares = np.asarray(seen) / np.maximum(matched, 1)
+    usable = matched >= MIN_MATCHES
+    bad = np.flatnonzero(usable & (shares < MIN_POINTS_SHARE * np.median(shares[usable])))
+    if len(bad):
+        _refuse(names, bad.tolist())
+
+
+def _keypoints_matched(image: int, matches: Sequence[Matches]) -> int:
+    """Distinct keypoints of an image that are matched in any pair."""
+    rays = [pair.rays_first for pair in matches if pair.first == image]
+    rays += [pair.rays_second for pair in matches if pair.second == image]
+    return len(np.unique(np.concatenate(rays), axis=0)) if rays else 0
+
+
+def _refuse(names: Sequence[str], unfit: Sequence[int]) -> NoReturn:
     listed = ", ".join(f"'{names[i]}'" for i in unfit[:SHOWN])
     raise MapError(
         f"poses of {len(unfit)} of {len(names)} images do not fit what the images show: "

@@ -61,8 +61,10 @@ def triangulate(
         work = _Work(pycolmap, Path(folder), images, progress)
         work.extract()
         work.match(near_pairs(T_map_cam))
-        pose_fit.check([image.name for image in images], T_map_cam, work.matches())
+        names, matches = [image.name for image in images], work.matches()
+        pose_fit.check(names, T_map_cam, matches)
         model = work.triangulate(T_map_cam)
+    pose_fit.check_points(names, matches, _points_seen(model))
     model = _named(model, images, zero)
     return model, _report(model)
 
@@ -165,7 +167,13 @@ class _Work:
                 first, second = self.pycolmap.pair_id_to_image_pair(pair)
                 (i, rays_i, focal_i), (j, rays_j, focal_j) = keypoints[first], keypoints[second]
                 found.append(
-                    Matches(i, j, rays_i[index[:, 0]], rays_j[index[:, 1]], (focal_i + focal_j) / 2)
+                    Matches(
+                        first=i,
+                        second=j,
+                        rays_first=rays_i[index[:, 0]],
+                        rays_second=rays_j[index[:, 1]],
+                        focal_px=(focal_i + focal_j) / 2,
+                    )
                 )
         return found
 
@@ -245,8 +253,12 @@ def _named(
     return replace(model, images=tuple(renamed), points_world=model.points_world + zero)
 
 
+def _points_seen(model: ColmapModel) -> list[int]:
+    return [int((image.point_ids >= 0).sum()) for image in model.images]
+
+
 def _report(model: ColmapModel) -> TriangulationReport:
-    seen = [np.count_nonzero(image.point_ids >= 0) for image in model.images]
+    seen = _points_seen(model)
     return TriangulationReport(
         points=len(model.point_ids),
         mean_error_px=float(model.errors_px.mean()),
