@@ -19,6 +19,7 @@ from pixloc_ros.geometry.camera import Camera
 
 Array = NDArray[np.float64]
 
+HOLES = 1.5  # the widest gaps, relative to the spacing; thinning a regular grid makes such
 NEIGHBOURS = 8  # the eighth tells the spacing, also where points lie in scan lines
 MAX_LEVEL = 6  # cells of at most 64 px
 TOLERANCE_M, TOLERANCE_SHARE = 0.1, 0.01  # of depth, by which a point may be behind another
@@ -88,7 +89,7 @@ def _hidden(
     pixels: Array,
 ) -> NDArray[np.bool_]:
     depth = points_cam[:, 2]
-    size_px = float(camera.focal.mean()) * cloud.spacing_m[index] / depth
+    size_px = HOLES * float(camera.focal.mean()) * cloud.spacing_m[index] / depth
     level = np.clip(np.ceil(np.log2(np.maximum(size_px, 1e-9))), 0, MAX_LEVEL).astype(int)
     normals_cam = cloud.normals[index] @ T_map_cam[:3, :3]
     hidden = np.zeros(len(index), bool)
