@@ -62,7 +62,7 @@ class TransformWatch:
         names = ", ".join(sorted(f"{space.rstrip('/')}/{name}" for name, space in others))
         self.finding = (
             f"{transform.header.frame_id} -> {transform.child_frame_id} is published by somebody "
-            f"else, too: {names or 'unknown'}; stop it there, or set node.tf_mode to none"
+            f"else, too, among {names or 'nobody known'}: stop it, or set node.tf_mode to none"
         )
         self._node.get_logger().warning(self.finding)
 
