@@ -25,7 +25,7 @@ MESSAGE = "pixloc_ros/msg/AlignmentStatus"
 
 # Imports of ROS packages; cv_bridge and tf_transformations are optional but belong to it.
 ROS_PACKAGE = re.compile(r"rclpy|tf2_ros|tf_transformations|cv_bridge|\w+_(msgs|srvs|interfaces)")
-OPTIONAL = {"open3d", "pycolmap", "triton"}  # in the extras "build" and "gpu"
+OPTIONAL = {"laspy", "open3d", "pycolmap", "triton"}  # extras, and laspy for LAS files
 
 # Imports every module that must work without ROS and without the optional libraries.
 IMPORT_WITHOUT_ROS = """
