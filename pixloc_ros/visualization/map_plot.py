@@ -39,8 +39,8 @@ def map_figure(map_: Map) -> Figure:
         figure.colorbar(drawn, ax=axes, label="height z (m)", shrink=0.7)
     forward = map_.keyframe_T_map_cam[:, :2, 2].T
     axes.quiver(
-        *(places - zero).T[:2], *forward, color=canvas.KEYFRAME_COLOR, width=0.002, scale=50, zorder=3,
-        label=f"{len(places)} keyframes",
+        *(places - zero).T[:2], *forward, color=canvas.KEYFRAME_COLOR, width=0.002, scale=50,
+        zorder=3, label=f"{len(places)} keyframes",
     )  # fmt: skip
     axes.set_aspect("equal", adjustable="datalim")
     labels = (
