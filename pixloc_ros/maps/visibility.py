@@ -19,7 +19,7 @@ from pixloc_ros.geometry.camera import Camera
 
 Array = NDArray[np.float64]
 
-HOLES = 1.5  # the widest gaps, relative to the spacing; thinning a regular grid makes such
+HOLES = 1.2  # the widest gaps, relative to the spacing; thinning a regular grid makes such
 NEIGHBOURS = 8  # the eighth tells the spacing, also where points lie in scan lines
 MAX_LEVEL = 6  # cells of at most 64 px
 TOLERANCE_M, TOLERANCE_SHARE = 0.1, 0.01  # of depth, by which a point may be behind another
