@@ -32,7 +32,7 @@ def benchmark(
 
     width, height = _parse(size)
     bench = Benchmark(resolve_config(config, settings, Path(), device), width, height, runs)
-    machine, console = bench.machine, Console(soft_wrap=True)
+    machine, console = bench.machine, Console(width=max(100, Console().width))
     console.print(
         f"{machine.name}, {machine.device}, {machine.threads} threads: "
         f"{machine.gflop_per_s:.0f} GFLOP/s, {machine.gbyte_per_s:.1f} GB/s"
