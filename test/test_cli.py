@@ -1,0 +1,96 @@
+"""The command line as its users meet it: help, settings, figures in files, one-line errors."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from pixloc_ros import config as configuration
+from pixloc_ros.cli import main
+from pixloc_ros.config import Config
+
+runner = CliRunner()
+
+
+def run(*arguments: str) -> str:
+    result = runner.invoke(main.build(), list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.mark.parametrize("command", [*main.COMMANDS, "map build", "map info", "bag create"])
+def test_every_command_explains_itself_with_an_example(command: str) -> None:
+    text = run(*command.split(), "--help")
+    assert "Example" in text
+
+
+def test_the_printed_settings_load_again(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text(run("config", "--yaml"))
+    assert configuration.load(path) == Config()
+    assert yaml.safe_load(path.read_text())["alignment"]["robust_scale"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("alignment: {robust_scal: 1}", "did you mean 'alignment.robust_scale'"),
+        ("alignment: {robust_scale: -1}", "alignment.robust_scale"),
+        ("[1, 2]", "not a mapping"),
+        ("a: b: c", "cannot read"),
+    ],
+)
+def test_a_settings_file_that_cannot_be_used(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text(content)
+    with pytest.raises(configuration.ConfigError, match=message) as error:
+        configuration.load(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.slow
+def test_an_expected_error_is_one_line_and_exit_code_one(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pixloc_ros.cli.main", "map", "info", str(tmp_path / "none")]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_doctor_finds_what_is_needed_and_names_a_broken_map(street: Path, tmp_path: Path) -> None:
+    assert "keyframes" in run("doctor", "--map", str(street / "map"))
+    result = runner.invoke(main.build(), ["doctor", "--map", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "is not a map" in " ".join(result.output.replace("│", " ").split())
+
+
+@pytest.mark.slow
+def test_shots_from_wrong_priors_end_at_the_truth(street: Path, tmp_path: Path) -> None:
+    drive, figures = street / "data" / "drive", tmp_path / "shots.json"
+    run(
+        *("shots", "--map", str(street / "map"), "--every", "5", "--offset", "1,2"),
+        *("--images", str(drive / "images"), "--meta", str(drive / "meta.json")),
+        *("--output", str(figures)),
+    )
+    found = json.loads(figures.read_text())["1,2"]
+    assert found["shots"] >= 3
+    assert found["found_10cm"] == 1.0
+    assert found["false_accepts"] == 0
+    assert found["median_m"] < 0.02
+
+
+@pytest.mark.slow
+def test_the_benchmark_writes_every_stage_with_its_floor(tmp_path: Path) -> None:
+    figures = tmp_path / "benchmark.json"
+    run("benchmark", "--size", "160x96", "--runs", "3", "--json", str(figures))
+    content = json.loads(figures.read_text())
+    assert content["machine"]["gflop_per_s"] > 0
+    stages = {row["stage"]: row for row in content["rows"]}
+    assert any("network 160x96" in stage for stage in stages)
+    assert stages["LM iteration, stride 2, 16 x 1500 points"]["floor_ms"] > 0
+    assert all(row["median_ms"] > 0 for row in stages.values())
