@@ -36,6 +36,7 @@ class ViewConfig(Section):
 
     keyframes: int = Field(default=3, ge=1, description="reference images, nearest and covisible")
     max_points: int = Field(default=1500, ge=16, description="points aligned per frame")
+    min_points: int = Field(default=50, ge=1, description="a view of fewer is not worth aligning")
     max_distance_m: float = Field(
         default=30.0, gt=0, description="beyond the nearest keyframe: no map"
     )

@@ -19,8 +19,6 @@ from pixloc_ros.results import Alignment, Estimate, Frame, PosePrior, Reason, St
 from pixloc_ros.search import Look, Search, local_poses
 from pixloc_ros.stopwatch import Stopwatch
 
-MIN_POINTS = 50  # a view of fewer points is not worth aligning
-
 
 class Localizer:
     """Aligns frames to a preloaded map, starting from a prior.
@@ -65,7 +63,7 @@ class Localizer:
             view, alignment = self._best_of(looks, frame, pyramid)
         if self._moved_far(alignment):
             with watch("second look"):
-                view, alignment = self._look_again(frame, pyramid, alignment)
+                view, alignment = self._look_again(frame, pyramid, view, alignment)
         return self._estimate(frame, prior, view, alignment, watch)
 
     def _unusable(self, frame: Frame, view: MapView) -> tuple[Reason, str] | None:
@@ -75,7 +73,7 @@ class Localizer:
             return Reason.BAD_IMAGE, f"image is {width}x{height}, calibrated for {calibrated}"
         if view.nearest_m > self.config.view.max_distance_m:
             return Reason.OUT_OF_MAP, f"nearest keyframe is {view.nearest_m:.0f} m away"
-        if len(view) < MIN_POINTS:
+        if len(view) < self.config.view.min_points:
             return Reason.TOO_FEW_POINTS, f"only {len(view)} map points in view"
         return None
 
@@ -100,10 +98,12 @@ class Localizer:
         )
 
     def _look_again(
-        self, frame: Frame, pyramid: FeaturePyramid, first: Alignment
+        self, frame: Frame, pyramid: FeaturePyramid, first_view: MapView, first: Alignment
     ) -> tuple[MapView, Alignment]:
         """Align once more, from the pose found, with the points and keyframes that suit it."""
         view = self.search.view(frame, first.T_map_cam)
+        if len(view) < self.config.view.min_points:  # a wrong pose may end off the map
+            return first_view, first
         start = local_poses(first.T_map_cam[None], view)
         second = self.aligner.align(pyramid, self._camera(frame), view, start)
         return view, aligner.continued(first, second, frame.camera)

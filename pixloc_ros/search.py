@@ -60,7 +60,7 @@ class Search:
         return [
             Look(view, local_poses(T_map_starts[owner == i], view))
             for i, view in enumerate(views)
-            if (owner == i).any() and len(view) > 0
+            if (owner == i).any() and len(view) >= self.config.view.min_points
         ]
 
     def _starts(
