@@ -1,6 +1,7 @@
 """The command line as its users meet it: help, settings, figures in files, one-line errors."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 from pixloc_ros import config as configuration
 from pixloc_ros.cli import main
 from pixloc_ros.config import Config
+from pixloc_ros.errors import PixlocError
 
 runner = CliRunner()
 
@@ -82,6 +84,19 @@ def test_shots_from_wrong_priors_end_at_the_truth(street: Path, tmp_path: Path) 
     assert found["found_10cm"] == 1.0
     assert found["false_accepts"] == 0
     assert found["median_m"] < 0.02
+
+
+@pytest.mark.slow
+def test_shots_of_a_broken_image_name_it(street: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(street / "data" / "drive" / "images", images)
+    broken = min(images.iterdir())
+    broken.write_bytes(broken.read_bytes()[:100])
+    meta = street / "data" / "drive" / "meta.json"
+    arguments = ["--map", street / "map", "--images", images, "--meta", meta, "--offset", "1,2"]
+    result = runner.invoke(main.build(), ["shots", *map(str, arguments)])
+    assert isinstance(result.exception, PixlocError)
+    assert broken.name in str(result.exception)
 
 
 @pytest.mark.slow

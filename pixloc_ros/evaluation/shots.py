@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.covariance import diagonal, perturb_base
 from pixloc_ros.localizer import Localizer
+from pixloc_ros.maps.observing import read_image
 from pixloc_ros.replay.degrade import degradation
 from pixloc_ros.replay.posed_images import PosedImages
 from pixloc_ros.results import Estimate, Frame, PosePrior
@@ -63,10 +63,13 @@ class Shot:
 def posed_frames(
     drive: PosedImages, index: Sequence[int], degrade: str = "", seed: int = 0
 ) -> Iterator[tuple[Frame, NDArray[np.float64]]]:
-    """Frames of a drive with their true T_map_base, read one by one, degraded where asked."""
+    """Frames of a drive with their true T_map_base, read one by one, degraded where asked.
+
+    Raises MapError for an image that cannot be read or is of another size than its camera.
+    """
     for i in index:
         path = drive.files[i]
-        image_rgb = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+        image_rgb = read_image(path, drive.cameras[i])
         if degrade:
             image_rgb = degradation(degrade)(image_rgb, np.random.default_rng((seed, i)))
         stamp_ns = int(drive.stamps_ns[i])
