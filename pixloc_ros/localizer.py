@@ -85,8 +85,8 @@ class Localizer:
     ) -> tuple[MapView, Alignment]:
         camera = self._camera(frame)
         found = [self.aligner.align(pyramid, camera, look.view, look.starts) for look in looks]
-        best = min(range(len(found)), key=lambda i: found[i].cost)
-        return looks[best].view, self.aligner.winner(found)
+        index, best = self.aligner.winner(found)
+        return looks[index].view, best
 
     def _moved_far(self, alignment: Alignment) -> bool:
         """Whether the view, chosen at the prior, may not be the best one for what was found."""

@@ -51,17 +51,17 @@ class Search:
         anchors = self._anchors(T_map_cam, prior)
         if not anchors:
             return [Look(view, starts)]
-        views = [view, *(self.view(frame, T_map_anchor) for T_map_anchor in anchors)]
-        places = np.stack([T[:3, 3] for T in (T_map_cam, *anchors)])
         T_map_starts = se3.inverse(starts.matrix().double().cpu().numpy())
         T_map_starts[:, :3, 3] += view.origin
+        places = np.stack([T[:3, 3] for T in (T_map_cam, *anchors)])
         owner = np.linalg.norm(T_map_starts[:, None, :3, 3] - places, axis=-1).argmin(1)
         owner[0] = 0
-        return [
-            Look(view, local_poses(T_map_starts[owner == i], view))
-            for i, view in enumerate(views)
-            if (owner == i).any() and len(view) >= self.config.view.min_points
-        ]
+        looks = [Look(view, local_poses(T_map_starts[owner == 0], view))]
+        for i in np.unique(owner[owner > 0]):
+            view = self.view(frame, anchors[i - 1])
+            if len(view) >= self.config.view.min_points:
+                looks.append(Look(view, local_poses(T_map_starts[owner == i], view)))
+        return looks
 
     def _starts(
         self, frame: Frame, prior: PosePrior, view: MapView, pyramid: FeaturePyramid

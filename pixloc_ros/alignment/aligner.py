@@ -73,11 +73,12 @@ class Aligner:
             refined = self._refine(stages, pyramid, camera, view, starts)
         return self._report(refined, camera.to("cpu"), view, starts)
 
-    def winner(self, found: Sequence[Alignment]) -> Alignment:
-        """The best of several alignments of one frame; the prior is that of the first."""
-        best = min(found, key=lambda alignment: alignment.cost)
+    def winner(self, found: Sequence[Alignment]) -> tuple[int, Alignment]:
+        """The best of several alignments of one frame, and which; the prior is the first's."""
+        index = min(range(len(found)), key=lambda i: found[i].cost)
+        best = found[index]
         distinct = [a for a in found if not self._same(a.T_map_cam, best.T_map_cam)]
-        return replace(
+        return index, replace(
             best,
             T_map_cam_prior=found[0].T_map_cam_prior,
             hypotheses=sum(alignment.hypotheses for alignment in found),

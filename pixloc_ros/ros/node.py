@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import rclpy
-import torch
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
@@ -116,8 +115,6 @@ class LocalizerNode(LifecycleNode):
         self.config = parameters.read(self)
         if not self.config.map:
             raise ConfigError("parameter 'map' is empty: set it to the folder of a map")
-        if self.config.threads:
-            torch.set_num_threads(self.config.threads)
         self.localizer = Localizer(self.config)
         self._outputs = Outputs(self, self.config.node)
         self._health.report_at(self.config.node.diagnostics_rate_hz)
