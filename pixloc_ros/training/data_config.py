@@ -1,0 +1,117 @@
+"""Where training pairs come from and how their light is changed: the defaults, once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pixloc_ros.config import Section
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class AugmentationConfig(Section):
+    """Share of the images that each change of light, weather, lens or sensor befalls."""
+
+    enabled: bool = Field(default=True, description="false: images as they are (ablation)")
+    illumination: Probability = Field(default=0.5, description="smooth field of light")
+    shadows: Probability = Field(default=0.3, description="hard shadows")
+    snow: Probability = Field(default=0.08, description="lying and falling snow")
+    fog: Probability = Field(default=0.2, description="fog and haze")
+    night: Probability = Field(default=0.2, description="darkness, tint and lamps")
+    occluders: Probability = Field(default=0.3, description="pieces of another image")
+    rain: Probability = Field(default=0.12, description="drops on the lens")
+    motion_blur: Probability = Field(default=0.2, description="along a line")
+    defocus: Probability = Field(default=0.15, description="a disc of confusion")
+    soft: Probability = Field(default=0.2, description="Gaussian blur")
+    tone: Probability = Field(default=0.15, description="non-monotone tone curve")
+    colour: Probability = Field(default=0.9, description="white balance, gamma, contrast, ...")
+    noise: Probability = Field(default=0.5, description="of photons and electronics")
+    darkening: tuple[float, float] = Field(
+        default=(0.5, 0.92), description="share of the light that night takes"
+    )
+    gamma_sigma: float = Field(default=0.4, ge=0, description="of the exponent's logarithm")
+    max_motion_px: float = Field(default=24.0, gt=0, description="longest motion blur")
+    max_defocus_px: float = Field(default=5.0, gt=0, description="largest disc's radius")
+    max_noise: float = Field(default=0.08, ge=0, description="standard deviation, of range 0..1")
+    occluder_share: tuple[float, float] = Field(
+        default=(0.1, 0.4), description="side of a piece, of the image's"
+    )
+
+
+class _Source(Section):
+    """What all sources have."""
+
+    weight: float = Field(default=1.0, gt=0, description="share in the mixture, relative")
+    points: int = Field(default=384, ge=16, description="3D points of a pair")
+
+
+class PhotosConfig(_Source):
+    """Any photos; parallax is invented."""
+
+    kind: Literal["photos"] = "photos"
+    path: Path = Field(description="folder, or .npz of JPEG bytes: arrays data and off")
+    max_gib: float = Field(default=4.0, gt=0, description="memory for photos on the device")
+    stored_width_px: int = Field(default=528, ge=64, description="width photos are kept in")
+    min_side_px: int = Field(default=160, ge=16, description="smaller photos are skipped")
+    max_turn_deg: float = Field(default=10.0, ge=0, description="between the two views")
+    max_shift: float = Field(default=0.28, ge=0, description="of the median depth")
+    max_roll_deg: float = Field(default=9.0, ge=0, description="of both views in the photo")
+    focal: tuple[float, float] = Field(default=(0.6, 1.4), description="of the width")
+    crop: tuple[float, float] = Field(default=(0.4, 1.0), description="of the photo")
+    depth_m: tuple[float, float] = Field(default=(4.0, 25.0), description="median of a scene")
+
+
+class _Posed(_Source):
+    """Images with poses and 3D points; parallax and occlusion are real."""
+
+    min_shared: int = Field(default=60, ge=1, description="points a pair must share")
+    overlap: tuple[float, float] = Field(
+        default=(0.2, 0.95), description="share of the reference's points seen in the query"
+    )
+    max_turn_deg: float = Field(default=45.0, gt=0, description="between the two views")
+    crop: tuple[float, float] = Field(default=(0.6, 1.0), description="of the image")
+    cache_gib: float = Field(default=4.0, ge=0, description="memory for decoded images")
+
+
+class ColmapConfig(_Posed):
+    """A COLMAP model and its images."""
+
+    kind: Literal["colmap"] = "colmap"
+    path: Path = Field(description="folder of cameras, images and points3D (bin or txt)")
+    images: Path = Field(description="folder of the images")
+
+
+class LidarConfig(_Posed):
+    """A point cloud and posed images in its frame."""
+
+    kind: Literal["lidar"] = "lidar"
+    path: Path = Field(description="cloud: PLY, PCD or LAS")
+    poses: Path = Field(description="meta.json of the images")
+    images: Path = Field(description="folder of the images")
+    voxel_m: float = Field(default=0.1, gt=0, description="of several points in one, one is kept")
+    max_range_m: float = Field(default=60.0, gt=0, description="farthest points used")
+
+
+class MegaDepthConfig(_Posed):
+    """MegaDepth as PixLoc was trained on it."""
+
+    kind: Literal["megadepth"] = "megadepth"
+    path: Path = Field(description="root folder of the data set")
+    scenes: tuple[str, ...] = Field(default=(), description="all that are there when empty")
+
+
+class CmuConfig(_Posed):
+    """Extended CMU Seasons as PixLoc was trained on it."""
+
+    kind: Literal["cmu"] = "cmu"
+    path: Path = Field(description="root folder of the data set, which holds slice2, slice3, ...")
+    slices: tuple[int, ...] = Field(default=(), description="all that are there when empty")
+
+
+SourceConfig = Annotated[
+    PhotosConfig | ColmapConfig | LidarConfig | MegaDepthConfig | CmuConfig,
+    Field(discriminator="kind"),
+]
