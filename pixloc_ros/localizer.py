@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -10,13 +12,12 @@ from pixloc_ros.alignment import aligner
 from pixloc_ros.alignment.gpu import aligner_for
 from pixloc_ros.config import Config
 from pixloc_ros.errors import MapError
-from pixloc_ros.features.pyramid import FeatureExtractor, FeaturePyramid
+from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.geometry import se3
-from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.maps.store import Map
 from pixloc_ros.maps.view import MapView
 from pixloc_ros.results import Alignment, Estimate, Frame, PosePrior, Reason, Status
-from pixloc_ros.search import Look, Search, local_poses
+from pixloc_ros.search import Look, Search, Seen
 from pixloc_ros.stopwatch import Stopwatch
 
 
@@ -38,33 +39,41 @@ class Localizer:
         self.search = Search(self.map, config)
         self.aligner = aligner_for(self.features.damping, config.alignment, config.hypotheses)
 
-    def localize(self, frame: Frame, prior: PosePrior | None) -> Estimate:
-        """Pose of the vehicle at the frame's stamp, or a status and the reason why not."""
+    def localize(
+        self, frame: Frame, prior: PosePrior | None, beside: Sequence[Frame] = ()
+    ) -> Estimate:
+        """Pose of the vehicle at the frame's stamp, or a status and the reason why not.
+
+        beside: what other cameras of the vehicle saw at that time, for one pose of all. Cameras
+        that are of no use are left out.
+        """
         try:
-            return self._localize(frame, prior)
+            return self._localize((frame, *beside), prior)
         except torch.cuda.OutOfMemoryError as error:
             torch.cuda.empty_cache()
             return _failed(frame, Reason.OUT_OF_MEMORY, str(error).partition("\n")[0], prior)
 
     @torch.inference_mode()
-    def _localize(self, frame: Frame, prior: PosePrior | None) -> Estimate:
+    def _localize(self, frames: Sequence[Frame], prior: PosePrior | None) -> Estimate:
         watch = Stopwatch()
         if prior is None:
-            return _failed(frame, Reason.NO_PRIOR, "no odometry, GNSS or initial pose yet")
+            return _failed(frames[0], Reason.NO_PRIOR, "no odometry, GNSS or initial pose yet")
         with watch("view"):
-            view = self.search.view(frame, prior.T_map_base @ frame.T_base_cam)
-        if problem := self._unusable(frame, view):
-            return _failed(frame, *problem, prior)
+            views = [self.search.view(frame, prior.T_map_base) for frame in frames]
+        problems = [self._unusable(frame, view) for frame, view in zip(frames, views, strict=True)]
+        if problems[0] and all(problems):
+            return _failed(frames[0], *problems[0], prior)
+        usable = [i for i, problem in enumerate(problems) if not problem]
         with watch("features"):
-            pyramid = self.features.extract(frame.image_rgb)
+            seen = [Seen(frames[i], self.features.extract(frames[i].image_rgb)) for i in usable]
         with watch("starts"):
-            looks = self.search.looks(frame, prior, view, pyramid)
+            looks = self.search.looks(seen, [views[i] for i in usable], prior)
         with watch("alignment"):
-            view, alignment = self._best_of(looks, frame, pyramid)
-        if self._moved_far(alignment):
+            look, alignment = self._best_of(looks)
+        if again := self._worth_another_look(look, alignment):
             with watch("second look"):
-                view, alignment = self._look_again(frame, pyramid, view, alignment)
-        return self._estimate(frame, prior, view, alignment, watch)
+                look, alignment = self._look_again(again, look, alignment, prior)
+        return self._estimate(frames[0], prior, look, alignment, watch)
 
     def _unusable(self, frame: Frame, view: MapView) -> tuple[Reason, str] | None:
         height, width = frame.image_rgb.shape[:2]
@@ -77,42 +86,48 @@ class Localizer:
             return Reason.TOO_FEW_POINTS, f"only {len(view)} map points in view"
         return None
 
-    def _camera(self, frame: Frame) -> Camera:
-        return frame.camera.to(dtype=torch.float32)  # on the CPU: reading it must not wait
-
-    def _best_of(
-        self, looks: list[Look], frame: Frame, pyramid: FeaturePyramid
-    ) -> tuple[MapView, Alignment]:
-        camera = self._camera(frame)
-        found = [self.aligner.align(pyramid, camera, look.view, look.starts) for look in looks]
+    def _best_of(self, looks: list[Look]) -> tuple[Look, Alignment]:
+        found = [self.aligner.align(look.sights, look.starts) for look in looks]
         index, best = self.aligner.winner(found)
-        return looks[index].view, best
+        return looks[index], best
 
-    def _moved_far(self, alignment: Alignment) -> bool:
-        """Whether the view, chosen at the prior, may not be the best one for what was found."""
+    def _worth_another_look(self, look: Look, alignment: Alignment) -> list[Seen]:
+        """The cameras to look through again, from the pose found; none if there is no reason to.
+
+        The views, chosen at the prior, may not be the best ones for what was found; and a camera
+        that does not agree with the others, covered or frozen, is better left out.
+        """
         T_prior, T_found = alignment.T_map_cam_prior, alignment.T_map_cam
+        if not np.isfinite(alignment.cost):
+            return []
+        agree = (
+            np.array(alignment.inlier_share_per_camera) >= self.config.acceptance.min_inlier_share
+        )
         limits = self.config.view
-        return np.isfinite(alignment.cost) and (
+        moved = (
             se3.distance_m(T_prior, T_found) > limits.renew_m
             or se3.angle_deg(T_prior, T_found) > limits.renew_deg
         )
+        if agree.all() or not agree.any():
+            return list(look.seen) if moved else []
+        return [seen for seen, good in zip(look.seen, agree, strict=True) if good]
 
     def _look_again(
-        self, frame: Frame, pyramid: FeaturePyramid, first_view: MapView, first: Alignment
-    ) -> tuple[MapView, Alignment]:
+        self, seen: list[Seen], first_look: Look, first: Alignment, prior: PosePrior
+    ) -> tuple[Look, Alignment]:
         """Align once more, from the pose found, with the points and keyframes that suit it."""
-        view = self.search.view(frame, first.T_map_cam)
-        if len(view) < self.config.view.min_points:  # a wrong pose may end off the map
-            return first_view, first
-        start = local_poses(first.T_map_cam[None], view)
-        second = self.aligner.align(pyramid, self._camera(frame), view, start)
-        return view, aligner.continued(first, second, frame.camera)
+        look = self.search.look(seen, first.T_map_cam @ se3.inverse(first_look.lead.T_base_cam))
+        if look is None:  # a wrong pose may end off the map
+            return first_look, first
+        second = self.aligner.align(look.sights, look.starts)
+        T_map_cam_prior = prior.T_map_base @ look.lead.T_base_cam
+        return look, aligner.continued(first, second, look.sights, T_map_cam_prior)
 
     def _estimate(
-        self, frame: Frame, prior: PosePrior, view: MapView, alignment: Alignment, watch: Stopwatch
+        self, frame: Frame, prior: PosePrior, look: Look, alignment: Alignment, watch: Stopwatch
     ) -> Estimate:
         T_map_base, covariance = acceptance.base_pose_and_covariance(
-            alignment, frame.T_base_cam, self.config.covariance
+            alignment, look.lead.T_base_cam, self.config.covariance
         )
         reason, message = acceptance.judge(
             alignment, T_map_base, covariance, prior, self.config.acceptance
@@ -131,7 +146,8 @@ class Localizer:
             candidate_T_map_base=T_map_base if np.isfinite(T_map_base).all() else None,
             prior=prior,
             alignment=alignment,
-            keyframes=view.keyframes,
+            cameras=tuple(seen.frame.camera_name for seen in look.seen),
+            keyframes=look.keyframes,
             timing_ms=watch.timing_ms,
         )
 

@@ -26,6 +26,7 @@ class Frame:
     stamp_ns: int
     T_base_cam: Matrix
     name: str = ""
+    camera_name: str = ""  # in a rig
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,10 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """The best of all aligned hypotheses, on the CPU. Pixels are of the full query image."""
+    """The best of all aligned hypotheses, on the CPU. Pixels are of the full query image.
+
+    Of a rig, cam is the lead camera, and each point's pixels are those of the camera it is for.
+    """
 
     T_map_cam: Matrix
     T_map_cam_prior: Matrix  # where the prior had put the camera
@@ -91,6 +95,16 @@ class Alignment:
     pixels: NDArray[np.float32]  # (N, 2) projections at the result, NaN behind the camera
     residuals: NDArray[np.float32]  # (N,) norm of the feature residual in 0..2, NaN out of view
     hypotheses_dropped: int = 0  # drawn, but without room in memory
+    points_per_camera: tuple[int, ...] = ()  # of a rig: points are one camera after the other
+    inlier_share_per_camera: tuple[float, ...] = ()
+
+    def of_camera(self, index: int) -> Alignment:
+        """The same with the points of one camera of the rig only; 0 is the lead."""
+        ends = np.cumsum(self.points_per_camera or (len(self.points_map),))
+        own = slice(ends[index - 1] if index else 0, ends[index])
+        names = ("points_map", "pixels_prior", "pixels", "residuals")
+        own_points = {name: getattr(self, name)[own] for name in names}
+        return replace(self, **own_points, points_per_camera=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +123,7 @@ class Estimate:
     alignment: Alignment | None = None
     keyframes: tuple[str, ...] = ()
     timing_ms: dict[str, float] = field(default_factory=dict)
+    cameras: tuple[str, ...] = ()  # names of those aligned, the lead first
 
     @property
     def ok(self) -> bool:

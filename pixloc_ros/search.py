@@ -1,11 +1,13 @@
 """Where to look, and from where: views of the map, and the starts aligned against each.
 
-A sure prior gets one view, chosen at the prior. Points chosen 10 m behind the vehicle are mostly
-out of its sight, so a vague prior gets several, at keyframes along the stretch of map it allows.
+A sure prior gets one view per camera, chosen at the prior. Points chosen 10 m behind the vehicle
+are mostly out of its sight, so a vague prior gets several, at keyframes along the stretch of map
+it allows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from pixloc_ros.alignment.hypotheses import draw_starts
+from pixloc_ros.alignment.rig import Sight
 from pixloc_ros.config import Config
 from pixloc_ros.features.pyramid import FeaturePyramid
 from pixloc_ros.geometry import se3
@@ -24,11 +27,32 @@ from pixloc_ros.results import Frame, Matrix, PosePrior
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """One view of the map and the starts (K,) of T_cam_local to align against it."""
+class Seen:
+    """A frame, and what the network made of it."""
 
-    view: MapView
+    frame: Frame
+    pyramid: FeaturePyramid
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Cameras with their views of the map, and the starts to align against them.
+
+    The first camera is the lead; starts (K,) are its T_cam_local.
+    """
+
+    seen: tuple[Seen, ...]
+    sights: tuple[Sight, ...]
     starts: Pose
+
+    @property
+    def lead(self) -> Frame:
+        return self.seen[0].frame
+
+    @property
+    def keyframes(self) -> tuple[str, ...]:
+        """Whose points were considered, each once, those of the lead first."""
+        return tuple(dict.fromkeys(name for s in self.sights for name in s.view.keyframes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,38 +62,54 @@ class Search:
     map: Map
     config: Config
 
-    def view(self, frame: Frame, T_map_cam: Matrix) -> MapView:
-        """The view of the map from a camera pose (4, 4)."""
+    def view(self, frame: Frame, T_map_base: Matrix) -> MapView:
+        """The view of the map that a frame has where the vehicle is at a pose (4, 4)."""
+        T_map_cam = T_map_base @ frame.T_base_cam
         return self.map.view(T_map_cam, frame.camera, self.config.view, self.config.device)
 
-    def looks(
-        self, frame: Frame, prior: PosePrior, view: MapView, pyramid: FeaturePyramid
-    ) -> list[Look]:
-        """The first look is that of the view at the prior, given here; the prior starts in it."""
-        T_map_cam = prior.T_map_base @ frame.T_base_cam
-        starts = self._starts(frame, prior, view, pyramid)
+    def looks(self, seen: Sequence[Seen], views: Sequence[MapView], prior: PosePrior) -> list[Look]:
+        """Looks whose starts cover the prior; the prior itself starts in the first one.
+
+        views: of all cameras, at the prior.
+        """
+        first = _look(seen, views, self._starts(seen[0], views[0], prior))
+        T_map_cam = prior.T_map_base @ first.lead.T_base_cam
         anchors = self._anchors(T_map_cam, prior)
         if not anchors:
-            return [Look(view, starts)]
-        T_map_starts = se3.inverse(starts.matrix().double().cpu().numpy())
-        T_map_starts[:, :3, 3] += view.origin
+            return [first]
+        T_map_starts = se3.inverse(first.starts.matrix().double().cpu().numpy())
+        T_map_starts[:, :3, 3] += views[0].origin
         places = np.stack([T[:3, 3] for T in (T_map_cam, *anchors)])
         owner = np.linalg.norm(T_map_starts[:, None, :3, 3] - places, axis=-1).argmin(1)
         owner[0] = 0
-        looks = [Look(view, local_poses(T_map_starts[owner == 0], view))]
+        looks = [_look(seen, views, local_poses(T_map_starts[owner == 0], views[0]))]
         for i in np.unique(owner[owner > 0]):
-            view = self.view(frame, anchors[i - 1])
-            if len(view) >= self.config.view.min_points:
-                looks.append(Look(view, local_poses(T_map_starts[owner == i], view)))
+            T_map_base = anchors[i - 1] @ se3.inverse(first.lead.T_base_cam)
+            look = self.look(seen, T_map_base, T_map_starts[owner == i])
+            if look is not None:
+                looks.append(look)
         return looks
 
-    def _starts(
-        self, frame: Frame, prior: PosePrior, view: MapView, pyramid: FeaturePyramid
-    ) -> Pose:
-        pose = local_poses((prior.T_map_base @ frame.T_base_cam)[None], view)[0]
-        covariance = cam_covariance_from_base(prior.covariance, prior.T_map_base, frame.T_base_cam)
-        camera = frame.camera.to(dtype=torch.float32, device=view.points.device)
-        seen_by_network = camera.scale(pyramid.scale)
+    def look(
+        self, seen: Sequence[Seen], T_map_base: Matrix, T_map_starts: Matrix | None = None
+    ) -> Look | None:
+        """Views from a pose of the vehicle (4, 4), and starts (K, 4, 4) of the lead: by default
+        that pose. Cameras that see too little of the map there are left out; None if all do."""
+        pairs = [(s, self.view(s.frame, T_map_base)) for s in seen]
+        pairs = [(s, view) for s, view in pairs if len(view) >= self.config.view.min_points]
+        if not pairs or (T_map_starts is not None and pairs[0][0] is not seen[0]):
+            return None
+        some, views = zip(*pairs, strict=True)
+        if T_map_starts is None:
+            T_map_starts = (T_map_base @ some[0].frame.T_base_cam)[None]
+        return _look(some, views, local_poses(T_map_starts, views[0]))
+
+    def _starts(self, seen: Seen, view: MapView, prior: PosePrior) -> Pose:
+        T_base_cam = seen.frame.T_base_cam
+        pose = local_poses((prior.T_map_base @ T_base_cam)[None], view)[0]
+        covariance = cam_covariance_from_base(prior.covariance, prior.T_map_base, T_base_cam)
+        camera = seen.frame.camera.to(dtype=torch.float32, device=view.points.device)
+        seen_by_network = camera.scale(seen.pyramid.scale)
         return draw_starts(pose, covariance, view.points, seen_by_network, self.config.hypotheses)
 
     def _anchors(self, T_map_cam: Matrix, prior: PosePrior) -> list[Matrix]:
@@ -94,6 +134,20 @@ class Search:
             if all(se3.distance_m(anchor, other) > spacing_m for other in chosen):
                 chosen.append(anchor)
         return chosen
+
+
+def _look(seen: Sequence[Seen], views: Sequence[MapView], starts: Pose) -> Look:
+    T_base_lead = seen[0].frame.T_base_cam
+    sights = [
+        Sight(
+            s.pyramid,
+            s.frame.camera.to(dtype=torch.float32),  # on the CPU: reading it must not wait
+            view,
+            se3.inverse(s.frame.T_base_cam) @ T_base_lead,
+        )
+        for s, view in zip(seen, views, strict=True)
+    ]
+    return Look(tuple(seen), tuple(sights), starts)
 
 
 def local_poses(T_map_cam: NDArray[np.float64], view: MapView) -> Pose:

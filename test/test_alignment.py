@@ -12,6 +12,7 @@ from pixloc_ros.alignment.aligner import Aligner, scaled_condition
 from pixloc_ros.alignment.hypotheses import draw_starts
 from pixloc_ros.alignment.lm import damped_step, minimize
 from pixloc_ros.alignment.policy import Policy
+from pixloc_ros.alignment.rig import Sight
 from pixloc_ros.alignment.robust import RobustCost
 from pixloc_ros.alignment.system import LevelSystem
 from pixloc_ros.config import AcceptanceConfig, AlignmentConfig, CovarianceConfig, HypothesesConfig
@@ -100,13 +101,17 @@ def starts(*twists: list[float]) -> Pose:
     return Pose.exp(torch.tensor(twists, dtype=torch.float32))
 
 
+def sights(pyramid: FeaturePyramid, view: MapView) -> list[Sight]:
+    return [Sight(pyramid, CAMERA.to(torch.float32), view)]
+
+
 ALIGNER = Aligner(DAMPING, AlignmentConfig(), HypothesesConfig())
 OFFSET = [0.4, -0.2, 0.3, 0.01, 0.04, -0.02]
 
 
 def test_alignment_finds_the_pose_to_millimetres() -> None:
     pyramid, view = scene()
-    found = ALIGNER.align(pyramid, CAMERA.to(torch.float32), view, starts(OFFSET))
+    found = ALIGNER.align(sights(pyramid, view), starts(OFFSET))
     assert found.converged
     assert np.linalg.norm(found.T_map_cam[:3, 3]) < 3e-3
     assert np.abs(found.T_map_cam[:3, :3] - np.eye(3)).max() < 5e-4
@@ -126,15 +131,15 @@ def test_a_map_far_from_zero_gives_the_same_pose_to_a_millimetre() -> None:
 
 def align_arguments(origin: tuple[float, ...]) -> tuple:
     pyramid, view = scene(origin=origin)
-    return pyramid, CAMERA.to(torch.float32), view, starts(OFFSET)
+    return sights(pyramid, view), starts(OFFSET)
 
 
 def test_many_starts_reach_what_one_cannot() -> None:
     """Each start far beyond the basin but one: the best of them is reported, and it is right."""
     pyramid, view = scene()
     far = [[3.0, 1.0, 0, 0, 0.4, 0], [-3.0, 0, 0, 0, -0.4, 0], [0, 3.0, 0, 0.4, 0, 0]]
-    alone = ALIGNER.align(pyramid, CAMERA.to(torch.float32), view, starts(far[0]))
-    together = ALIGNER.align(pyramid, CAMERA.to(torch.float32), view, starts(*far, OFFSET))
+    alone = ALIGNER.align(sights(pyramid, view), starts(far[0]))
+    together = ALIGNER.align(sights(pyramid, view), starts(*far, OFFSET))
     assert np.linalg.norm(alone.T_map_cam[:3, 3]) > 0.5
     assert np.linalg.norm(together.T_map_cam[:3, 3]) < 3e-3
     assert together.hypotheses == 4
@@ -143,7 +148,7 @@ def test_many_starts_reach_what_one_cannot() -> None:
 
 def test_equal_starts_are_merged_and_leave_no_runner_up() -> None:
     pyramid, view = scene()
-    found = ALIGNER.align(pyramid, CAMERA.to(torch.float32), view, starts(OFFSET, OFFSET, OFFSET))
+    found = ALIGNER.align(sights(pyramid, view), starts(OFFSET, OFFSET, OFFSET))
     assert found.runner_up_cost == float("inf")
 
 
@@ -261,13 +266,13 @@ def test_a_repeating_wall_is_ambiguous() -> None:
     """Features repeat every 2 m: from a start one period away another pose fits as well."""
     pyramid, view = scene(half_width_m=3.0, period_m=2.0)
     one_period = [2.0, 0.0, -0.2, 0.0, 0.0, 0.0]  # along the plane, which is tilted
-    found = ALIGNER.align(pyramid, CAMERA.to(torch.float32), view, starts([0.0] * 6, one_period))
+    found = ALIGNER.align(sights(pyramid, view), starts([0.0] * 6, one_period))
     T_base_cam = np.eye(4)
     T_map_base, covariance = base_pose_and_covariance(found, T_base_cam, CovarianceConfig())
     prior = PosePrior(T_map_base, diagonal(1.0, 1.0), "test", 0)
     reason, _ = judge(found, T_map_base, covariance, prior, AcceptanceConfig())
     assert reason is Reason.AMBIGUOUS
     pyramid, view = scene(half_width_m=3.0)
-    unique = ALIGNER.align(pyramid, CAMERA.to(torch.float32), view, starts([0.0] * 6, one_period))
+    unique = ALIGNER.align(sights(pyramid, view), starts([0.0] * 6, one_period))
     reason, _ = judge(unique, T_map_base, covariance, prior, AcceptanceConfig())
     assert reason is Reason.OK

@@ -21,6 +21,7 @@ from pixloc_ros.alignment.aligner import Aligner, Stage
 from pixloc_ros.alignment.gpu import FusedAligner, fused_aligner
 from pixloc_ros.alignment.lm import damped_step, minimize
 from pixloc_ros.alignment.policy import Policy
+from pixloc_ros.alignment.rig import Sight
 from pixloc_ros.alignment.schedule import CHUNK_TILES, Places, Problem
 from pixloc_ros.alignment.system import LevelSystem
 from pixloc_ros.config import AlignmentConfig, HypothesesConfig, from_flat
@@ -101,9 +102,8 @@ def assert_same_sums(problem: Problem, system: LevelSystem, poses: Pose, rtol: f
 
 def align(fused: FusedAligner | None, view: MapView, poses: Pose, config=CONFIG) -> Alignment:
     pyramid = scene(1)[0]
-    return Aligner(DAMPING, config, FEW, fused).align(
-        pyramid, CAMERA.to(torch.float32), view, poses
-    )
+    sight = Sight(pyramid, CAMERA.to(torch.float32), view)
+    return Aligner(DAMPING, config, FEW, fused).align([sight], poses)
 
 
 def fused(**limits: int) -> FusedAligner:

@@ -11,15 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pixloc_ros.alignment.lm import LevelResult, minimize
+from pixloc_ros.alignment.lm import LevelResult, System, minimize
 from pixloc_ros.alignment.policy import Policy
+from pixloc_ros.alignment.rig import RigSystem, Sight
 from pixloc_ros.alignment.system import LevelSystem, Linearization
 from pixloc_ros.config import AlignmentConfig, HypothesesConfig
-from pixloc_ros.features.pyramid import FeaturePyramid
 from pixloc_ros.geometry import se3
-from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.pose import Pose
-from pixloc_ros.maps.view import MapView
 from pixloc_ros.results import Alignment
 
 if TYPE_CHECKING:
@@ -47,9 +45,9 @@ class Refined:
 
 @dataclass(frozen=True, slots=True)
 class Aligner:
-    """Aligns a map view to a feature pyramid. damping: (L, 6) per level, coarse to fine (eq. 7).
+    """Aligns views of the map to images. damping: (L, 6) per level, coarse to fine (eq. 7).
 
-    With `fused` the stages run in its kernels where those know the camera's model.
+    With `fused` the stages run in its kernels, for one camera of a model that those know.
     """
 
     damping: Tensor
@@ -57,21 +55,20 @@ class Aligner:
     hypotheses: HypothesesConfig
     fused: FusedAligner | None = None
 
-    def align(
-        self, pyramid: FeaturePyramid, camera: Camera, view: MapView, starts: Pose
-    ) -> Alignment:
-        """Refine starts (K,) of T_cam_local, the prior first, and report the best one.
+    def align(self, sights: Sequence[Sight], starts: Pose) -> Alignment:
+        """Refine starts (K,) of the lead's T_cam_local, the prior first, and report the best one.
 
-        Never raises for a hopeless problem: its cost is inf and `converged` is False.
+        sights: of all cameras, the lead first, whose view's origin is that of the starts. Never
+        raises for a hopeless problem: its cost is inf and `converged` is False.
         """
         stages = list(self._stages(len(starts.t)))
-        if self.fused is not None and self.fused.supports(camera):
-            systems = [self.system(pyramid, camera, view, stage) for stage in stages]
+        if self.fused is not None and len(sights) == 1 and self.fused.supports(sights[0].camera):
+            systems = [self.system(sights[0], stage) for stage in stages]
             refined = self.fused.refine(stages, systems, starts)
         else:
-            camera = camera.to(view.points.device)
-            refined = self._refine(stages, pyramid, camera, view, starts)
-        return self._report(refined, camera.to("cpu"), view, starts)
+            here = [replace(s, camera=s.camera.to(s.view.points.device)) for s in sights]
+            refined = self._refine(stages, here, starts)
+        return self._report(refined, sights, starts)
 
     def winner(self, found: Sequence[Alignment]) -> tuple[int, Alignment]:
         """The best of several alignments of one frame, and which; the prior is the first's."""
@@ -89,14 +86,12 @@ class Aligner:
     def _refine(
         self,
         stages: list[Stage],
-        pyramid: FeaturePyramid,
-        camera: Camera,
-        view: MapView,
+        sights: Sequence[Sight],
         starts: Pose,
     ) -> Refined:
         poses, history = starts, []
         for stage in stages:
-            system = self.system(pyramid, camera, view, stage)
+            system = self._joint_system(sights, stage)
             damping = self.damping[stage.level]
             result = minimize(system, poses, damping, stage.iterations, self.config)
             result = self._best_distinct(result, stage.keep)
@@ -115,17 +110,27 @@ class Aligner:
         for level, (iterations, kept) in enumerate(zip(limits, keep, strict=True)):
             yield Stage(level, iterations, kept)
 
+    def _joint_system(self, sights: Sequence[Sight], stage: Stage) -> System:
+        if len(sights) == 1:
+            return self.system(sights[0], stage)
+        origin, poses = sights[0].view.origin, np.stack([sight.T_cam_lead for sight in sights])
+        if stage.max_points is not None:  # for all cameras together
+            stage = replace(stage, max_points=max(1, stage.max_points // len(sights)))
+        systems = [self.system(sight, stage, origin) for sight in sights]
+        return RigSystem(systems, Pose.from_matrix(torch.from_numpy(poses)).to(systems[0].points))
+
     def system(
-        self, pyramid: FeaturePyramid, camera: Camera, view: MapView, stage: Stage
+        self, sight: Sight, stage: Stage, origin: NDArray[np.float64] | None = None
     ) -> LevelSystem:
-        """The least-squares problem of one stage."""
-        policy = Policy.of(self.config)
-        level = pyramid.levels[stage.level]
+        """The least-squares problem of one camera in one stage, at its view's origin or another."""
+        policy, view = Policy.of(self.config), sight.view
+        level = sight.pyramid.levels[stage.level]
         some = slice(None, None, max(1, len(view) // (stage.max_points or len(view))))
+        points = view.points if origin is None else sight.points(origin)
         return LevelSystem(
             level,
-            pyramid.camera(camera, level),
-            view.points[some],
+            sight.pyramid.camera(sight.camera, level),
+            points[some],
             view.features[stage.level][some],
             view.confidences[stage.level][some],
             policy.robust,
@@ -148,46 +153,58 @@ class Aligner:
         near = se3.distance_m(T_0, T_1) < self.hypotheses.merge_m
         return near and se3.angle_deg(T_0, T_1) < self.hypotheses.merge_deg
 
-    def _report(self, refined: Refined, camera: Camera, view: MapView, starts: Pose) -> Alignment:
+    def _report(self, refined: Refined, sights: Sequence[Sight], starts: Pose) -> Alignment:
         final, at = refined.history[-1][1], refined.at
-        squared = at.squared.double()
+        inliers = at.squared < self.config.inlier_squared
+        counts = [len(sight.view) for sight in sights]
         hessian = at.hessian.double().cpu().numpy()
-        points, best, prior = view.points.cpu(), final.T_cam_local[0].to("cpu"), starts[0].to("cpu")
+        origin = sights[0].view.origin
+        best, prior = final.T_cam_local[0].to("cpu"), starts[0].to("cpu")
+        T_map_lead, T_map_lead_prior = to_map(best, origin), to_map(prior, origin)
         return Alignment(
-            T_map_cam=to_map(best, view.origin),
-            T_map_cam_prior=to_map(prior, view.origin),
+            T_map_cam=T_map_lead,
+            T_map_cam_prior=T_map_lead_prior,
             hessian=hessian,
             covariance_cam=sandwich_covariance(at),
             cost=float(final.cost[0]),
             cost_per_level=tuple(float(result.cost[0]) for _, result in refined.history),
-            inlier_share=float((squared < self.config.inlier_squared).sum() / len(squared)),
+            inlier_share=_share(inliers),
             iterations=tuple(int(result.iterations[0]) for _, result in refined.history),
             converged=bool(final.converged[0]),
             condition=scaled_condition(hessian),
             hypotheses=refined.hypotheses,
             hypotheses_dropped=len(starts.t) - refined.hypotheses,
             runner_up_cost=float(final.cost[1]) if len(final.cost) > 1 else float("inf"),
-            points_map=points.double().numpy() + view.origin,
-            pixels_prior=image_pixels(camera, points, prior),
-            pixels=image_pixels(camera, points, best),
-            residuals=squared.sqrt().float().cpu().numpy(),
+            points_map=np.concatenate(
+                [s.view.points.cpu().double() + s.view.origin for s in sights]
+            ),
+            pixels_prior=image_pixels(sights, T_map_lead_prior),
+            pixels=image_pixels(sights, T_map_lead),
+            residuals=at.squared.sqrt().float().cpu().numpy(),
+            points_per_camera=tuple(counts),
+            inlier_share_per_camera=tuple(_share(own) for own in inliers.split(counts)),
         )
 
 
-def continued(first: Alignment, second: Alignment, camera: Camera) -> Alignment:
+def _share(true: Tensor) -> float:
+    return float(true.double().mean())
+
+
+def continued(
+    first: Alignment,
+    second: Alignment,
+    sights: Sequence[Sight],
+    T_map_cam_prior: NDArray[np.float64],
+) -> Alignment:
     """The second alignment, begun where the first ended, as the end of the whole way.
 
-    camera: of the image, unbatched. The runner-up keeps its distance in cost from the winner.
+    sights and T_map_cam_prior: of the second, whose lead may be another camera. The runner-up
+    keeps its distance in cost from the winner.
     """
-    T_cam_map_prior = torch.from_numpy(se3.inverse(first.T_map_cam_prior))
     return replace(
         second,
-        T_map_cam_prior=first.T_map_cam_prior,
-        pixels_prior=image_pixels(
-            camera.to("cpu", torch.float64),
-            torch.from_numpy(second.points_map),
-            Pose.from_matrix(T_cam_map_prior),
-        ),
+        T_map_cam_prior=T_map_cam_prior,
+        pixels_prior=image_pixels(sights, T_map_cam_prior),
         hypotheses=first.hypotheses,
         hypotheses_dropped=first.hypotheses_dropped,
         runner_up_cost=second.cost + first.runner_up_cost - first.cost,
@@ -205,12 +222,17 @@ def to_map(T_cam_local: Pose, origin: NDArray[np.float64]) -> NDArray[np.float64
     return T_map_cam
 
 
-def image_pixels(camera: Camera, points: Tensor, T_cam_local: Pose) -> NDArray[np.float32]:
-    """Projections (N, 2) in pixels of the image, NaN behind the camera."""
-    points_cam = T_cam_local.transform(points)
-    pixels, _ = camera.project(points_cam)
-    pixels = torch.where(points_cam[..., 2:] > 0, pixels, torch.nan)
-    return pixels.float().numpy()
+def image_pixels(sights: Sequence[Sight], T_map_lead: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Projections (N, 2) of all points, each in its camera's image; NaN behind the camera."""
+    return np.concatenate([_image_pixels(sight, T_map_lead) for sight in sights])
+
+
+def _image_pixels(sight: Sight, T_map_lead: NDArray[np.float64]) -> NDArray[np.float32]:
+    T_cam_map = torch.from_numpy(sight.T_cam_lead @ se3.inverse(T_map_lead))
+    points = sight.view.points.cpu().double() + torch.from_numpy(sight.view.origin)
+    points_cam = Pose.from_matrix(T_cam_map).transform(points)
+    pixels, _ = sight.camera.to("cpu", torch.float64).project(points_cam)
+    return torch.where(points_cam[..., 2:] > 0, pixels, torch.nan).float().numpy()
 
 
 def sandwich_covariance(at: Linearization) -> NDArray[np.float64]:

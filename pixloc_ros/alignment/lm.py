@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from pixloc_ros.alignment.policy import Policy, Taken
-from pixloc_ros.alignment.system import LevelSystem, Linearization
+from pixloc_ros.alignment.system import Linearization
 from pixloc_ros.config import AlignmentConfig
 from pixloc_ros.geometry.pose import Pose
+
+
+class System(Protocol):
+    """A least-squares problem in one pose: of one camera or of a rig."""
+
+    def linearize(self, T_cam_local: Pose, /) -> Linearization:
+        """Normal equations at K poses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +57,7 @@ def bound(step: Tensor, policy: Policy) -> Tensor:
 
 
 def minimize(
-    system: LevelSystem,
+    system: System,
     start: Pose,
     damping: Tensor,
     iterations: int,
@@ -83,7 +91,7 @@ def minimize(
 
 
 def _step(
-    system: LevelSystem,
+    system: System,
     pose: Pose,
     at: Linearization,
     damping: Tensor,

@@ -39,7 +39,9 @@ class Linearization:
 class LevelSystem:
     """Query map, reference features and camera of one level.
 
-    points: (N, 3) in local map coordinates. reference: (N, C) of unit norm; confidence: (N,).
+    points: (N, 3) in local map coordinates. reference: (N, C) of unit norm; confidence: (N,). Each
+    of the K poses may have a problem of its own instead: then all of these, the maps of the level
+    and the cameras have K in front (training).
     """
 
     level: FeatureLevel
@@ -49,6 +51,7 @@ class LevelSystem:
     confidence: Tensor
     robust: RobustCost
     sampling: Sampling = BILINEAR
+    present: Tensor | None = None  # (K, N): the other points are padding
 
     def linearize(self, T_cam_local: Pose) -> Linearization:
         """Normal equations at K poses."""
@@ -58,6 +61,8 @@ class LevelSystem:
         pixels, valid, J_pixel_cam = self.camera.project_with_jacobian(points_cam)
         if self.sampling.border_px:
             valid = valid & self.sampling.inside(self.level, pixels)
+        if self.present is not None:
+            valid = valid & self.present
         J = through_transform(J_pixel_cam, points_cam)  # (K, N, 2, 6)
         products, confidence_query = self._products(pixels)
         squared = products[..., 0, 0]
@@ -79,6 +84,8 @@ class LevelSystem:
 
         Also the query's confidence (K, N).
         """
+        if self.points.dim() == 3:  # blocks of poses would not know their images
+            return self._products_of_block(pixels)
         evaluations = max(1, BLOCK_ELEMENTS // (3 * self.level.rows.shape[1]))
         blocks = pixels.split(max(1, evaluations // max(1, len(self.points))))
         grams, confidences = zip(*map(self._products_of_block, blocks), strict=True)
@@ -95,7 +102,7 @@ class LevelSystem:
         # Weighted by the reference's confidence only: it does not depend on the pose, so a pose
         # cannot win by looking where the query is not confident.
         cost = torch.where(valid, self.robust.cost(squared).clamp(max=1), 1)
-        total = self.confidence.sum().clamp(min=torch.finfo(cost.dtype).tiny)
+        total = self.confidence.sum(-1).clamp(min=torch.finfo(cost.dtype).tiny)
         return (cost * self.confidence).sum(-1) / total
 
 

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pixloc_ros.alignment.aligner import Stage
 from pixloc_ros.alignment.gpu import aligner_for
-from pixloc_ros.alignment.system import LevelSystem
+from pixloc_ros.alignment.rig import Sight
 from pixloc_ros.config import Config
 from pixloc_ros.features.pyramid import FeatureExtractor, FeaturePyramid
 from pixloc_ros.geometry.camera import Camera
@@ -117,9 +117,7 @@ class Benchmark:
 
     def _iteration(self, level: int, count: int) -> Row:
         problem, stage = self.problem, Stage(level, GRAPH_ITERATIONS - 1, 1)
-        system: LevelSystem = self.aligner.system(
-            problem.pyramid, self._camera(), problem.view, stage
-        )
+        system = self.aligner.system(self._sight(), stage)
         poses = self._starts(count)
         points, channels = len(problem.view), self.extractor.dims[level]
         # Four corners of the query map per hypothesis and point, the reference once. Per channel:
@@ -145,12 +143,12 @@ class Benchmark:
         return self._row(f"network + alignment, {count} starts", whole, 0, 0)
 
     def _align(self, count: int) -> None:
-        problem = self.problem
-        self.aligner.align(problem.pyramid, self._camera(), problem.view, self._starts(count))
+        self.aligner.align([self._sight()], self._starts(count))
 
-    def _camera(self) -> Camera:
+    def _sight(self) -> Sight:
         device = "cpu" if self.aligner.fused else self.extractor.device
-        return self.problem.camera.to(dtype=torch.float32, device=device)
+        camera = self.problem.camera.to(dtype=torch.float32, device=device)
+        return Sight(self.problem.pyramid, camera, self.problem.view)
 
     def _starts(self, count: int) -> Pose:
         generator = torch.Generator().manual_seed(0)

@@ -128,6 +128,7 @@ class FrameResult(Record):
     points: int = 0
     keyframes: tuple[str, ...] = ()
     timing_ms: dict[str, float] = Field(default_factory=dict)
+    cameras: tuple[str, ...] = ()  # of a rig: those aligned, the lead first
 
     @property
     def ok(self) -> bool:
@@ -155,6 +156,7 @@ def frame_result(estimate: Estimate, truth: Trajectory | None = None) -> FrameRe
         prior=None if estimate.prior is None else PriorRecord.of(estimate.prior),
         keyframes=estimate.keyframes,
         timing_ms=estimate.timing_ms,
+        cameras=estimate.cameras,
         **_alignment_fields(estimate),
     )
     return frame if truth is None else with_truth(frame, truth.at(frame.stamp_ns))

@@ -1,0 +1,92 @@
+"""Several cameras of one vehicle, aligned as one problem.
+
+The pose that is solved for is that of the first camera, the lead. The others are fixed to it, so
+what they see adds up in the same six normal equations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pixloc_ros.alignment.system import LevelSystem, Linearization
+from pixloc_ros.features.pyramid import FeaturePyramid
+from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.geometry.pose import Pose, skew
+from pixloc_ros.maps.view import MapView
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What one camera sees, and the part of the map that it is aligned against."""
+
+    pyramid: FeaturePyramid
+    camera: Camera  # of the image, unbatched
+    view: MapView
+    T_cam_lead: NDArray[np.float64] = field(default_factory=lambda: np.eye(4))
+
+    def points(self, origin: NDArray[np.float64]) -> Tensor:
+        """(N, 3) of the view, relative to an origin (3,) in map coordinates."""
+        offset = self.view.points.new_tensor(self.view.origin - origin)
+        return self.view.points + offset
+
+    def from_lead(self, T_lead_local: Pose) -> Pose:
+        """T_cam_local from the lead's pose, both relative to the same local origin."""
+        T_cam_lead = Pose.from_matrix(torch.from_numpy(self.T_cam_lead)).to(T_lead_local.t)
+        return T_cam_lead @ T_lead_local
+
+
+@dataclass(frozen=True, slots=True)
+class RigSystem:
+    """The systems of all cameras on one level, as one. T_cam_lead: (S,) one for each system."""
+
+    systems: Sequence[LevelSystem]
+    T_cam_lead: Pose
+
+    def linearize(self, T_lead_local: Pose) -> Linearization:
+        """Normal equations of the lead's update at K poses; points one camera after the other."""
+        parts = [
+            _as_lead(system.linearize(self.T_cam_lead[i] @ T_lead_local), self.T_cam_lead[i])
+            for i, system in enumerate(self.systems)
+        ]
+        weights = torch.stack([system.confidence.sum() for system in self.systems])
+        weights = weights / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
+        return Linearization(
+            cost=torch.stack([part.cost for part in parts], -1) @ weights,
+            gradient=sum_of([part.gradient for part in parts]),
+            hessian=sum_of([part.hessian for part in parts]),
+            seen=sum_of([part.seen for part in parts]),
+            pixels=torch.cat([part.pixels for part in parts], -2),
+            squared=torch.cat([part.squared for part in parts], -1),
+            point_gradients=torch.cat([part.point_gradients for part in parts], -2),
+        )
+
+
+def sum_of(parts: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(parts)).sum(0)
+
+
+def _as_lead(at: Linearization, T_cam_lead: Pose) -> Linearization:
+    """The same problem in the update of the lead instead of the camera's own."""
+    A = _adjoint(T_cam_lead)
+    return Linearization(
+        cost=at.cost,
+        gradient=at.gradient @ A,
+        hessian=A.mT @ at.hessian @ A,
+        seen=at.seen,
+        pixels=at.pixels,
+        squared=at.squared,
+        point_gradients=at.point_gradients @ A,
+    )
+
+
+def _adjoint(T_a_b: Pose) -> Tensor:
+    """(6, 6) from an update on the left in frame b to the same motion in frame a, first order."""
+    upper = torch.cat([T_a_b.R, skew(T_a_b.t) @ T_a_b.R], -1)
+    lower = torch.cat([torch.zeros_like(T_a_b.R), T_a_b.R], -1)
+    return torch.cat([upper, lower], -2)
