@@ -8,7 +8,9 @@ from collections.abc import Sequence
 import torch
 
 from pixloc_ros.errors import ConfigError
+from pixloc_ros.training.data_config import AugmentationConfig, PhotosConfig, SourceConfig
 from pixloc_ros.training.pairs import PairBatch, PairSource, concatenate
+from pixloc_ros.training.photos import PhotoSource
 
 
 class Mixture:
@@ -39,3 +41,30 @@ class Mixture:
                 if share
             ]
         )
+
+
+def open_sources(
+    configs: Sequence[SourceConfig],
+    size: tuple[int, int],
+    device: torch.device | str,
+    augmentation: AugmentationConfig | None = None,
+) -> PairSource:
+    """The mixture of all sources, for images of size (width, height).
+
+    Raises DataError or MapError for data that are missing, unusable or laid out otherwise.
+    """
+    augmentation = augmentation or AugmentationConfig()
+    sources = [open_source(config, size, device, augmentation) for config in configs]
+    return Mixture(sources, [config.weight for config in configs])
+
+
+def open_source(
+    config: SourceConfig,
+    size: tuple[int, int],
+    device: torch.device | str,
+    augmentation: AugmentationConfig,
+) -> PairSource:
+    """One source; see open_sources."""
+    if isinstance(config, PhotosConfig):
+        return PhotoSource(config, augmentation, size, device)
+    raise NotImplementedError(config.kind)

@@ -1,0 +1,45 @@
+"""Random numbers on the device, all decided by one generator on the CPU."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class Draws:
+    """The draws of one batch: decisions on the CPU, without waiting for the device; fields on it.
+
+    Takes one number of `generator`, so that its state alone says how a run goes on.
+    """
+
+    def __init__(self, generator: torch.Generator, device: torch.device | str) -> None:
+        seed = int(torch.randint(2**62, (), generator=generator))
+        self.device = torch.device(device)
+        self._decisions = torch.Generator().manual_seed(seed)
+        self._fields = torch.Generator(self.device).manual_seed(seed + 1)
+
+    def uniform(self, low: float, high: float, *shape: int) -> Tensor:
+        """Uniform in [low, high), of the shape, on the device."""
+        unit = torch.rand(*shape, generator=self._fields, device=self.device)
+        return low + (high - low) * unit
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal, of the shape, on the device."""
+        return torch.randn(*shape, generator=self._fields, device=self.device)
+
+    def directions(self, count: int) -> Tensor:
+        """Unit vectors (count, 3), uniform on the sphere."""
+        return torch.nn.functional.normalize(self.normal(count, 3), dim=-1)
+
+    def integers(self, high: int, count: int) -> Tensor:
+        """Integers (count,) in [0, high), on the CPU."""
+        return torch.randint(high, (count,), generator=self._decisions)
+
+    def chosen(self, count: int, probability: float) -> Tensor:
+        """Indices, on the device, of those among count that something befalls."""
+        befallen = torch.rand(count, generator=self._decisions) < probability
+        return befallen.nonzero()[:, 0].to(self.device)
+
+    def weighted(self, weights: Tensor, count: int) -> Tensor:
+        """Indices (B, count) without repetition, likely like weights (B, M) on the device."""
+        return torch.multinomial(weights, count, generator=self._fields)

@@ -1,0 +1,44 @@
+"""Smooth random fields and coordinates that the effects are made of."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pixloc_ros.training.draws import Draws
+
+# Effects in pixels are given for images so wide, and grow with the width.
+REFERENCE_WIDTH_PX = 512.0
+
+
+def smooth(images: Tensor, cells: tuple[int, int], draws: Draws) -> Tensor:
+    """(K, 1, H, W) about standard normal noise, with so many (rows, columns) of independence."""
+    coarse = draws.normal(len(images), 1, *cells)
+    return functional.interpolate(
+        coarse, size=images.shape[-2:], mode="bicubic", align_corners=False
+    )
+
+
+def scalars(images: Tensor, low: float, high: float, draws: Draws, channels: int = 1) -> Tensor:
+    """(K, channels, 1, 1) uniform in [low, high), to be broadcast over images (K, 3, H, W)."""
+    return draws.uniform(low, high, len(images), channels, 1, 1)
+
+
+def coordinates(images: Tensor) -> tuple[Tensor, Tensor]:
+    """x (1, W) and y (H, 1) of the pixels, -1..1 from side to side and from top to bottom."""
+    height, width = images.shape[-2:]
+    x = torch.linspace(-1, 1, width, device=images.device)
+    y = torch.linspace(-1, 1, height, device=images.device)
+    return x[None], y[:, None]
+
+
+def grey(images: Tensor) -> Tensor:
+    """Luma (K, 1, H, W), weights of BT.601."""
+    weights = images.new_tensor([0.299, 0.587, 0.114])
+    return (images * weights[:, None, None]).sum(1, keepdim=True)
+
+
+def scale(images: Tensor) -> float:
+    """Factor on sizes in pixels."""
+    return images.shape[-1] / REFERENCE_WIDTH_PX

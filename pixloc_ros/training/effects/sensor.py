@@ -1,0 +1,60 @@
+"""What stands in the way, and what the sensor and its processing do."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pixloc_ros.training.data_config import AugmentationConfig
+from pixloc_ros.training.draws import Draws
+from pixloc_ros.training.effects.fields import coordinates, grey, scalars
+
+PIECES = 3
+
+
+def occluders(images: Tensor, config: AugmentationConfig, draws: Draws) -> Tensor:
+    """Boxes and ellipses that show a piece of another image, mirrored."""
+    other = images.roll(1, 0).flip(-1)
+    x, y = coordinates(images)
+    for _ in range(PIECES):
+        half_x, half_y = (scalars(images, *config.occluder_share, draws) for _ in "xy")
+        dx = (x - scalars(images, -1.0, 1.0, draws)).abs() / half_x
+        dy = (y - scalars(images, -1.0, 1.0, draws)).abs() / half_y
+        box = scalars(images, 0.0, 1.0, draws) < 0.5
+        covered = torch.where(box, torch.maximum(dx, dy), torch.hypot(dx, dy)) < 1
+        present = scalars(images, 0.0, 1.0, draws) < 0.6
+        images = torch.where(covered & present, other, images)
+    return images
+
+
+def tone(images: Tensor, config: AugmentationConfig, draws: Draws) -> Tensor:
+    """A curve that is not even monotone: edges keep their places and lose their signs."""
+    strength = scalars(images, 0.05, 0.25, draws)
+    waves = scalars(images, 0.5, 1.5, draws)
+    phase = scalars(images, 0.0, 2 * torch.pi, draws) + 0.3 * draws.normal(len(images), 3, 1, 1)
+    return images + strength * torch.sin(2 * torch.pi * waves * images + phase)
+
+
+def colour(images: Tensor, config: AugmentationConfig, draws: Draws) -> Tensor:
+    """White balance, mixing of colours, desaturation, contrast, brightness and gamma."""
+    count = len(images)
+    mixing = torch.eye(3, device=images.device) + 0.06 * draws.normal(count, 3, 3)
+    gains = torch.exp(0.12 * draws.normal(count, 3, 1))
+    mixed = torch.einsum("bij,bjhw->bihw", gains * mixing, images)
+    # Above 1 means grey: a share of all cameras has no colour.
+    saturation = 1 - scalars(images, -0.3, 1.25, draws).clamp(0, 1)
+    mixed = saturation * mixed + (1 - saturation) * grey(mixed)
+    contrast = torch.exp(0.25 * draws.normal(count, 1, 1, 1))
+    mean = mixed.mean((1, 2, 3), keepdim=True)
+    brightness = mean * (1 + 0.15 * draws.normal(count, 1, 1, 1))
+    stretched = brightness + contrast * (mixed - mean)
+    gamma = torch.exp(config.gamma_sigma * draws.normal(count, 1, 1, 1))
+    return stretched.clamp(1e-4, 1) ** gamma
+
+
+def noise(images: Tensor, config: AugmentationConfig, draws: Draws) -> Tensor:
+    """Of electronics, the same everywhere, and of photons, which grows with the light."""
+    deviation = config.max_noise * scalars(images, 0.0, 1.0, draws) ** 2
+    photons = scalars(images, 0.0, 1.0, draws)
+    spread = deviation * torch.sqrt(1 - photons + photons * images)
+    return images + spread * draws.normal(*images.shape)
