@@ -1,6 +1,5 @@
 """Training through the alignment: losses and gradients of the reference implementation."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,14 +11,9 @@ from pixloc_ros.features import compact
 from pixloc_ros.features.vgg import VggNet, vgg19
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.pose import Pose
-from pixloc_ros.training.unrolled import (
-    REPROJECTION,
-    Loss,
-    View,
-    pose_loss,
-    pyramids,
-    refine,
-)
+from pixloc_ros.training.losses import REPROJECTION, PoseLoss, pose_loss
+from pixloc_ros.training.pairs import PairBatch
+from pixloc_ros.training.unrolled import level_systems, refine
 
 
 def test_the_reprojection_error_is_that_of_the_reference(parity: Path) -> None:
@@ -28,21 +22,23 @@ def test_the_reprojection_error_is_that_of_the_reference(parity: Path) -> None:
     torch.testing.assert_close(error, data["reproj_loss_of_sqerr"], atol=1e-10, rtol=1e-10)
 
 
-def loss_of(*offsets_m: float) -> Loss:
+def loss_of(*offsets_m: float) -> PoseLoss:
     """Of levels that end this far to the side of the truth, 5 m before a wall."""
-    camera = Camera.create("PINHOLE", (160, 128), (150, 150), (79.5, 63.5))
+    camera = Camera.stack([Camera.create("PINHOLE", (160, 128), (150, 150), (79.5, 63.5))])
     side = torch.linspace(-1, 1, 20, dtype=torch.float64)
-    points = torch.stack([side, side.flip(0) / 2, torch.full_like(side, 5)], -1)
+    points = torch.stack([side, side.flip(0) / 2, torch.full_like(side, 5)], -1)[None]
     truth = Pose.identity((1,), points)
     poses = [truth.retract(truth.t.new_tensor([[off, 0, 0, 0, 0, 0]])) for off in offsets_m]
-    return pose_loss(poses, truth, truth, camera, points, (16, 4, 1))
+    image, visible = torch.zeros(1, 3, 128, 160), torch.ones(1, 20, dtype=torch.bool)
+    batch = PairBatch(image, image, camera, camera, truth, points, visible)
+    return pose_loss(batch, truth, poses, (16, 4, 1))
 
 
 def test_a_level_counts_where_the_one_before_succeeded() -> None:
     good, lost = loss_of(0.2, 0.1, 0.1), loss_of(20.0, 0.1, 0.1)
     torch.testing.assert_close(good.total, sum(good.levels) / 3)
     torch.testing.assert_close(lost.total, (lost.levels[0] + lost.levels[2]) / 3)
-    assert lost.levels[0] == 50.0  # clamped
+    assert float(lost.levels[0]) == 50.0  # clamped
 
 
 @pytest.mark.slow
@@ -56,38 +52,54 @@ def test_losses_and_gradients_of_a_training_step(
     known = {k.removeprefix(f"{name}_{mode}_"): v for k, v in data.items() if k.startswith(name)}
     network = fill(vgg19())
     network.to(known["loss_total"].dtype).train(mode == "train")
-    losses, poses = zip(*training_step(network, data, stops=mode == "eval"), strict=True)
-    total = torch.stack([loss.total for loss in losses])
-    total.mean().backward()
+    loss, poses = training_step(network, data, stops=mode == "eval")
+    loss.total.mean().backward()
 
     close = {"rtol": tolerance, "atol": 0}
-    torch.testing.assert_close(total, known["loss_total"], **close)
-    start = torch.stack([loss.start for loss in losses])
-    torch.testing.assert_close(start, known["loss_reprojection_error_init"], **close)
+    torch.testing.assert_close(loss.total, known["loss_total"], **close)
+    torch.testing.assert_close(loss.start, known["loss_reprojection_error_init"], **close)
     for level in range(3):
-        error = torch.stack([loss.levels[level] for loss in losses])
-        torch.testing.assert_close(error, known[f"loss_reprojection_error_{level}"], **close)
-        pose = torch.cat([numbers_of(pose[level]) for pose in poses])
+        error = known[f"loss_reprojection_error_{level}"]
+        torch.testing.assert_close(loss.levels[level], error, **close)
+        pose = numbers_of(poses[level])
         torch.testing.assert_close(pose, known["T_opt"][level], rtol=0, atol=tolerance)
     check_gradients(network, known, tolerance)
 
 
-def training_step(network: VggNet, data: dict[str, torch.Tensor], stops: bool) -> Iterator[tuple]:
-    """Loss and poses of each of the two pairs."""
+def training_step(
+    network: VggNet, data: dict[str, torch.Tensor], stops: bool
+) -> tuple[PoseLoss, list[Pose]]:
+    """Loss and poses of the two pairs, from the reference's pose on."""
+    batch = pairs_of(data, network.theta.dtype)
+    packed = [
+        torch.cat(maps)
+        for maps in zip(*map(network, (batch.reference_rgb, batch.query_rgb)), strict=True)
+    ]
+    systems = level_systems(packed, network.architecture, batch, REFERENCE)
+    start = Pose.identity((2,), batch.points_reference)
     damping = compact.damping(network.theta)
-    pyramids_of = {
-        side: pyramids(network(images_of(data, side).to(damping)), (16, 4, 1), (160, 128), True)
+    poses = refine(systems, [start], damping, 15, REFERENCE, stops)
+    return pose_loss(batch, start, poses, (16, 4, 1)), poses
+
+
+def pairs_of(data: dict[str, torch.Tensor], dtype: torch.dtype) -> PairBatch:
+    points = data["points3D_refcam"].to(dtype)
+    cameras = (
+        Camera.stack([camera_of(numbers) for numbers in data[f"cam_{side}"]]).to(dtype)
         for side in ("ref", "query")
-    }
-    for i, points in enumerate(data["points3D_refcam"].to(damping.dtype)):
-        reference, query = (
-            View(pyramids_of[side][i], camera_of(data[f"cam_{side}"][i]).to(damping.dtype))
-            for side in ("ref", "query")
-        )
-        truth = pose_of(data["T_query"][i]) @ pose_of(data["T_ref"][i]).inverse()
-        start = Pose.identity((1,), points)
-        poses = refine(reference, query, points, start, damping, 15, REFERENCE, stops)
-        yield pose_loss(poses, start, truth.to(points), query.camera, points, (16, 4, 1)), poses
+    )
+    truth = [
+        pose_of(q) @ pose_of(r).inverse()
+        for q, r in zip(data["T_query"], data["T_ref"], strict=True)
+    ]
+    return PairBatch(
+        images_of(data, "ref").to(dtype),
+        images_of(data, "query").to(dtype),
+        *cameras,
+        Pose(torch.stack([T.R for T in truth]), torch.stack([T.t for T in truth])).to(dtype),
+        points,
+        torch.ones(points.shape[:2], dtype=torch.bool),
+    )
 
 
 def images_of(data: dict[str, torch.Tensor], side: str) -> torch.Tensor:

@@ -19,14 +19,17 @@ from pixloc_ros.geometry.camera import Camera
 
 @dataclass(frozen=True, slots=True)
 class FeatureLevel:
-    """One level: a map whose rows are pixels, ready to be gathered."""
+    """One level: a map whose rows are pixels, ready to be gathered.
 
-    rows: Tensor  # (H * W, C + 1): unit feature and confidence
+    The maps of B images may lie one after the other: image b of them is then read at pixels[b].
+    """
+
+    rows: Tensor  # (B * H * W, C + 1): unit feature and confidence
     height: int
     width: int
     stride: int
     image_size: Tensor  # (2,) width and height of the network's image, without padding
-    norms: Tensor | None = None  # (H * W,) of the raw features, where references need them
+    norms: Tensor | None = None  # (B * H * W,) of the raw features, where references need them
 
     def clip(self, size: Tensor) -> Tensor:
         """Width and height (..., 2) of an image at this stride, as far as the map covers it.
@@ -72,11 +75,20 @@ class FeatureLevel:
         if taps == 2:
             first = (base[..., 1] * self.width + base[..., 0]).long()
             offsets = first.new_tensor([0, 1, self.width, self.width + 1])
-            return first[..., None] + offsets, fraction
+            return self._of_own_image(first[..., None] + offsets), fraction
         steps = torch.arange(taps, device=pixels.device) - (taps // 2 - 1)
         x = (base[..., :1].long() + steps).clamp(0, self.width - 1)
         y = (base[..., 1:].long() + steps).clamp(0, self.height - 1)
-        return (y[..., :, None] * self.width + x[..., None, :]).flatten(-2), fraction
+        index = (y[..., :, None] * self.width + x[..., None, :]).flatten(-2)
+        return self._of_own_image(index), fraction
+
+    def _of_own_image(self, index: Tensor) -> Tensor:
+        """Row numbers (B, N, taps^2) from those within each image."""
+        images = len(self.rows) // (self.height * self.width)
+        if images == 1:
+            return index
+        first = torch.arange(images, device=index.device) * (self.height * self.width)
+        return index + first[:, None, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +132,7 @@ class FeatureExtractor:
     def __init__(
         self, weights_name: str = "compact_seed", device: str = "cpu", max_side_px: int = 1248
     ):
+        self.weights_name = weights_name
         loaded = weights.load(weights_name)
         self.model_id, self.sha256 = loaded.model_id, loaded.sha256
         self.architecture = loaded.network.architecture
@@ -172,9 +185,9 @@ class FeatureExtractor:
 
 
 def level_of(maps: Tensor, stride: int, image_size: Tensor, with_norms: bool) -> FeatureLevel:
-    """The level that a network's packed map (1, C + 1, H, W) of one image stands for."""
+    """The level that a network's packed maps (B, C + 1, H, W) of images of one size stand for."""
     features, confidence = compact.unpack(maps)
-    rows = torch.cat([features, confidence], 1)[0].permute(1, 2, 0).flatten(0, 1)
-    norms = maps[0, :-1].norm(dim=0).flatten() if with_norms else None
+    rows = torch.cat([features, confidence], 1).permute(0, 2, 3, 1).flatten(0, 2)
+    norms = maps[:, :-1].norm(dim=1).flatten() if with_norms else None
     height, width = maps.shape[-2:]
     return FeatureLevel(rows.contiguous(), height, width, stride, image_size, norms)

@@ -85,6 +85,10 @@ class Pose:
     def to(self, *args: object, **kwargs: object) -> Pose:
         return Pose(self.R.to(*args, **kwargs), self.t.to(*args, **kwargs))  # type: ignore[call-overload]
 
+    def detach(self) -> Pose:
+        """The same numbers without their history."""
+        return Pose(self.R.detach(), self.t.detach())
+
     def angle_and_distance(self) -> tuple[Tensor, Tensor]:
         """Rotation in degrees and translation norm, each (...)."""
         cos = ((self.R.diagonal(dim1=-1, dim2=-2).sum(-1) - 1) / 2).clamp(-1, 1)
