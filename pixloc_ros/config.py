@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from pixloc_ros.errors import ConfigError
 
@@ -153,7 +153,11 @@ class PriorsConfig(Section):
         default=1.0, gt=0, description="roll and pitch borrowed likewise"
     )
     gnss_heading_sigma_deg: float = Field(
-        default=8.0, gt=0, description="heading borrowed from the map"
+        default=8.0, gt=0, description="heading borrowed from the map, until motion tells it better"
+    )
+    gnss_antenna_m: tuple[FiniteFloat, FiniteFloat, FiniteFloat] = Field(
+        default=(0.0, 0.0, 0.0),
+        description="antenna in the base frame; all zero: where /tf_static puts the fixes' frame",
     )
     jump_sigma: float = Field(
         default=5.0, gt=0, description="farther from the predicted pose is a jump"
@@ -251,14 +255,19 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config
 
     Raises ConfigError for a file that cannot be read and for unknown keys or bad values.
     """
+    flat = dict(_flatten_mapping(_unwrap_ros(read_yaml(path))))
+    return from_flat({**flat, **(overrides or {})})
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises ConfigError where there is none."""
     try:
         content = yaml.safe_load(Path(path).read_text()) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read configuration {path}: {_one_line(error)}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"configuration {path} is not a mapping of names to values")
-    flat = dict(_flatten_mapping(_unwrap_ros(content)))
-    return from_flat({**flat, **(overrides or {})})
+    return content
 
 
 def _unwrap_ros(content: dict[str, Any]) -> dict[str, Any]:

@@ -22,9 +22,14 @@ class Agreement:
     """Lets expected poses pass, and jumps once `jump_frames` of `jump_window` frames agree."""
 
     def __init__(self, config: PriorsConfig) -> None:
+        self._suspects: deque[Belief | None] = deque()
+        self.reconfigure(config)
+
+    def reconfigure(self, config: PriorsConfig) -> None:
+        """Go on with other limits."""
         self._config = config
         window = max(config.jump_window, config.jump_frames)
-        self._suspects: deque[Belief | None] = deque(maxlen=window)
+        self._suspects = deque(self._suspects, maxlen=window)
 
     def clear(self) -> None:
         """Forget the jumps that were seen."""

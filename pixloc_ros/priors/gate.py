@@ -20,8 +20,8 @@ class JumpGate:
     """
 
     def __init__(self, max_speed_mps: float, slack_m: float = 0.0) -> None:
-        self._max_speed_mps = max_speed_mps
-        self._slack_m = slack_m
+        self.max_speed_mps = max_speed_mps
+        self.slack_m = slack_m
         self._last: tuple[int, NDArray[np.float64]] | None = None
         self._suspect: tuple[int, NDArray[np.float64]] | None = None
 
@@ -46,5 +46,5 @@ class JumpGate:
     def _near(
         self, before: tuple[int, NDArray[np.float64]], after: tuple[int, NDArray[np.float64]]
     ) -> bool:
-        reach_m = self._max_speed_mps * abs(seconds(after[0] - before[0])) + self._slack_m
+        reach_m = self.max_speed_mps * abs(seconds(after[0] - before[0])) + self.slack_m
         return bool(np.linalg.norm(after[1] - before[1]) <= reach_m)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 import pymap3d
@@ -22,8 +23,9 @@ class Fix:
     """One accepted fix, in the map."""
 
     stamp_ns: int
-    position_map: Matrix  # (3,) metres
+    position_map: Matrix  # (3,) metres, of the antenna
     covariance: Matrix  # (3, 3) m^2, map axes
+    antenna_base: Matrix = field(default_factory=lambda: np.zeros(3))  # (3,) metres
 
 
 def position_in_map(
@@ -42,6 +44,19 @@ def position_in_map(
     return _R_map_enu(datum) @ np.array(enu, np.float64)
 
 
+def antenna_base(
+    config: PriorsConfig, lookup: Callable[[str, str], Matrix | None], base: str, antenna: str
+) -> Matrix | None:
+    """Where the antenna sits (3,) in the vehicle's frame; None where nothing says so.
+
+    lookup: T_target_source (4, 4) of two frames, or None; antenna: frame of the fix's header.
+    """
+    if any(config.gnss_antenna_m):
+        return np.array(config.gnss_antenna_m)
+    T_base_antenna = lookup(base, antenna) if antenna else None
+    return None if T_base_antenna is None else T_base_antenna[:3, 3]
+
+
 class GnssGate:
     """Turns fixes into map positions and refuses the useless ones; `rejected` counts why."""
 
@@ -54,6 +69,12 @@ class GnssGate:
     def clear(self) -> None:
         self._jumps.clear()
 
+    def reconfigure(self, config: PriorsConfig) -> None:
+        """Go on with other limits."""
+        self._config = config
+        self._jumps.max_speed_mps = config.odometry_max_speed_mps
+        self._jumps.slack_m = config.gnss_default_sigma_m
+
     def accept(
         self,
         stamp_ns: int,
@@ -62,10 +83,12 @@ class GnssGate:
         altitude_m: float,
         covariance_enu: Matrix | None,
         status: int,
+        antenna_base: Matrix | None = None,
     ) -> Fix | None:
         """The fix in the map, or None.
 
-        covariance_enu: (3, 3) m^2 or None when unknown; status as in NavSatStatus (-1: no fix).
+        covariance_enu: (3, 3) m^2 or None when unknown; status as in NavSatStatus (-1: no fix);
+        antenna_base: (3,) m in the vehicle's frame, None: at its origin.
         """
         covariance = self._covariance(covariance_enu)
         fault = self._fault(latitude_deg, longitude_deg, covariance, status)
@@ -77,7 +100,8 @@ class GnssGate:
             self.rejected["gnss_jump"] += 1
             return None
         R = _R_map_enu(self._datum)
-        return Fix(stamp_ns, position, R @ covariance @ R.T)
+        antenna_base = np.zeros(3) if antenna_base is None else antenna_base
+        return Fix(stamp_ns, position, R @ covariance @ R.T, antenna_base)
 
     def _fault(
         self, latitude_deg: float, longitude_deg: float, covariance: Matrix, status: int

@@ -8,6 +8,9 @@ from scipy.spatial.transform import Rotation
 
 from pixloc_ros.config import PriorsConfig
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.covariance import skew
+from pixloc_ros.priors.gnss import Fix
+from pixloc_ros.priors.heading import Heading
 
 Matrix = NDArray[np.float64]
 
@@ -45,6 +48,23 @@ class Keyframes:
         covariance[5, 5] = np.deg2rad(config.gnss_heading_sigma_deg) ** 2
         return covariance
 
+    def place(self, fix: Fix, heading: Heading | None) -> tuple[Matrix, Matrix]:
+        """T_map_base and covariance (6, 6) of the vehicle whose antenna is there.
+
+        heading: where the vehicle's motion tells it; None: of the nearest keyframe. An error of the
+        attitude swings the vehicle about its antenna; the height is that of the keyframe.
+        """
+        T_map_base = self.stand_at(fix.position_map)
+        covariance = self.covariance(fix.covariance)
+        if heading is not None:
+            T_map_base = _turned(T_map_base, heading.angle_rad)
+            covariance[5, 5] = heading.sigma_rad**2
+        lever_map = T_map_base[:3, :3] @ fix.antenna_base
+        T_map_base[:2, 3] -= lever_map[:2]
+        J = np.eye(6)
+        J[:2, 3:] = skew(lever_map)[:2]
+        return T_map_base, J @ covariance @ J.T
+
     def complete(self, T_map_base: Matrix, covariance: Matrix) -> tuple[Matrix, Matrix]:
         """Fill in what a pose leaves open by zero or huge variances; the rest stays as it is."""
         if not covariance.any():
@@ -60,10 +80,13 @@ class Keyframes:
 
     def _on_the_map(self, T_map_base: Matrix) -> Matrix:
         """The same plane position and heading, with height and tilt of the nearest keyframe."""
-        stood = self.stand_at(T_map_base[:3, 3])
-        turn = Rotation.from_euler("z", _heading(T_map_base) - _heading(stood)).as_matrix()
-        stood[:3, :3] = turn @ stood[:3, :3]
-        return stood
+        return _turned(self.stand_at(T_map_base[:3, 3]), _heading(T_map_base))
+
+
+def _turned(T_map_base: Matrix, heading_rad: float) -> Matrix:
+    """The same place and tilt with another heading."""
+    turn = Rotation.from_euler("z", heading_rad - _heading(T_map_base)).as_matrix()
+    return se3.make(turn @ T_map_base[:3, :3], T_map_base[:3, 3])
 
 
 def _heading(T_map_base: Matrix) -> float:

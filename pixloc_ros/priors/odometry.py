@@ -66,6 +66,11 @@ class OdometryBuffer:
         self._jumps.clear()
         self._epoch += 1
 
+    def reconfigure(self, config: PriorsConfig) -> None:
+        """Go on with other limits."""
+        self._config = config
+        self._jumps.max_speed_mps = config.odometry_max_speed_mps
+
     def add(self, stamp_ns: int, T_odom_base: Matrix) -> None:
         """Take one message, or refuse it and count why."""
         if not se3.is_rigid(T_odom_base):

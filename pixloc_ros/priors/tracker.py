@@ -14,7 +14,8 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.priors.agreement import Agreement
 from pixloc_ros.priors.belief import Belief, odometry_step, standing_step, velocity_step
 from pixloc_ros.priors.gate import seconds
-from pixloc_ros.priors.gnss import Datum, Fix, GnssGate
+from pixloc_ros.priors.gnss import Datum
+from pixloc_ros.priors.gnss_prior import GnssPrior
 from pixloc_ros.priors.keyframes import Keyframes
 from pixloc_ros.priors.odometry import OdometryBuffer, Twist
 from pixloc_ros.results import Estimate, PosePrior, Reason
@@ -37,8 +38,9 @@ class PoseTracker:
     """Gives each frame its prior and turns accepted estimates into map->odom.
 
     A prior comes from, in this order: the last accepted pose while younger than `max_coast_s`; a
-    stated pose (initialpose, GNSS pose) as young as that; a GNSS fix with height and attitude of
-    the nearest keyframe; an older stated pose, as long as odometry carries it.
+    stated pose (initialpose, GNSS pose) as young as that; a GNSS fix with height and tilt of the
+    nearest keyframe, whose heading serves until motion tells it; an older stated pose, as long as
+    odometry carries it.
     `T_base_cam` is the extrinsic of the live camera and may be set later. Not thread-safe.
     """
 
@@ -50,13 +52,12 @@ class PoseTracker:
         self._config = config
         self._map = map
         self._odometry = OdometryBuffer(config)
-        self._gnss = GnssGate(config, map.datum)
+        self._gnss = GnssPrior(config, map.datum)
         self._agreement = Agreement(config)
         self._refused: Counter[str] = Counter()
         self._accepted: Belief | None = None
         self._before: Belief | None = None  # the accepted pose before that, for the velocity
         self._stated: Belief | None = None
-        self._fix: Fix | None = None
         self._frame_ns: int | None = None
         self._known_keyframes: Keyframes | None = None
 
@@ -95,7 +96,15 @@ class PoseTracker:
         self.forget_pose()
         self._odometry.clear()
         self._gnss.clear()
-        self._fix = self._frame_ns = None
+        self._frame_ns = None
+
+    def reconfigure(self, config: PriorsConfig) -> None:
+        """Go on with other limits and sigmas; what is believed stays."""
+        self._config = config
+        self._known_keyframes = None
+        self._odometry.reconfigure(config)
+        self._gnss.reconfigure(config)
+        self._agreement.reconfigure(config)
 
     def forget_pose(self) -> None:
         """Forget where the vehicle is, so that the next prior is a fix, or what is stated then."""
@@ -112,6 +121,7 @@ class PoseTracker:
         self._odometry.add(stamp_ns, T_odom_base)
         self._accepted = self._accepted and self._accepted.read(self._odometry)
         self._stated = self._stated and self._stated.read(self._odometry)
+        self._gnss.read(self._odometry)
 
     def add_fix(
         self,
@@ -121,12 +131,12 @@ class PoseTracker:
         altitude_m: float,
         covariance_enu: Matrix | None,
         status: int,
+        antenna_base: Matrix | None = None,
     ) -> None:
-        """Take one GNSS fix (WGS-84), with its (3, 3) covariance in m^2 or None, see GnssGate."""
-        fix = self._gnss.accept(
-            stamp_ns, latitude_deg, longitude_deg, altitude_m, covariance_enu, status
-        )
-        self._fix = fix or self._fix
+        """Take one GNSS fix (WGS-84) of an antenna, see GnssGate.accept."""
+        position = latitude_deg, longitude_deg, altitude_m
+        fix = self._gnss.gate.accept(stamp_ns, *position, covariance_enu, status, antenna_base)
+        self._gnss.add(fix, self._odometry)
 
     def add_pose(self, stamp_ns: int, T_map_base: Matrix, covariance: Matrix, source: str) -> str:
         """Take a stated pose; `initialpose` comes from a person and overrules what is tracked.
@@ -211,8 +221,7 @@ class PoseTracker:
         self._accepted = self._before = self._frame_ns = None
         if self._stated is not None and self._went_back(self._stated.stamp_ns, stamp_ns):
             self._stated = None
-        if self._fix is not None and self._went_back(self._fix.stamp_ns, stamp_ns):
-            self._fix = None
+        if self._gnss.stamp_ns is not None and self._went_back(self._gnss.stamp_ns, stamp_ns):
             self._gnss.clear()
 
     def _from_accepted(self, stamp_ns: int) -> PosePrior | None:
@@ -236,17 +245,13 @@ class PoseTracker:
         return stated.moved(stamp_ns, step or standing_step(stated, stamp_ns, self._config))
 
     def _from_fix(self, stamp_ns: int) -> PosePrior | None:
-        fix, keyframes, config = self._fix, self._keyframes(), self._config
-        if fix is None or keyframes is None:
-            return None
-        T_map_base = keyframes.stand_at(fix.position_map)
-        belief = Belief(T_map_base, keyframes.covariance(fix.covariance), fix.stamp_ns, "gnss")
-        if not belief.within(stamp_ns, config.gnss_max_age_s):
-            self._refused["gnss_stale"] += 1
+        keyframes = self._keyframes()
+        belief = self._gnss.belief(stamp_ns, keyframes) if keyframes else None
+        if belief is None:
             return None
         belief = belief.read(self._odometry)
-        step = odometry_step(belief, self._odometry, stamp_ns, config)
-        return belief.moved(stamp_ns, step or standing_step(belief, stamp_ns, config))
+        step = odometry_step(belief, self._odometry, stamp_ns, self._config)
+        return belief.moved(stamp_ns, step or standing_step(belief, stamp_ns, self._config))
 
     def _keyframes(self) -> Keyframes | None:
         T_base_cam = self._map.T_base_cam

@@ -36,7 +36,7 @@ class BagOptions:
     odom_frame: str = "odom"
     base_frame: str = "base_link"
     camera_frame: str = "camera_optical"
-    gnss_frame: str = "gnss"
+    gnss_frame: str = "base_link"  # the simulated antenna stands there
 
     def check(self) -> None:
         """Raises ConfigError or BagError for options that cannot be."""

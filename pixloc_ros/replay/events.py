@@ -49,6 +49,7 @@ class FixEvent:
     altitude_m: float
     covariance_enu: Matrix | None  # (3, 3) m^2; None where the receiver does not know it
     status: int
+    frame_id: str = ""  # of the antenna
 
 
 @dataclass(frozen=True, slots=True)

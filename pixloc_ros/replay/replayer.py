@@ -11,6 +11,7 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.localizer import Localizer
+from pixloc_ros.priors.gnss import antenna_base
 from pixloc_ros.priors.tracker import PoseTracker
 from pixloc_ros.replay.events import (
     CameraInfoEvent,
@@ -94,8 +95,7 @@ class Replayer:
                 T_child_base = self._odometry_to_base(event)
                 self._tracker.add_odometry(event.stamp_ns, event.T_odom_base @ T_child_base)
             case FixEvent():
-                position = (event.latitude_deg, event.longitude_deg, event.altitude_m)
-                self._tracker.add_fix(event.stamp_ns, *position, event.covariance_enu, event.status)
+                self._take_fix(event)
             case PoseEvent():
                 self._take_pose(event)
 
@@ -142,6 +142,16 @@ class Replayer:
         if self._camera is not None and not _same(event.camera, self._camera):
             self.counts["camera_info_changed"] += 1
         self._camera, self._camera_frame = event.camera, event.frame_id
+
+    def _take_fix(self, event: FixEvent) -> None:
+        where = self._transforms.lookup, self._config.node.base_frame, event.frame_id
+        antenna = antenna_base(self._config.priors, *where)
+        if antenna is None:
+            self.counts["gnss_antenna_unknown"] += 1  # taken as standing at the base
+        position = (event.latitude_deg, event.longitude_deg, event.altitude_m)
+        self._tracker.add_fix(
+            event.stamp_ns, *position, event.covariance_enu, event.status, antenna
+        )
 
     def _take_pose(self, event: PoseEvent) -> None:
         frame, expected = normalized(event.frame_id), normalized(self._config.node.map_frame)

@@ -57,7 +57,8 @@ def _odometry(message: Any, backend: Backend) -> OdometryEvent:
 def _fix(message: Any, _: Backend) -> FixEvent:
     values = (message.latitude, message.longitude, message.altitude)
     covariance = decode.fix_covariance(message)
-    return FixEvent(stamp_ns(message), *values, covariance, message.status.status)
+    status, frame_id = message.status.status, message.header.frame_id
+    return FixEvent(stamp_ns(message), *values, covariance, status, frame_id)
 
 
 def _pose(message: Any, source: str, backend: Backend) -> PoseEvent:

@@ -16,9 +16,10 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, NavSatFix
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
-from pixloc_ros.config import NodeConfig
+from pixloc_ros.config import Config
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.se3 import Matrix
+from pixloc_ros.priors.gnss import antenna_base
 from pixloc_ros.replay import to_events, topics
 from pixloc_ros.replay.decode import BadMessage
 from pixloc_ros.replay.events import (
@@ -59,7 +60,7 @@ class Inputs:
     def __init__(
         self,
         node: LifecycleNode,
-        config: NodeConfig,
+        config: Config,
         tracker: SharedTracker,
         mailbox: Mailbox[Arrival],
         tally: Tally,
@@ -69,7 +70,7 @@ class Inputs:
         self.images = Rate()
         self.enabled = True  # whether images are looked at
         self._node = node
-        self._config = config
+        self._config, self._priors = config.node, config.priors
         self._tracker = tracker
         self._mailbox = mailbox
         self._tally = tally
@@ -171,6 +172,14 @@ class Inputs:
             tracker.add_odometry(event.stamp_ns, event.T_odom_base @ T_child_base)
 
     def _on_fix(self, event: FixEvent) -> None:
+        antenna = antenna_base(
+            self._priors, self.transform, self._config.base_frame, event.frame_id
+        )
+        if antenna is None and self._tally.add("gnss_fix.antenna_unknown") == 1:
+            self._node.get_logger().warning(
+                f"fixes are of frame '{event.frame_id}', which /tf_static does not join to "
+                f"'{self._config.base_frame}': taken as of that; see priors.gnss_antenna_m"
+            )
         with self._tracker.locked() as tracker:
             tracker.add_fix(
                 event.stamp_ns,
@@ -179,6 +188,7 @@ class Inputs:
                 event.altitude_m,
                 event.covariance_enu,
                 event.status,
+                antenna,
             )
 
     def hint(self, message: PoseWithCovarianceStamped, now_ns: int) -> None:

@@ -37,7 +37,7 @@ class Session:
         self._tally = Tally()
         self._tracker = SharedTracker(PoseTracker(config.priors, localizer.map))
         mailbox: Mailbox[Arrival] = Mailbox()
-        self._inputs = Inputs(node, config.node, self._tracker, mailbox, self._tally)
+        self._inputs = Inputs(node, config, self._tracker, mailbox, self._tally)
         self._pipeline = Pipeline(
             config,
             localizer,

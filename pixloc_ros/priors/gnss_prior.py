@@ -1,0 +1,66 @@
+"""The newest GNSS fix, with all that fixes and odometry tell, as a pose to begin from."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from pixloc_ros.config import PriorsConfig
+from pixloc_ros.maps.schema import Datum
+from pixloc_ros.priors.belief import Belief
+from pixloc_ros.priors.gnss import Fix, GnssGate
+from pixloc_ros.priors.heading import HeadingFromMotion
+from pixloc_ros.priors.keyframes import Keyframes
+from pixloc_ros.priors.odometry import OdometryBuffer
+
+
+class GnssPrior:
+    """Remembers the newest fix that was accepted. `rejected` counts the others by reason."""
+
+    def __init__(self, config: PriorsConfig, datum: Datum | None) -> None:
+        self._config = config
+        self.gate = GnssGate(config, datum)
+        self._heading = HeadingFromMotion(config)
+        self._stale = 0
+        self._fix: Fix | None = None
+
+    @property
+    def rejected(self) -> Counter[str]:
+        return self.gate.rejected + Counter(gnss_stale=self._stale)
+
+    @property
+    def stamp_ns(self) -> int | None:
+        """Of the newest fix."""
+        return self._fix.stamp_ns if self._fix else None
+
+    def reconfigure(self, config: PriorsConfig) -> None:
+        """Go on with other limits."""
+        self._config = config
+        self.gate.reconfigure(config)
+        self._heading.reconfigure(config)
+
+    def clear(self) -> None:
+        self.gate.clear()
+        self._heading.clear()
+        self._fix = None
+
+    def add(self, fix: Fix | None, odometry: OdometryBuffer) -> None:
+        """Take what the gate made of a fix."""
+        if fix is not None:
+            self._fix = fix
+            self._heading.add(fix, odometry)
+
+    def read(self, odometry: OdometryBuffer) -> None:
+        """New odometry is there."""
+        self._heading.read(odometry)
+
+    def belief(self, stamp_ns: int, keyframes: Keyframes) -> Belief | None:
+        """The pose at the newest fix; None without one, or when it is too old."""
+        fix = self._fix
+        if fix is None:
+            return None
+        placed = keyframes.place(fix, self._heading.newest())
+        belief = Belief(*placed, fix.stamp_ns, "gnss")
+        if not belief.within(stamp_ns, self._config.gnss_max_age_s):
+            self._stale += 1
+            return None
+        return belief

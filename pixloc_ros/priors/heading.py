@@ -1,0 +1,142 @@
+"""Which way the vehicle points, from how its GNSS positions moved.
+
+With odometry its path is laid over the fixes, which tells how the odometry's axes lie in the map,
+whichever way the vehicle drives. Without, the course over ground is taken for the heading, which is
+wrong for a vehicle that reverses.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixloc_ros.config import PriorsConfig
+from pixloc_ros.geometry import se3
+from pixloc_ros.priors.gate import seconds
+from pixloc_ros.priors.gnss import Fix
+from pixloc_ros.priors.odometry import OdometryBuffer, OdometryReading
+
+Matrix = NDArray[np.float64]
+
+_SPACING_M = 0.5  # between the fixes that are remembered
+_REMEMBERED = 60  # fixes
+_FLOOR_DEG = 1.0  # of what is not modelled: the axes of the odometry, the place of the antenna
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """Of the vehicle's x axis in the map, counter-clockwise from the map's x axis."""
+
+    angle_rad: float
+    sigma_rad: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """A fix, and what the odometry said at that moment (None: unknown yet)."""
+
+    fix: Fix
+    reading: OdometryReading | None
+
+    @property
+    def antenna_odom(self) -> Matrix:
+        """Position (2,) of the antenna in the odometry frame."""
+        assert self.reading is not None
+        return se3.transform(self.reading.T_odom_base, self.fix.antenna_base[None])[0, :2]
+
+
+class HeadingFromMotion:
+    """Remembers fixes some way apart."""
+
+    def __init__(self, config: PriorsConfig) -> None:
+        self._config = config
+        self._marks: deque[_Mark] = deque(maxlen=_REMEMBERED)
+
+    def clear(self) -> None:
+        self._marks.clear()
+
+    def reconfigure(self, config: PriorsConfig) -> None:
+        self._config = config
+
+    def add(self, fix: Fix, odometry: OdometryBuffer) -> None:
+        """Take the next fix; the newest is always kept, the others stand some way apart."""
+        marks = self._marks
+        if len(marks) > 1 and _apart_m(marks[-1], marks[-2]) < _SPACING_M:
+            marks.pop()
+        marks.append(_Mark(fix, odometry.at(fix.stamp_ns)))
+
+    def read(self, odometry: OdometryBuffer) -> None:
+        """Fill in the odometry of a fix that was there before it."""
+        if self._marks and self._marks[-1].reading is None:
+            newest = self._marks[-1]
+            self._marks[-1] = replace(newest, reading=odometry.at(newest.fix.stamp_ns))
+
+    def newest(self) -> Heading | None:
+        """At the stamp of the newest fix; None until the vehicle has moved far enough."""
+        if len(self._marks) < 2:
+            return None
+        heading = self._course() if self._marks[-1].reading is None else self._by_odometry()
+        known = heading.sigma_rad < np.deg2rad(self._config.gnss_heading_sigma_deg)
+        return heading if known else None
+
+    def _by_odometry(self) -> Heading:
+        """The path laid over the fixes, as far back as that makes the heading surer."""
+        newest = self._marks[-1].reading
+        assert newest is not None
+        marks = [m for m in self._marks if m.reading and m.reading.epoch == newest.epoch]
+        if len(marks) < 2:
+            return Heading(0.0, np.inf)
+        sigmas = [self._sigma_from(mark, marks[-1]) for mark in marks[:-1]]
+        first = int(np.argmin(sigmas))
+        fixes = np.array([m.fix.position_map[:2] for m in marks[first:]])
+        path = np.array([m.antenna_odom for m in marks[first:]])
+        yaw_rad = np.arctan2(newest.T_odom_base[1, 0], newest.T_odom_base[0, 0])
+        return Heading(_turn(path, fixes) + yaw_rad, sigmas[first])
+
+    def _sigma_from(self, before: _Mark, newest: _Mark) -> float:
+        """Of the heading, if the path between the two is laid over the fixes."""
+        assert before.reading is not None and newest.reading is not None
+        distance_m = float(np.linalg.norm(newest.antenna_odom - before.antenna_odom))
+        driven_m = newest.reading.driven_m - before.reading.driven_m
+        drift_deg = self._config.odometry_heading_sigma_deg_per_m * driven_m
+        return _sigma(_across_rad(before.fix, newest.fix, distance_m), drift_deg)
+
+    def _course(self) -> Heading:
+        """The surest of the directions in which earlier fixes lie behind the newest."""
+        *earlier, newest = (mark.fix for mark in self._marks)
+        courses = [self._course_from(before, newest) for before in earlier]
+        return min(courses, key=lambda heading: heading.sigma_rad)
+
+    def _course_from(self, before: Fix, newest: Fix) -> Heading:
+        driven = newest.position_map[:2] - before.position_map[:2]
+        elapsed_s = abs(seconds(newest.stamp_ns - before.stamp_ns))
+        noise_rad = _across_rad(before, newest, float(np.linalg.norm(driven)))
+        turned_deg = self._config.motion_sigma_degps * elapsed_s / 2.0
+        return Heading(float(np.arctan2(driven[1], driven[0])), _sigma(noise_rad, turned_deg))
+
+
+def _turn(path: Matrix, fixes: Matrix) -> float:
+    """Angle by which points (N, 2) have to be turned to lie over others, in least squares."""
+    a, b = path - path.mean(0), fixes - fixes.mean(0)
+    cross = (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum()
+    return float(np.arctan2(cross, (a * b).sum()))
+
+
+def _across_rad(first: Fix, second: Fix, distance_m: float) -> float:
+    """Sigma of the direction between two fixes.
+
+    No better however many lie between them: errors of neighbouring fixes are alike.
+    """
+    variance_m2 = sum(np.linalg.eigvalsh(fix.covariance[:2, :2])[-1] for fix in (first, second))
+    return float(np.sqrt(variance_m2)) / max(distance_m, 1e-6)
+
+
+def _sigma(noise_rad: float, drift_deg: float) -> float:
+    return float(np.linalg.norm([noise_rad, np.deg2rad(drift_deg), np.deg2rad(_FLOOR_DEG)]))
+
+
+def _apart_m(mark: _Mark, other: _Mark) -> float:
+    return float(np.linalg.norm(mark.fix.position_map[:2] - other.fix.position_map[:2]))
