@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +22,12 @@ from pixloc_ros.maps.lidar import LidarReport, observe_cloud
 from pixloc_ros.maps.posed import PosedImage
 from pixloc_ros.maps.store import Map
 from pixloc_ros.maps.triangulate import TriangulationReport, triangulate
-from pixloc_ros.replay.posed_images import PosedImages, read_posed_images
+from pixloc_ros.replay.posed_images import (
+    PosedImages,
+    keyframes,
+    map_from_world,
+    read_posed_images,
+)
 from pixloc_ros.replay.posed_trajectory import read_posed_trajectory
 
 
@@ -92,9 +96,7 @@ def _map_from_world(sources: Sources, options: BuildOptions) -> NDArray[np.float
     """What readers of posed images do to their world, for the cloud in the same world."""
     assert sources.posed_images is not None
     if sources.posed_images.suffix == ".json":
-        named = json.loads(sources.posed_images.read_text(encoding="utf-8")).get("world_axes")
-        if named is not None:
-            return se3.base_from_optical() if named == "optical" else np.eye(4)
+        return map_from_world(sources.posed_images, options.axes)
     return options.T_map_world
 
 
@@ -108,17 +110,9 @@ def read_posed(sources: Sources, options: BuildOptions) -> tuple[list[PosedImage
             sources.posed_images, sources.images, sources.intrinsics, options.T_base_cam
         )
         drive = replace(drive, T_map_base=options.T_map_world @ drive.T_map_base)
-    posed = _posed_images(drive, sources.images)[:: options.keyframe_step]
+    posed = keyframes(drive, sources.images)[:: options.keyframe_step]
     mount = options.T_base_cam if options.T_base_cam is not None else _known_mount(drive)
     return posed, replace(options, keyframe_step=1, axes="keep", T_base_cam=mount)
-
-
-def _posed_images(drive: PosedImages, folder: Path) -> list[PosedImage]:
-    T_map_cam = drive.T_map_base @ drive.T_base_cam
-    return [
-        PosedImage(path.relative_to(folder).as_posix(), path, camera, T)
-        for path, camera, T in zip(drive.files, drive.cameras, T_map_cam, strict=True)
-    ]
 
 
 def _known_mount(drive: PosedImages) -> NDArray[np.float64] | None:

@@ -14,6 +14,7 @@ from pixloc_ros.errors import CameraError, DataError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.se3 import Matrix
+from pixloc_ros.maps.posed import PosedImage
 
 DEFAULT_RATE_HZ = 10.0
 # Stamps near zero mean "unset" in ROS, so relative times are moved to a fixed date.
@@ -53,6 +54,20 @@ def read_posed_images(meta_file: Path, images_dir: Path, axes: str = "keep") -> 
     return PosedImages(
         files, _absolute(np.array(stamps), meta_file), cameras, T_map_base, T_base_cam
     )
+
+
+def keyframes(drive: PosedImages, images_dir: Path) -> list[PosedImage]:
+    """The cameras of a drive, named by their files' paths in images_dir."""
+    T_map_cam = drive.T_map_base @ drive.T_base_cam
+    return [
+        PosedImage(path.relative_to(images_dir).as_posix(), path, camera, T)
+        for path, camera, T in zip(drive.files, drive.cameras, T_map_cam, strict=True)
+    ]
+
+
+def map_from_world(meta_file: Path, axes: str = "keep") -> Matrix:
+    """T_map_world (4, 4) that read_posed_images applies, for what else is in that world."""
+    return _map_from_world(_load(meta_file), axes)
 
 
 def _load(meta_file: Path) -> dict[str, Any]:
