@@ -94,6 +94,9 @@ class AcceptanceConfig(Section):
     min_inlier_share: float = Field(
         default=0.25, ge=0, le=1, description="share of points that agree"
     )
+    min_camera_share: float = Field(
+        default=0.05, ge=0, le=1, description="a camera of a rig with fewer is left out"
+    )
     max_condition: float = Field(default=1e5, gt=1, description="of the scaled Hessian")
     max_sigma_from_prior: float = Field(
         default=5.0, gt=0, description="Mahalanobis distance of the result"
@@ -173,6 +176,9 @@ class NodeConfig(Section):
     map_frame: str = Field(default="map", description="frame of the map")
     odom_frame: str = Field(default="odom", description="frame of the odometry")
     base_frame: str = Field(default="base_link", description="frame of the vehicle")
+    odom_source: Literal["topic", "tf"] = Field(
+        default="topic", description="odometry from the topic odom, or odom to base_link of /tf"
+    )
     camera_frame: str = Field(default="", description="optical frame; empty: from the image header")
     tf_mode: Literal["none", "map_odom", "map_base"] = Field(
         default="map_odom", description="what to send"

@@ -100,9 +100,8 @@ class Localizer:
         T_prior, T_found = alignment.T_map_cam_prior, alignment.T_map_cam
         if not np.isfinite(alignment.cost):
             return []
-        agree = (
-            np.array(alignment.inlier_share_per_camera) >= self.config.acceptance.min_inlier_share
-        )
+        least = self.config.acceptance.min_camera_share
+        agree = np.array(alignment.inlier_share_per_camera) >= least
         limits = self.config.view
         moved = (
             se3.distance_m(T_prior, T_found) > limits.renew_m

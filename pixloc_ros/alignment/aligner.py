@@ -175,9 +175,7 @@ class Aligner:
             hypotheses=refined.hypotheses,
             hypotheses_dropped=len(starts.t) - refined.hypotheses,
             runner_up_cost=float(final.cost[1]) if len(final.cost) > 1 else float("inf"),
-            points_map=np.concatenate(
-                [s.view.points.cpu().double() + s.view.origin for s in sights]
-            ),
+            points_map=np.concatenate([_points_map(sight) for sight in sights]),
             pixels_prior=image_pixels(sights, T_map_lead_prior),
             pixels=image_pixels(sights, T_map_lead),
             residuals=at.squared.sqrt().float().cpu().numpy(),
@@ -227,10 +225,13 @@ def image_pixels(sights: Sequence[Sight], T_map_lead: NDArray[np.float64]) -> ND
     return np.concatenate([_image_pixels(sight, T_map_lead) for sight in sights])
 
 
+def _points_map(sight: Sight) -> NDArray[np.float64]:
+    return sight.view.points.cpu().double().numpy() + sight.view.origin
+
+
 def _image_pixels(sight: Sight, T_map_lead: NDArray[np.float64]) -> NDArray[np.float32]:
     T_cam_map = torch.from_numpy(sight.T_cam_lead @ se3.inverse(T_map_lead))
-    points = sight.view.points.cpu().double() + torch.from_numpy(sight.view.origin)
-    points_cam = Pose.from_matrix(T_cam_map).transform(points)
+    points_cam = Pose.from_matrix(T_cam_map).transform(torch.from_numpy(_points_map(sight)))
     pixels, _ = sight.camera.to("cpu", torch.float64).project(points_cam)
     return torch.where(points_cam[..., 2:] > 0, pixels, torch.nan).float().numpy()
 
