@@ -64,19 +64,21 @@ class PhotosConfig(_Source):
     depth_m: tuple[float, float] = Field(default=(4.0, 25.0), description="median of a scene")
 
 
-class _Posed(_Source):
+class ViewsConfig(_Source):
     """Images with poses and 3D points; parallax and occlusion are real."""
 
     min_shared: int = Field(default=60, ge=1, description="points a pair must share")
     overlap: tuple[float, float] = Field(
-        default=(0.2, 0.95), description="share of the reference's points seen in the query"
+        default=(0.2, 1.0), description="share of the reference's points seen in the query"
     )
     max_turn_deg: float = Field(default=45.0, gt=0, description="between the two views")
+    max_error_px: float = Field(default=2.0, gt=0, description="reprojection of points used")
+    pairs_per_scene: int = Field(default=500, ge=1, description="scenes of more count as these")
     crop: tuple[float, float] = Field(default=(0.6, 1.0), description="of the image")
     cache_gib: float = Field(default=4.0, ge=0, description="memory for decoded images")
 
 
-class ColmapConfig(_Posed):
+class ColmapConfig(ViewsConfig):
     """A COLMAP model and its images."""
 
     kind: Literal["colmap"] = "colmap"
@@ -84,7 +86,15 @@ class ColmapConfig(_Posed):
     images: Path = Field(description="folder of the images")
 
 
-class LidarConfig(_Posed):
+class PosedConfig(ViewsConfig):
+    """Posed images without 3D points, which are triangulated when training begins."""
+
+    kind: Literal["posed"] = "posed"
+    path: Path = Field(description="meta.json of the images")
+    images: Path = Field(description="folder of the images")
+
+
+class LidarConfig(ViewsConfig):
     """A point cloud and posed images in its frame."""
 
     kind: Literal["lidar"] = "lidar"
@@ -95,23 +105,25 @@ class LidarConfig(_Posed):
     max_range_m: float = Field(default=60.0, gt=0, description="farthest points used")
 
 
-class MegaDepthConfig(_Posed):
+class MegaDepthConfig(ViewsConfig):
     """MegaDepth as PixLoc was trained on it."""
 
     kind: Literal["megadepth"] = "megadepth"
     path: Path = Field(description="root folder of the data set")
     scenes: tuple[str, ...] = Field(default=(), description="all that are there when empty")
+    min_side_px: int = Field(default=480, ge=16, description="smaller images are left out")
 
 
-class CmuConfig(_Posed):
+class CmuConfig(ViewsConfig):
     """Extended CMU Seasons as PixLoc was trained on it."""
 
     kind: Literal["cmu"] = "cmu"
-    path: Path = Field(description="root folder of the data set, which holds slice2, slice3, ...")
+    path: Path = Field(description="folder of intrinsics.txt and slice2, slice3, ...")
     slices: tuple[int, ...] = Field(default=(), description="all that are there when empty")
+    model: str = Field(default="sparse", description="COLMAP model in the folder of a slice")
 
 
 SourceConfig = Annotated[
-    PhotosConfig | ColmapConfig | LidarConfig | MegaDepthConfig | CmuConfig,
+    PhotosConfig | ColmapConfig | PosedConfig | LidarConfig | MegaDepthConfig | CmuConfig,
     Field(discriminator="kind"),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,6 +35,10 @@ class Draws:
     def integers(self, high: int, count: int) -> Tensor:
         """Integers (count,) in [0, high), on the CPU."""
         return torch.randint(high, (count,), generator=self._decisions)
+
+    def numpy(self) -> np.random.Generator:
+        """A generator for what is decided on the CPU."""
+        return np.random.default_rng(int(self.integers(2**62, 1)))
 
     def chosen(self, count: int, probability: float) -> Tensor:
         """Indices, on the device, of those among count that something befalls."""

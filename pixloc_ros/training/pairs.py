@@ -66,10 +66,13 @@ class PairBatch:
 
 
 class PairSource(Protocol):
-    """Where pairs come from. `skipped` counts unusable inputs by reason."""
+    """Where pairs come from."""
 
     name: str
-    skipped: Counter[str]
+
+    @property
+    def skipped(self) -> Counter[str]:
+        """Unusable inputs by reason, so far."""
 
     def __len__(self) -> int:
         """Distinct photos, or pairs of images, it draws from."""

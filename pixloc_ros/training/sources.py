@@ -7,10 +7,30 @@ from collections.abc import Sequence
 
 import torch
 
-from pixloc_ros.errors import ConfigError
-from pixloc_ros.training.data_config import AugmentationConfig, PhotosConfig, SourceConfig
+from pixloc_ros.errors import ConfigError, DataError
+from pixloc_ros.geometry import se3
+from pixloc_ros.maps.builder import Progress
+from pixloc_ros.maps.cloud_files import read_cloud
+from pixloc_ros.maps.colmap import ColmapModel, read_model
+from pixloc_ros.maps.lidar import LidarOptions, observe_cloud
+from pixloc_ros.maps.triangulate import triangulate
+from pixloc_ros.replay.posed_images import keyframes, map_from_world, read_posed_images
+from pixloc_ros.training.cmu import read_cmu
+from pixloc_ros.training.data_config import (
+    AugmentationConfig,
+    CmuConfig,
+    ColmapConfig,
+    LidarConfig,
+    MegaDepthConfig,
+    PhotosConfig,
+    PosedConfig,
+    SourceConfig,
+)
+from pixloc_ros.training.megadepth import read_megadepth
 from pixloc_ros.training.pairs import PairBatch, PairSource, concatenate
 from pixloc_ros.training.photos import PhotoSource
+from pixloc_ros.training.scenes import Scene, pair_up, views_of_model
+from pixloc_ros.training.views import ViewSource
 
 
 class Mixture:
@@ -48,13 +68,14 @@ def open_sources(
     size: tuple[int, int],
     device: torch.device | str,
     augmentation: AugmentationConfig | None = None,
+    progress: Progress | None = None,
 ) -> PairSource:
     """The mixture of all sources, for images of size (width, height).
 
     Raises DataError or MapError for data that are missing, unusable or laid out otherwise.
     """
     augmentation = augmentation or AugmentationConfig()
-    sources = [open_source(config, size, device, augmentation) for config in configs]
+    sources = [open_source(config, size, device, augmentation, progress) for config in configs]
     return Mixture(sources, [config.weight for config in configs])
 
 
@@ -63,8 +84,43 @@ def open_source(
     size: tuple[int, int],
     device: torch.device | str,
     augmentation: AugmentationConfig,
+    progress: Progress | None = None,
 ) -> PairSource:
     """One source; see open_sources."""
     if isinstance(config, PhotosConfig):
         return PhotoSource(config, augmentation, size, device)
-    raise NotImplementedError(config.kind)
+    skipped: Counter[str] = Counter()
+    scenes = _scenes(config, skipped, progress)
+    name = f"{config.kind} {config.path.name}"
+    return ViewSource(name, scenes, skipped, config, augmentation, size, device)
+
+
+def _scenes(
+    config: ColmapConfig | PosedConfig | LidarConfig | MegaDepthConfig | CmuConfig,
+    skipped: Counter[str],
+    progress: Progress | None,
+) -> list[Scene]:
+    if isinstance(config, MegaDepthConfig):
+        return read_megadepth(config, skipped, progress)
+    if isinstance(config, CmuConfig):
+        return read_cmu(config, skipped, progress)
+    model = _model(config, progress)
+    views = views_of_model(model, config.images, config, skipped)
+    if not views:
+        raise DataError(f"{config.images} has none of the {len(model.images)} images of the model")
+    return [pair_up(config.path.name, views, model.points_world, config)]
+
+
+def _model(
+    config: ColmapConfig | PosedConfig | LidarConfig, progress: Progress | None
+) -> ColmapModel:
+    """Points and who sees them: read, triangulated, or of a cloud."""
+    if isinstance(config, ColmapConfig):
+        return read_model(config.path)
+    meta = config.poses if isinstance(config, LidarConfig) else config.path
+    posed = keyframes(read_posed_images(meta, config.images), config.images)
+    if isinstance(config, PosedConfig):
+        return triangulate(posed, progress)[0]
+    points_map = se3.transform(map_from_world(meta), read_cloud(config.path))
+    options = LidarOptions(voxel_m=config.voxel_m, max_range_m=config.max_range_m)
+    return observe_cloud(points_map, posed, options, progress)[0]

@@ -1,0 +1,111 @@
+"""Scenes of posed images: which points each image sees, and which images make pairs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import coo_array, csr_array
+
+from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.maps.colmap import ColmapModel
+from pixloc_ros.maps.observing import visible_points
+from pixloc_ros.training.data_config import ViewsConfig
+
+Array = NDArray[np.float64]
+Index = NDArray[np.intp]
+MISSING = "image missing"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """A posed image. seen: (M,) ascending indices of the points it sees, none of them hidden.
+
+    turns: quarters by which the file is turned counter-clockwise; camera and pose are of the
+    turned image.
+    """
+
+    path: Path
+    camera: Camera
+    T_cam_world: Array  # (4, 4)
+    seen: Index
+    turns: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scene:
+    """Views of points (P, 3), and pairs (K, 2) of reference and query among the views."""
+
+    name: str
+    views: tuple[View, ...]
+    points_world: Array
+    pairs: Index
+
+
+def views_of_model(
+    model: ColmapModel, images: Path, config: ViewsConfig, skipped: Counter[str]
+) -> list[View]:
+    """The images of a model that are in the folder; the others are counted."""
+    usable = model.errors_px <= config.max_error_px
+    views = []
+    for image in model.images:
+        if not (images / image.name).is_file():
+            skipped[MISSING] += 1
+            continue
+        seen, _ = visible_points(image, model, usable, config.max_error_px)
+        camera = model.cameras[image.camera_id]
+        views.append(View(images / image.name, camera, image.T_cam_world, seen))
+    return views
+
+
+def pair_up(
+    name: str,
+    views: Sequence[View],
+    points_world: Array,
+    config: ViewsConfig,
+    queries: Sequence[int] | None = None,
+) -> Scene:
+    """The scene with all pairs that share enough, and look about the same way.
+
+    queries: views that are queries only, and the only ones; without them each view is both.
+    """
+    shared = _shared(views, len(points_world))
+    seen = np.array([len(view.seen) for view in views])
+    reference, query = shared.coords
+    share = shared.data / np.maximum(seen[reference], 1)
+    good = (reference != query) & (shared.data >= config.min_shared)
+    good &= (share >= config.overlap[0]) & (share <= config.overlap[1])
+    good &= _turn_deg(views, reference, query) <= config.max_turn_deg
+    if queries is not None:
+        good &= np.isin(query, queries) & ~np.isin(reference, queries)
+    pairs = np.column_stack([reference[good], query[good]]).astype(np.intp)
+    return Scene(name, tuple(views), points_world, pairs)
+
+
+def _shared(views: Sequence[View], point_count: int) -> coo_array:
+    """Counts of points that two views see, where there are any."""
+    rows = np.repeat(np.arange(len(views)), [len(view.seen) for view in views])
+    columns = np.concatenate([view.seen for view in views])
+    ones = np.ones(len(rows), np.int32)
+    sees = csr_array((ones, (rows, columns)), shape=(len(views), point_count))
+    return coo_array(sees @ sees.T)
+
+
+def _turn_deg(views: Sequence[View], reference: Index, query: Index) -> Array:
+    """(K,) angles between views that are paired."""
+    R = np.stack([view.T_cam_world[:3, :3] for view in views])
+    trace = np.einsum("kij,kij->k", R[reference], R[query])
+    return np.rad2deg(np.arccos(np.clip((trace - 1) / 2, -1, 1)))
+
+
+def in_view(view: View, points: Index, points_world: Array) -> Index:
+    """Those of the points (M,) that project into the view's image."""
+    points_cam = se3.transform(view.T_cam_world, points_world[points])
+    _, valid = view.camera.project(torch.from_numpy(points_cam))
+    return points[valid.numpy()]
