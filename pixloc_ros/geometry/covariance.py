@@ -51,6 +51,18 @@ def cam_covariance_from_base(covariance: Matrix, T_map_base: Matrix, T_base_cam:
     return A @ covariance @ A.T
 
 
+def turned(covariance: Matrix, R_a_b: Matrix) -> Matrix:
+    """Covariance (6, 6) in the axes of frame a from that in those of b; (3, 3) between them.
+
+    Axes without variance are not known rather than exact (RViz, flat GNSS) and stay without.
+    """
+    J = np.kron(np.eye(2), R_a_b)
+    result = J @ covariance @ J.T
+    unknown = np.diag(covariance) == 0
+    result[unknown, :] = result[:, unknown] = 0.0
+    return result
+
+
 def base_error(T_map_base: Matrix, T_map_base_true: Matrix) -> Matrix:
     """Error (6,) of an estimate in ROS order: what the covariance describes."""
     rotation = T_map_base[:3, :3] @ T_map_base_true[:3, :3].T

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.geometry.covariance import turned
 from pixloc_ros.geometry.se3 import Matrix
 
 
@@ -61,6 +62,11 @@ class PoseEvent:
     covariance: Matrix  # (6, 6) in the axes of frame_id
     frame_id: str
     source: str  # "gnss" or "initialpose"
+
+    def seen_from(self, T_map_frame: Matrix) -> PoseEvent:
+        """The same, where `T_map_base` was in another frame than the map's."""
+        covariance = turned(self.covariance, T_map_frame[:3, :3])
+        return replace(self, T_map_base=T_map_frame @ self.T_map_base, covariance=covariance)
 
 
 @dataclass(frozen=True, slots=True)

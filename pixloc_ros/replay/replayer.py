@@ -154,10 +154,12 @@ class Replayer:
         )
 
     def _take_pose(self, event: PoseEvent) -> None:
-        frame, expected = normalized(event.frame_id), normalized(self._config.node.map_frame)
-        if frame not in ("", expected):
-            self.counts[f"{event.source}_in_frame_{frame}"] += 1
+        map_frame = self._config.node.map_frame
+        T_map_frame = self._transforms.lookup(map_frame, event.frame_id or map_frame)
+        if T_map_frame is None:
+            self.counts[f"{event.source}_in_frame_{normalized(event.frame_id)}"] += 1
             return
+        event = event.seen_from(T_map_frame)
         self._tracker.add_pose(event.stamp_ns, event.T_map_base, event.covariance, event.source)
 
     def _base_from_cam(self, image_frame: str) -> Matrix:

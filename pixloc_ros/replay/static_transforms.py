@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Iterable
+from itertools import pairwise
 
 import numpy as np
 
@@ -19,7 +21,7 @@ class StaticTransforms:
     def add(self, parent: str, child: str, T_parent_child: Matrix) -> bool:
         """Add one transform; False, and nothing added, where it is not rigid or names no frames."""
         parent, child = normalized(parent), normalized(child)
-        if not parent or not child or parent == child or not se3.is_rigid(T_parent_child):
+        if not is_transform(parent, child, T_parent_child):
             return False
         T = np.asarray(T_parent_child, dtype=np.float64)
         self._neighbours.setdefault(parent, {})[child] = T
@@ -28,26 +30,49 @@ class StaticTransforms:
 
     def lookup(self, target: str, source: str) -> Matrix | None:
         """T_target_source (4, 4) along the shortest chain, or None where no chain joins them."""
-        target, source = normalized(target), normalized(source)
-        if target == source and target:
-            return np.eye(4)
-        reached = {target: np.eye(4)}
-        queue = deque([target])
-        while queue:
-            frame = queue.popleft()
-            for neighbour, T_frame_neighbour in self._neighbours.get(frame, {}).items():
-                if neighbour in reached:
-                    continue
-                reached[neighbour] = reached[frame] @ T_frame_neighbour
-                if neighbour == source:
-                    return reached[neighbour]
-                queue.append(neighbour)
-        return None
+        frames = chain(normalized(target), normalized(source), self.around)
+        if frames is None:
+            return None
+        T_target_source = np.eye(4)
+        for before, after in pairwise(frames):
+            T_target_source = T_target_source @ self._neighbours[before][after]
+        return T_target_source
+
+    def around(self, frame: str) -> dict[str, Matrix]:
+        """The frames that a transform joins to this one, with T_frame_neighbour."""
+        return self._neighbours.get(frame, {})
 
     @property
     def frames(self) -> tuple[str, ...]:
         """Names of all frames, sorted."""
         return tuple(sorted(self._neighbours))
+
+
+def chain(
+    target: str, source: str, around: Callable[[str], Iterable[str]]
+) -> tuple[str, ...] | None:
+    """The shortest way from one frame to another over neighbours, or None."""
+    if not target:
+        return None
+    before: dict[str, str] = {target: ""}
+    queue = deque([target])
+    while queue and source not in before:
+        frame = queue.popleft()
+        for neighbour in around(frame):
+            if neighbour not in before:
+                before[neighbour] = frame
+                queue.append(neighbour)
+    if source not in before:
+        return None
+    frames = [source]
+    while frames[-1] != target:
+        frames.append(before[frames[-1]])
+    return tuple(reversed(frames))
+
+
+def is_transform(parent: str, child: str, T_parent_child: Matrix) -> bool:
+    """Whether it joins two different frames by a rigid motion."""
+    return bool(parent and child and parent != child and se3.is_rigid(T_parent_child))
 
 
 def normalized(frame_id: str) -> str:

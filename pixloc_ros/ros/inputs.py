@@ -34,6 +34,7 @@ from pixloc_ros.replay.static_transforms import StaticTransforms, normalized
 from pixloc_ros.ros import conversions
 from pixloc_ros.ros.diagnostics import Rate, Tally
 from pixloc_ros.ros.mailbox import Mailbox
+from pixloc_ros.ros.moving_frames import MovingFrames
 from pixloc_ros.ros.shared_tracker import SharedTracker
 
 # Best effort: an image that is lost is worth less than a newer one. One: the newest.
@@ -76,10 +77,12 @@ class Inputs:
         self._tally = tally
         self._static = StaticTransforms()
         self._changed = threading.Condition()
+        self._moving = MovingFrames(node, self._static)
         self._subscriptions = self._subscribe()
 
     def close(self) -> None:
         """Stop listening."""
+        self._moving.close()
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._mailbox.clear()
@@ -108,7 +111,6 @@ class Inputs:
         return [
             on(*picture, self._on_image, NEWEST),
             on(CameraInfo, "camera_info", take("camera_info", self._on_camera_info), SENSOR),
-            on(Odometry, "odom", take("odom", self._on_odometry), SENSOR),
             on(NavSatFix, "gnss/fix", take("gnss_fix", self._on_fix), SENSOR),
             on(PoseWithCovarianceStamped, "gnss/pose", take("gnss_pose", self._on_pose), SENSOR),
             on(
@@ -118,7 +120,16 @@ class Inputs:
                 COMMAND,
             ),
             on(TFMessage, "/tf_static", take("tf_static", self._on_static), LATCHED),
+            *self._subscribe_odometry(),
         ]
+
+    def _subscribe_odometry(self) -> list[Any]:
+        frames = self._config.odom_frame, self._config.base_frame
+        if self._config.odom_source == "tf":
+            self._moving.follow(*frames, self._on_moved)
+            return []
+        take = self._taking("odom", self._on_odometry)
+        return [self._node.create_subscription(Odometry, "odom", take, SENSOR)]
 
     def _taking(self, part: str, store: Callable[[Any], None]) -> Callable[[Any], None]:
         """A callback that converts a message and stores its events, or counts why it cannot."""
@@ -171,6 +182,11 @@ class Inputs:
         with self._tracker.locked() as tracker:
             tracker.add_odometry(event.stamp_ns, event.T_odom_base @ T_child_base)
 
+    def _on_moved(self, stamp_ns: int, T_odom_base: Matrix) -> None:
+        self._tally.add("odom_tf.received")
+        with self._tracker.locked() as tracker:
+            tracker.add_odometry(stamp_ns, T_odom_base)
+
     def _on_fix(self, event: FixEvent) -> None:
         antenna = antenna_base(
             self._priors, self.transform, self._config.base_frame, event.frame_id
@@ -200,7 +216,7 @@ class Inputs:
         stated = PoseWithCovarianceStamped(header=header, pose=message.pose)
         (event,) = _events("initialpose", stated)
         assert isinstance(event, PoseEvent)
-        self._require_frame(event.frame_id, self._config.map_frame)
+        event = self._in_map(event)
         with self._tracker.locked() as tracker:
             fault = tracker.add_pose(
                 event.stamp_ns, event.T_map_base, event.covariance, "initialpose"
@@ -209,9 +225,22 @@ class Inputs:
             raise BadMessage(fault, f"the pose is refused: {fault.replace('_', ' ')}")
 
     def _on_pose(self, event: PoseEvent) -> None:
-        self._require_frame(event.frame_id, self._config.map_frame)
+        event = self._in_map(event)
         with self._tracker.locked() as tracker:
             tracker.add_pose(event.stamp_ns, event.T_map_base, event.covariance, event.source)
+
+    def _in_map(self, event: PoseEvent) -> PoseEvent:
+        """The pose in the map, from any frame that /tf joins to it at that time."""
+        map_frame, frame = self._config.map_frame, event.frame_id
+        T_map_frame = self._moving.lookup(map_frame, frame, event.stamp_ns)
+        if T_map_frame is None:
+            known = ", ".join(self._moving.frames) or "nothing yet"
+            raise BadMessage(
+                "frame",
+                f"the pose is in frame '{frame}', which /tf does not join to '{map_frame}' at its "
+                f"stamp; there are {known}",
+            )
+        return event.seen_from(T_map_frame)
 
     def _on_static(self, event: StaticTransformEvent) -> None:
         with self._changed:
