@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -13,6 +13,12 @@ from rich.table import Table
 
 from pixloc_ros.cli.progress import track
 from pixloc_ros.cli.replay import ConfigOption, DeviceOption, MapOption, SetOption, resolve_config
+from pixloc_ros.config import Config
+
+if TYPE_CHECKING:
+    from pixloc_ros.evaluation.shots import Localizes
+
+Method = Literal["align", "sift", "disk_lightglue"]
 
 
 def shots(
@@ -24,7 +30,15 @@ def shots(
     every: Annotated[int, typer.Option(min=1, help="use every Nth frame of the rest")] = 1,
     per_frame: Annotated[int, typer.Option(min=1, help="shots at each frame")] = 1,
     all_axes: Annotated[bool, typer.Option(help="offsets in six dimensions, not planar")] = False,
-    degrade: Annotated[str, typer.Option(help="night, blur, rain, ...: as in bag create")] = "",
+    degrade: Annotated[
+        list[str] | None, typer.Option(help="clean, night, blur, ...: as in bag create; repeatable")
+    ] = None,
+    method: Annotated[
+        Method, typer.Option(help="align: this localizer; others: keypoints and PnP, to compare")
+    ] = "align",
+    map_images: Annotated[
+        Path | None, typer.Option(help="folder of the map's images, for keypoints; as --images")
+    ] = None,
     axes: Annotated[str, typer.Option(help="keep or optical_to_ros, as for the map")] = "keep",
     seed: Annotated[int, typer.Option(help="of offsets and degradations")] = 0,
     output: Annotated[Path | None, typer.Option(help="JSON file for the figures")] = None,
@@ -39,28 +53,48 @@ def shots(
     import json
 
     from pixloc_ros.evaluation.atomic import write_text
-    from pixloc_ros.evaluation.shots import Offset, ShotSummary, posed_frames, shoot, summarize
-    from pixloc_ros.localizer import Localizer
+    from pixloc_ros.evaluation.shots import (
+        CLEAN,
+        Offset,
+        ShotSummary,
+        posed_frames,
+        shoot,
+        summarize,
+    )
     from pixloc_ros.replay.posed_images import read_posed_images
 
-    localizer = Localizer(resolve_config(config, settings, map_folder, device))
+    resolved = resolve_config(config, settings, map_folder, device)
+    localizer = _localizer(method, resolved, map_images or images)
     drive = read_posed_images(meta, images, axes)
     index = [i for i in range(len(drive.files)) if not exclude_every or i % exclude_every]
     index = index[::every]
 
-    def run(offset: Offset) -> ShotSummary:
-        frames = posed_frames(drive, index, degrade, seed)
+    def run(offset: Offset, degradation: str) -> ShotSummary:
+        frames = posed_frames(drive, index, degradation, seed)
         taken = shoot(localizer, frames, offset, per_frame, seed)
-        total = len(index) * per_frame
-        return summarize(list(track(taken, f"{offset.distance_m:g} m", total)))
+        name = f"{offset.distance_m:g} m, {degradation}"
+        return summarize(list(track(taken, name, len(index) * per_frame)))
 
     results: dict[str, dict[str, Any]] = {}
     for text in offset or ["2,3"]:
         distance_m, angle_deg = (float(number) for number in text.split(","))
-        results[text] = asdict(run(Offset(distance_m, angle_deg, planar=not all_axes)))
-        if output is not None:
-            write_text(output, json.dumps(results, indent=2) + "\n")
+        for name in degrade or [CLEAN]:
+            case = text if name == CLEAN else f"{text} {name}"
+            results[case] = asdict(run(Offset(distance_m, angle_deg, not all_axes), name))
+            if output is not None:
+                write_text(output, json.dumps(results, indent=2) + "\n")
     Console().print(_table(results))
+
+
+def _localizer(method: Method, config: Config, map_images: Path) -> Localizes:
+    from pixloc_ros.localizer import Localizer
+
+    if method == "align":
+        return Localizer(config)
+    from pixloc_ros.maps.store import Map
+    from pixloc_ros.peers.localizer import MATCHERS, PeerLocalizer
+
+    return PeerLocalizer(MATCHERS[method](config.device), Map.load(config.map), map_images, config)
 
 
 def _table(results: dict[str, dict[str, Any]]) -> Table:

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.covariance import diagonal, perturb_base
-from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.observing import read_image
 from pixloc_ros.replay.degrade import degradation
 from pixloc_ros.replay.posed_images import PosedImages
 from pixloc_ros.results import Estimate, Frame, PosePrior
 
 STILL_M, STILL_DEG = 0.1, 0.3  # sigmas of a prior's dimensions that are right
+CLEAN = "clean"  # no degradation
+
+
+class Localizes(Protocol):
+    """The localizer, or a peer of it."""
+
+    def localize(self, frame: Frame, prior: PosePrior | None) -> Estimate: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +68,17 @@ class Shot:
 
 
 def posed_frames(
-    drive: PosedImages, index: Sequence[int], degrade: str = "", seed: int = 0
+    drive: PosedImages, index: Sequence[int], degrade: str = CLEAN, seed: int = 0
 ) -> Iterator[tuple[Frame, NDArray[np.float64]]]:
     """Frames of a drive with their true T_map_base, read one by one, degraded where asked.
 
-    Raises MapError for an image that cannot be read or is of another size than its camera.
+    Raises MapError for an image that cannot be read or is of another size than its camera, and
+    ConfigError for an unknown degradation.
     """
     for i in index:
         path = drive.files[i]
         image_rgb = read_image(path, drive.cameras[i])
-        if degrade:
+        if degrade != CLEAN:
             image_rgb = degradation(degrade)(image_rgb, np.random.default_rng((seed, i)))
         stamp_ns = int(drive.stamps_ns[i])
         frame = Frame(image_rgb, drive.cameras[i], stamp_ns, drive.T_base_cam, path.name)
@@ -78,7 +86,7 @@ def posed_frames(
 
 
 def shoot(
-    localizer: Localizer,
+    localizer: Localizes,
     frames: Iterable[tuple[Frame, NDArray[np.float64]]],
     offset: Offset,
     shots_per_frame: int = 1,
