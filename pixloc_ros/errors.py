@@ -27,3 +27,7 @@ class BagError(PixlocError):
 
 class DataError(PixlocError):
     """Images, poses, trajectories or other files that cannot be used."""
+
+
+class TrainingError(PixlocError):
+    """A training run that cannot be begun, continued or brought to its end."""

@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": "pixloc_ros.cli.evaluate:evaluate",
     "shots": "pixloc_ros.cli.shots:shots",
     "benchmark": "pixloc_ros.cli.benchmark:benchmark",
+    "train": "pixloc_ros.cli.train:train",
     "demo": "pixloc_ros.cli.demo:demo",
     "doctor": "pixloc_ros.cli.doctor:doctor",
     "config": "pixloc_ros.cli.config:config",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from rich.console import Console
@@ -11,8 +11,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 Item = TypeVar("Item")
 
 
-def track(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
-    """Iterate with a bar on stderr, with count and time left where the total is known."""
+def track(
+    items: Iterable[Item],
+    description: str,
+    total: int | None = None,
+    describe: Callable[[Item], str] | None = None,
+) -> Iterator[Item]:
+    """Iterate with a bar on stderr, with count and time left where the total is known.
+
+    describe: what to say of the latest item, beside the description.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -20,4 +28,8 @@ def track(items: Iterable[Item], description: str, total: int | None = None) -> 
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield from progress.track(items, total=total, description=description)
+        task = progress.add_task(description, total=total)
+        for item in progress.track(items, total=total, task_id=task):
+            if describe is not None:
+                progress.update(task, description=f"{description} {describe(item)}")
+            yield item

@@ -210,13 +210,16 @@ def measure_machine(device: str) -> Machine:
     b = torch.rand(numbers, device=device)
     product_ms = min(time_ms(lambda: a @ a, 10, device))
     copy_ms = min(time_ms(lambda: b.clone(), 10, device))
-    name = _cpu_name() if on_cpu else torch.cuda.get_device_name(device)
+    name = device_name(device)
     gflop_per_s = 2 * side**3 / product_ms / 1e6
     gbyte_per_s = 2 * b.nbytes / copy_ms / 1e6
     return Machine(name, device, torch.get_num_threads(), gflop_per_s, gbyte_per_s)
 
 
-def _cpu_name() -> str:
+def device_name(device: str) -> str:
+    """What a processor or a GPU calls itself."""
+    if device != "cpu":
+        return torch.cuda.get_device_name(device)
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             return next(line.split(":", 1)[1].strip() for line in file if "model name" in line)

@@ -1,0 +1,108 @@
+"""The state of a run in one safetensors file: whole or not there, and no pickle.
+
+What is drawn depends on seed, step and process alone, so no state of a generator is kept.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from pixloc_ros.errors import TrainingError
+from pixloc_ros.evaluation.atomic import atomic_path
+from pixloc_ros.training.config import TrainConfig, differences
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run has come."""
+
+    steps: int = 0  # done
+    skipped: int = 0  # of them, without a finite loss
+    seconds: float = 0.0  # of work, over all its resumptions
+    processes: int = 1
+
+
+def write(
+    path: Path,
+    config: TrainConfig,
+    progress: Progress,
+    networks: Mapping[str, nn.Module],
+    adam: Optimizer,
+) -> None:
+    """Replace the checkpoint. Raises DataError when it cannot be written; the last one stays."""
+    tensors = {
+        f"{part}.{name}": value
+        for part, network in networks.items()
+        for name, value in network.state_dict().items()
+    }
+    tensors |= dict(_moments(adam))
+    metadata = {"progress": json.dumps(asdict(progress)), "config": config.model_dump_json()}
+    content = save({name: value.contiguous() for name, value in tensors.items()}, metadata)
+    with atomic_path(path) as part:
+        part.write_bytes(content)
+
+
+def read(
+    path: Path,
+    config: TrainConfig,
+    processes: int,
+    networks: Mapping[str, nn.Module],
+    adam: Optimizer,
+) -> Progress:
+    """Fill networks and optimiser from a checkpoint.
+
+    Raises TrainingError for a file that is none, and for a run with other settings.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        progress = Progress(**json.loads(metadata["progress"]))
+        theirs = TrainConfig.model_validate_json(metadata["config"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise TrainingError(
+            f"cannot resume from {path}: {' '.join(str(error).split())[:200]}"
+        ) from None
+    _check(path, config, theirs, processes, progress)
+    for part, network in networks.items():
+        network.load_state_dict(dict(_under(tensors, part)))
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in _under(tensors, "adam"):
+        index, moment = name.split(".")
+        moments.setdefault(int(index), {})[moment] = value
+    adam.load_state_dict({**adam.state_dict(), "state": moments})
+    return progress
+
+
+def _check(
+    path: Path, ours: TrainConfig, theirs: TrainConfig, processes: int, progress: Progress
+) -> None:
+    changed = list(differences(ours, theirs))
+    if processes != progress.processes:
+        changed.append(f"processes: {progress.processes} -> {processes}")
+    if changed:
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        raise TrainingError(
+            f"cannot resume {path.parent} with other settings: {'; '.join(changed[:3])}{more}; "
+            "train into another folder"
+        )
+
+
+def _moments(adam: Optimizer) -> Iterator[tuple[str, Tensor]]:
+    for index, moments in adam.state_dict()["state"].items():
+        for name, value in moments.items():
+            yield f"adam.{index}.{name}", value
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> Iterator[tuple[str, Tensor]]:
+    for name, value in tensors.items():
+        if name.startswith(f"{prefix}."):
+            yield name.removeprefix(f"{prefix}."), value

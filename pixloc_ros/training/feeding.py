@@ -1,0 +1,49 @@
+"""Batches for the loop, made ahead in a thread."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from pixloc_ros.training.config import TrainConfig
+from pixloc_ros.training.distributed import Worker
+from pixloc_ros.training.pairs import PairBatch, PairSource
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """The pairs of a step, and the generator of whatever else is drawn in it."""
+
+    number: int  # of the step, from 0
+    batch: PairBatch
+    generator: torch.Generator
+
+
+def draw(source: PairSource, config: TrainConfig, worker: Worker, number: int) -> Drawn:
+    """What one process sees in one step: decided by seed, step and rank, and nothing before it."""
+    seed = np.random.SeedSequence((config.seed, number, worker.rank)).generate_state(1, np.uint64)
+    generator = torch.Generator().manual_seed(int(seed[0] >> np.uint64(1)))
+    return Drawn(number, source.sample(config.batch, generator), generator)
+
+
+def draw_ahead(
+    source: PairSource, config: TrainConfig, worker: Worker, first: int
+) -> Iterator[Drawn]:
+    """Every step from `first` on to the last; `prefetch` of them are made while others train."""
+    numbers = iter(range(first, config.steps))
+    if not config.prefetch:
+        yield from (draw(source, config, worker, number) for number in numbers)
+        return
+    waiting: deque[Future[Drawn]] = deque()
+    with ThreadPoolExecutor(1) as pool:
+        for number in numbers:
+            waiting.append(pool.submit(draw, source, config, worker, number))
+            if len(waiting) > config.prefetch:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

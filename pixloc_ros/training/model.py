@@ -1,0 +1,97 @@
+"""The network in training: where it begins, how it runs, and its average over the steps."""
+
+from __future__ import annotations
+
+import copy
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from pixloc_ros.errors import ConfigError
+from pixloc_ros.features import compact, imagenet, weights
+from pixloc_ros.features.architecture import Architecture
+from pixloc_ros.training.config import ModelConfig, TrainConfig
+
+NORMS = (nn.BatchNorm2d,)
+
+
+def initial_network(config: ModelConfig) -> nn.Module:
+    """The network that training begins from.
+
+    Raises WeightsError for weights that cannot be read, ConfigError where they are of another
+    architecture.
+    """
+    network = weights.build(config.architecture)
+    if config.init == "random":
+        return network
+    if config.init == "imagenet":
+        imagenet.load_encoder(network)
+        return network
+    loaded = weights.load(config.init).network
+    if loaded.architecture != network.architecture:
+        raise ConfigError(
+            f"weights {config.init} are of the network {loaded.architecture.name}, "
+            f"the configuration says {config.architecture}: change model.architecture"
+        )
+    return loaded
+
+
+class PairNetwork(nn.Module):
+    """Images in, maps and damping out, with the precision and the norms of the training."""
+
+    def __init__(self, network: nn.Module, config: TrainConfig, device: torch.device):
+        super().__init__()
+        self.network = network.to(device)
+        self.halves = config.precision == "bfloat16" or (
+            config.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
+        )
+        self.freeze_norms = config.model.freeze_norms
+        if config.compile:
+            self.network.compile()
+        self.train()
+
+    def train(self, mode: bool = True) -> PairNetwork:
+        super().train(mode)
+        if self.freeze_norms:
+            for module in self.modules():
+                if isinstance(module, NORMS):
+                    module.eval()
+        return self
+
+    def forward(self, images: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Packed maps (B, C + 1, H, W) per level, coarse to fine, and damping (L, 6); float32."""
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.halves):
+            packed = self.network(images.contiguous(memory_format=torch.channels_last))
+        # The alignment needs the digits: bfloat16 has three of them.
+        theta = cast(Tensor, self.network.theta)
+        return tuple(maps.float() for maps in packed), compact.damping(theta)
+
+    @property
+    def architecture(self) -> Architecture:
+        return cast(Architecture, self.network.architecture)
+
+
+class Average:
+    """The exponential moving average of a network's weights; what validation and release use."""
+
+    def __init__(self, network: PairNetwork, decay: float):
+        self.decay = decay
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, network: PairNetwork, step: int) -> None:
+        """Take in the weights after a step, counted from 0; the first ones count for more."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for mean, new in zip(_floats(self.network), _floats(network), strict=True):
+            mean.lerp_(new, 1 - decay)
+
+    @torch.no_grad()
+    def restore_norms(self, network: PairNetwork) -> None:
+        """Give a network these running statistics, where its own have taken in a NaN."""
+        for mean, broken in zip(self.network.buffers(), network.buffers(), strict=True):
+            broken.copy_(mean)
+
+
+def _floats(network: nn.Module) -> list[Tensor]:
+    return [value for value in network.state_dict().values() if value.is_floating_point()]

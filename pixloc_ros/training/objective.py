@@ -1,0 +1,117 @@
+"""The loss of a batch: the one place where the two ways of training differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pixloc_ros import config as localizer
+from pixloc_ros.alignment.policy import Policy
+from pixloc_ros.alignment.system import LevelSystem
+from pixloc_ros.features.architecture import Architecture
+from pixloc_ros.geometry.pose import Pose
+from pixloc_ros.training.config import InfoNceConfig, TrainConfig
+from pixloc_ros.training.feeding import Drawn
+from pixloc_ros.training.losses import (
+    MIN_COMMON_POINTS,
+    info_nce,
+    mean_error_px,
+    pose_loss,
+    relative_loss,
+)
+from pixloc_ros.training.pairs import PairBatch
+from pixloc_ros.training.starts import random_starts
+from pixloc_ros.training.unrolled import level_systems, refine
+
+LEVELS = ("coarse", "middle", "fine")
+WIDTH_PX = 512  # of the images that `starts.max_px` is meant for
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Of one batch: with its gradient, and what it is made of, without."""
+
+    total: Tensor
+    parts: dict[str, Tensor]
+
+
+def batch_loss(
+    config: TrainConfig,
+    architecture: Architecture,
+    packed: Sequence[Tensor],
+    damping: Tensor,
+    drawn: Drawn,
+) -> Loss:
+    """packed, damping: what PairNetwork gives for the reference images and then the query's."""
+    policy, batch = policy_of(config), drawn.batch
+    systems = level_systems(packed, architecture, batch, policy)
+    align = short_alignments if config.objective == "short_lm" else whole_alignment
+    loss = align(config, systems, damping, drawn)
+    weight = info_nce_weight(config.info_nce, drawn.number / config.steps)
+    if weight == 0:
+        return loss
+    nce = config.info_nce
+    contrast = torch.stack(
+        [info_nce(s, batch, nce.temperature, nce.ignored_strides) for s in systems]
+    ).mean()
+    return Loss(loss.total + weight * contrast, {**loss.parts, "info_nce": contrast.detach()})
+
+
+def policy_of(config: TrainConfig) -> Policy:
+    return Policy.of(localizer.AlignmentConfig(policy=config.lm.policy))
+
+
+def short_alignments(
+    config: TrainConfig,
+    systems: Sequence[LevelSystem],
+    damping: Tensor,
+    drawn: Drawn,
+) -> Loss:
+    """Few steps at each level from a start of its own: all levels learn from the first step on."""
+    batch = drawn.batch
+    starts = [random_starts(batch, px, drawn.generator) for px in starts_px(config, batch)]
+    ends = refine(systems, starts, damping, config.lm.iterations, policy_of(config))
+    enough = batch.visible.sum(-1) >= MIN_COMMON_POINTS
+    losses, parts = [], {}
+    for level, start, end in zip(LEVELS, starts, ends, strict=True):
+        before_px, after_px = mean_error_px(batch, start), mean_error_px(batch, end)
+        loss = torch.where(enough, relative_loss(before_px, after_px), 0)
+        losses.append(loss.sum() / enough.sum().clamp(min=1))
+        parts[f"error_left_{level}"] = (after_px / before_px).detach().median()
+    total = torch.stack(losses).mean()
+    return Loss(total, {"alignment": total.detach(), **parts})
+
+
+def whole_alignment(
+    config: TrainConfig,
+    systems: Sequence[LevelSystem],
+    damping: Tensor,
+    drawn: Drawn,
+) -> Loss:
+    """From one start through all levels, each from where the one before ended (eq. 8)."""
+    batch = drawn.batch
+    if config.starts.at == "reference":
+        start = Pose.identity((len(batch),), batch.points_reference)
+    else:
+        start = random_starts(batch, starts_px(config, batch)[0], drawn.generator)
+    ends = refine(systems, [start], damping, config.lm.iterations, policy_of(config))
+    strides = [system.level.stride for system in systems]
+    loss = pose_loss(batch, start, ends, strides)
+    total = loss.total.mean()
+    errors = zip(LEVELS, loss.levels, strict=True)
+    parts = {f"error_px_{level}": error.detach().median() for level, error in errors}
+    return Loss(total, {"alignment": total.detach(), **parts})
+
+
+def starts_px(config: TrainConfig, batch: PairBatch) -> list[float]:
+    """Largest mean displacements in pixels of these images, per level."""
+    return [px * batch.query_rgb.shape[-1] / WIDTH_PX for px in config.starts.max_px]
+
+
+def info_nce_weight(config: InfoNceConfig, done: float) -> float:
+    """It falls linearly, and then stays."""
+    share = min(1.0, done / config.until)
+    return config.weight + share * (config.final_weight - config.weight)

@@ -1,0 +1,65 @@
+"""How many of a fixed set of pairs the network aligns, whole, as a localizer would."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from pixloc_ros.training.config import TrainConfig
+from pixloc_ros.training.distributed import Worker
+from pixloc_ros.training.losses import MIN_COMMON_POINTS, mean_error_px
+from pixloc_ros.training.model import PairNetwork
+from pixloc_ros.training.objective import WIDTH_PX, policy_of
+from pixloc_ros.training.pairs import PairBatch, PairSource
+from pixloc_ros.training.sources import open_source
+from pixloc_ros.training.starts import random_starts
+from pixloc_ros.training.unrolled import level_systems, refine
+
+SEED = 20_210_619  # of pairs and starts, the same in every run: runs compare
+
+
+class Validation:
+    """Pairs are drawn anew each time, and are the same each time; in one process only."""
+
+    def __init__(self, config: TrainConfig, worker: Worker):
+        self.config = config
+        self.latest: dict[str, float] = {}
+        augmentation = config.validation.augmentation
+        measures = worker.writes and config.validation.every > 0
+        self.sources = [
+            open_source(each, config.size, worker.device, augmentation)
+            for each in (config.validation.data or config.data if measures else ())
+        ]
+
+    def measure(self, network: PairNetwork) -> dict[str, float]:
+        """Per source the share of pairs that converged, and the median error in pixels."""
+        figures = {}
+        for source in self.sources:
+            errors_px = torch.cat(list(self._errors_px(network, source)))
+            converged = errors_px < self.config.validation.converged_px
+            figures[f"{source.name}/converged"] = float(converged.float().mean())
+            figures[f"{source.name}/median_px"] = float(errors_px.median())
+        self.latest = figures
+        return figures
+
+    @torch.no_grad()
+    def _errors_px(self, network: PairNetwork, source: PairSource) -> Iterator[Tensor]:
+        generator = torch.Generator().manual_seed(SEED)
+        left = self.config.validation.pairs
+        while left > 0:
+            batch = source.sample(min(left, self.config.batch), generator)
+            left -= len(batch)
+            yield self._align(network, batch, generator)
+
+    def _align(self, network: PairNetwork, batch: PairBatch, generator: torch.Generator) -> Tensor:
+        """Mean errors (B,) in pixels of the pairs that share enough points."""
+        settings, policy = self.config.validation, policy_of(self.config)
+        packed, damping = network(torch.cat([batch.reference_rgb, batch.query_rgb]))
+        systems = level_systems(packed, network.architecture, batch, policy)
+        start_px = settings.start_px * batch.query_rgb.shape[-1] / WIDTH_PX
+        start = random_starts(batch, start_px, generator)
+        ends = refine(systems, [start], damping, settings.iterations, policy, stops=True)
+        errors_px = mean_error_px(batch, ends[-1]).nan_to_num(torch.inf)
+        return errors_px[batch.visible.sum(-1) >= MIN_COMMON_POINTS]
