@@ -189,6 +189,15 @@ class NodeConfig(Section):
     transform_tolerance_s: float = Field(
         default=0.1, ge=0, description="post-dating of the transform"
     )
+    tf_smoothing_s: float = Field(
+        default=0.0, ge=0, description="time constant of corrections of map to odom; 0: at once"
+    )
+    tf_smoothing_max_m: float = Field(
+        default=1.0, gt=0, description="larger corrections of the vehicle are made at once"
+    )
+    tf_smoothing_max_deg: float = Field(
+        default=5.0, gt=0, description="larger corrections of the vehicle are made at once"
+    )
     map_points_max: int = Field(default=200_000, ge=1, description="points of ~/map_points")
     path_max_poses: int = Field(default=1000, ge=1, description="length of ~/path")
     path_spacing_m: float = Field(default=0.5, ge=0, description="between the poses of ~/path")

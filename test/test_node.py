@@ -320,7 +320,7 @@ def test_parameters_are_those_of_the_configuration_and_fixed_while_configured(ri
     request = DescribeParameters.Request(names=["alignment.robust_scale"])
     (descriptor,) = rig.call(DescribeParameters, "describe_parameters", request).descriptors
     assert "robust cost" in descriptor.description
-    value = ParameterValue(type=2, integer_value=3)
+    value = ParameterValue(type=2, integer_value=4)
     change = SetParameters.Request(parameters=[Parameter(name="view.keyframes", value=value)])
     (result,) = rig.call(SetParameters, "set_parameters", change).results
     assert not result.successful

@@ -87,6 +87,10 @@ class Inputs:
             self._node.destroy_subscription(subscription)
         self._mailbox.clear()
 
+    def reconfigure(self, config: Config) -> None:
+        """Go on with other settings of what is subscribed."""
+        self._config, self._priors = config.node, config.priors
+
     def transform(self, target: str, source: str) -> Matrix | None:
         """T_target_source (4, 4) along /tf_static, or None where nothing joins the two."""
         with self._changed:

@@ -14,6 +14,7 @@ from pixloc_ros.config import NodeConfig
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.priors.odometry import Twist
+from pixloc_ros.priors.smoothing import TransformSmoother
 from pixloc_ros.results import Estimate
 from pixloc_ros.ros import conversions
 from pixloc_ros.ros.shared_tracker import SharedTracker
@@ -35,6 +36,7 @@ class MotionOutputs:
         self._poses: deque[PoseStamped] = deque(maxlen=config.path_max_poses)
         self._path_end: tuple[int, Matrix] | None = None
         self._sent_ns = 0  # stamp of the newest transform sent
+        self._smoother = TransformSmoother(*_smoothing(config))
         self._watch = TransformWatch(node, self._child_frame())
 
     def close(self) -> None:
@@ -43,10 +45,16 @@ class MotionOutputs:
         for publisher in (self._tf, self._odometry, self._path):
             self._node.destroy_lifecycle_publisher(publisher)
 
+    def reconfigure(self, config: NodeConfig) -> None:
+        """Go on with other tolerances and smoothing."""
+        self._config = config
+        self._smoother.adjust(*_smoothing(config))
+
     def begin_anew(self) -> None:
         """Forget what was sent: what comes now may be of another place and time."""
         self._poses.clear()
         self._path_end, self._sent_ns = None, 0
+        self._smoother.clear()
 
     @property
     def intruder(self) -> str:
@@ -66,9 +74,12 @@ class MotionOutputs:
             return
         self._sent_ns = stamp_ns
         self._odometry.publish(self._odometry_message(*predicted, twist, stamp_ns))
-        T_map_child = T_map_odom if self._config.tf_mode == "map_odom" else predicted[0]
-        if self._config.tf_mode != "none" and T_map_child is not None:
-            self._send(T_map_child, stamp_ns)
+        T_map_base = predicted[0]
+        if self._config.tf_mode == "map_base":
+            self._send(T_map_base, stamp_ns)
+        elif self._config.tf_mode == "map_odom" and T_map_odom is not None:
+            T_odom_base = se3.inverse(T_map_odom) @ T_map_base
+            self._send(self._smoother.step(stamp_ns, T_map_odom, T_odom_base), stamp_ns)
 
     def extend_path(self, estimate: Estimate) -> None:
         """`~/path`, of accepted poses some distance apart; the oldest make room for new ones."""
@@ -113,6 +124,10 @@ class MotionOutputs:
             ),
             twist=_twist_message(twist),
         )
+
+
+def _smoothing(config: NodeConfig) -> tuple[float, float, float]:
+    return config.tf_smoothing_s, config.tf_smoothing_max_m, config.tf_smoothing_max_deg
 
 
 def _twist_message(twist: Twist | None) -> TwistWithCovariance:

@@ -18,6 +18,7 @@ from pixloc_ros.localizer import Localizer
 from pixloc_ros.ros import parameters
 from pixloc_ros.ros.health import Health
 from pixloc_ros.ros.outputs import Outputs
+from pixloc_ros.ros.parameters import LiveParameters
 from pixloc_ros.ros.services import Services
 from pixloc_ros.ros.session import Session
 from pixloc_ros.ros.state import Facts
@@ -40,6 +41,7 @@ class LocalizerNode(LifecycleNode):
         self.session: Session | None = None
         self._fault = ""
         self._outputs: Outputs | None = None
+        self._live: LiveParameters | None = None
         self._health = Health(self, self)
         Services(self)  # they live as long as the node
 
@@ -87,7 +89,7 @@ class LocalizerNode(LifecycleNode):
         except Exception as error:  # rclpy would swallow it without a word
             self.get_logger().debug(traceback.format_exc())
             return self._refuse(f"{type(error).__name__}: {error}")
-        self.add_on_set_parameters_callback(parameters.refuse_changes)
+        self._live = LiveParameters(self, lambda: self.config, self._reconfigure)
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -121,6 +123,15 @@ class LocalizerNode(LifecycleNode):
         keyframes = len(self.localizer.map.keyframe_names)
         self.get_logger().info(f"map {self.config.map}: {keyframes} keyframes")
 
+    def _reconfigure(self, config: Config) -> None:
+        """Gates and rates have changed while the node works."""
+        assert self.localizer is not None and self._outputs is not None
+        self.config = self.localizer.config = config
+        self._outputs.motion.reconfigure(config.node)
+        self._health.report_at(config.node.diagnostics_rate_hz)
+        if self.session is not None:
+            self.session.reconfigure(config)
+
     def _refuse(self, fault: str) -> TransitionCallbackReturn:
         self._fault = " ".join(fault.split())
         self.get_logger().error(self._fault)
@@ -129,8 +140,9 @@ class LocalizerNode(LifecycleNode):
     def _forget(self) -> None:
         if self._outputs is not None:
             self._outputs.close()
-            self.remove_on_set_parameters_callback(parameters.refuse_changes)
-        self._outputs = self.localizer = None
+        if self._live is not None:
+            self._live.close()
+        self._outputs = self.localizer = self._live = None
 
     def _about(self) -> list[tuple[str, str]]:
         if self.localizer is None:

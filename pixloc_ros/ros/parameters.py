@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
@@ -9,9 +10,20 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from pixloc_ros.config import Config, describe, flatten, from_flat
+from pixloc_ros.errors import ConfigError
 
 # Parameters that rclpy itself declares or understands.
 _OF_ROS = ("use_sim_time", "start_type_description_service", "qos_overrides.")
+
+# Names, and beginnings of names, that can be set while the node works.
+LIVE = (
+    "acceptance.",
+    "priors.",
+    "node.diagnostics_rate_hz",
+    "node.tf_rate_hz",
+    "node.tf_smoothing_",
+    "node.transform_tolerance_s",
+)
 
 
 def declare(node: Node) -> None:
@@ -37,15 +49,50 @@ def read(node: Node) -> Config:
     return from_flat({name: _plain(p.value) for name, p in given.items()})
 
 
-def refuse_changes(changed: list[Parameter]) -> SetParametersResult:
-    """For a configured node: better a refusal than a change without effect."""
-    ours = [p.name for p in changed if not p.name.startswith(_OF_ROS)]
-    if not ours:
+def with_changes(config: Config, changed: Sequence[Parameter]) -> Config:
+    """The configuration after a change while it is in use.
+
+    Raises ConfigError for values that cannot be, and where a restart would be needed: better a
+    refusal than a change without effect.
+    """
+    before = dict(flatten(config))
+    wanted = {p.name: _plain(p.value) for p in changed if not p.name.startswith(_OF_ROS)}
+    after = from_flat({**before, **wanted})
+    for name, value in flatten(after):
+        if value != before[name] and not name.startswith(LIVE):
+            raise ConfigError(
+                f"'{name}' is read when the node is configured: deactivate, clean up, set it and "
+                f"configure again. While it runs, {', '.join(LIVE)} can be set"
+            )
+    return after
+
+
+class LiveParameters:
+    """Lets the parameters of a configured node change where `LIVE` allows it."""
+
+    def __init__(self, node: Node, config: Callable[[], Config], apply: Callable[[Config], None]):
+        self._node = node
+        self._config = config
+        self._apply = apply
+        node.add_on_set_parameters_callback(self._judge)
+        node.add_post_set_parameters_callback(self._adopt)
+
+    def close(self) -> None:
+        """Nobody judges changes any more: the next configuration will."""
+        self._node.remove_on_set_parameters_callback(self._judge)
+        self._node.remove_post_set_parameters_callback(self._adopt)
+
+    def _judge(self, changed: list[Parameter]) -> SetParametersResult:
+        try:
+            with_changes(self._config(), changed)
+        except ConfigError as error:
+            return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
-    return SetParametersResult(
-        successful=False,
-        reason=f"'{ours[0]}' is read when the node is configured: deactivate and clean up first",
-    )
+
+    def _adopt(self, changed: list[Parameter]) -> None:
+        config = with_changes(self._config(), changed)
+        if config != self._config():
+            self._apply(config)
 
 
 def _plain(value: Any) -> Any:

@@ -67,6 +67,10 @@ class Pipeline:
         """Publish nothing any more: a frame that is still in work comes too late."""
         self._closed = True
 
+    def reconfigure(self, config: Config) -> None:
+        """Look at the next frames with other limits."""
+        self._config = config
+
     def forget(self) -> None:
         """Judge the state by frames to come."""
         self.last = self.accepted_s = None

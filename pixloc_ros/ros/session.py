@@ -7,6 +7,7 @@ import time
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
+from rclpy.timer import Timer
 
 from pixloc_ros.config import Config
 from pixloc_ros.localizer import Localizer
@@ -48,11 +49,7 @@ class Session:
             self._on_estimate,
         )
         self._worker = Worker(mailbox, self._pipeline.process, self._on_error)
-        self._timer = node.create_timer(
-            1.0 / config.node.tf_rate_hz,
-            self._tick,
-            clock=Clock(clock_type=ClockType.STEADY_TIME),
-        )
+        self._timer = self._tick_at(config.node.tf_rate_hz)
         self._worker.start()
 
     def close(self) -> bool:
@@ -62,6 +59,15 @@ class Session:
         self._inputs.close()
         self._node.destroy_timer(self._timer)
         return self._worker.stop()
+
+    def reconfigure(self, config: Config) -> None:
+        """Go on with other gates and rates."""
+        with self._tracker.locked() as tracker:
+            tracker.reconfigure(config.priors)
+        self._inputs.reconfigure(config)
+        self._pipeline.reconfigure(config)
+        self._node.destroy_timer(self._timer)
+        self._timer = self._tick_at(config.node.tf_rate_hz)
 
     @property
     def enabled(self) -> bool:
@@ -136,6 +142,10 @@ class Session:
         with self._tracker.locked() as tracker:
             was_there = tracker.odometry_stamp_ns is not None
         return was_there and bool(last and last.prior and last.prior.source == "motion")
+
+    def _tick_at(self, rate_hz: float) -> Timer:
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        return self._node.create_timer(1.0 / rate_hz, self._tick, clock=steady)
 
     def _tick(self) -> None:
         self._outputs.motion.publish(self._tracker)
