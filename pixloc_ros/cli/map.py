@@ -21,6 +21,7 @@ from pixloc_ros.maps.builder import BuildOptions
 from pixloc_ros.maps.check import find_problems
 from pixloc_ros.maps.schema import Datum, Storage
 from pixloc_ros.maps.store import Map
+from pixloc_ros.maps.workers import Team
 
 app = typer.Typer(help="Build, inspect, cut and join maps.", no_args_is_help=True)
 
@@ -77,9 +78,15 @@ def build(
         int, typer.Option(min=1, help="images that must see a point")
     ] = DEFAULT.min_track_length,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
+    workers: Annotated[int, typer.Option(min=1, help="processes that observe images")] = 1,
+    ray: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="of a Ray cluster that observes them instead")
+    ] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing map")] = False,
 ) -> None:
     """Build a map from a COLMAP model, from images with known poses, or from a cloud and those.
+
+    A build that was interrupted goes on where it was when it is started again.
 
     Example: pixloc map build --colmap sparse/0 --images images --output my_map
     """
@@ -93,6 +100,7 @@ def build(
         datum=Datum.parse(datum) if datum else None,
         T_base_cam=_parse_mount(camera_mount) if camera_mount else None,
         overwrite=overwrite,
+        team=Team(workers, ray),
     )
     extractor = FeatureExtractor(weights, device, max_side_px)
     built = map_sources.build(sources, output, extractor, options)

@@ -22,6 +22,7 @@ from pixloc_ros.maps.lidar import LidarReport, observe_cloud
 from pixloc_ros.maps.posed import PosedImage
 from pixloc_ros.maps.store import Map
 from pixloc_ros.maps.triangulate import TriangulationReport, triangulate
+from pixloc_ros.maps.work_folder import work_folder
 from pixloc_ros.replay.posed_images import (
     PosedImages,
     keyframes,
@@ -59,13 +60,14 @@ def build(
     """Build a map from whatever was given."""
     sources.check()
     writer.check_output(output, options.overwrite)
-    if sources.colmap is None:
-        posed, options_left = read_posed(sources, options)
-        model, report = _model(sources, posed, options)
-        typer.echo(str(report), err=True)
-    else:
-        model, options_left = _read_colmap(sources, options)
-    return build_map(model, sources.images, output, extractor, options_left, track)
+    with work_folder(output) as work:
+        if sources.colmap is None:
+            posed, options_left = read_posed(sources, options)
+            model, report = _model(sources, posed, options, work)
+            typer.echo(str(report), err=True)
+        else:
+            model, options_left = _read_colmap(sources, options)
+        return build_map(model, sources.images, output, extractor, options_left, track, work)
 
 
 def _read_colmap(sources: Sources, options: BuildOptions) -> tuple[ColmapModel, BuildOptions]:
@@ -83,10 +85,10 @@ def _read_colmap(sources: Sources, options: BuildOptions) -> tuple[ColmapModel, 
 
 
 def _model(
-    sources: Sources, posed: list[PosedImage], options: BuildOptions
+    sources: Sources, posed: list[PosedImage], options: BuildOptions, work: Path
 ) -> tuple[ColmapModel, TriangulationReport | LidarReport]:
     if sources.cloud is None:
-        return triangulate(posed, track)
+        return triangulate(posed, track, work)
     points_world = read_cloud(sources.cloud)
     T_map_world = _map_from_world(sources, options)
     return observe_cloud(se3.transform(T_map_world, points_world), posed, progress=track)

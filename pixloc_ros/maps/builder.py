@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,11 +14,14 @@ from numpy.typing import NDArray
 from pixloc_ros.errors import MapError
 from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.geometry import se3
-from pixloc_ros.maps import observing, retrieval, writer
+from pixloc_ros.maps import observing, writer
 from pixloc_ros.maps.colmap import ColmapImage, ColmapModel, read_model
+from pixloc_ros.maps.observing import ImageTask
 from pixloc_ros.maps.rows import Arrays, Rows, covisibility, create
 from pixloc_ros.maps.schema import CameraEntry, Datum, Storage
 from pixloc_ros.maps.store import Map, pack_names
+from pixloc_ros.maps.work_folder import Parts, work_folder
+from pixloc_ros.maps.workers import Team
 
 Progress = Callable[[Sequence[Any], str], Iterable[Any]]  # wraps a sequence, with a description
 HALF_TRACK = 3.0  # a track of this length has half the priority that an endless one would have
@@ -35,6 +39,7 @@ class BuildOptions:
     datum: Datum | None = None
     T_base_cam: NDArray[np.float64] | None = None
     overwrite: bool = False
+    team: Team = field(default_factory=Team)  # who observes the images: of no effect on the map
 
     @property
     def T_map_world(self) -> NDArray[np.float64]:
@@ -67,17 +72,30 @@ def build_map(
     extractor: FeatureExtractor,
     options: BuildOptions,
     progress: Progress | None = None,
+    work: Path | None = None,
 ) -> Map:
-    """As build_from_colmap, for a model in memory, wherever its points come from."""
+    """As build_from_colmap, for a model in memory, wherever its points come from.
+
+    work: the work_folder of a build that has begun. A build that was interrupted goes on where it
+    was: images that are unchanged, and so are their points, are not observed again.
+    """
     writer.check_output(output, options.overwrite)
+    with nullcontext(work) if work else work_folder(output) as folder:
+        return _build(model, Path(images_dir), output, extractor, options, progress, Parts(folder))
+
+
+def _build(
+    model: ColmapModel,
+    images_dir: Path,
+    output: str | Path,
+    extractor: FeatureExtractor,
+    options: BuildOptions,
+    progress: Progress | None,
+    parts: Parts,
+) -> Map:
     images = model.images[:: options.keyframe_step]
-    paths = observing.find_images(images, Path(images_dir))
-    rows, descriptors = _collect(model, images, paths, extractor, options, progress)
-    if not rows.counts.any():
-        raise MapError(
-            f"the model has no point seen by {options.min_track_length} images within "
-            f"{options.max_error_px:g} px; reconstruct it again, or ask for less"
-        )
+    paths = observing.find_images(images, images_dir)
+    rows, descriptors = _collect(model, images, paths, extractor, options, progress, parts)
     T_map_cam = options.T_map_world @ se3.inverse([image.T_cam_world for image in images])
     origin = np.round(np.median(T_map_cam[:, :3, 3], axis=0))
     writer.save(
@@ -102,18 +120,44 @@ def _collect(
     extractor: FeatureExtractor,
     options: BuildOptions,
     progress: Progress | None,
+    parts: Parts,
 ) -> tuple[Rows, NDArray[np.float16]]:
     rows = create(options.features, len(model.point_ids), extractor.dims)
-    descriptors = []
     usable = _usable_points(model, options.min_track_length)
-    keyframes = list(zip(images, paths, strict=True))
-    for image, path in progress(keyframes, "Extracting features") if progress else keyframes:
-        points, pixels = observing.visible_points(image, model, usable, options.max_error_px)
-        image_rgb = observing.read_image(path, model.cameras[image.camera_id])
-        pyramid = extractor.extract(image_rgb)
-        rows.add(points, *observing.sample_at(pyramid, pixels))
-        descriptors.append(retrieval.describe(pyramid).astype(np.float16))
+    seen = [observing.visible_points(i, model, usable, options.max_error_px) for i in images]
+    if not any(len(points) for points, _ in seen):
+        raise MapError(
+            f"the model has no point seen by {options.min_track_length} images within "
+            f"{options.max_error_px:g} px; reconstruct it again, or ask for less"
+        )
+    cameras = [model.cameras[image.camera_id] for image in images]
+    tasks = [
+        ImageTask(path, (camera.width, camera.height), pixels)
+        for path, camera, (_, pixels) in zip(paths, cameras, seen, strict=True)
+    ]
+    descriptors = []
+    observed = _observe(tasks, extractor, options.team, progress, parts)
+    for (points, _), arrays in zip(seen, observed, strict=True):
+        rows.add(points, *observing.by_level(arrays))
+        descriptors.append(arrays["descriptor"])
     return rows, np.stack(descriptors)
+
+
+def _observe(
+    tasks: Sequence[ImageTask],
+    extractor: FeatureExtractor,
+    team: Team,
+    progress: Progress | None,
+    parts: Parts,
+) -> Iterator[Arrays]:
+    """What each image shows, kept as a part: from the last build, or observed by the team."""
+    keyed = [(task.key(extractor), task) for task in tasks]
+    missing = {key: task for key, task in keyed if key not in parts}
+    found = team.observe(list(missing.values()), extractor)
+    for key, _ in progress(keyed, "Extracting features") if progress else keyed:
+        if key not in parts:
+            parts.put(key, next(found))
+        yield parts.get(key)
 
 
 def _usable_points(model: ColmapModel, min_track_length: int) -> NDArray[np.bool_]:

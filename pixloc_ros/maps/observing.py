@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -11,11 +13,56 @@ import torch
 from numpy.typing import NDArray
 
 from pixloc_ros.errors import MapError
-from pixloc_ros.features.pyramid import FeaturePyramid
+from pixloc_ros.features.pyramid import FeatureExtractor, FeaturePyramid
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.maps import retrieval
 from pixloc_ros.maps.colmap import ColmapImage, ColmapModel
-from pixloc_ros.maps.rows import Confidences, Features
+from pixloc_ros.maps.rows import Arrays, Confidences, Features
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTask:
+    """One image to observe."""
+
+    path: Path
+    size_px: tuple[int, int]  # width and height
+    pixels: NDArray[np.float64]  # (N, 2) where its points are
+
+    def key(self, extractor: FeatureExtractor) -> str:
+        """Stands for all that the outcome depends on; raises MapError without the image."""
+        digest = hashlib.sha256(self.read())
+        digest.update(self.pixels.tobytes())
+        network = (extractor.sha256, extractor.max_side_px, extractor.device.type)
+        digest.update(repr((network, torch.__version__, self.pixels.shape)).encode())
+        return digest.hexdigest()
+
+    def read(self) -> bytes:
+        """The image file; raises MapError where it cannot be read."""
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise MapError(f"{self.path} cannot be read ({error.strerror})") from None
+
+
+def observe(content: bytes, task: ImageTask, extractor: FeatureExtractor) -> Arrays:
+    """Features and confidences of the task's pixels and the descriptor of its image, float16.
+
+    content: of the image file, which need not exist where this runs.
+    """
+    pyramid = extractor.extract(decode_image(content, task.path, task.size_px))
+    features, confidences = sample_at(pyramid, task.pixels)
+    arrays = {"descriptor": retrieval.describe(pyramid)}
+    for level, (feature, confidence) in enumerate(zip(features, confidences, strict=True)):
+        arrays |= {f"features_{level}": feature, f"confidences_{level}": confidence}
+    return {name: array.astype(np.float16) for name, array in arrays.items()}
+
+
+def by_level(arrays: Arrays) -> tuple[Features, Confidences]:
+    """Features and confidences that `observe` gave, float32, coarse to fine."""
+    levels = range((len(arrays) - 1) // 2)
+    features = [arrays[f"features_{level}"].astype(np.float32) for level in levels]
+    return features, [arrays[f"confidences_{level}"].astype(np.float32) for level in levels]
 
 
 def find_images(images: Sequence[ColmapImage], folder: Path) -> list[Path]:
@@ -32,14 +79,21 @@ def find_images(images: Sequence[ColmapImage], folder: Path) -> list[Path]:
 
 def read_image(path: Path, camera: Camera) -> NDArray[np.uint8]:
     """RGB (H, W, 3) as the camera took it; raises MapError for another size than the camera's."""
+    content = path.read_bytes() if path.is_file() else b""
+    return decode_image(content, path, (camera.width, camera.height))
+
+
+def decode_image(content: bytes, path: Path, size_px: tuple[int, int]) -> NDArray[np.uint8]:
+    """As read_image, of the content of a file."""
     # COLMAP does not turn images by their EXIF orientation either.
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
     if image is None:
         raise MapError(f"{path} cannot be read as an image; is the file whole?")
     height, width = image.shape[:2]
-    if (width, height) != (camera.width, camera.height):
+    if (width, height) != size_px:
         raise MapError(
-            f"{path} is {width}x{height}, its camera in the model {camera.width}x{camera.height}; "
+            f"{path} is {width}x{height}, its camera in the model {size_px[0]}x{size_px[1]}; "
             f"give the images that the model was made from"
         )
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -22,9 +24,11 @@ from pixloc_ros.maps.builder import Progress
 from pixloc_ros.maps.colmap import ColmapModel, read_model
 from pixloc_ros.maps.pose_fit import Matches
 from pixloc_ros.maps.posed import PosedImage, check_posed, near_pairs
+from pixloc_ros.maps.schema import file_sha256
 
 CHUNK = 8  # images or pairs between two steps of the progress bar
 THREADS = 2
+SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +49,11 @@ class TriangulationReport:
 
 
 def triangulate(
-    images: Sequence[PosedImage], progress: Progress | None = None
+    images: Sequence[PosedImage], progress: Progress | None = None, work: Path | None = None
 ) -> tuple[ColmapModel, TriangulationReport]:
     """Match near images and triangulate what they share; the model's world is the map.
 
+    work: the work_folder of a build, where keypoints and matches are kept for the next try.
     Raises MapError without pycolmap, for images that share nothing, and for poses that contradict
     the images (naming the images, or the convention that would fit).
     """
@@ -57,13 +62,13 @@ def triangulate(
     T_map_cam = np.stack([image.T_map_cam for image in images])
     zero = np.round(np.median(T_map_cam[:, :3, 3], axis=0))  # COLMAP's tolerances are near zero
     T_map_cam[:, :3, 3] -= zero
-    with tempfile.TemporaryDirectory(prefix="pixloc-") as folder:
-        work = _Work(pycolmap, Path(folder), images, progress)
-        work.extract()
-        work.match(near_pairs(T_map_cam))
-        names, matches = [image.name for image in images], work.matches()
+    with nullcontext(work) if work else tempfile.TemporaryDirectory(prefix="pixloc-") as folder:
+        run = _Run(pycolmap, Path(folder) / _digest(images), images, progress)
+        run.extract()
+        run.match(near_pairs(T_map_cam))
+        names, matches = [image.name for image in images], run.matches()
         pose_fit.check(names, T_map_cam, matches)
-        model = work.triangulate(T_map_cam)
+        model = run.triangulate(T_map_cam)
     pose_fit.check_points(names, matches, _points_seen(model))
     model = _named(model, images, zero)
     return model, _report(model)
@@ -80,8 +85,20 @@ def _import_pycolmap() -> ModuleType:
     return pycolmap
 
 
-class _Work:
-    """One run of COLMAP in a folder of its own: link, database, model."""
+def _digest(images: Sequence[PosedImage]) -> str:
+    """Stands for all that keypoints and matches depend on."""
+    digest = hashlib.sha256()
+    for image in images:
+        digest.update(file_sha256(image.path).encode())
+        digest.update(repr(colmap_camera(image.camera)).encode() + image.T_map_cam.tobytes())
+    return f"colmap-{digest.hexdigest()}"
+
+
+class _Run:
+    """One run of COLMAP in a folder of its own: links, database, model.
+
+    COLMAP itself leaves out the images and pairs that its database has.
+    """
 
     def __init__(
         self,
@@ -95,8 +112,9 @@ class _Work:
         self.database = folder / "database.db"
         # Lists of pairs are separated by spaces, so names must have none.
         self.names = [f"{i:08d}{image.path.suffix}" for i, image in enumerate(images)]
-        (folder / "images").mkdir()
+        (folder / "images").mkdir(parents=True, exist_ok=True)
         for name, image in zip(self.names, images, strict=True):
+            (folder / "images" / name).unlink(missing_ok=True)
             (folder / "images" / name).symlink_to(image.path.resolve())
 
     def extract(self) -> None:
@@ -104,16 +122,20 @@ class _Work:
         for name, image in zip(self.names, self.images, strict=True):
             by_camera[repr(colmap_camera(image.camera))].append(name)
         chunks = [
-            (names[start : start + CHUNK], start == 0)
+            (names[0], names[start : start + CHUNK])
             for names in by_camera.values()
             for start in range(0, len(names), CHUNK)
         ]
-        camera_id = -1
-        for names, first in self.progress(chunks, "Finding keypoints"):
+        for first, names in self.progress(chunks, "Finding keypoints"):
             camera = self.images[self.names.index(names[0])].camera
-            self._extract(names, camera, -1 if first else camera_id)
-            with self.pycolmap.Database.open(self.database) as database:
-                camera_id = database.read_image_with_name(names[0]).camera_id
+            self._extract(names, camera, self._camera_id(first))
+
+    def _camera_id(self, name: str) -> int:
+        """Of an image in the database, -1 where it is not there yet."""
+        with self.pycolmap.Database.open(self.database) as database:
+            if not database.exists_image(name):
+                return -1
+            return database.read_image_with_name(name).camera_id
 
     def _extract(self, names: Sequence[str], camera: Camera, camera_id: int) -> None:
         model, _, _, params = colmap_camera(camera)
@@ -121,7 +143,7 @@ class _Work:
         reader.camera_model, reader.camera_params = model, ",".join(map(repr, params))
         reader.existing_camera_id = camera_id
         options = self.pycolmap.FeatureExtractionOptions()
-        options.use_gpu, options.num_threads = False, THREADS
+        options.use_gpu, options.num_threads = False, 1  # which finish first get the first ids
         with self._quiet():
             self.pycolmap.extract_features(
                 self.database,
@@ -135,6 +157,8 @@ class _Work:
     def match(self, pairs: Sequence[tuple[int, int]]) -> None:
         matching = self.pycolmap.FeatureMatchingOptions()
         matching.use_gpu, matching.num_threads = False, THREADS
+        verification = self.pycolmap.TwoViewGeometryOptions()
+        verification.ransac.random_seed = SEED
         listed = self.pycolmap.ImportedPairingOptions()
         listed.match_list_path = self.folder / "pairs.txt"
         chunks = [pairs[start : start + 4 * CHUNK] for start in range(0, len(pairs), 4 * CHUNK)]
@@ -143,7 +167,10 @@ class _Work:
             (self.folder / "pairs.txt").write_text("\n".join(lines) + "\n")
             with self._quiet():
                 self.pycolmap.match_image_pairs(
-                    self.database, matching_options=matching, pairing_options=listed
+                    self.database,
+                    matching_options=matching,
+                    pairing_options=listed,
+                    verification_options=verification,
                 )
 
     def matches(self) -> list[Matches]:
@@ -179,9 +206,11 @@ class _Work:
 
     def triangulate(self, T_map_cam: NDArray[np.float64]) -> ColmapModel:
         output = self.folder / "model"
+        shutil.rmtree(output, ignore_errors=True)
         output.mkdir()
         options = self.pycolmap.IncrementalPipelineOptions()
-        options.extract_colors, options.num_threads, options.random_seed = False, THREADS, 0
+        options.extract_colors, options.num_threads, options.random_seed = False, THREADS, SEED
+        options.triangulation.random_seed = SEED
         with self._quiet():
             model = self.pycolmap.triangulate_points(
                 self._posed(T_map_cam),

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import from_numpy
 
@@ -84,8 +85,9 @@ def _replacing(output: Path) -> Iterator[Path]:
         temporary.chmod(0o755)  # mkdtemp's own mode would hide the map from other users
         yield temporary
         _move(temporary, output)
-    except OSError as error:
-        raise MapError(f"{output} cannot be written ({error.strerror or error})") from None
+    except (OSError, SafetensorError) as error:  # which is what a full disk is to save_file
+        why = getattr(error, "strerror", None) or error
+        raise MapError(f"{output} cannot be written ({why})") from None
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
