@@ -29,6 +29,10 @@ class FeaturesConfig(Section):
     max_side_px: int = Field(
         default=1248, ge=64, description="larger images are reduced to this side"
     )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="of the network on a CPU; auto: bfloat16 where the CPU has it",
+    )
 
 
 class ViewConfig(Section):

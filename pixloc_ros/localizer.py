@@ -33,7 +33,10 @@ class Localizer:
         self.config = config
         self.map = Map.load(config.map) if map is None else map
         self.features = FeatureExtractor(
-            config.features.weights, config.device, config.features.max_side_px
+            config.features.weights,
+            config.device,
+            config.features.max_side_px,
+            config.features.precision,
         )
         _check_same_weights(self.map, self.features)
         self.search = Search(self.map, config)

@@ -38,7 +38,7 @@ class Machine:
     name: str
     device: str
     threads: int
-    gflop_per_s: float  # matrix product: float32 on a CPU, float16 on a GPU
+    gflop_per_s: float  # matrix product: in the network's precision on a CPU, float16 on a GPU
     gbyte_per_s: float  # copy, read and write together
 
 
@@ -77,10 +77,13 @@ class Benchmark:
             torch.set_num_threads(config.threads)
         self.config, self.runs = config, runs
         self.extractor = FeatureExtractor(
-            config.features.weights, config.device, config.features.max_side_px
+            config.features.weights,
+            config.device,
+            config.features.max_side_px,
+            config.features.precision,
         )
         self.aligner = aligner_for(self.extractor.damping, config.alignment, config.hypotheses)
-        self.machine = measure_machine(config.device)
+        self.machine = measure_machine(config.device, self.extractor.dtype)
         self.problem = make_problem(self.extractor, width, height, config.view.max_points)
 
     @torch.inference_mode()
@@ -202,11 +205,14 @@ def time_ms(work: Callable[[], object], runs: int, device: str) -> list[float]:
     return times_ms
 
 
-def measure_machine(device: str) -> Machine:
-    """The speeds of matrix product and copy reached here, on sizes that keep the device busy."""
+def measure_machine(device: str, dtype: torch.dtype) -> Machine:
+    """The speeds of matrix product and copy reached here, on sizes that keep the device busy.
+
+    dtype: of the product on a CPU.
+    """
     on_cpu = device == "cpu"
     side, numbers = (1024, 16_000_000) if on_cpu else (8192, 256_000_000)
-    a = torch.rand(side, side, device=device, dtype=torch.float32 if on_cpu else torch.half)
+    a = torch.rand(side, side, device=device, dtype=dtype if on_cpu else torch.half)
     b = torch.rand(numbers, device=device)
     product_ms = min(time_ms(lambda: a @ a, 10, device))
     copy_ms = min(time_ms(lambda: b.clone(), 10, device))

@@ -1,13 +1,17 @@
-"""How an image gets to a GPU and through the network there, without the host waiting."""
+"""How an image gets to a device and through the network there, as fast as the device can."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
 
 SIZES_KEPT = 2  # of images; each holds the activations of its graph
 WARM_UP_RUNS = 3  # before a capture, so that libraries have chosen and allocated
 
+Precision = Literal["auto", "float32", "bfloat16"]
 Captured = tuple[torch.cuda.CUDAGraph, Tensor, tuple[Tensor, ...]]
 
 
@@ -16,6 +20,27 @@ def upload(image: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda":
         image = image.pin_memory()
     return image.to(device, non_blocking=True)
+
+
+def fused(network: nn.Module, device: torch.device, precision: Precision) -> nn.Module:
+    """The network for inference: batch norms folded into convolutions, channels last.
+
+    Both together halve the time on a CPU, and bfloat16 halves it again where the CPU has it.
+    """
+    network = fuse(network).to(device)
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    wanted = precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
+    return network.bfloat16() if wanted and device.type == "cpu" else network
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a CPU multiplies in bfloat16; others only emulate it, slower than float32."""
+    if device.type != "cpu":
+        return False
+    if not hasattr(torch.cpu, "get_capabilities"):  # older versions of torch cannot tell
+        return False
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
 class CapturedNetwork:

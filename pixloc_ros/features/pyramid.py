@@ -10,10 +10,9 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.fx.experimental.optimization import fuse
 
 from pixloc_ros.features import compact, weights
-from pixloc_ros.features.device import CapturedNetwork, upload
+from pixloc_ros.features.device import CapturedNetwork, Precision, fused, upload
 from pixloc_ros.geometry.camera import Camera
 
 
@@ -127,10 +126,17 @@ def bilinear_weights(fraction: Tensor) -> Tensor:
 
 
 class FeatureExtractor:
-    """Runs the network on one image at a time, on one device."""
+    """Runs the network on one image at a time, on one device.
+
+    precision is that of the network on a CPU; a GPU uses float16. Features are always float32.
+    """
 
     def __init__(
-        self, weights_name: str = "compact_seed", device: str = "cpu", max_side_px: int = 1248
+        self,
+        weights_name: str = "compact_seed",
+        device: str = "cpu",
+        max_side_px: int = 1248,
+        precision: Precision = "float32",
     ):
         self.weights_name = weights_name
         loaded = weights.load(weights_name)
@@ -140,9 +146,9 @@ class FeatureExtractor:
         self.device = torch.device(device)
         self.max_side_px = max_side_px
         self.damping = compact.damping(loaded.network.theta.detach()).to(self.device)
-        # Batch norms folded into convolutions, channels last: half the time on a CPU.
-        network = fuse(loaded.network).to(self.device)
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        exact = self.architecture.as_published
+        self.network = fused(loaded.network, self.device, "float32" if exact else precision)
+        self.dtype = next(self.network.parameters()).dtype
         on_gpu = self.device.type == "cuda"
         self.forward = CapturedNetwork(self.network) if on_gpu else self.network
 
@@ -153,7 +159,7 @@ class FeatureExtractor:
         height, width = image.shape[:2]
         # Before the network: on a GPU this waits for what is enqueued.
         size = torch.tensor([width, height], dtype=torch.float32, device=self.device)
-        packed = self.forward(self._to_tensor(image))
+        packed = self.forward(self._to_tensor(image).to(self.dtype))
         levels = [
             level_of(maps.float(), stride, size, self.architecture.as_published)
             for maps, stride in zip(packed, self.strides, strict=True)

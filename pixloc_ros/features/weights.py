@@ -19,17 +19,24 @@ from torch import Tensor
 
 from pixloc_ros.errors import WeightsError
 from pixloc_ros.features.compact import CompactNet
+from pixloc_ros.features.fast import FastNet
 from pixloc_ros.features.official import read_checkpoint
 from pixloc_ros.features.vgg import VggNet, vgg16, vgg19
 
 PACKAGED = Path(__file__).resolve().parent.parent / "weights"
-NETWORKS: tuple[Callable[[], CompactNet | VggNet], ...] = (CompactNet, vgg16, vgg19)
+Network = CompactNet | FastNet | VggNet
+NETWORKS: dict[str, Callable[[], Network]] = {
+    "compact": CompactNet,
+    "fast": FastNet,
+    "vgg16": vgg16,
+    "vgg19": vgg19,
+}
 NAMED_KEYS = 4  # of each kind of difference, in an error
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedWeights:
-    network: CompactNet | VggNet  # float32, eval mode
+    network: Network  # float32, eval mode
     model_id: str
     sha256: str
 
@@ -37,6 +44,13 @@ class LoadedWeights:
 def available() -> list[str]:
     """Names of the packaged weights."""
     return sorted(path.stem for path in PACKAGED.glob("*.safetensors"))
+
+
+def build(architecture: str) -> Network:
+    """A network with random weights, by the name of its architecture. Raises WeightsError."""
+    if architecture not in NETWORKS:
+        raise WeightsError(f"no network '{architecture}': there are {', '.join(NETWORKS)}")
+    return NETWORKS[architecture]()
 
 
 def load(name_or_path: str) -> LoadedWeights:
@@ -64,14 +78,14 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"cannot read weights {path}: {error}; is the file whole?") from None
 
 
-def _most_alike(state: dict[str, Tensor]) -> Callable[[], CompactNet | VggNet]:
+def _most_alike(state: dict[str, Tensor]) -> Callable[[], Network]:
     """The network that shares most names with the state dict."""
 
-    def differing(make: Callable[[], CompactNet | VggNet]) -> int:
+    def differing(make: Callable[[], Network]) -> int:
         with torch.device("meta"):  # names only, no memory
             return len(state.keys() ^ make().state_dict().keys())
 
-    return min(NETWORKS, key=differing)
+    return min(NETWORKS.values(), key=differing)
 
 
 def _find(name_or_path: str) -> Path:
@@ -95,7 +109,7 @@ def _check_hash(path: Path, sha256: str) -> None:
         )
 
 
-def _check_shapes(path: Path, state: dict[str, Tensor], network: CompactNet | VggNet) -> None:
+def _check_shapes(path: Path, state: dict[str, Tensor], network: Network) -> None:
     expected = network.state_dict()
     common = expected.keys() & state.keys()
     counters = {name for name in expected if name.endswith("num_batches_tracked")}
