@@ -17,7 +17,15 @@ from pixloc_ros.maps.builder import Progress
 from pixloc_ros.maps.colmap import ColmapModel, read_model
 from pixloc_ros.training.data_config import CmuConfig
 from pixloc_ros.training.layouts import expect, subfolders
-from pixloc_ros.training.scenes import MISSING, Array, Scene, View, in_view, pair_up, views_of_model
+from pixloc_ros.training.scenes import (
+    MISSING,
+    Array,
+    Scene,
+    View,
+    not_hidden,
+    pair_up,
+    views_of_model,
+)
 
 LAYOUT = "intrinsics.txt and slice<n>/ with database, query, camera-poses and {model}"
 # A query sees what the reference sees that stands so near and looks the same way.
@@ -74,9 +82,9 @@ def _queries(
         elif beside is None:
             skipped[FAR_AWAY] += 1
         else:
-            view = View(folder / name, camera, T_cam_world, references[beside].seen)
-            seen = in_view(view, view.seen, model.points_world)
-            queries.append(replace(view, seen=seen))
+            guess = View(folder / name, camera, T_cam_world, references[beside].seen)
+            seen = not_hidden(guess, model.points_world)
+            queries.append(replace(guess, seen=seen))
     return queries
 
 

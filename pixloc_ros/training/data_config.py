@@ -91,6 +91,7 @@ class PosedConfig(ViewsConfig):
 
     kind: Literal["posed"] = "posed"
     path: Path = Field(description="meta.json of the images")
+    work: Path | None = Field(default=None, description="keeps keypoints and matches for next time")
     images: Path = Field(description="folder of the images")
 
 

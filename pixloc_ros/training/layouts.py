@@ -1,7 +1,8 @@
-"""Whether a data set is laid out as expected, and what to say where it is not."""
+"""What to say of data that are laid out otherwise than expected, or cannot be used."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,3 +28,8 @@ def _listing(root: Path, most: int = 8) -> str:
         return "no such folder"
     names = sorted(path.name for path in root.iterdir())
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "") or "nothing"
+
+
+def reasons(skipped: Counter[str]) -> str:
+    """`3 tiny, 2 unreadable`, or that there was nothing."""
+    return ", ".join(f"{n} {reason}" for reason, n in (+skipped).items()) or "none"

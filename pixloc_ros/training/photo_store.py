@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pixloc_ros.errors import DataError
 from pixloc_ros.training.data_config import PhotosConfig
+from pixloc_ros.training.layouts import reasons
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 THREADS = 4
@@ -52,7 +53,7 @@ def load_photos(config: PhotosConfig, aspect: float, device: torch.device | str)
     if not tiles:
         raise DataError(
             f"{config.path}: no photo of {len(found)} can be used "
-            f"({_reasons(skipped)}); photos are read from {', '.join(sorted(SUFFIXES))}"
+            f"({reasons(skipped)}); photos are read from {', '.join(sorted(SUFFIXES))}"
         )
     stacked = torch.from_numpy(np.stack(tiles[:room]))
     return PhotoStore(stacked.permute(0, 3, 1, 2).contiguous().to(device), +skipped)
@@ -114,7 +115,3 @@ def _tiles(photo: Photo, shape: tuple[int, int]) -> list[Photo]:
     starts = np.linspace(0, spare, count) if count > 1 else [spare / 2]
     corners = [(int(s), 0) if rows else (0, int(s)) for s in starts]
     return [np.asarray(scaled[y : y + shape[0], x : x + shape[1]], np.uint8) for y, x in corners]
-
-
-def _reasons(skipped: Counter[str]) -> str:
-    return ", ".join(f"{n} {reason}" for reason, n in (+skipped).items()) or "none found"

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
 
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.maps import visibility
 from pixloc_ros.maps.colmap import ColmapModel
 from pixloc_ros.maps.observing import visible_points
 from pixloc_ros.training.data_config import ViewsConfig
@@ -104,8 +104,16 @@ def _turn_deg(views: Sequence[View], reference: Index, query: Index) -> Array:
     return np.rad2deg(np.arccos(np.clip((trace - 1) / 2, -1, 1)))
 
 
-def in_view(view: View, points: Index, points_world: Array) -> Index:
-    """Those of the points (M,) that project into the view's image."""
-    points_cam = se3.transform(view.T_cam_world, points_world[points])
-    _, valid = view.camera.project(torch.from_numpy(points_cam))
-    return points[valid.numpy()]
+def not_hidden(view: View, points_world: Array) -> Index:
+    """Which of view.seen are in its image and behind none of the others, where seen is a guess.
+
+    Sparse points, as of trees, seem to hide more than they do; those in doubt are left out.
+    """
+    if not len(view.seen):
+        return view.seen
+    zero = points_world[view.seen].mean(0)
+    cloud = visibility.prepare(points_world[view.seen] - zero)
+    T_local_cam = se3.inverse(view.T_cam_world)
+    T_local_cam[:3, 3] -= zero
+    visible, _, _ = visibility.visible(cloud, view.camera, T_local_cam, (0.0, np.inf))
+    return view.seen[np.sort(visible)]

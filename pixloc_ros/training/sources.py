@@ -91,7 +91,7 @@ def open_source(
         return PhotoSource(config, augmentation, size, device)
     skipped: Counter[str] = Counter()
     scenes = _scenes(config, skipped, progress)
-    name = f"{config.kind} {config.path.name}"
+    name = f"{config.kind} {config.path.parent.name}/{config.path.name}"
     return ViewSource(name, scenes, skipped, config, augmentation, size, device)
 
 
@@ -120,7 +120,7 @@ def _model(
     meta = config.poses if isinstance(config, LidarConfig) else config.path
     posed = keyframes(read_posed_images(meta, config.images), config.images)
     if isinstance(config, PosedConfig):
-        return triangulate(posed, progress)[0]
+        return triangulate(posed, progress, config.work)[0]
     points_map = se3.transform(map_from_world(meta), read_cloud(config.path))
     options = LidarOptions(voxel_m=config.voxel_m, max_range_m=config.max_range_m)
     return observe_cloud(points_map, posed, options, progress)[0]

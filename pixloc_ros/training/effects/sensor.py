@@ -16,14 +16,14 @@ def occluders(images: Tensor, config: AugmentationConfig, draws: Draws) -> Tenso
     """Boxes and ellipses that show a piece of another image, mirrored."""
     other = images.roll(1, 0).flip(-1)
     x, y = coordinates(images)
-    for _ in range(PIECES):
+    pieces = scalars(images, 0.0, PIECES, draws)
+    for index in range(PIECES):
         half_x, half_y = (scalars(images, *config.occluder_share, draws) for _ in "xy")
         dx = (x - scalars(images, -1.0, 1.0, draws)).abs() / half_x
         dy = (y - scalars(images, -1.0, 1.0, draws)).abs() / half_y
         box = scalars(images, 0.0, 1.0, draws) < 0.5
         covered = torch.where(box, torch.maximum(dx, dy), torch.hypot(dx, dy)) < 1
-        present = scalars(images, 0.0, 1.0, draws) < 0.6
-        images = torch.where(covered & present, other, images)
+        images = torch.where(covered & (index < pieces), other, images)
     return images
 
 
