@@ -1,19 +1,39 @@
-"""Start the localizer on live topics.
+"""Start the localizer, on live topics or on a bag.
 
 ros2 launch pixloc_ros localizer.launch.py map:=/maps/campus image_topic:=/front/image_raw \
     camera_info_topic:=/front/camera_info odom_topic:=/odometry/filtered
+ros2 launch pixloc_ros localizer.launch.py map:=/maps/campus bag:=drive.mcap output:=drive_run
+
+With a bag everything runs on its clock; when it has ended, the poses, a summary and a report lie in
+the folder `output`. `pixloc replay` does the same without ROS, and looks at every frame however
+slow the machine is.
 """
 
-from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
-from launch.conditions import IfCondition
+import tempfile
+from pathlib import Path
+
+from launch import Action, LaunchContext, LaunchDescription
+from launch.actions import (
+    DeclareLaunchArgument,
+    EmitEvent,
+    ExecuteProcess,
+    OpaqueFunction,
+    RegisterEventHandler,
+    TimerAction,
+)
+from launch.event_handlers import OnProcessExit
+from launch.events import Shutdown
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
+NODE = "pixloc_localizer"
 RVIZ_LAYOUT = PathJoinSubstitution([FindPackageShare("pixloc_ros"), "config", "pixloc.rviz"])
 DEFAULT_PARAMS = PathJoinSubstitution([FindPackageShare("pixloc_ros"), "config", "localizer.yaml"])
+LAST_FRAME_S = 2.0  # for the localizer to finish what it has when the bag ends
+LOADING_S = 300  # at most, until the localizer listens to the bag
+REPORT_S = 120  # at most, for the report to be written
 
 ARGUMENTS = [
     DeclareLaunchArgument(
@@ -40,50 +60,125 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "use_sim_time", default_value="false", description="take the time from /clock"
     ),
-    DeclareLaunchArgument("namespace", default_value="", description="namespace of the node"),
     DeclareLaunchArgument(
-        "rviz", default_value="false", description="open RViz with the layout for no namespace"
+        "namespace", default_value="", description="of the node; relative topics move along"
     ),
     DeclareLaunchArgument(
+        "private_tf",
+        default_value="false",
+        description="/tf and /tf_static in the namespace, for several robots in one ROS domain",
+    ),
+    DeclareLaunchArgument("rviz", default_value="false", description="open RViz with the layout"),
+    DeclareLaunchArgument(
         "log_level", default_value="info", description="debug, info, warn, error or fatal"
+    ),
+    DeclareLaunchArgument(
+        "bag", default_value="", description="rosbag2 to play, record the answers to and report on"
+    ),
+    DeclareLaunchArgument("rate", default_value="1.0", description="speed of playing the bag"),
+    DeclareLaunchArgument(
+        "loop", default_value="false", description="play the bag until interrupted"
+    ),
+    DeclareLaunchArgument(
+        "output", default_value="localizer_run", description="folder for what came of the bag"
     ),
 ]
 
 
-def start_node(context: LaunchContext) -> list[Node]:
+def given(context: LaunchContext, name: str) -> str:
+    """The value of an argument."""
+    return str(LaunchConfiguration(name).perform(context))
+
+
+def is_true(context: LaunchContext, name: str) -> bool:
+    """Whether an argument switches something on; a value that is neither is an error."""
+    value = given(context, name).lower()
+    if value not in ("true", "false", "1", "0"):
+        raise ValueError(f"{name}:={value}: expected true or false")
+    return value in ("true", "1")
+
+
+def full_name(context: LaunchContext) -> str:
+    """Of the localizer, with its namespace."""
+    namespace = given(context, "namespace").strip("/")
+    return f"/{namespace}/{NODE}" if namespace else f"/{NODE}"
+
+
+def localizer(context: LaunchContext) -> Node:
     """The node, with the arguments that were given laid over the parameter file."""
     overrides = {
         name: ParameterValue(value, value_type=str)
         for name in ("map", "device")
-        if (value := LaunchConfiguration(name).perform(context))
+        if (value := given(context, name))
     }
-    use_sim_time = ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)
+    use_sim_time = bool(given(context, "bag")) or is_true(context, "use_sim_time")
     image_topic = LaunchConfiguration("image_topic")
+    private = [("/tf", "tf"), ("/tf_static", "tf_static")]
+    return Node(
+        package="pixloc_ros",
+        executable="localizer_node",
+        name=NODE,
+        namespace=LaunchConfiguration("namespace"),
+        output="screen",
+        parameters=[
+            LaunchConfiguration("params_file"),
+            {"use_sim_time": use_sim_time, **overrides},
+        ],
+        remappings=[
+            ("image", image_topic),
+            ("image/compressed", [image_topic, "/compressed"]),
+            ("camera_info", LaunchConfiguration("camera_info_topic")),
+            ("odom", LaunchConfiguration("odom_topic")),
+            ("gnss/fix", LaunchConfiguration("gnss_topic")),
+            *(private if is_true(context, "private_tf") else []),
+        ],
+        ros_arguments=["--log-level", LaunchConfiguration("log_level")],
+    )
+
+
+def playback(context: LaunchContext) -> list[Action]:
+    """The bag, whoever records the answers, and the end of everything after the last message."""
+    bag = given(context, "bag")
+    options = ["--clock", "--rate", given(context, "rate"), "--timeout", str(LOADING_S)]
+    options += ["--loop"] if is_true(context, "loop") else []
+    player = Node(
+        package="pixloc_ros", executable="bag_player", output="screen", arguments=[bag, *options]
+    )
+    recording = [given(context, "output"), "--node", full_name(context), "--report", bag]
+    recorder = Node(
+        package="pixloc_ros",
+        executable="recorder",
+        output="screen",
+        arguments=recording,
+        sigterm_timeout=str(REPORT_S),
+    )
+    stop = TimerAction(
+        period=LAST_FRAME_S, actions=[EmitEvent(event=Shutdown(reason="the bag has ended"))]
+    )
     return [
-        Node(
-            package="pixloc_ros",
-            executable="localizer_node",
-            name="pixloc_localizer",
-            namespace=LaunchConfiguration("namespace"),
-            output="screen",
-            parameters=[
-                LaunchConfiguration("params_file"),
-                {"use_sim_time": use_sim_time, **overrides},
-            ],
-            remappings=[
-                ("image", image_topic),
-                ("image/compressed", [image_topic, "/compressed"]),
-                ("camera_info", LaunchConfiguration("camera_info_topic")),
-                ("odom", LaunchConfiguration("odom_topic")),
-                ("gnss/fix", LaunchConfiguration("gnss_topic")),
-            ],
-            ros_arguments=["--log-level", LaunchConfiguration("log_level")],
-        )
+        recorder,
+        player,
+        RegisterEventHandler(OnProcessExit(target_action=player, on_exit=[stop])),
     ]
 
 
+def rviz(context: LaunchContext) -> ExecuteProcess:
+    """RViz with the layout, whose topics are those of the node in its namespace."""
+    layout = Path(RVIZ_LAYOUT.perform(context)).read_text()
+    with tempfile.NamedTemporaryFile("w", suffix=".rviz", delete=False) as file:
+        file.write(layout.replace(f"/{NODE}/", f"{full_name(context)}/"))
+    return ExecuteProcess(cmd=["rviz2", "-d", file.name])
+
+
+def start(context: LaunchContext) -> list[Action]:
+    """All that the arguments ask for."""
+    actions: list[Action] = [localizer(context)]
+    if given(context, "bag"):
+        actions += playback(context)
+    if is_true(context, "rviz"):
+        actions.append(rviz(context))
+    return actions
+
+
 def generate_launch_description() -> LaunchDescription:
-    rviz = ExecuteProcess(
-        cmd=["rviz2", "-d", RVIZ_LAYOUT], condition=IfCondition(LaunchConfiguration("rviz"))
-    )
-    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=start_node), rviz])
+    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=start)])

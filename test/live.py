@@ -20,8 +20,10 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from lifecycle_msgs.srv import ChangeState, GetState
 from nav_msgs.msg import Odometry
+from rcl_interfaces.srv import GetParameters
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import parameter_value_to_python
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, Image, NavSatFix
 from tf2_msgs.msg import TFMessage
@@ -112,7 +114,8 @@ class Bag:
 class Rig:
     """Publishes what a vehicle would and remembers what the node says."""
 
-    def __init__(self, domain: int) -> None:
+    def __init__(self, domain: int, name: str = "/pixloc_localizer") -> None:
+        self.name = name  # of the node that it talks to
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain)
         self.node = rclpy.create_node("test_rig", context=self._context)
@@ -130,8 +133,8 @@ class Rig:
         self.diagnostics: dict[str, str] = {}
         self.state = ""
         listen = self.node.create_subscription
-        listen(AlignmentStatus, "/pixloc_localizer/status", self.statuses.append, 50)
-        listen(PoseWithCovarianceStamped, "/pixloc_localizer/pose", self.poses.append, 50)
+        listen(AlignmentStatus, f"{name}/status", self.statuses.append, 50)
+        listen(PoseWithCovarianceStamped, f"{name}/pose", self.poses.append, 50)
         listen(TFMessage, "/tf", lambda m: self.transforms.extend(m.transforms), 50)
         listen(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
 
@@ -159,9 +162,9 @@ class Rig:
     def listen(self, kind: Any, name: str, qos: Any = 50) -> list[Any]:
         """What the node says from now on on a topic of its own."""
         heard = self.heard.setdefault(name, [])
-        self.node.create_subscription(kind, f"/pixloc_localizer/{name}", heard.append, qos)
+        self.node.create_subscription(kind, f"{self.name}/{name}", heard.append, qos)
         info = self.node.get_publishers_info_by_topic
-        self.until(lambda: info(f"/pixloc_localizer/{name}"), f"a publisher of {name}")
+        self.until(lambda: info(f"{self.name}/{name}"), f"a publisher of {name}")
         return heard
 
     def connected(self) -> bool:
@@ -234,10 +237,16 @@ class Rig:
         """Ask a service of the node; the future of its answer."""
         client = self._clients.get(name)
         if client is None:
-            client = self.node.create_client(kind, f"/pixloc_localizer/{name}")
+            client = self.node.create_client(kind, f"{self.name}/{name}")
             self._clients[name] = client
         assert client.wait_for_service(PATIENCE_S), f"no service {name}"
         return client.call_async(request)
+
+    def parameters(self, *names: str) -> list[Any]:
+        """Values of the node's parameters."""
+        request = GetParameters.Request(names=list(names))
+        values = self.call(GetParameters, "get_parameters", request).values
+        return [parameter_value_to_python(value) for value in values]
 
     def forget(self) -> None:
         """Drop what was heard so far."""
@@ -252,5 +261,7 @@ class Rig:
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         (status,) = message.status
+        if not self.name.endswith(f"/{status.hardware_id}"):
+            return  # of another node
         self.state = status.message
         self.diagnostics = {pair.key: pair.value for pair in status.values}

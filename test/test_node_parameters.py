@@ -76,7 +76,7 @@ def test_what_cannot_be_is_refused_and_changes_nothing(rig: Any, knobs: Knobs) -
     assert "'acceptance.min_inlier_share' = 2.0" in knobs.turn(acceptance__min_inlier_share=2.0)
     assert "type" in knobs.turn(acceptance__max_cost="cheap")
     assert knobs.turn(acceptance__max_kost=0.5)
-    values = current(rig, "acceptance.max_cost", "acceptance.min_inlier_share", "view.keyframes")
+    values = rig.parameters("acceptance.max_cost", "acceptance.min_inlier_share", "view.keyframes")
     assert values == [0.8, 0.25, 3]
     assert knobs.turn(view__keyframes=3, acceptance__max_cost=0.7) == "", "nothing fixed changes"
 
@@ -101,13 +101,3 @@ def test_the_smoothed_transform_lags_and_the_pose_does_not(
     rig.send("/odom", shifted(newest, 0.04))
     rig.until(lambda: rig.transforms, "a new transform")
     assert np.abs(decode.pose(rig.transforms[-1].transform) - first).max() > 1e-3
-
-
-def current(rig: Any, *names: str) -> list[Any]:
-    """Values of parameters."""
-    from rcl_interfaces.srv import GetParameters
-    from rclpy.parameter import parameter_value_to_python
-
-    request = GetParameters.Request(names=list(names))
-    values = rig.call(GetParameters, "get_parameters", request).values
-    return [parameter_value_to_python(value) for value in values]

@@ -28,13 +28,14 @@ def evaluate(
     Example: pixloc evaluate --estimate run/ --ground-truth drive.truth.txt --output report/
     """
     # Plotting libraries take a second to import, which other commands should not have to wait for.
-    from pixloc_ros.evaluation import metrics, plots, report, sources, tables
+    from pixloc_ros.evaluation import metrics, report, sources, tables
 
     frames = sources.load_frames(estimate, ground_truth, tolerance)
-    summary = metrics.evaluate(frames, provenance=sources.load_provenance(estimate))
-    if output is not None:
-        report.write_summary(output, summary)
-        report.write_page(output, frames, summary, plots.write_plots(output, frames))
+    provenance = sources.load_provenance(estimate)
+    if output is None:
+        summary = metrics.evaluate(frames, provenance=provenance)
+    else:
+        summary = report.report_on(output, frames, provenance)
     console = Console()
     console.print(tables.summary_table(summary, f"{estimate}"))
     if output is not None:

@@ -14,9 +14,8 @@ from pixloc_ros.demo import live
 from pixloc_ros.demo.dataset import DatasetOptions, write_dataset
 from pixloc_ros.errors import DataError
 from pixloc_ros.evaluation.frames import FrameResult
-from pixloc_ros.evaluation.metrics import Summary, evaluate
-from pixloc_ros.evaluation.plots import write_plots
-from pixloc_ros.evaluation.report import write_page, write_summary
+from pixloc_ros.evaluation.metrics import Summary
+from pixloc_ros.evaluation.report import report_on
 from pixloc_ros.evaluation.sources import load_frames
 from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.geometry import se3
@@ -101,10 +100,7 @@ def _report_live(frames: list[FrameResult], replayed: ReplayResult, output: Path
         "map_sha256": replayed.summary.map_sha256,
         "weights_sha256": replayed.summary.weights_sha256,
     }
-    summary = evaluate(frames, provenance=provenance)
-    write_summary(output, summary)
-    write_page(output, frames, summary, write_plots(output, frames))
-    return summary
+    return report_on(output, frames, provenance)
 
 
 def _largest_difference(frames: list[FrameResult], replayed: ReplayResult) -> float | None:

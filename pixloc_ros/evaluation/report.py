@@ -90,6 +90,14 @@ def write_report(
     return write_page(folder, frames, evaluate(frames, provenance=provenance), [*overlays, *plots])
 
 
+def report_on(folder: Path, frames: Sequence[FrameResult], provenance: dict[str, Any]) -> Summary:
+    """Write summary.json, plots and report.md of frames whose pictures are not at hand."""
+    summary = evaluate(frames, provenance=provenance)
+    write_summary(folder, summary)
+    write_page(folder, frames, summary, write_plots(folder, frames))
+    return summary
+
+
 def write_page(
     folder: Path, frames: Sequence[FrameResult], summary: Summary, pictures: Sequence[Path]
 ) -> Path:

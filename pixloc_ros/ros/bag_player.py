@@ -1,6 +1,6 @@
 """Plays a rosbag2 over DDS at its pace, for machines without `ros2 bag play`.
 
-    bag_player BAG [--rate 0.5] [--clock]
+    bag_player BAG [--rate 0.5] [--clock] [--loop]
 
 Messages are published as they lie in the bag, without being decoded.
 """
@@ -29,6 +29,7 @@ from pixloc_ros.ros import conversions
 
 _TICK_S = 0.01  # of /clock, and of noticing that playing is to end
 _LINGER_S = 0.5  # for the last messages to leave
+_SETTLED_S = 3.0  # after the last subscription that came, no other is waited for
 
 Progress = Callable[[Iterable[RawMessage], int], Iterable[RawMessage]]
 
@@ -53,13 +54,19 @@ class BagPlayer(Node):
         return sum(sum(source.counts.values()) for source in self._sources)
 
     def wait_for_subscribers(self, timeout_s: float) -> list[str]:
-        """Wait until somebody listens to every topic; the topics nobody listens to.
+        """Wait until somebody listens to the sensors; the topics nobody listens to.
 
-        Raises BagError when nobody listens to any of them.
+        A bag may hold many more topics than are of use: some seconds after the last subscription
+        that came the others are given up. Raises BagError when nobody listens to any of them.
         """
-        deadline_s = time.monotonic() + timeout_s
-        while (alone := self._alone()) and time.monotonic() < deadline_s and rclpy.ok():
+        now_s = changed_s = time.monotonic()
+        deadline_s, alone = now_s + timeout_s, self._alone()
+        while alone and now_s < deadline_s and rclpy.ok():
             time.sleep(_TICK_S)
+            now_s, before, alone = time.monotonic(), alone, self._alone()
+            changed_s = changed_s if alone == before else now_s
+            if self._sensors_heard(alone) and now_s - changed_s > _SETTLED_S:
+                break
         if rclpy.ok() and len(alone) == len(self._publishers_of):
             raise BagError(f"nobody subscribed to {', '.join(alone)} within {timeout_s:g} s")
         return alone
@@ -98,6 +105,11 @@ class BagPlayer(Node):
         publishers = self._publishers_of.items()
         return [topic for topic, p in publishers if not p.get_subscription_count()]
 
+    def _sensors_heard(self, alone: list[str]) -> bool:
+        """Whether somebody listens to more than transforms, as RViz does from its start."""
+        heard = self._publishers_of.keys() - set(alone)
+        return any(topic.rpartition("/")[2] not in ("tf", "tf_static") for topic in heard)
+
     def _wait_until(self, due_s: float, log_ns: int) -> None:
         """Sleep, with /clock running up to the time of the message."""
         while rclpy.ok():
@@ -126,6 +138,8 @@ def main(args: Sequence[str] | None = None) -> int:
         for topic in player.wait_for_subscribers(options.timeout):
             player.get_logger().warning(f"nobody listens to {topic}")
         player.play()
+        while options.loop and rclpy.ok():
+            player.play()
     except PixlocError as error:
         print(f"bag_player: {error}", file=sys.stderr)
         return 1
@@ -143,6 +157,7 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("bag", type=Path, help="folder or file of the bag")
     parser.add_argument("--rate", type=float, default=1.0, help="1: as recorded, 0.5: half as fast")
     parser.add_argument("--clock", action="store_true", help="publish /clock (for use_sim_time)")
+    parser.add_argument("--loop", action="store_true", help="from the beginning again at the end")
     parser.add_argument(
         "--timeout", type=float, default=30.0, help="seconds to wait for subscribers"
     )

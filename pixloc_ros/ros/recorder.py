@@ -1,13 +1,15 @@
 """Records what a localizer publishes, as the files of a run that `pixloc evaluate` reads.
 
-    recorder OUTPUT [--node pixloc_localizer]
+    recorder OUTPUT [--node pixloc_localizer] [--report BAG]
 
-Every status becomes a line of frames.jsonl, with the pose of the same stamp if there is one.
+Every status becomes a line of frames.jsonl, with the pose of the same stamp if there is one. With
+--report they are compared with the truth beside the bag, where there is one, and drawn.
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +20,7 @@ from geometry_msgs.msg import PoseWithCovarianceStamped
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.utilities import remove_ros_args
+from rich.console import Console
 
 from pixloc_ros.errors import PixlocError
 from pixloc_ros.evaluation.frames import (
@@ -28,10 +31,13 @@ from pixloc_ros.evaluation.frames import (
     trajectory_of,
     write_frames,
 )
-from pixloc_ros.evaluation.report import TRAJECTORY_FILE
+from pixloc_ros.evaluation.report import TRAJECTORY_FILE, report_on
+from pixloc_ros.evaluation.sources import load_frames
+from pixloc_ros.evaluation.tables import summary_table
 from pixloc_ros.evaluation.trajectory import write_tum
 from pixloc_ros.msg import AlignmentStatus
 from pixloc_ros.replay import decode
+from pixloc_ros.replay.bag_writer import truth_path
 
 QUEUE = 1000  # nothing is to be lost while the disk is busy
 
@@ -93,8 +99,12 @@ def main(args: Sequence[str] | None = None) -> int:
         pass
     finally:
         rclpy.try_shutdown()
+    # Whoever asked for the end may ask again, launch and its terminal both: the files come first.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         write(options.output, recorder.frames())
+        if options.report is not None:
+            report(options.output, truth_path(options.report))
     except PixlocError as error:
         print(f"recorder: {error}", file=sys.stderr)
         return 1
@@ -107,10 +117,18 @@ def write(output: Path, frames: list[FrameResult]) -> None:
     write_tum(output / TRAJECTORY_FILE, trajectory_of(frames))
 
 
+def report(output: Path, truth: Path) -> None:
+    """Write summary.json, plots and report.md beside what was recorded, and print the figures."""
+    frames = load_frames(output, truth if truth.is_file() else None)
+    summary = report_on(output, frames, {})
+    Console().print(summary_table(summary, str(output)))
+
+
 def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="recorder", description="Record a localizer's poses.")
     parser.add_argument("output", type=Path, help="folder for frames.jsonl and trajectory.txt")
     parser.add_argument("--node", default="/pixloc_localizer", help="full name of the localizer")
+    parser.add_argument("--report", type=Path, help="the bag that was played, to report on")
     return parser.parse_args(argv)
 
 
