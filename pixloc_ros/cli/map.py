@@ -19,14 +19,21 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.maps import edit
 from pixloc_ros.maps.builder import BuildOptions
 from pixloc_ros.maps.check import find_problems
-from pixloc_ros.maps.schema import Datum, Storage
+from pixloc_ros.maps.schema import Datum, RowType, Storage
 from pixloc_ros.maps.store import Map
 from pixloc_ros.maps.workers import Team
 
 app = typer.Typer(help="Build, inspect, cut and join maps.", no_args_is_help=True)
 
 DEFAULT = BuildOptions()
+FILES = Sources(Path())
 NETWORK = FeaturesConfig()
+TileOption = Annotated[
+    float | None, typer.Option(min=0, help="side of a tile in metres; 0: one tile; as it was")
+]
+RowsOption = Annotated[
+    RowType | None, typer.Option(help="type of stored features; as it was where not given")
+]
 MapArgument = Annotated[Path, typer.Argument(metavar="MAP", help="map folder")]
 
 
@@ -39,11 +46,25 @@ def build(
     ] = None,
     posed_images: Annotated[
         Path | None,
-        typer.Option(help="instead: meta.json, a TUM file or poses by name; triangulates"),
+        typer.Option(
+            help="instead: meta.json, a TUM file, poses by name, or a folder of NAME.pose.txt"
+        ),
     ] = None,
     cloud: Annotated[
         Path | None, typer.Option(help="points to use with posed images: PLY, PCD, LAS or LAZ")
     ] = None,
+    mesh: Annotated[
+        Path | None, typer.Option(help="surfaces to use with posed images: PLY or OBJ")
+    ] = None,
+    depth: Annotated[
+        Path | None, typer.Option(help="folder of depth images to use with posed images")
+    ] = None,
+    depth_scale: Annotated[
+        float, typer.Option(min=1e-6, help="units of the depth images per metre")
+    ] = FILES.depth_scale,
+    voxel: Annotated[
+        float, typer.Option(min=1e-3, help="metres between points of a cloud, mesh or depth images")
+    ] = FILES.voxel_m,
     intrinsics: Annotated[
         str, typer.Option(help="FX,FY,CX,CY[,K1,K2,P1,P2] for poses that come without")
     ] = "",
@@ -71,6 +92,12 @@ def build(
     features: Annotated[
         Storage, typer.Option(help="keep each observation, or average them per point")
     ] = DEFAULT.features,
+    rows: Annotated[
+        RowType, typer.Option(help="type of stored features: int8 halves the map")
+    ] = DEFAULT.row_type,
+    tile: Annotated[
+        float, typer.Option(min=0, help="side of a tile in metres; 0: one tile")
+    ] = DEFAULT.tile_m,
     keyframe_step: Annotated[
         int, typer.Option(min=1, help="take every N-th image by name")
     ] = DEFAULT.keyframe_step,
@@ -90,10 +117,24 @@ def build(
 
     Example: pixloc map build --colmap sparse/0 --images images --output my_map
     """
-    sources = Sources(images, colmap, posed_images, intrinsics, cloud, align_to, align_tolerance)
+    sources = Sources(
+        images=images,
+        colmap=colmap,
+        posed_images=posed_images,
+        intrinsics=intrinsics,
+        cloud=cloud,
+        mesh=mesh,
+        depth=depth,
+        depth_scale=depth_scale,
+        voxel_m=voxel,
+        align_to=align_to,
+        align_tolerance_m=align_tolerance,
+    )
     sources.check()
     options = BuildOptions(
         features=features,
+        row_type=rows,
+        tile_m=tile,
         min_track_length=min_track_length,
         keyframe_step=keyframe_step,
         axes=axes,
@@ -127,20 +168,25 @@ def crop(
     output: Annotated[Path, typer.Option(help="map folder to write")],
     low: Annotated[str, typer.Option("--from", help="X,Y in metres, the lower corner")],
     high: Annotated[str, typer.Option("--to", help="X,Y in metres, the upper corner")],
+    tile: TileOption = None,
+    rows: RowsOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing map")] = False,
 ) -> None:
     """Cut out the keyframes between two corners, with what they see.
 
     Example: pixloc map crop town --from 0,-50 --to 100,50 --output square
     """
-    corners = _parse_corner(low), _parse_corner(high)
-    Console().print(_table(edit.crop(Map.load(folder), *corners, output, overwrite), output))
+    corners, stored = (_parse_corner(low), _parse_corner(high)), edit.Stored(tile, rows)
+    part = edit.crop(Map.load(folder), *corners, output, overwrite, stored)
+    Console().print(_table(part, output))
 
 
 @app.command()
 def merge(
     folders: Annotated[list[Path], typer.Argument(metavar="MAP MAP...", help="map folders")],
     output: Annotated[Path, typer.Option(help="map folder to write")],
+    tile: TileOption = None,
+    rows: RowsOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing map")] = False,
 ) -> None:
     """Join maps into one, in the frame of the first; placed by their datums where they have them.
@@ -148,7 +194,8 @@ def merge(
     Example: pixloc map merge north south --output town
     """
     maps = [(folder.resolve().name, Map.load(folder)) for folder in folders]
-    Console().print(_table(edit.merge(maps, output, overwrite), output))
+    merged = edit.merge(maps, output, overwrite, edit.Stored(tile, rows))
+    Console().print(_table(merged, output))
 
 
 @app.command()
@@ -195,17 +242,27 @@ def _table(map_: Map, folder: Path) -> Table:
 
 
 def _describe_content(map_: Map, folder: Path) -> dict[str, str]:
-    n_keyframes, n_points = len(map_.keyframe_names), len(map_.points)
+    n_keyframes, n_points = len(map_.keyframe_names), map_.point_count
     size_bytes = sum(path.stat().st_size for path in folder.expanduser().iterdir())
     low, high = (f(map_.keyframe_T_map_cam[:, :3, 3], axis=0) for f in (np.min, np.max))
     spans = (f"{axis} {a:.1f}..{b:.1f}" for axis, a, b in zip("xyz", low, high, strict=True))
     return {
-        "keyframes": f"{n_keyframes}, {len(map_.observation_point) / n_keyframes:.0f} points each",
+        "keyframes": f"{n_keyframes}, {map_.metadata.observations / n_keyframes:.0f} points each",
         "keyframes span": f"{', '.join(spans)} m",
         "points": f"{n_points}",
-        "feature rows": f"{len(map_.row_point)} ({map_.metadata.storage})",
+        "feature rows": f"{sum(t.rows for t in map_.metadata.tiles)} "
+        f"({map_.metadata.storage}, {map_.metadata.row_type})",
+        "tiles": _describe_tiles(map_),
         "on disk": f"{size_bytes / 1e6:.1f} MB, {size_bytes / n_points:.0f} bytes per point",
     }
+
+
+def _describe_tiles(map_: Map) -> str:
+    side_m, tiles = map_.metadata.tile_m, map_.metadata.tiles
+    copies = sum(tile.points for tile in tiles) / max(map_.point_count, 1) - 1
+    squares = f" of {side_m:g} m, {copies:.0%} of the points in more than one" * (len(tiles) > 1)
+    refused = "".join(f"; refused: {why}" for why in map_.tiles.refused.values())
+    return f"{len(tiles)}{squares}{refused}"
 
 
 def _describe_origin(map_: Map) -> dict[str, str]:

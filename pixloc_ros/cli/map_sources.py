@@ -18,11 +18,14 @@ from pixloc_ros.maps import writer
 from pixloc_ros.maps.builder import BuildOptions, build_map
 from pixloc_ros.maps.cloud_files import read_cloud
 from pixloc_ros.maps.colmap import ColmapModel, read_model
-from pixloc_ros.maps.lidar import LidarReport, observe_cloud
+from pixloc_ros.maps.depth_images import read_depth_cloud
+from pixloc_ros.maps.lidar import LidarOptions, LidarReport, observe_cloud
+from pixloc_ros.maps.mesh import read_mesh_points
 from pixloc_ros.maps.posed import PosedImage
 from pixloc_ros.maps.store import Map
 from pixloc_ros.maps.triangulate import TriangulationReport, triangulate
 from pixloc_ros.maps.work_folder import work_folder
+from pixloc_ros.replay.posed_frames import read_posed_frames
 from pixloc_ros.replay.posed_images import (
     PosedImages,
     keyframes,
@@ -30,6 +33,8 @@ from pixloc_ros.replay.posed_images import (
     read_posed_images,
 )
 from pixloc_ros.replay.posed_trajectory import read_posed_trajectory
+
+NEAREST_DEPTH_M = 0.3  # depth cameras are carried through rooms
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,10 @@ class Sources:
     posed_images: Path | None = None
     intrinsics: str = ""
     cloud: Path | None = None
+    mesh: Path | None = None
+    depth: Path | None = None  # folder of depth images
+    depth_scale: float = 1000.0  # their units per metre
+    voxel_m: float = LidarOptions().voxel_m
     align_to: Path | None = None
     align_tolerance_m: float = 3.0
 
@@ -48,8 +57,12 @@ class Sources:
         """Raise MapError unless it is clear what to build from."""
         if (self.colmap is None) == (self.posed_images is None):
             raise MapError("give either --colmap, or --posed-images (with or without --cloud)")
-        if self.cloud is not None and self.posed_images is None:
-            raise MapError("a --cloud needs --posed-images, that tell its reference features")
+        surfaces = {"--cloud": self.cloud, "--mesh": self.mesh, "--depth": self.depth}
+        given = [name for name, path in surfaces.items() if path is not None]
+        if given and self.posed_images is None:
+            raise MapError(f"{given[0]} needs --posed-images, that tell its reference features")
+        if len(given) > 1:
+            raise MapError(f"{' and '.join(given)} are two sources of points; give one")
         if self.align_to is not None and self.colmap is None:
             raise MapError("--align-to is for COLMAP models; posed images have their places")
 
@@ -87,11 +100,20 @@ def _read_colmap(sources: Sources, options: BuildOptions) -> tuple[ColmapModel, 
 def _model(
     sources: Sources, posed: list[PosedImage], options: BuildOptions, work: Path
 ) -> tuple[ColmapModel, TriangulationReport | LidarReport]:
-    if sources.cloud is None:
+    options_ = LidarOptions(voxel_m=sources.voxel_m)
+    if sources.depth is not None:
+        points = read_depth_cloud(
+            posed, sources.depth, sources.depth_scale, options_.max_range_m, options_.voxel_m, track
+        )
+        return observe_cloud(points, posed, replace(options_, min_range_m=NEAREST_DEPTH_M), track)
+    if sources.mesh is not None:
+        points = read_mesh_points(sources.mesh, sources.voxel_m)
+    elif sources.cloud is not None:
+        points = read_cloud(sources.cloud)
+    else:
         return triangulate(posed, track, work)
-    points_world = read_cloud(sources.cloud)
     T_map_world = _map_from_world(sources, options)
-    return observe_cloud(se3.transform(T_map_world, points_world), posed, progress=track)
+    return observe_cloud(se3.transform(T_map_world, points), posed, options_, track)
 
 
 def _map_from_world(sources: Sources, options: BuildOptions) -> NDArray[np.float64]:
@@ -108,13 +130,22 @@ def read_posed(sources: Sources, options: BuildOptions) -> tuple[list[PosedImage
     if sources.posed_images.suffix == ".json":
         drive = read_posed_images(sources.posed_images, sources.images, options.axes)
     else:
-        drive = read_posed_trajectory(
-            sources.posed_images, sources.images, sources.intrinsics, options.T_base_cam
-        )
+        drive = _read_drive(sources, sources.posed_images, options.T_base_cam)
         drive = replace(drive, T_map_base=options.T_map_world @ drive.T_map_base)
     posed = keyframes(drive, sources.images)[:: options.keyframe_step]
     mount = options.T_base_cam if options.T_base_cam is not None else _known_mount(drive)
     return posed, replace(options, keyframe_step=1, axes="keep", T_base_cam=mount)
+
+
+def _read_drive(
+    sources: Sources, poses: Path, T_base_cam: NDArray[np.float64] | None
+) -> PosedImages:
+    if not poses.is_dir():
+        return read_posed_trajectory(poses, sources.images, sources.intrinsics, T_base_cam)
+    drive, lost = read_posed_frames(poses, sources.images, sources.intrinsics)
+    if lost:
+        typer.echo(f"{len(lost)} frames have no finite pose, the first is {lost[0]}", err=True)
+    return drive
 
 
 def _known_mount(drive: PosedImages) -> NDArray[np.float64] | None:

@@ -86,7 +86,7 @@ def _frame(entry: Any, index: int, meta_file: Path) -> tuple[str, int, Camera, M
     try:
         name, (fx, fy, cx, cy) = str(entry["file"]), map(float, entry["K"])
         size = [float(entry["width"]), float(entry["height"])]
-        T_world_cam = _rigid(entry["T_world_cam"], where)
+        T_world_cam = rigid(entry["T_world_cam"], where)
         stamp_s = float(entry.get("t", index / DEFAULT_RATE_HZ))
         camera = Camera.create("PINHOLE", size, [fx, fy], [cx, cy])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -98,7 +98,8 @@ def _frame(entry: Any, index: int, meta_file: Path) -> tuple[str, int, Camera, M
     return name, round(stamp_s * 1e9), camera, T_world_cam
 
 
-def _rigid(numbers: Any, where: str) -> Matrix:
+def rigid(numbers: Any, where: str) -> Matrix:
+    """The pose (4, 4) of 12 or 16 numbers; raises DataError, naming where, for anything else."""
     values = np.asarray(numbers, dtype=np.float64)
     if values.size not in (12, 16):
         raise DataError(f"{where}: a pose has 12 or 16 numbers, got {values.size}")
@@ -112,7 +113,7 @@ def _rigid(numbers: Any, where: str) -> Matrix:
 def _base_from_cam(content: dict[str, Any], meta_file: Path) -> Matrix:
     if "T_base_cam" not in content:
         return se3.base_from_optical()
-    return _rigid(content["T_base_cam"], f"T_base_cam of {meta_file}")
+    return rigid(content["T_base_cam"], f"T_base_cam of {meta_file}")
 
 
 def _map_from_world(content: dict[str, Any], axes: str) -> Matrix:

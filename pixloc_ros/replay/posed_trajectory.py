@@ -39,7 +39,7 @@ def read_posed_trajectory(
         stamps_ns = np.arange(len(files), dtype=np.int64)
     else:
         files, stamps_ns, T_map_base = _by_time(file, images_dir)
-    camera = _camera(intrinsics, files[0])
+    camera = read_camera(intrinsics, files[0])
     return PosedImages(tuple(files), stamps_ns, (camera,) * len(files), T_map_base, mount)
 
 
@@ -72,7 +72,8 @@ def _stamp_ns(path: Path) -> int | None:
     return int(path.stem) if number > NANOSECONDS_FROM else round(number * 1e9)
 
 
-def _camera(intrinsics: str, image: Path) -> Camera:
+def read_camera(intrinsics: str, image: Path) -> Camera:
+    """The camera of an image, of its size; raises DataError for intrinsics not as EXPECTED."""
     try:
         numbers = [float(part) for part in intrinsics.split(",")]
     except ValueError:
