@@ -50,6 +50,17 @@ class ViewConfig(Section):
     renew_deg: float = Field(default=2.0, ge=0, description="chosen anew where it turned more")
 
 
+class TilesConfig(Section):
+    """Which tiles of the map are kept open, on the device."""
+
+    budget_mb: int = Field(
+        default=2000, ge=0, description="memory of open tiles; those of a view are always opened"
+    )
+    prefetch_m: float = Field(
+        default=150.0, ge=0, description="tiles this near are opened in the background"
+    )
+
+
 class HypothesesConfig(Section):
     """How many starts are drawn from the prior's covariance, and how many are kept."""
 
@@ -225,6 +236,7 @@ class Config(Section):
     threads: int = Field(default=0, ge=0, description="CPU threads; 0: as many as there are cores")
     features: FeaturesConfig = FeaturesConfig()
     view: ViewConfig = ViewConfig()
+    tiles: TilesConfig = TilesConfig()
     hypotheses: HypothesesConfig = HypothesesConfig()
     alignment: AlignmentConfig = AlignmentConfig()
     acceptance: AcceptanceConfig = AcceptanceConfig()

@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-from pixloc_ros.errors import PixlocError
+from pixloc_ros.errors import MapError, PixlocError
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,10 @@ def _map(folder: Path) -> Finding:
         from pixloc_ros.maps.store import Map
 
         loaded = Map.load(folder)
-        return f"{len(loaded.keyframe_names)} keyframes, {len(loaded.points)} points"
+        served = sum(1 for _ in loaded.tiles.sound())
+        if refused := loaded.tiles.refused.values():
+            raise MapError(f"{served} of {len(loaded.tiles)} tiles serve; " + "; ".join(refused))
+        return f"{len(loaded.keyframe_names)} keyframes, {loaded.point_count} points"
 
     return _checked(f"map {folder}", check, "build or copy the map again")
 

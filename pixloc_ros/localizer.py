@@ -31,7 +31,7 @@ class Localizer:
         if config.threads:
             torch.set_num_threads(config.threads)
         self.config = config
-        self.map = Map.load(config.map) if map is None else map
+        self.map = map or Map.load(config.map, tiles=config.tiles, device=config.device)
         self.features = FeatureExtractor(
             config.features.weights,
             config.device,
@@ -86,7 +86,9 @@ class Localizer:
         if view.nearest_m > self.config.view.max_distance_m:
             return Reason.OUT_OF_MAP, f"nearest keyframe is {view.nearest_m:.0f} m away"
         if len(view) < self.config.view.min_points:
-            return Reason.TOO_FEW_POINTS, f"only {len(view)} map points in view"
+            refused = self.map.tiles.refused
+            damage = f"; refused tiles of the map: {', '.join(refused)}" if refused else ""
+            return Reason.TOO_FEW_POINTS, f"only {len(view)} map points in view{damage}"
         return None
 
     def _best_of(self, looks: list[Look]) -> tuple[Look, Alignment]:

@@ -122,15 +122,18 @@ class Search:
         sigmas = self.config.hypotheses.coverage_sigma
         if sigmas * np.sqrt(np.linalg.eigvalsh(covariance)[-1]) < spacing_m:
             return []
-        offsets = self.map.keyframe_T_map_cam[:, :3, 3] - T_map_cam[:3, 3]
         # A keyframe may lie beside the ellipsoid by what a view serves around it.
         widened = covariance + np.eye(3) * (spacing_m / sigmas) ** 2
+        reach_m = sigmas * np.sqrt(np.linalg.eigvalsh(widened)[-1])
+        near, _ = self.map.keyframes_within(T_map_cam[:3, 3], reach_m)
+        places = self.map.keyframe_T_map_cam[near, :3, 3]
+        offsets = places - T_map_cam[:3, 3]
         distance = np.sqrt((offsets * np.linalg.solve(widened, offsets.T).T).sum(1))
         chosen: list[Matrix] = []
         for i in np.argsort(distance):
             if distance[i] > sigmas or len(chosen) == limit:
                 break
-            anchor = se3.make(T_map_cam[:3, :3], self.map.keyframe_T_map_cam[i, :3, 3])
+            anchor = se3.make(T_map_cam[:3, :3], places[i])
             if all(se3.distance_m(anchor, other) > spacing_m for other in chosen):
                 chosen.append(anchor)
         return chosen

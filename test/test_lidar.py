@@ -138,7 +138,7 @@ def test_map_is_like_any_other(built):
     np.testing.assert_allclose(map_.keyframe_T_map_cam, [pose(i) for i in range(8)], atol=1e-12)
     assert (map_.points_map()[:, 2] < 5).sum() > 20
     assert max(hidden_shares(map_)) < 0.01
-    assert all(100 < n < 4000 for n in np.diff(map_.observation_offsets))
+    assert all(100 < n < 4000 for n in np.diff(map_.whole().observation_offsets))
 
 
 def hidden_shares(map_: Map) -> list[float]:
@@ -146,7 +146,9 @@ def hidden_shares(map_: Map) -> list[float]:
 
     Its rim, where the cloud has no points, cannot hide any.
     """
-    parts = np.split(map_.points_map()[map_.observation_point], map_.observation_offsets[1:-1])
+    whole = map_.whole()
+    points = whole.points_map()[whole.observation_point]
+    parts = np.split(points, whole.observation_offsets[1:-1])
     return [truly_hidden(part, pose(i), rim_m=SPACING_M).mean() for i, part in enumerate(parts)]
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 from pixloc_ros.cli.map import app
@@ -21,13 +21,14 @@ from pixloc_ros.errors import MapError
 from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
-from pixloc_ros.maps import schema, writer
+from pixloc_ros.maps import schema
 from pixloc_ros.maps.builder import BuildOptions, build_from_colmap
 from pixloc_ros.maps.check import find_problems
 from pixloc_ros.maps.colmap import read_model
 from pixloc_ros.maps.colmap_writer import ColmapImage, write_model
 from pixloc_ros.maps.schema import Datum
 from pixloc_ros.maps.store import Map
+from pixloc_ros.maps.tiles import Tile
 
 WIDTH, HEIGHT, FOCAL = 256, 160, 200.0
 CENTER = (127.3, 80.1)
@@ -111,6 +112,11 @@ def wall_map(map_dir) -> Map:
     return Map.load(map_dir)
 
 
+@pytest.fixture(scope="module")
+def wall(wall_map) -> Tile:
+    return wall_map.whole()
+
+
 @pytest.fixture
 def copy(map_dir, tmp_path) -> Path:
     return shutil.copytree(map_dir, tmp_path / "copy")
@@ -129,43 +135,41 @@ def test_keyframes_and_points_are_those_of_the_model(wall_map):
 
 
 def test_rows_hold_the_features_of_the_keyframe_at_the_projected_point(
-    wall_map, dataset, extractor
+    wall_map, wall, dataset, extractor
 ):
     keyframe = 2
     image = cv2.imread(str(dataset / "images" / wall_map.keyframe_names[keyframe]))[..., ::-1]
-    rows = np.flatnonzero(wall_map.row_keyframe == keyframe)
-    points = wall_map.points_map()[wall_map.row_point[rows]]
+    own = wall.observations(keyframe)
+    rows, points = wall.observation_row[own], wall.points_map()[wall.observation_point[own]]
     T_cam_map = se3.inverse(wall_map.keyframe_T_map_cam[keyframe])
     pixels, seen = CAMERA.project(torch.from_numpy(se3.transform(T_cam_map, points)))
     assert seen.all() and len(rows) > 100
     sampled = extractor.extract(np.ascontiguousarray(image)).sample(pixels.float())
     for level, (features, confidences, valid) in enumerate(sampled):
-        torch.testing.assert_close(
-            wall_map.features[level][rows].float(), features, atol=2e-3, rtol=0
-        )
-        stored = wall_map.confidences[level][rows].float()
+        torch.testing.assert_close(wall.features[level][rows].float(), features, atol=2e-3, rtol=0)
+        stored = wall.confidences[level][rows].float()
         torch.testing.assert_close(stored, confidences * valid, atol=2e-3, rtol=0)
 
 
-def test_averaged_map_has_one_unit_row_per_point(dataset, extractor, tmp_path, wall_map):
-    averaged = build(dataset, tmp_path / "averaged", extractor, features="averaged")
-    np.testing.assert_array_equal(averaged.points, wall_map.points)
+def test_averaged_map_has_one_unit_row_per_point(dataset, extractor, tmp_path, wall):
+    averaged = build(dataset, tmp_path / "averaged", extractor, features="averaged").whole()
+    np.testing.assert_array_equal(averaged.points, wall.points)
     for level, features in enumerate(averaged.features):
         assert len(features) == len(averaged.points)
         norms = features.float().norm(dim=-1)[averaged.confidences[level] > 0]
         torch.testing.assert_close(norms, torch.ones_like(norms), atol=2e-3, rtol=0)
         # The average is nearer to the observations than they are to one another.
-        rows = torch.from_numpy(wall_map.row_point)
-        agreement = (features[rows].float() * wall_map.features[level].float()).sum(-1)
+        rows = torch.from_numpy(wall.observation_point)
+        agreement = (features[rows].float() * wall.features[level].float()).sum(-1)
         assert agreement.mean() > 0.8
     assert find_problems(tmp_path / "averaged") == []
 
 
-def test_observation_far_from_its_keypoint_is_left_out(dataset, wall_map):
+def test_observation_far_from_its_keypoint_is_left_out(dataset, wall):
     model = read_model(dataset / "colmap")
     mismatched = model.points_world[model.point_ids == model.images[0].point_ids[0]]
-    point = np.linalg.norm(wall_map.points_map() - mismatched, axis=-1).argmin()
-    seen = np.split(wall_map.observation_point, wall_map.observation_offsets[1:-1])
+    point = np.linalg.norm(wall.points_map() - mismatched, axis=-1).argmin()
+    seen = np.split(wall.observation_point, wall.observation_offsets[1:-1])
     assert point not in seen[0]
     assert point in seen[1] and point in seen[2]
 
@@ -187,7 +191,7 @@ def test_every_second_keyframe_keeps_points_that_the_whole_model_sees_often(
 ):
     thin = build(dataset, tmp_path / "map", extractor, keyframe_step=2)
     assert thin.keyframe_names == wall_map.keyframe_names[::2]
-    lengths = np.bincount(thin.observation_point)
+    lengths = np.bincount(thin.whole().observation_point)
     assert lengths.min() < 3  # although three images of the model see each of them
 
 
@@ -196,8 +200,8 @@ def test_building_twice_gives_the_same_map(dataset, extractor, tmp_path, wall_ma
     assert again.sha256 == wall_map.sha256
 
 
-def test_covisibility_counts_shared_points(wall_map):
-    seen = np.split(wall_map.observation_point, wall_map.observation_offsets[1:-1])
+def test_covisibility_counts_shared_points(wall_map, wall):
+    seen = np.split(wall.observation_point, wall.observation_offsets[1:-1])
     part = slice(*wall_map.covisible_offsets[1:3])
     neighbours, counts = wall_map.covisible_keyframe[part], wall_map.covisible_points[part]
     assert 1 not in neighbours
@@ -281,7 +285,7 @@ def test_folder_that_is_no_map_is_never_overwritten(dataset, extractor, tmp_path
 # --- storing ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["map.json", "keyframes.safetensors", "tile_0.safetensors"])
+@pytest.mark.parametrize("name", ["map.json", "keyframes.safetensors", "tile_0_0.safetensors"])
 def test_changed_byte_is_found_and_its_file_named(copy, name):
     path = copy / name
     content = bytearray(path.read_bytes())
@@ -292,7 +296,7 @@ def test_changed_byte_is_found_and_its_file_named(copy, name):
         Map.load(copy)
 
 
-@pytest.mark.parametrize("name", ["keyframes.safetensors", "tile_0.safetensors"])
+@pytest.mark.parametrize("name", ["keyframes.safetensors", "tile_0_0.safetensors"])
 @pytest.mark.parametrize("verify", [True, False])
 def test_missing_or_truncated_file_is_named(copy, name, verify):
     path = copy / name
@@ -307,7 +311,9 @@ def test_missing_or_truncated_file_is_named(copy, name, verify):
 def test_map_of_another_schema_version_says_what_to_do(copy):
     path = copy / "map.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 7}))
-    with pytest.raises(MapError, match="schema version 7, this program reads version 1; rebuild"):
+    with pytest.raises(
+        MapError, match="schema version 7, this program reads versions 1 to 2; rebuild"
+    ):
         Map.load(copy)
 
 
@@ -354,18 +360,18 @@ def test_view_has_points_that_the_prior_can_see(wall_map):
     assert all(f.dtype == torch.float32 for f in view.features)
 
 
-def test_view_looks_through_the_most_similar_keyframe(wall_map):
+def test_view_looks_through_the_most_similar_keyframe(wall_map, wall):
     keyframe = 3
     view = wall_map.view(wall_map.keyframe_T_map_cam[keyframe].copy(), CAMERA, VIEW)
-    own = np.flatnonzero(wall_map.row_keyframe == keyframe)
+    own = wall.observations(keyframe)
+    points = wall.points_map()[wall.observation_point[own]]
     features = {
-        tuple(np.round(p, 4)): row
-        for p, row in zip(wall_map.points_map()[wall_map.row_point[own]], own, strict=True)
+        tuple(np.round(p, 4)): row for p, row in zip(points, wall.observation_row[own], strict=True)
     }
     rows = [features.get(tuple(p)) for p in np.round(in_map(view), 4)]
     known = np.array([row is not None for row in rows])
     assert known.mean() > 0.7  # the others are beside that image
-    expected = wall_map.features[2][np.array([row for row in rows if row is not None])]
+    expected = wall.features[2][np.array([row for row in rows if row is not None])]
     torch.testing.assert_close(view.features[2][known], expected.float())
 
 
@@ -420,29 +426,26 @@ def test_sound_map_has_no_problems(map_dir):
 
 
 def rewrite(folder: Path, **changed: np.ndarray) -> None:
-    """Store the map again, with these arrays instead of its own and hashes that fit."""
+    """Store the tile again, with these arrays instead of its own and hashes that fit."""
     metadata, _ = schema.read(folder)
-    keyframes = load_file(folder / "keyframes.safetensors")
-    tile = load_file(folder / "tile_0.safetensors")
-    for name, array in changed.items():
-        (keyframes if name in keyframes else tile)[name] = array
-    counted = {"keyframes", "keyframes_file", "observations", "tiles", "files"}
-    kept = {name: value for name, value in metadata if name not in counted}
-    writer.save(keyframes, tile, kept, np.zeros(3), folder, overwrite=True)
+    (tile,) = metadata.tiles
+    save_file(load_file(folder / tile.file) | changed, folder / tile.file)
+    files = metadata.files | {tile.file: schema.file_sha256(folder / tile.file)}
+    schema.write(metadata.model_copy(update={"files": files}), folder)
 
 
-def test_keyframes_that_see_nothing_are_listed(copy, wall_map):
-    offsets = wall_map.observation_offsets.copy()
+def test_keyframes_that_see_nothing_are_listed(copy, wall):
+    offsets = wall.observation_offsets.copy()
     offsets[1] = 0
     rewrite(copy, observation_offsets=offsets)
     (problem,) = find_problems(copy)
     assert "1 of 6 keyframes see no point: drive 1/000.png" in problem
 
 
-def test_values_that_cannot_be_are_counted(copy, wall_map):
-    points = wall_map.points.copy()
+def test_values_that_cannot_be_are_counted(copy, wall):
+    points = wall.points.copy()
     points[:2] = np.nan
-    features = wall_map.features[1].numpy().copy()
+    features = wall.features[1].numpy().copy()
     features[5] = 0
     rewrite(copy, points=points, features_1=features)
     assert find_problems(copy) == [

@@ -66,7 +66,7 @@ def test_part_serves_as_the_whole_did_there(build, tmp_path, storage):
     whole = Map.load(build("map", features=storage))
     part = edit.crop(whole, [-1, -1], [0.7, 1], tmp_path / "part", False)
     assert part.keyframe_names == whole.keyframe_names[:3]
-    assert 0 < len(part.points) <= len(whole.points)
+    assert 0 < part.point_count <= whole.point_count
     assert find_problems(tmp_path / "part") == []
     assert_same_view(part, whole, pose(0.2))
 
@@ -82,7 +82,7 @@ def test_parts_joined_are_the_whole(whole, tmp_path):
     merged, original = Map.load(tmp_path / "ab"), Map.load(whole)
     assert find_problems(tmp_path / "ab") == []
     assert merged.keyframe_names == original.keyframe_names
-    assert len(merged.observation_point) == len(original.observation_point)
+    assert merged.metadata.observations == original.metadata.observations
     assert merged.metadata.cameras == original.metadata.cameras
     np.testing.assert_array_equal(merged.keyframe_T_map_cam, original.keyframe_T_map_cam)
     first = VIEW.model_copy(update={"keyframes": 1})
@@ -113,7 +113,7 @@ def test_maps_are_placed_by_their_datums(build, tmp_path):
     # Yaws count from east; meridians of the two datums converge by some 1e-4 degrees.
     assert np.rad2deg(turned) % 360 == pytest.approx(360 - 95, abs=0.01)
     T_cam_first = se3.inverse(merged.keyframe_T_map_cam[6])
-    seen = se3.transform(T_cam_first, merged.points_map()[len(maps[0][1].points) :])
+    seen = se3.transform(T_cam_first, merged.points_map()[maps[0][1].point_count :])
     here = se3.transform(se3.inverse(pose(0)), maps[1][1].points_map())
     np.testing.assert_allclose(seen, here, atol=1e-4)
 

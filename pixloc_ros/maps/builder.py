@@ -18,7 +18,7 @@ from pixloc_ros.maps import observing, writer
 from pixloc_ros.maps.colmap import ColmapImage, ColmapModel, read_model
 from pixloc_ros.maps.observing import ImageTask
 from pixloc_ros.maps.rows import Arrays, Rows, covisibility, create
-from pixloc_ros.maps.schema import CameraEntry, Datum, Storage
+from pixloc_ros.maps.schema import TILE_M, CameraEntry, Datum, RowType, Storage
 from pixloc_ros.maps.store import Map, pack_names
 from pixloc_ros.maps.work_folder import Parts, work_folder
 from pixloc_ros.maps.workers import Team
@@ -32,6 +32,8 @@ class BuildOptions:
     """How a map is made of a model."""
 
     features: Storage = "observations"
+    row_type: RowType = "float16"
+    tile_m: float = TILE_M  # side of a tile; 0: all in one
     min_track_length: int = 3  # images of the model that see a point
     max_error_px: float = 4.0  # between a keypoint and its projected point
     keyframe_step: int = 1  # take every n-th image by name
@@ -97,16 +99,14 @@ def _build(
     paths = observing.find_images(images, images_dir)
     rows, descriptors = _collect(model, images, paths, extractor, options, progress, parts)
     T_map_cam = options.T_map_world @ se3.inverse([image.T_cam_world for image in images])
-    origin = np.round(np.median(T_map_cam[:, :3, 3], axis=0))
     writer.save(
         {
             "keyframe_T_map_cam": T_map_cam,
             "keyframe_descriptors": descriptors,
             **_keyframe_arrays(images, model, rows),
         },
-        {**_point_arrays(model, rows, options.T_map_world, origin), **rows.row_arrays()},
+        {**_point_arrays(model, rows, options.T_map_world), **rows.row_arrays()},
         _metadata(model, extractor, options),
-        origin,
         output,
         options.overwrite,
     )
@@ -179,17 +179,11 @@ def _keyframe_arrays(images: Sequence[ColmapImage], model: ColmapModel, rows: Ro
     }
 
 
-def _point_arrays(
-    model: ColmapModel,
-    rows: Rows,
-    T_map_world: NDArray[np.float64],
-    origin: NDArray[np.float64],
-) -> Arrays:
-    points_map = se3.transform(T_map_world, model.points_world[rows.kept])
+def _point_arrays(model: ColmapModel, rows: Rows, T_map_world: NDArray[np.float64]) -> Arrays:
     counts = rows.counts[rows.kept]
     priority = rows.mean_confidence * counts / (counts + HALF_TRACK)
     return {
-        "points": (points_map - origin).astype(np.float32),
+        "points": se3.transform(T_map_world, model.points_world[rows.kept]),
         "point_error_px": model.errors_px[rows.kept].astype(np.float32),
         "point_priority": priority.astype(np.float32),
     }
@@ -210,5 +204,7 @@ def _metadata(
         "strides": extractor.strides,
         "dims": extractor.dims,
         "storage": options.features,
+        "row_type": options.row_type,
+        "tile_m": options.tile_m,
         "cameras": tuple(CameraEntry.of(camera) for camera in model.cameras.values()),
     }

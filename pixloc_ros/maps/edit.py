@@ -3,33 +3,87 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pymap3d
 from numpy.typing import NDArray
+from scipy.sparse import block_diag, csr_array
 from scipy.spatial.transform import Rotation
 
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry import se3
 from pixloc_ros.maps import writer
-from pixloc_ros.maps.rows import Arrays, covisibility
-from pixloc_ros.maps.schema import Datum, MapMetadata
+from pixloc_ros.maps.rows import Arrays, covisibility_arrays
+from pixloc_ros.maps.schema import Datum, MapMetadata, RowType
 from pixloc_ros.maps.store import Map, pack_names
+from pixloc_ros.maps.tiles import Tile, join
 
 Array = NDArray[np.float64]
-COUNTED = {"schema_version", "keyframes", "keyframes_file", "observations", "tiles", "files"}
+COUNTED = {
+    "schema_version", "keyframes", "keyframes_file", "observations", "points", "point_id_end",
+    "tiles", "files",
+}  # fmt: skip
 # What must be equal for features to be comparable.
 SAME = ("weights_sha256", "max_side_px", "strides", "dims", "storage")
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """How a new map is stored; None: as the first of the old ones."""
+
+    tile_m: float | None = None
+    row_type: RowType | None = None
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Of the metadata, those to be changed."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+AS_BEFORE = Stored()
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Keyframes of a map that go into the new one."""
+
+    map: Map
+    keyframes: NDArray[np.intp]  # ascending
+    names: tuple[str, ...]
+    camera: NDArray[np.int32]  # (K,) index into the cameras of the new map
+    T_new_map: Array  # (4, 4)
+
+    def tile(self, keyframes: NDArray[np.intp], first: int, first_id: int) -> list[Tile]:
+        """What these keyframes, indices into `keyframes`, see: by tile of the old map.
+
+        first, first_id: the indices of the first keyframe and of the first point in the new map.
+        Raises MapError for a tile that is refused.
+        """
+        old = self.keyframes[keyframes]
+        parts = []
+        for index in np.unique(self.map.keyframe_tile[old]).tolist():
+            here = self.map.keyframe_tile[old] == index
+            part = self.map.tiles.tile(index).part(old[here]).moved(self.T_new_map)
+            new = (keyframes[here] + first).astype(np.int32)
+            parts.append(replace(part, keyframes=new, point_id=part.point_id + first_id))
+        return parts
+
+
 def crop(
-    map_: Map, low: Sequence[float], high: Sequence[float], output: str | Path, overwrite: bool
+    map_: Map,
+    low: Sequence[float],
+    high: Sequence[float],
+    output: str | Path,
+    overwrite: bool,
+    stored: Stored = AS_BEFORE,
 ) -> Map:
     """The keyframes between two corners (x, y) in metres, and what they see, as a map of its own.
 
-    Raises MapError where no keyframe lies between, and for an output that cannot be written.
+    Raises MapError where no keyframe lies between, for an output that cannot be written, and where
+    a tile that is needed is refused.
     """
     places = map_.keyframe_T_map_cam[:, :2, 3]
     kept = np.flatnonzero(((places >= low) & (places <= high)).all(-1))
@@ -39,10 +93,17 @@ def crop(
             f"no keyframe from x,y {_pair(low)} to {_pair(high)}; the map's are from "
             f"{_pair(least)} to {_pair(most)}"
         )
-    return _save([_part(map_, kept)], dict(map_.metadata), output, overwrite)
+    names = tuple(map_.keyframe_names[k] for k in kept)
+    part = _Source(map_, kept, names, map_.keyframe_camera[kept], np.eye(4))
+    return _save([part], dict(map_.metadata) | stored.fields, output, overwrite)
 
 
-def merge(maps: Sequence[tuple[str, Map]], output: str | Path, overwrite: bool) -> Map:
+def merge(
+    maps: Sequence[tuple[str, Map]],
+    output: str | Path,
+    overwrite: bool,
+    stored: Stored = AS_BEFORE,
+) -> Map:
     """Several named maps as one, in the frame of the first.
 
     With a datum in all of them they are placed by it, without any they must share a frame.
@@ -52,24 +113,23 @@ def merge(maps: Sequence[tuple[str, Map]], output: str | Path, overwrite: bool) 
     (first_name, first), *others = maps
     for name, map_ in others:
         _check_alike(first_name, first.metadata, name, map_.metadata)
-    names = [keyframe for _, map_ in maps for keyframe in map_.keyframe_names]
-    clash = len(set(names)) < len(names)
+    all_names = [keyframe for _, map_ in maps for keyframe in map_.keyframe_names]
+    clash = len(set(all_names)) < len(all_names)
     cameras = list(dict.fromkeys(entry for _, map_ in maps for entry in map_.metadata.cameras))
-    parts = []
+    sources = []
     for name, map_ in maps:
-        T_first_map = _between(first.datum, map_.datum)
-        whole = _part(map_, np.arange(len(map_.keyframe_names)), T_first_map)
+        names = map_.keyframe_names
         if clash:
-            whole["names"] = [f"{name}/{keyframe}" for keyframe in whole["names"]]
+            names = tuple(f"{name}/{keyframe}" for keyframe in names)
         index = np.array([cameras.index(entry) for entry in map_.metadata.cameras], np.int32)
-        whole["keyframe_camera"] = index[whole["keyframe_camera"]]
-        parts.append(whole)
-    metadata = dict(first.metadata)
+        camera, T_first_map = index[map_.keyframe_camera], _between(first.datum, map_.datum)
+        sources.append(_Source(map_, np.arange(len(names)), names, camera, T_first_map))
+    metadata = dict(first.metadata) | stored.fields
     for field in ("T_base_cam", "T_map_world"):
         if any(getattr(m.metadata, field) != getattr(first.metadata, field) for _, m in others):
             metadata |= _FORGOTTEN[field]
     metadata["cameras"] = tuple(cameras)
-    return _save(parts, metadata, output, overwrite)
+    return _save(sources, metadata, output, overwrite)
 
 
 _FORGOTTEN: dict[str, dict[str, Any]] = {
@@ -111,78 +171,41 @@ def _ecef_from_map(datum: Datum) -> Array:
     return se3.make((R_ecef_enu * R_enu_map).as_matrix(), pymap3d.geodetic2ecef(*zero))
 
 
-def _part(map_: Map, keyframes: NDArray[np.intp], T_new_map: Array | None = None) -> dict[str, Any]:
-    """What these keyframes see, with indices of its own."""
-    T_new_map = np.eye(4) if T_new_map is None else T_new_map
-    offsets = map_.observation_offsets
-    observations = np.concatenate([np.arange(offsets[k], offsets[k + 1]) for k in keyframes])
-    points, point = np.unique(map_.observation_point[observations], return_inverse=True)
-    rows, row = np.unique(map_.observation_row[observations], return_inverse=True)
-    new_keyframe = np.full(len(map_.keyframe_names) + 1, -1, np.int32)  # the last one is for -1
-    new_keyframe[keyframes] = np.arange(len(keyframes))
-    return {
-        "names": [map_.keyframe_names[k] for k in keyframes],
-        "keyframe_T_map_cam": T_new_map @ map_.keyframe_T_map_cam[keyframes],
-        "keyframe_camera": map_.keyframe_camera[keyframes],
-        "keyframe_descriptors": _rows_of(map_.keyframe_descriptors, keyframes),
-        "lengths": np.diff(offsets)[keyframes],
-        "observation_point": point.astype(np.int32),
-        "observation_row": row.astype(np.int32),
-        "points_map": se3.transform(T_new_map, map_.points[points] + map_.origin),
-        "point_error_px": map_.point_error_px[points],
-        "point_priority": map_.point_priority[points],
-        "row_point": np.searchsorted(points, map_.row_point[rows]).astype(np.int32),
-        "row_keyframe": new_keyframe[map_.row_keyframe[rows]],
-        "features": [feature[rows].numpy() for feature in map_.features],
-        "confidences": [confidence[rows].numpy() for confidence in map_.confidences],
-    }
-
-
-def _rows_of(array: NDArray | None, index: NDArray[np.intp]) -> NDArray | None:
-    return None if array is None else array[index]
-
-
 def _save(
-    parts: Sequence[dict[str, Any]], metadata: dict[str, Any], output: str | Path, overwrite: bool
+    sources: Sequence[_Source], metadata: dict[str, Any], output: str | Path, overwrite: bool
 ) -> Map:
-    def joined(name: str) -> NDArray:
-        return np.concatenate([part[name] for part in parts])
-
-    def shifted(name: str, counts: Sequence[int]) -> NDArray[np.int32]:
-        """Indices into what precedes in other parts too; -1 stays."""
-        starts = np.cumsum([0, *counts[:-1]])
-        moved = (
-            np.where(part[name] < 0, -1, part[name] + start)
-            for part, start in zip(parts, starts, strict=True)
-        )
-        return np.concatenate(list(moved)).astype(np.int32)
-
-    n_points = [len(part["points_map"]) for part in parts]
-    T_map_cam = joined("keyframe_T_map_cam")
-    origin = np.round(np.median(T_map_cam[:, :3, 3], axis=0))
-    offsets = np.concatenate([[0], np.cumsum(joined("lengths"))])
-    observation_point = shifted("observation_point", n_points)
-    keyframe_arrays: Arrays = {
-        "keyframe_T_map_cam": T_map_cam,
-        "keyframe_names": pack_names([name for part in parts for name in part["names"]]),
-        "keyframe_camera": joined("keyframe_camera"),
-        "observation_offsets": offsets,
-        "observation_point": observation_point,
-        "observation_row": shifted("observation_row", [len(p["row_point"]) for p in parts]),
-        **covisibility(offsets, observation_point),
-    }
-    if all(part["keyframe_descriptors"] is not None for part in parts):
-        keyframe_arrays["keyframe_descriptors"] = joined("keyframe_descriptors")
-    point_arrays: Arrays = {
-        "points": (joined("points_map") - origin).astype(np.float32),
-        "point_error_px": joined("point_error_px"),
-        "point_priority": joined("point_priority"),
-        "row_point": shifted("row_point", n_points),
-        "row_keyframe": shifted("row_keyframe", [len(part["names"]) for part in parts]),
-    }
-    for kind in ("features", "confidences"):
-        for level in range(len(metadata["dims"])):
-            point_arrays[f"{kind}_{level}"] = np.concatenate([p[kind][level] for p in parts])
     kept = {name: value for name, value in metadata.items() if name not in COUNTED}
-    writer.save(keyframe_arrays, point_arrays, kept, origin, output, overwrite)
+    first = np.cumsum([0, *(len(source.keyframes) for source in sources)])
+    first_id = np.cumsum([0, *(source.map.point_id_end for source in sources)])
+    with writer.writing(_keyframe_arrays(sources), kept, output, overwrite) as (cells, tiles):
+        for cell, keyframes in cells.items():
+            parts: list[Tile] = []
+            for i, source in enumerate(sources):
+                own = keyframes[(keyframes >= first[i]) & (keyframes < first[i + 1])] - first[i]
+                parts += source.tile(own, int(first[i]), int(first_id[i]))
+            tiles.add(cell, join(parts, metadata["storage"]))
     return Map.load(output, verify=False)
+
+
+def _keyframe_arrays(sources: Sequence[_Source]) -> Arrays:
+    arrays: Arrays = {
+        "keyframe_T_map_cam": np.concatenate(
+            [s.T_new_map @ s.map.keyframe_T_map_cam[s.keyframes] for s in sources]
+        ),
+        "keyframe_names": pack_names([name for source in sources for name in source.names]),
+        "keyframe_camera": np.concatenate([source.camera for source in sources]),
+        **covisibility_arrays(block_diag([_shared(s.map, s.keyframes) for s in sources], "csr")),
+    }
+    descriptors = [source.map.keyframe_descriptors for source in sources]
+    if all(array is not None for array in descriptors):
+        arrays["keyframe_descriptors"] = np.concatenate(
+            [d[s.keyframes] for d, s in zip(descriptors, sources, strict=True) if d is not None]
+        )
+    return arrays
+
+
+def _shared(map_: Map, keyframes: NDArray[np.intp]) -> csr_array:
+    """Counts of points that each pair of these keyframes shares."""
+    count = len(map_.keyframe_names)
+    neighbours = map_.covisible_points, map_.covisible_keyframe, map_.covisible_offsets
+    return csr_array(neighbours, shape=(count, count))[keyframes][:, keyframes]

@@ -38,7 +38,7 @@ class Rows(ABC):
 
     @abstractmethod
     def row_arrays(self) -> Arrays:
-        """row_point, row_keyframe, features and confidences of the map."""
+        """Features and confidences of the map."""
 
     @abstractmethod
     def _row_of_observations(self) -> NDArray[np.int32]: ...
@@ -83,10 +83,7 @@ class ObservationRows(Rows):
             self._confidences[level].append(confidence.astype(np.float16))
 
     def row_arrays(self) -> Arrays:
-        owners = np.arange(len(self._seen), dtype=np.int32)
         return {
-            "row_point": self._observed(),
-            "row_keyframe": np.repeat(owners, [len(points) for points in self._seen]),
             **_by_level("features", [np.concatenate(parts) for parts in self._features]),
             **_by_level("confidences", [np.concatenate(parts) for parts in self._confidences]),
         }
@@ -116,8 +113,6 @@ class AveragedRows(Rows):
         kept = self.kept
         means = [w / np.maximum(used, 1) for w, used in zip(self._weights, self._used, strict=True)]
         return {
-            "row_point": np.arange(len(kept), dtype=np.int32),
-            "row_keyframe": np.full(len(kept), -1, np.int32),
             **_by_level("features", [_unit(sums[kept]) for sums in self._sums]),
             **_by_level("confidences", [mean[kept].astype(np.float16) for mean in means]),
         }
@@ -139,6 +134,11 @@ def covisibility(offsets: NDArray[np.int64], points: NDArray[np.int32]) -> Array
     shared = csr_array(sees @ sees.T)
     shared.setdiag(0)
     shared.eliminate_zeros()
+    return covisibility_arrays(shared)
+
+
+def covisibility_arrays(shared: csr_array) -> Arrays:
+    """Arrays of the map from the counts (M, M) of points that two keyframes share."""
     shared.sort_indices()
     return {
         "covisible_offsets": shared.indptr.astype(np.int64),

@@ -15,10 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry.camera import Camera
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE_VERSIONS = (1, 2)  # 1: one tile, its observations with the keyframes
 FILE_NAME = "map.json"
+TILE_M = 100.0  # side of a tile where nobody asked for another
 
 Storage = Literal["observations", "averaged"]
+RowType = Literal["float16", "int8"]
 Vector = tuple[float, float, float]
 Transform = tuple[float, ...]  # 16 numbers, row-major (4, 4)
 
@@ -71,13 +74,14 @@ class CameraEntry(Entry):
 
 
 class TileEntry(Entry):
-    """A shard of points with their features; positions are relative to its origin."""
+    """A shard of keyframes and what they see; positions are relative to its origin."""
 
-    id: str
+    id: str  # its column and line in the grid of tiles
     file: str
     origin: Vector
     points: int
     rows: int
+    bytes: int = 0  # of the file; 0 in maps of schema 1, which do not tell
 
 
 class MapMetadata(Entry):
@@ -95,10 +99,14 @@ class MapMetadata(Entry):
     strides: tuple[int, ...]  # coarse to fine
     dims: tuple[int, ...]
     storage: Storage
+    row_type: RowType = "float16"
+    tile_m: float = Field(default=TILE_M, ge=0)  # side of a tile, 0: all in one
     cameras: tuple[CameraEntry, ...]
     keyframes: int
     keyframes_file: str
     observations: int
+    points: int = 0  # each once, however many tiles hold it; 0 in maps of schema 1
+    point_id_end: int = 0  # above the ids of all points; 0 in maps of schema 1
     tiles: tuple[TileEntry, ...]
     files: dict[str, str]  # SHA-256 by file name
 
@@ -108,16 +116,15 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_files(folder: Path, metadata: MapMetadata) -> None:
-    """Raise MapError naming the first file that is missing or whose hash is another."""
-    for name, expected in metadata.files.items():
-        path = folder / name
-        try:
-            altered = file_sha256(path) != expected
-        except OSError as error:
-            raise MapError(f"{path}: {error.strerror}; copy the map again or rebuild it") from None
-        if altered:
-            raise MapError(f"{path} was altered after it was built; copy the map again")
+def check_file(folder: Path, metadata: MapMetadata, name: str) -> None:
+    """Raise MapError where a file is missing or its hash is another."""
+    path = folder / name
+    try:
+        altered = file_sha256(path) != metadata.files.get(name)
+    except OSError as error:
+        raise MapError(f"{path}: {error.strerror}; copy the map again or rebuild it") from None
+    if altered:
+        raise MapError(f"{path} was altered after it was built; copy the map again")
 
 
 def as_matrix(values: Sequence[float] | None) -> NDArray[np.float64] | None:
@@ -151,10 +158,10 @@ def read(folder: Path) -> tuple[MapMetadata, str]:
         raise MapError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, AttributeError, TypeError):
         raise MapError(f"{path} is damaged; copy the map again or rebuild it") from None
-    if version != SCHEMA_VERSION:
+    if version not in READABLE_VERSIONS:
         raise MapError(
-            f"{path}: schema version {version}, this program reads version {SCHEMA_VERSION}; "
-            f"rebuild the map with `pixloc map build`"
+            f"{path}: schema version {version}, this program reads versions 1 to "
+            f"{SCHEMA_VERSION}; rebuild the map with `pixloc map build`"
         )
     return _validated({"schema_version": version, **content}, sha256, path), sha256
 
@@ -164,7 +171,7 @@ def _validated(content: dict[str, Any], sha256: str, path: Path) -> MapMetadata:
         metadata = MapMetadata.model_validate(content)
     except ValidationError as error:
         raise MapError(f"{path}: {_first_problem(error)}; rebuild the map") from None
-    if _digest(metadata.model_dump(mode="json")) != sha256:
+    if _digest(content) != sha256:  # of what is there: older maps lack newer fields
         raise MapError(f"{path} was altered after it was built; copy the map again or rebuild it")
     return metadata
 

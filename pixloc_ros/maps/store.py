@@ -1,74 +1,84 @@
-"""A map in memory: opened from its folder, features memory-mapped, no pickle and no pycolmap."""
+"""A map: its keyframes in memory, what they see in tiles that are opened where they are needed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from scipy.spatial import KDTree
 from torch import Tensor
 
-from pixloc_ros.config import ViewConfig
+from pixloc_ros.config import TilesConfig, ViewConfig
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.maps import schema, view
 from pixloc_ros.maps.schema import Datum, MapMetadata
+from pixloc_ros.maps.tile_cache import TileCache
+from pixloc_ros.maps.tiles import Tile, join, open_tensors
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Map:
-    """Keyframes, points and reference features.
-
-    An observation is a point seen by a keyframe and names the feature row to use for it: its own
-    one when the features are stored per observation, the point's only one when averaged.
-    """
+    """Keyframes with their poses, names and neighbours; `tiles` hold points and features."""
 
     metadata: MapMetadata
     sha256: str  # stands for all files of the map
     keyframe_names: tuple[str, ...]
     keyframe_T_map_cam: NDArray[np.float64]  # (M, 4, 4)
     keyframe_camera: NDArray[np.int32]  # (M,) index into cameras
+    keyframe_tile: NDArray[np.int32]  # (M,) index of the tile that has what it sees
     keyframe_descriptors: NDArray[np.float16] | None  # (M, D) of whole images; not in older maps
-    observation_offsets: NDArray[np.int64]  # (M + 1,) where each keyframe's observations begin
-    observation_point: NDArray[np.int32]  # (O,)
-    observation_row: NDArray[np.int32]  # (O,)
     covisible_offsets: NDArray[np.int64]  # (M + 1,) where each keyframe's neighbours begin
     covisible_keyframe: NDArray[np.int32]  # (C,)
     covisible_points: NDArray[np.int32]  # (C,) count of shared points
-    points: NDArray[np.float32]  # (P, 3) relative to origin
-    point_error_px: NDArray[np.float32]  # (P,) mean reprojection error, -1 where unknown
-    point_priority: NDArray[np.float32]  # (P,) 0..1, which points to prefer
-    row_point: NDArray[np.int32]  # (R,)
-    row_keyframe: NDArray[np.int32]  # (R,) -1 when averaged
-    features: tuple[Tensor, ...]  # (R, C) float16 of unit norm, coarse to fine
-    confidences: tuple[Tensor, ...]  # (R,) float16, coarse to fine
+    tiles: TileCache
 
     @classmethod
-    def load(cls, folder: str | Path, verify: bool = True) -> Map:
-        """Open a map; features stay on disk until they are used.
+    def load(
+        cls,
+        folder: str | Path,
+        verify: bool = True,
+        tiles: TilesConfig | None = None,
+        device: str = "cpu",
+    ) -> Map:
+        """Open a map; of its tiles none is opened before it is needed, unless it is the only one.
 
-        verify: compare every file with its SHA-256.
-        Raises MapError when a file is missing, altered, or of another schema version.
+        verify: compare every file with its SHA-256, a tile when it is opened. Missing or altered
+        tiles are refused one by one, see `tiles.refused`.
+        Raises MapError when no tile is left, when map.json or the file of keyframes is missing
+        or altered, and for another schema version.
         """
         folder = Path(folder).expanduser()
         metadata, sha256 = schema.read(folder)
         if verify:
-            schema.check_files(folder, metadata)
-        if len(metadata.tiles) != 1:
-            raise MapError(f"{folder} has {len(metadata.tiles)} tiles, this program reads one")
-        tensors = _open(folder / metadata.keyframes_file) | _open(folder / metadata.tiles[0].file)
+            schema.check_file(folder, metadata, metadata.keyframes_file)
+        arrays = open_tensors(folder / metadata.keyframes_file)
         try:
-            return _assemble(metadata, sha256, tensors)
+            named = _keyframe_arrays(metadata, arrays)
         except KeyError as error:
             raise MapError(f"{folder} lacks the array {error}; rebuild the map") from None
+        boxes = _boxes(named["keyframe_T_map_cam"], named["keyframe_tile"], len(metadata.tiles))
+        cache = TileCache(folder, metadata, boxes, tiles or TilesConfig(), device, verify)
+        cache.check_sizes()
+        if len(cache) == 1:
+            cache.tile(0)
+        names = unpack_names(arrays["keyframe_names"].numpy())
+        return cls(metadata, sha256, names, tiles=cache, **named)
 
     @property
-    def origin(self) -> NDArray[np.float64]:
-        """(3,) map coordinates of the points' zero."""
-        return np.array(self.metadata.tiles[0].origin)
+    def point_count(self) -> int:
+        """Distinct points of all tiles."""
+        return self.metadata.points or self.metadata.tiles[0].points
+
+    @property
+    def point_id_end(self) -> int:
+        """Above the ids of all points."""
+        return self.metadata.point_id_end or self.metadata.tiles[0].points
 
     @property
     def datum(self) -> Datum | None:
@@ -92,9 +102,20 @@ class Map:
         """Cameras that took the keyframes."""
         return tuple(entry.camera() for entry in self.metadata.cameras)
 
-    def points_map(self) -> NDArray[np.float64]:
-        """(P, 3) in map coordinates."""
-        return self.points + self.origin
+    @cached_property
+    def _places(self) -> KDTree:
+        return KDTree(self.keyframe_T_map_cam[:, :3, 3])
+
+    def keyframes_within(
+        self, position: NDArray[np.float64], radius_m: float
+    ) -> tuple[NDArray[np.intp], float]:
+        """Indices, ascending, of the keyframes that near, and the distance to the nearest of all.
+
+        What it costs depends on how many are near, not on the size of the map.
+        """
+        nearest_m = float(self._places.query(position)[0])
+        within = self._places.query_ball_point(position, radius_m, return_sorted=True)
+        return np.array(within, dtype=np.intp), nearest_m
 
     def view(
         self,
@@ -106,43 +127,53 @@ class Map:
         """Points and reference features worth aligning at this prior, see view.select."""
         return view.select(self, T_map_cam_prior, camera, config, device)
 
+    def points_seen_by(self, keyframe: int) -> NDArray[np.float64]:
+        """(N, 3) in map coordinates. Raises MapError where its tile is refused."""
+        tile = self.tiles.tile(int(self.keyframe_tile[keyframe]))
+        return tile.points_map()[tile.observation_point[tile.observations(keyframe)]]
 
-def _open(path: Path) -> dict[str, Tensor]:
-    try:
-        # Through torch the tensors are memory-mapped; through numpy they would be read whole.
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise MapError(f"{path} cannot be read ({error}); copy the map again") from None
+    def points_map(self) -> NDArray[np.float64]:
+        """(P, 3) in map coordinates, of all tiles that are not refused; for pictures."""
+        tiles = [tile for _, tile in self.tiles.sound()]
+        _, first = np.unique(np.concatenate([t.point_id for t in tiles]), return_index=True)
+        return np.concatenate([tile.points_map() for tile in tiles])[first]
+
+    def whole(self) -> Tile:
+        """All tiles as one, in memory; raises MapError if one is refused."""
+        tiles = [self.tiles.tile(index) for index in range(len(self.tiles))]
+        return join(tiles, self.metadata.storage)
+
+    def close(self) -> None:
+        """Let go of all tiles and open none ahead any more."""
+        self.tiles.close()
 
 
-def _assemble(metadata: MapMetadata, sha256: str, tensors: Mapping[str, Tensor]) -> Map:
-    levels = range(len(metadata.dims))
-    arrays = {name: tensors[name].numpy() for name in ARRAYS}
-    descriptors = tensors.get("keyframe_descriptors")
-    return Map(
-        metadata=metadata,
-        sha256=sha256,
-        keyframe_names=unpack_names(tensors["keyframe_names"].numpy()),
-        keyframe_descriptors=None if descriptors is None else descriptors.numpy(),
-        features=tuple(tensors[f"features_{level}"] for level in levels),
-        confidences=tuple(tensors[f"confidences_{level}"] for level in levels),
-        **arrays,
-    )
+def _keyframe_arrays(metadata: MapMetadata, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
+    if metadata.schema_version == 1:
+        arrays["keyframe_tile"] = np.zeros(metadata.keyframes, np.int32)
+    descriptors = arrays.get("keyframe_descriptors")
+    return {**{name: arrays[name] for name in KEYFRAME_ARRAYS}, "keyframe_descriptors": descriptors}
 
 
 KEYFRAME_ARRAYS = (
     "keyframe_T_map_cam",
     "keyframe_camera",
-    "observation_offsets",
-    "observation_point",
-    "observation_row",
+    "keyframe_tile",
     "covisible_offsets",
     "covisible_keyframe",
     "covisible_points",
 )
-POINT_ARRAYS = ("points", "point_error_px", "point_priority", "row_point", "row_keyframe")
-ARRAYS = KEYFRAME_ARRAYS + POINT_ARRAYS
+
+
+def _boxes(
+    T_map_cam: NDArray[np.float64], tile: NDArray[np.int32], count: int
+) -> NDArray[np.float64]:
+    """(count, 4) x_min, y_min, x_max, y_max of the keyframes of every tile."""
+    boxes = np.full((count, 4), np.inf)
+    np.minimum.at(boxes[:, :2], tile, T_map_cam[:, :2, 3])
+    np.minimum.at(boxes[:, 2:], tile, -T_map_cam[:, :2, 3])
+    return boxes * [1, 1, -1, -1]
 
 
 def pack_names(names: Sequence[str]) -> NDArray[np.uint8]:

@@ -7,6 +7,7 @@ and small changes of the prior change little of it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from pixloc_ros.config import ViewConfig
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.maps.tiles import Tile, unit_rows
 
 if TYPE_CHECKING:
     from pixloc_ros.maps.store import Map
@@ -43,6 +45,18 @@ class MapView:
         return len(self.points)
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The observations (O,) of the chosen keyframes."""
+
+    tile: NDArray[np.intp]  # index in the map
+    row: NDArray[np.int32]  # in its tile
+    keyframe: NDArray[np.intp]
+    point_id: NDArray[np.int32]
+    local: NDArray[np.float64]  # (O, 3) the point, relative to the view's origin
+    priority: NDArray[np.float32]
+
+
 def select(
     map_: Map,
     T_map_cam_prior: NDArray[np.float64],
@@ -50,66 +64,137 @@ def select(
     config: ViewConfig,
     device: str = "cpu",
 ) -> MapView:
-    """Choose points and rows for a prior camera pose (4, 4). Empty where there is no map."""
+    """Choose points and rows for a prior camera pose (4, 4). Empty where there is no map.
+
+    Keyframes of tiles that are refused are passed over. The tiles around are opened ahead.
+    """
     position = T_map_cam_prior[:3, 3]
-    distances_m = np.linalg.norm(map_.keyframe_T_map_cam[:, :3, 3] - position, axis=-1)
-    keyframes = choose_keyframes(map_, T_map_cam_prior, distances_m, config)
-    points, observations = _candidates(map_, keyframes)
     origin = np.round(position)
-    local = map_.points[points] + (map_.origin - origin)  # float64
-    pixels, visible = _project(local, origin, T_map_cam_prior, camera)
+    near, nearest_m = map_.keyframes_within(position, config.max_distance_m)
+    keyframes, tiles = _serving_keyframes(map_, T_map_cam_prior, near, config)
+    map_.tiles.approach(position)
+    if not len(keyframes):
+        return _empty(origin, nearest_m, map_.metadata.dims, device)
+    seen = _observations(map_, keyframes, tiles, origin)
+    first, point = _distinct(seen.point_id)
+    pixels, visible = _project(seen.local[first], origin, T_map_cam_prior, camera)
     shown = np.flatnonzero(visible)
-    kept = shown[_spread(pixels[shown], map_.point_priority[points[shown]], camera, config)]
-    rows = _most_alike(map_, observations, points[kept], local[kept], position - origin, origin)
+    kept = shown[_spread(pixels[shown], seen.priority[first[shown]], camera, config)]
+    best = _most_alike(map_, seen, point, kept, position - origin, origin)
+    features, confidences = _gather(map_, tiles, seen.tile[best], seen.row[best])
     return MapView(
         origin=origin,
-        points=torch.from_numpy(local[kept].astype(np.float32)).to(device),
-        features=tuple(_gather(f, rows, device) for f in map_.features),
-        confidences=tuple(_gather(c, rows, device) for c in map_.confidences),
+        points=torch.from_numpy(seen.local[best].astype(np.float32)).to(device),
+        features=tuple(rows.to(device) for rows in features),
+        confidences=tuple(weights.to(device) for weights in confidences),
         keyframes=tuple(map_.keyframe_names[i] for i in keyframes),
-        nearest_m=float(distances_m.min()),
+        nearest_m=nearest_m,
     )
+
+
+def _empty(
+    origin: NDArray[np.float64], nearest_m: float, dims: Sequence[int], device: str
+) -> MapView:
+    return MapView(
+        origin=origin,
+        points=torch.zeros(0, 3, device=device),
+        features=tuple(torch.zeros(0, dim, device=device) for dim in dims),
+        confidences=tuple(torch.zeros(0, device=device) for _ in dims),
+        keyframes=(),
+        nearest_m=nearest_m,
+    )
+
+
+def _serving_keyframes(
+    map_: Map, T_map_cam_prior: NDArray[np.float64], near: NDArray[np.intp], config: ViewConfig
+) -> tuple[NDArray[np.intp], dict[int, Tile]]:
+    """The chosen ones among those near, and their tiles, opened: none that is refused."""
+    while True:
+        keyframes = choose_keyframes(map_, T_map_cam_prior, near, config)
+        needed = np.unique(map_.keyframe_tile[keyframes]).tolist()
+        tiles = map_.tiles.take(needed)
+        if len(tiles) == len(needed):
+            return keyframes, tiles
+        refused = [index for index in needed if index not in tiles]
+        near = near[~np.isin(map_.keyframe_tile[near], refused)]
 
 
 def choose_keyframes(
     map_: Map,
     T_map_cam_prior: NDArray[np.float64],
-    distances_m: NDArray[np.float64],
+    near: NDArray[np.intp],
     config: ViewConfig,
 ) -> NDArray[np.intp]:
-    """Indices of at most config.keyframes keyframes: half by pose, half by shared points."""
+    """At most config.keyframes of the keyframes near (ascending): half by pose, half by shared
+    points."""
+    T_map_cam = map_.keyframe_T_map_cam[near]
+    distances_m = np.linalg.norm(T_map_cam[:, :3, 3] - T_map_cam_prior[:3, 3], axis=-1)
     R_cam_map = T_map_cam_prior[:3, :3].T
-    traces = np.einsum("ij,mji->m", R_cam_map, map_.keyframe_T_map_cam[:, :3, :3])
+    traces = np.einsum("ij,mji->m", R_cam_map, T_map_cam[:, :3, :3])
     angles_rad = np.arccos(np.clip((traces - 1) / 2, -1, 1))
-    unusable = (distances_m > config.max_distance_m) | (angles_rad > MAX_ANGLE_RAD)
-    unlikeness = np.where(unusable, np.inf, distances_m + METRES_PER_RADIAN * angles_rad)
+    usable = angles_rad <= MAX_ANGLE_RAD
+    near = near[usable]
+    unlikeness = (distances_m + METRES_PER_RADIAN * angles_rad)[usable]
     by_pose = np.argsort(unlikeness, kind="stable")[: (config.keyframes + 1) // 2]
-    by_pose = by_pose[np.isfinite(unlikeness[by_pose])]
-    shared = np.zeros(len(unlikeness))
-    for keyframe in by_pose:
-        part = slice(*map_.covisible_offsets[keyframe : keyframe + 2])
-        shared[map_.covisible_keyframe[part]] += map_.covisible_points[part]
-    shared[by_pose] = 0
-    shared[unusable] = 0
+    shared = _shared_points(map_, near, by_pose)
     covisible = np.argsort(-shared, kind="stable")[: config.keyframes - len(by_pose)]
-    return np.concatenate([by_pose, covisible[shared[covisible] > 0]])
+    return near[np.concatenate([by_pose, covisible[shared[covisible] > 0]])]
 
 
-def _candidates(
-    map_: Map, keyframes: NDArray[np.intp]
-) -> tuple[NDArray[np.int32], tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Points that the keyframes see, once each, and all their observations with the keyframe."""
-    offsets = map_.observation_offsets
-    parts = [np.arange(offsets[k], offsets[k + 1]) for k in keyframes] or [np.arange(0)]
-    observations = np.concatenate(parts)
-    owners = np.repeat(keyframes, [len(part) for part in parts][: len(keyframes)])
-    return _distinct(map_.observation_point[observations]), (observations, owners)
+def _shared_points(
+    map_: Map, near: NDArray[np.intp], chosen: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """How many points each of the keyframes near shares with the chosen ones of them, 0 for these.
+
+    chosen: indices into near, which ascends.
+    """
+    shared = np.zeros(len(near) + 1)  # the last one is for neighbours that are not near
+    for keyframe in near[chosen]:
+        part = slice(*map_.covisible_offsets[keyframe : keyframe + 2])
+        neighbours = map_.covisible_keyframe[part]
+        at = np.searchsorted(near, neighbours)
+        at[near[np.minimum(at, len(near) - 1)] != neighbours] = len(near)
+        shared[at] += map_.covisible_points[part]
+    shared[chosen] = 0
+    return shared[:-1]
 
 
-def _distinct(indices: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Each index once, ascending; ten times faster than np.unique with its hash table."""
-    ordered = np.sort(indices)
-    return ordered[np.diff(ordered, prepend=-1) > 0]
+def _observations(
+    map_: Map, keyframes: NDArray[np.intp], tiles: dict[int, Tile], origin: NDArray[np.float64]
+) -> _Seen:
+    parts = [_seen_by(map_, keyframe, tiles, origin) for keyframe in keyframes.tolist()]
+    return _Seen(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _seen_by(
+    map_: Map, keyframe: int, tiles: dict[int, Tile], origin: NDArray[np.float64]
+) -> tuple[NDArray, ...]:
+    """Columns of _Seen."""
+    index = int(map_.keyframe_tile[keyframe])
+    tile = tiles[index]
+    observations = tile.observations(keyframe)
+    point = tile.observation_point[observations]
+    to_local = np.array(map_.metadata.tiles[index].origin) - origin  # float64
+    return (
+        np.full(len(point), index),
+        tile.observation_row[observations],
+        np.full(len(point), keyframe),
+        tile.point_id[point],
+        tile.points[point] + to_local,
+        tile.point_priority[point],
+    )
+
+
+def _distinct(ids: NDArray[np.int32]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Of ids (O,), where each comes first, by ascending id, and which of these each one is.
+
+    As np.unique tells, but faster.
+    """
+    order = np.argsort(ids, kind="stable")
+    new = np.diff(ids[order], prepend=-1) > 0
+    number = np.empty(len(ids), np.intp)
+    number[order] = np.cumsum(new) - 1
+    return order[new], number
 
 
 def _project(
@@ -152,30 +237,50 @@ def _spread(
 
 def _most_alike(
     map_: Map,
-    observations: tuple[NDArray[np.intp], NDArray[np.intp]],
-    points: NDArray[np.int32],
-    local: NDArray[np.float64],
+    seen: _Seen,
+    point: NDArray[np.intp],
+    kept: NDArray[np.intp],
     position: NDArray[np.float64],
     origin: NDArray[np.float64],
-) -> NDArray[np.int32]:
-    """The feature row (N,) of each point, seen from where it looks most as it does from here.
+) -> NDArray[np.intp]:
+    """For each kept point (N,) the observation of it that looks most as the point does from here.
 
-    Unlikeness: angle between the two viewing rays (rad) plus the logarithm of the scale change.
+    point: (O,) of the observations. Unlikeness: angle between the two viewing rays (rad) plus the
+    logarithm of the scale change.
     """
-    index, owners = observations
-    at = np.searchsorted(points, map_.observation_point[index])
-    mine = at < len(points)
-    mine[mine] = points[at[mine]] == map_.observation_point[index[mine]]
-    index, owners, at = index[mine], owners[mine], at[mine]
-    ray_then = local[at] - (map_.keyframe_T_map_cam[owners, :3, 3] - origin)
-    ray_now = (local - position)[at]
-    range_then, range_now = (np.linalg.norm(ray, axis=-1) for ray in (ray_then, ray_now))
-    cos = (ray_then * ray_now).sum(-1) / (range_then * range_now)
-    unlikeness = np.arccos(np.clip(cos, -1, 1)) + np.abs(np.log(range_then / range_now))
-    order = np.lexsort((unlikeness, at))
-    first = np.searchsorted(at[order], np.arange(len(points)))
-    return map_.observation_row[index[order[first]]]
+    place = np.full(point.max() + 1, -1)
+    place[kept] = np.arange(len(kept))
+    at = place[point]
+    mine = np.flatnonzero(at >= 0)
+    at, local = at[mine], seen.local[mine]
+    ray_then = local - (map_.keyframe_T_map_cam[seen.keyframe[mine], :3, 3] - origin)
+    ray_now = local - position
+    squared_then, squared_now = (ray_then**2).sum(-1), (ray_now**2).sum(-1)
+    cos = (ray_then * ray_now).sum(-1) / np.sqrt(squared_then * squared_now)
+    scale_change = np.abs(np.log(squared_then / squared_now)) / 2
+    order = np.lexsort((np.arccos(np.clip(cos, -1, 1)) + scale_change, at))
+    first = np.searchsorted(at[order], np.arange(len(kept)))
+    return mine[order[first]]
 
 
-def _gather(rows_of_map: Tensor, rows: NDArray[np.int32], device: str) -> Tensor:
-    return rows_of_map[torch.from_numpy(rows)].to(device).float()
+def _gather(
+    map_: Map, tiles: dict[int, Tile], tile_of_row: NDArray[np.intp], row: NDArray[np.int32]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Features (N, C) and confidences (N,) per level, float32, of rows (N,) of several tiles.
+
+    They are where the tiles' rows are.
+    """
+    order = np.argsort(tile_of_row, kind="stable")  # tile by tile; `back` undoes it
+    place = next(iter(tiles.values())).confidences[0].device
+    back = torch.from_numpy(np.argsort(order)).to(place)
+    picked = [
+        (tile, torch.from_numpy(row[tile_of_row == index]).to(place))
+        for index, tile in sorted(tiles.items())
+    ]
+    features, confidences = [], []
+    for level in range(len(map_.metadata.dims)):
+        rows = torch.cat([tile.features[level][index] for tile, index in picked])
+        features.append(unit_rows(rows[back]))
+        weights = torch.cat([tile.confidences[level][index] for tile, index in picked])
+        confidences.append(weights[back].float())
+    return features, confidences

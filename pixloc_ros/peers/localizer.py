@@ -72,9 +72,8 @@ class PeerLocalizer:
         return replace(estimate, prior=prior, timing_ms=watch.timing_ms)
 
     def _nearest(self, T_map_cam: NDArray[np.float64]) -> list[int]:
-        offsets = self.map.keyframe_T_map_cam[:, :3, 3] - T_map_cam[:3, 3]
-        distances_m = np.linalg.norm(offsets, axis=-1)
-        return choose_keyframes(self.map, T_map_cam, distances_m, self.config.view).tolist()
+        near, _ = self.map.keyframes_within(T_map_cam[:3, 3], self.config.view.max_distance_m)
+        return choose_keyframes(self.map, T_map_cam, near, self.config.view).tolist()
 
     def _keyframe(self, index: int) -> Landmarks:
         if index not in self._landmarks:
@@ -87,10 +86,8 @@ class PeerLocalizer:
 
     def _lift(self, index: int, camera: Camera, pixels: NDArray[np.float32]) -> NDArray[np.float64]:
         """Points (N, 3) of pixels (N, 2) of a keyframe, NaN where no map point is near."""
-        seen = self.map.observation_point[slice(*self.map.observation_offsets[index : index + 2])]
         T_map_cam = self.map.keyframe_T_map_cam[index]
-        local = self.map.points[seen] + self.map.origin
-        points_cam = se3.transform(se3.inverse(T_map_cam), local)
+        points_cam = se3.transform(se3.inverse(T_map_cam), self.map.points_seen_by(index))
         projected = camera.project(torch.from_numpy(points_cam))[0].numpy()
         _, nearest = cKDTree(projected.reshape(-1, 2)).query(
             pixels, distance_upper_bound=MAX_LIFT_PX

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
 from pixloc_ros.config import PriorsConfig
@@ -25,12 +26,12 @@ class Keyframes:
     def __init__(self, T_map_cam: Matrix, T_base_cam: Matrix, config: PriorsConfig) -> None:
         self.T_base_cam = T_base_cam
         self._T_map_base = T_map_cam @ se3.inverse(T_base_cam)
+        self._places = KDTree(self._T_map_base[:, :2, 3])
         self._config = config
 
     def nearest(self, position_map: Matrix) -> Matrix:
         """T_map_base (4, 4) of the keyframe that is nearest in the plane."""
-        offsets = self._T_map_base[:, :2, 3] - position_map[:2]
-        return self._T_map_base[int((offsets**2).sum(-1).argmin())]
+        return self._T_map_base[self._places.query(position_map[:2])[1]]
 
     def stand_at(self, position_map: Matrix) -> Matrix:
         """T_map_base at a plane position (2+,), with height and attitude of the nearest one."""

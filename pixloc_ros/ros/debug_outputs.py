@@ -74,8 +74,8 @@ class DebugOutputs:
 
     def _map_cloud(self, map: Map) -> PointCloud2:
         """At most `node.map_points_max` points, evenly chosen, coloured by height."""
-        step = max(1, -(-len(map.points) // self._config.map_points_max))
-        points = map.points_map()[::step]
+        points = map.points_map()
+        points = points[:: max(1, -(-len(points) // self._config.map_points_max))]
         low, high = np.percentile(points[:, 2], [2, 98]) if len(points) else (0.0, 1.0)
         height = (points[:, 2] - low) / max(high - low, 1e-6)
         rgb = clouds.packed(ink.colors(height, cv2.COLORMAP_VIRIDIS).reshape(-1, 3))

@@ -147,9 +147,13 @@ class LocalizerNode(LifecycleNode):
     def _about(self) -> list[tuple[str, str]]:
         if self.localizer is None:
             return []
+        tiles = self.localizer.map.tiles
+        refused = "; ".join(f"{name}: {why}" for name, why in tiles.refused.items())
         return [
             ("map", self.config.map),
             ("map sha256", self.localizer.map.sha256),
+            ("map tiles open", f"{len(tiles.opened)} of {len(tiles)}, {tiles.bytes / 1e6:.0f} MB"),
+            ("map tiles refused", refused or "none"),
             ("model", self.localizer.features.model_id),
             ("device", self.config.device),
         ]

@@ -1,0 +1,225 @@
+"""A tile: some keyframes of a map, the points they see and the feature rows of these.
+
+A tile needs no other tile: points that keyframes of several tiles see are stored in each of them,
+under the same id. A point costs 24 bytes, its rows ten to a hundred times that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from pixloc_ros.errors import MapError
+from pixloc_ros.geometry import se3
+from pixloc_ros.maps.rows import Arrays
+from pixloc_ros.maps.schema import MapMetadata, RowType, Storage, TileEntry
+
+INDEX_ARRAYS = ("keyframes", "observation_offsets", "observation_point", "observation_row")
+POINT_ARRAYS = ("point_id", "points", "point_error_px", "point_priority")
+INT8_MAX = 127.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """An observation is a point seen by a keyframe and names the feature row to use for it: its
+    own one when the features are stored per observation, the point's only one when averaged.
+    """
+
+    keyframes: NDArray[np.int32]  # (K,) index in the map, ascending
+    observation_offsets: NDArray[np.int64]  # (K + 1,) where each keyframe's observations begin
+    observation_point: NDArray[np.int32]  # (O,) index of a point of this tile
+    observation_row: NDArray[np.int32]  # (O,) index of a row of this tile
+    point_id: NDArray[np.int32]  # (P,) ascending, the same in every tile of the map
+    points: NDArray[np.floating]  # (P, 3) relative to origin; float32 when stored
+    point_error_px: NDArray[np.float32]  # (P,) mean reprojection error, -1 where unknown
+    point_priority: NDArray[np.float32]  # (P,) 0..1, which points to prefer
+    features: tuple[Tensor, ...]  # (R, C) as stored, see `unit_rows`; coarse to fine
+    confidences: tuple[Tensor, ...]  # (R,) float16, coarse to fine
+    origin: NDArray[np.float64]  # (3,) map coordinates of the points' zero
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, Tensor], levels: int, origin: NDArray[np.float64]) -> Tile:
+        """From arrays by name; raises KeyError for one that is not there."""
+        return cls(
+            **{name: arrays[name].numpy() for name in INDEX_ARRAYS + POINT_ARRAYS},
+            features=tuple(arrays[f"features_{level}"] for level in range(levels)),
+            confidences=tuple(arrays[f"confidences_{level}"] for level in range(levels)),
+            origin=origin,
+        )
+
+    def arrays(self) -> Arrays:
+        """Arrays by name, as they are stored."""
+        named = {name: getattr(self, name) for name in INDEX_ARRAYS + POINT_ARRAYS}
+        for level, (features, confidences) in enumerate(
+            zip(self.features, self.confidences, strict=True)
+        ):
+            named[f"features_{level}"] = features.numpy()
+            named[f"confidences_{level}"] = confidences.numpy()
+        return named
+
+    def points_map(self) -> NDArray[np.float64]:
+        """(P, 3) in map coordinates."""
+        return self.points + self.origin
+
+    def observations(self, keyframe: int) -> slice:
+        """Those of a keyframe of the map that is in this tile."""
+        slot = np.searchsorted(self.keyframes, keyframe)
+        return slice(*self.observation_offsets[slot : slot + 2])
+
+    def to(self, device: str) -> Tile:
+        """The same with its rows on a device; the rest is chosen from on the CPU."""
+        return replace(
+            self,
+            features=tuple(feature.to(device) for feature in self.features),
+            confidences=tuple(confidence.to(device) for confidence in self.confidences),
+        )
+
+    def stored_as(self, row_type: RowType) -> Tile:
+        """The same as it is written: points in float32, rows of this type."""
+        as_type = as_int8 if row_type == "int8" else as_float16
+        features = tuple(as_type(feature) for feature in self.features)
+        return replace(self, points=self.points.astype(np.float32), features=features)
+
+    def relative_to(self, origin: NDArray[np.float64]) -> Tile:
+        """The same with points (P, 3), float64, relative to another origin (3,)."""
+        return replace(self, points=self.points + (self.origin - origin), origin=origin)
+
+    def moved(self, T_new_map: NDArray[np.float64]) -> Tile:
+        """The same in another frame."""
+        origin = np.round(se3.transform(T_new_map, self.origin))
+        points = se3.transform(T_new_map, self.points_map()) - origin
+        return replace(self, points=points, origin=origin)
+
+    def part(self, keyframes: NDArray[np.integer]) -> Tile:
+        """Some of its keyframes, ascending, and no more than they see."""
+        slots = np.searchsorted(self.keyframes, keyframes)
+        begins, ends = self.observation_offsets[slots], self.observation_offsets[slots + 1]
+        observations = np.concatenate([np.arange(b, e) for b, e in zip(begins, ends, strict=True)])
+        points, point = np.unique(self.observation_point[observations], return_inverse=True)
+        rows, row = np.unique(self.observation_row[observations], return_inverse=True)
+        index = torch.from_numpy(rows)
+        return Tile(
+            keyframes=self.keyframes[slots],
+            observation_offsets=np.concatenate([[0], np.cumsum(ends - begins)]),
+            observation_point=point.astype(np.int32),
+            observation_row=row.astype(np.int32),
+            **{name: getattr(self, name)[points] for name in POINT_ARRAYS},
+            features=tuple(feature[index] for feature in self.features),
+            confidences=tuple(confidence[index] for confidence in self.confidences),
+            origin=self.origin,
+        )
+
+
+def join(tiles: Sequence[Tile], storage: Storage) -> Tile:
+    """Several tiles without common keyframes as one, relative to the origin of the first."""
+    origin = tiles[0].origin
+    tiles = [tiles[0], *(tile.relative_to(origin) for tile in tiles[1:])]
+    together = _concatenated(tiles, origin)
+    _, first, point = np.unique(together.point_id, return_index=True, return_inverse=True)
+    point_of_observation = point[together.observation_point].astype(np.int32)
+    unique = replace(
+        together,
+        observation_point=point_of_observation,
+        **{name: getattr(together, name)[first] for name in POINT_ARRAYS},
+    )
+    if storage == "averaged":  # a point's row is in every tile that has the point, row by point
+        unique = replace(
+            unique,
+            observation_row=point_of_observation,
+            features=tuple(feature[first] for feature in together.features),
+            confidences=tuple(confidence[first] for confidence in together.confidences),
+        )
+    return unique if (np.diff(unique.keyframes) > 0).all() else _in_order(unique)
+
+
+def _concatenated(tiles: Sequence[Tile], origin: NDArray[np.float64]) -> Tile:
+    def joined(name: str, shifts: Sequence[int] | None = None) -> NDArray:
+        parts = [getattr(tile, name) for tile in tiles]
+        if shifts is None:
+            return np.concatenate(parts)
+        starts = np.cumsum([0, *shifts[:-1]])
+        moved = [part + start for part, start in zip(parts, starts, strict=True)]
+        return np.concatenate(moved).astype(parts[0].dtype)
+
+    levels = range(len(tiles[0].features))
+    lengths = np.concatenate([np.diff(tile.observation_offsets) for tile in tiles])
+    return Tile(
+        keyframes=joined("keyframes"),
+        observation_offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        observation_point=joined("observation_point", [len(tile.points) for tile in tiles]),
+        observation_row=joined("observation_row", [len(t.confidences[0]) for t in tiles]),
+        **{name: joined(name) for name in POINT_ARRAYS},
+        features=tuple(torch.cat([tile.features[level] for tile in tiles]) for level in levels),
+        confidences=tuple(torch.cat([t.confidences[level] for t in tiles]) for level in levels),
+        origin=origin,
+    )
+
+
+def _in_order(tile: Tile) -> Tile:
+    """The same with ascending keyframes."""
+    order = np.argsort(tile.keyframes)
+    lengths = np.diff(tile.observation_offsets)[order]
+    begins = tile.observation_offsets[order]
+    ends = begins + lengths
+    observations = np.concatenate([np.arange(b, e) for b, e in zip(begins, ends, strict=True)])
+    return replace(
+        tile,
+        keyframes=tile.keyframes[order],
+        observation_offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        observation_point=tile.observation_point[observations],
+        observation_row=tile.observation_row[observations],
+    )
+
+
+def read_tile(folder: Path, metadata: MapMetadata, entry: TileEntry) -> Tile:
+    """Open a tile, memory-mapped. Raises MapError where it is missing or damaged."""
+    arrays = open_tensors(folder / entry.file)
+    try:
+        if metadata.schema_version == 1:
+            arrays |= _of_schema_1(open_tensors(folder / metadata.keyframes_file), arrays)
+        return Tile.of(arrays, len(metadata.dims), np.array(entry.origin))
+    except KeyError as error:
+        raise MapError(f"{folder / entry.file} lacks the array {error}; rebuild the map") from None
+
+
+def _of_schema_1(keyframe_arrays: Mapping[str, Tensor], arrays: Mapping[str, Tensor]) -> dict:
+    """What the only tile of an old map lacks."""
+    count = len(keyframe_arrays["keyframe_T_map_cam"])
+    return {
+        **{name: keyframe_arrays[name] for name in INDEX_ARRAYS[1:]},
+        "keyframes": torch.arange(count, dtype=torch.int32),
+        "point_id": torch.arange(len(arrays["points"]), dtype=torch.int32),
+    }
+
+
+def open_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file by name, memory-mapped; raises MapError for a file that is damaged."""
+    try:
+        # Through torch the tensors are memory-mapped; through numpy they would be read whole.
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise MapError(f"{path} cannot be read ({error}); copy the map again") from None
+
+
+def as_float16(features: Tensor) -> Tensor:
+    return unit_rows(features).half()
+
+
+def as_int8(features: Tensor) -> Tensor:
+    """Unit rows (R, C) as int8, each scaled to its largest value; `unit_rows` undoes it."""
+    largest = features.float().abs().amax(-1, keepdim=True).clamp(min=1e-12)
+    return (features.float() * (INT8_MAX / largest)).round().to(torch.int8)
+
+
+def unit_rows(features: Tensor) -> Tensor:
+    """Rows (N, C) as float32 of unit norm: of int8 only the direction was kept."""
+    rows = features.float()
+    return torch.nn.functional.normalize(rows, dim=-1) if features.dtype == torch.int8 else rows
