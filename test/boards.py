@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -45,9 +46,14 @@ def observations(T_world_cam: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return seen, pixels.numpy()[seen]
 
 
+@cache
+def _photographed(pose_bytes: bytes) -> np.ndarray:
+    return photograph(np.frombuffer(pose_bytes).reshape(4, 4))
+
+
 def write_images(folder: Path, shots: list[Shot]) -> None:
     for shot in shots:
-        image = photograph(shot.T_world_cam)
+        image = _photographed(shot.T_world_cam.tobytes())
         if shot.turned:
             image = cv2.rotate(image, cv2.ROTATE_90_CLOCKWISE)
         (folder / shot.name).parent.mkdir(parents=True, exist_ok=True)

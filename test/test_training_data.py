@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -23,6 +24,7 @@ from pixloc_ros.training.data_config import (
     LidarConfig,
     MegaDepthConfig,
     PhotosConfig,
+    PosedConfig,
     SourceConfig,
 )
 from pixloc_ros.training.draws import Draws
@@ -32,6 +34,7 @@ from pixloc_ros.training.sources import open_source, open_sources
 from pixloc_ros.training.upright import upright
 
 SIZE = (192, 128)
+CAMERA_LINE = "OPENCV 320 208 250 252 160.5 104.5 -0.1 0.02 0.0005 -0.0003"
 PLAIN = AugmentationConfig(enabled=False)
 SHOTS = [Shot(f"{i:03d}.png", pose(i)) for i in range(6)]
 
@@ -95,6 +98,42 @@ def colmap(tmp_path_factory: pytest.TempPathFactory) -> ColmapConfig:
     return ColmapConfig(path=folder / "model", images=folder / "images")
 
 
+@pytest.fixture(scope="module")
+def megadepth(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tmp_path = tmp_path_factory.mktemp("megadepth")
+    for scene, turned in (("0001", ()), ("0022", (1, 4))):
+        shots = [Shot(f"{i}.png", pose(i), turned=i in turned) for i in range(6)]
+        write_images(tmp_path / "Undistorted_SfM" / scene / "images", shots)
+        write_model(tmp_path / "Undistorted_SfM" / scene / "sparse", shots)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def cmu(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Slice 3: references 0, 2, 4 by a pinhole, queries 1, 3, 5 by a lens, 40 far away."""
+    tmp_path = tmp_path_factory.mktemp("cmu")
+    folder = tmp_path / "slice3"
+    references = SHOTS[::2]
+    write_images(folder / "database", references)
+    write_model(folder / "sparse", references)
+    _, width, height, *params = CAMERA_LINE.split()
+    lens = Camera.from_colmap("OPENCV", int(width), int(height), [float(p) for p in params])
+    (folder / "query").mkdir()
+    (folder / "camera-poses").mkdir()
+    lines = []
+    for i in (1, 3, 5, 40):
+        name = f"img_{i:05d}_c1_1283347879534213us.jpg"
+        image = distorted(photograph(pose(i)), lens)
+        cv2.imwrite(str(folder / "query" / name), image, [cv2.IMWRITE_JPEG_QUALITY, 100])
+        qvec = se3.qvec_wxyz(se3.inverse(pose(i)))
+        lines.append(f"{name} {' '.join(map(str, [*qvec, *pose(i)[:3, 3]]))}")
+    (folder / "camera-poses" / "slice-3-run-1.txt").write_text("\n".join(lines) + "\n")
+    (tmp_path / "intrinsics.txt").write_text(
+        f"# name model size parameters\nc0 {CAMERA_LINE}\nc1 {CAMERA_LINE}\n"
+    )
+    return tmp_path
+
+
 class TestPhotos:
     def test_points_correspond(self, photos: PhotosConfig) -> None:
         batch = plain(photos).sample(16, seeded())
@@ -105,13 +144,13 @@ class TestPhotos:
 
     def test_views_differ_by_as_much_as_asked_for(self, photos: PhotosConfig) -> None:
         turn_deg, distance = (
-            plain(photos).sample(64, seeded()).T_query_reference.angle_and_distance()
+            plain(photos).sample(32, seeded()).T_query_reference.angle_and_distance()
         )
         assert 7 < turn_deg.max() <= 10.01
         assert 0.5 < distance.max() <= 0.28 * photos.depth_m[1]
 
     def test_no_point_is_hidden_in_the_reference(self, photos: PhotosConfig) -> None:
-        batch = plain(photos).sample(32, seeded())
+        batch = plain(photos).sample(16, seeded())
         pixels, _ = batch.camera_reference.project(batch.points_reference)
         for at, points, visible in zip(pixels, batch.points_reference, batch.visible, strict=True):
             at, depth = at[visible], points[visible, 2]
@@ -212,6 +251,7 @@ class TestPosed:
         cached.sample(8, seeded(5))
         assert_same(cached.sample(4, seeded(2)), uncached.sample(4, seeded(2)))
 
+    @pytest.mark.slow
     def test_hidden_points_of_a_cloud_are_not_visible(self, tmp_path: Path) -> None:
         meta = write_scene(tmp_path, count=6)
         write_cloud(tmp_path / "cloud.ply")
@@ -226,6 +266,15 @@ class TestPosed:
             T_world_query = se3.inverse(scene.views[j].T_cam_world)
             behind = hidden(scene.points_world[shared], T_world_query)
             assert behind.mean() < 0.03  # at the rim of the near board, within the cloud's spacing
+
+    @pytest.mark.slow
+    def test_posed_images_are_triangulated(self, tmp_path: Path) -> None:
+        pytest.importorskip("pycolmap")
+        meta = write_scene(tmp_path, count=6)
+        config = PosedConfig(path=meta, images=tmp_path / "images", work=tmp_path / "work")
+        batch = plain(config).sample(6, seeded())
+        assert_in_view(batch)
+        assert np.mean(colour_differences(batch) < 0.06) > 0.95
 
     def test_images_missing_or_unreadable_are_counted(self, tmp_path: Path) -> None:
         write_images(tmp_path / "images", SHOTS)
@@ -246,97 +295,66 @@ class TestPosed:
 
 
 class TestMegaDepth:
-    @pytest.fixture
-    def root(self, tmp_path: Path) -> Path:
-        for scene, turned in (("0001", ()), ("0022", (1, 4))):
-            shots = [Shot(f"{i}.png", pose(i), turned=i in turned) for i in range(6)]
-            write_images(tmp_path / "Undistorted_SfM" / scene / "images", shots)
-            write_model(tmp_path / "Undistorted_SfM" / scene / "sparse", shots)
-        return tmp_path
-
-    def test_scenes_give_pairs(self, root: Path) -> None:
-        source = plain(MegaDepthConfig(path=root, min_side_px=100))
+    def test_scenes_give_pairs(self, megadepth: Path) -> None:
+        source = plain(MegaDepthConfig(path=megadepth, min_side_px=100))
         assert len(source) == 2 * 30
         assert_corresponds(source.sample(12, seeded()))
 
-    def test_images_on_their_side_are_put_upright(self, root: Path) -> None:
-        source = plain(MegaDepthConfig(path=root, scenes=("0022",), min_side_px=100))
+    def test_images_on_their_side_are_put_upright(self, megadepth: Path) -> None:
+        source = plain(MegaDepthConfig(path=megadepth, scenes=("0022",), min_side_px=100))
         batch = source.sample(16, seeded())
         assert_corresponds(batch)
         turn_deg, _ = batch.T_query_reference.angle_and_distance()
         assert turn_deg.max() < 10
 
-    def test_upright_images_stay(self, root: Path) -> None:
-        source = plain(MegaDepthConfig(path=root, scenes=("0001",), min_side_px=100))
+    def test_upright_images_stay(self, megadepth: Path) -> None:
+        source = plain(MegaDepthConfig(path=megadepth, scenes=("0001",), min_side_px=100))
         views = source._scenes[0].views  # type: ignore[attr-defined]
         assert [view.turns for view in upright(views)] == [0] * 6
 
-    def test_small_images_are_counted(self, root: Path) -> None:
+    def test_small_images_are_counted(self, megadepth: Path) -> None:
         with pytest.raises(DataError, match="12 image small"):
-            plain(MegaDepthConfig(path=root))
+            plain(MegaDepthConfig(path=megadepth))
 
-    def test_another_layout_is_named(self, root: Path) -> None:
+    def test_another_layout_is_named(self, megadepth: Path) -> None:
         with pytest.raises(DataError, match=r"expected Undistorted_SfM/<scene>/.*found 0001, 0022"):
-            plain(MegaDepthConfig(path=root / "Undistorted_SfM"))
+            plain(MegaDepthConfig(path=megadepth / "Undistorted_SfM"))
         with pytest.raises(DataError, match=r"lacks Undistorted_SfM/0007/images"):
-            plain(MegaDepthConfig(path=root, scenes=("0007",)))
+            plain(MegaDepthConfig(path=megadepth, scenes=("0007",)))
 
 
 class TestCmu:
-    CAMERA_LINE = "OPENCV 320 208 250 252 160.5 104.5 -0.1 0.02 0.0005 -0.0003"
-
-    @pytest.fixture
-    def root(self, tmp_path: Path) -> Path:
-        """Slice 3: references 0, 2, 4 by a pinhole, queries 1, 3, 5 by a lens, 40 far away."""
-        folder = tmp_path / "slice3"
-        references = SHOTS[::2]
-        write_images(folder / "database", references)
-        write_model(folder / "sparse", references)
-        _, width, height, *params = self.CAMERA_LINE.split()
-        lens = Camera.from_colmap("OPENCV", int(width), int(height), [float(p) for p in params])
-        (folder / "query").mkdir()
-        (folder / "camera-poses").mkdir()
-        lines = []
-        for i in (1, 3, 5, 40):
-            name = f"img_{i:05d}_c1_1283347879534213us.jpg"
-            image = distorted(photograph(pose(i)), lens)
-            cv2.imwrite(str(folder / "query" / name), image, [cv2.IMWRITE_JPEG_QUALITY, 100])
-            qvec = se3.qvec_wxyz(se3.inverse(pose(i)))
-            lines.append(f"{name} {' '.join(map(str, [*qvec, *pose(i)[:3, 3]]))}")
-        (folder / "camera-poses" / "slice-3-run-1.txt").write_text("\n".join(lines) + "\n")
-        (tmp_path / "intrinsics.txt").write_text(
-            f"# name model size parameters\nc0 {self.CAMERA_LINE}\nc1 {self.CAMERA_LINE}\n"
-        )
-        return tmp_path
-
-    def test_queries_are_paired_with_references(self, root: Path) -> None:
-        source = plain(CmuConfig(path=root))
+    def test_queries_are_paired_with_references(self, cmu: Path) -> None:
+        source = plain(CmuConfig(path=cmu))
         assert source.skipped == {"query far from references": 1}
         assert len(source) == 3 * 3
         scene = source._scenes[0]  # type: ignore[attr-defined]
         assert {scene.views[j].path.parent.name for j in scene.pairs[:, 1]} == {"query"}
         assert {scene.views[i].path.parent.name for i in scene.pairs[:, 0]} == {"database"}
 
-    def test_points_correspond_through_the_lens(self, root: Path) -> None:
-        batch = plain(CmuConfig(path=root)).sample(8, seeded())
+    def test_points_correspond_through_the_lens(self, cmu: Path) -> None:
+        batch = plain(CmuConfig(path=cmu)).sample(8, seeded())
         assert_in_view(batch)
         differences = colour_differences(batch)
         # A query sees what its nearest reference sees, as no model of its own tells what it sees.
         assert np.median(differences) < 0.015 and np.mean(differences < 0.06) > 0.95
 
-    def test_another_layout_is_named(self, root: Path) -> None:
+    def test_another_layout_is_named(self, cmu: Path) -> None:
         with pytest.raises(
             DataError, match=r"expected intrinsics.txt and slice<n>/.*; found camera-poses"
         ):
-            plain(CmuConfig(path=root / "slice3"))
+            plain(CmuConfig(path=cmu / "slice3"))
         with pytest.raises(DataError, match="lacks slice7/database"):
-            plain(CmuConfig(path=root, slices=(7,)))
+            plain(CmuConfig(path=cmu, slices=(7,)))
 
-    def test_a_damaged_pose_is_named(self, root: Path) -> None:
-        file = next((root / "slice3" / "camera-poses").iterdir())
-        file.write_text("img_1_c1_2us.jpg 1 0 0\n")
+    def test_damaged_lines_are_named(self, cmu: Path, tmp_path: Path) -> None:
+        copy = shutil.copytree(cmu, tmp_path / "copy")
+        next((copy / "slice3" / "camera-poses").iterdir()).write_text("img_1_c1_2us.jpg 1 0 0\n")
         with pytest.raises(DataError, match="line 1"):
-            plain(CmuConfig(path=root))
+            plain(CmuConfig(path=copy))
+        (copy / "intrinsics.txt").write_text("c0 OPENCV 320 208 250\n")
+        with pytest.raises(DataError, match=r"intrinsics.txt.*parameters"):
+            plain(CmuConfig(path=copy))
 
 
 class TestMixture:

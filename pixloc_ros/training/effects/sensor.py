@@ -42,7 +42,7 @@ def colour(images: Tensor, config: AugmentationConfig, draws: Draws) -> Tensor:
     gains = torch.exp(0.12 * draws.normal(count, 3, 1))
     mixed = torch.einsum("bij,bjhw->bihw", gains * mixing, images)
     # Above 1 means grey: a share of all cameras has no colour.
-    saturation = 1 - scalars(images, -0.3, 1.25, draws).clamp(0, 1)
+    saturation = 1 - scalars(images, -0.6, 1.15, draws).clamp(0, 1)
     mixed = saturation * mixed + (1 - saturation) * grey(mixed)
     contrast = torch.exp(0.25 * draws.normal(count, 1, 1, 1))
     mean = mixed.mean((1, 2, 3), keepdim=True)
