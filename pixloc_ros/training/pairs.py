@@ -52,6 +52,18 @@ class PairBatch:
             self.visible.to(device),
         )
 
+    def __getitem__(self, index: Tensor | slice) -> PairBatch:
+        """Some of the pairs, in the order of an index (K,)."""
+        return PairBatch(
+            self.reference_rgb[index],
+            self.query_rgb[index],
+            _choose(self.camera_reference, index),
+            _choose(self.camera_query, index),
+            self.T_query_reference[index],
+            self.points_reference[index],
+            self.visible[index],
+        )
+
 
 class PairSource(Protocol):
     """Where pairs come from."""
@@ -101,6 +113,10 @@ def pinhole(size: tuple[int, int], focal: Tensor, center: Tensor) -> Camera:
         focal.new_zeros(count, 0),
         focal.new_full((count,), torch.inf),
     )
+
+
+def _choose(camera: Camera, index: Tensor | slice) -> Camera:
+    return Camera(camera.model, *(getattr(camera, field)[index] for field in CAMERA_FIELDS))
 
 
 def _concatenated(cameras: Sequence[Camera]) -> Camera:
