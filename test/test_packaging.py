@@ -25,7 +25,15 @@ MESSAGE = "pixloc_ros/msg/AlignmentStatus"
 
 # Imports of ROS packages; cv_bridge and tf_transformations are optional but belong to it.
 ROS_PACKAGE = re.compile(r"rclpy|tf2_ros|tf_transformations|cv_bridge|\w+_(msgs|srvs|interfaces)")
-OPTIONAL = {"kornia", "laspy", "open3d", "pycolmap", "ray", "triton"}  # extras, and laspy for LAS files
+OPTIONAL = {
+    "kornia",
+    "laspy",
+    "onnx",
+    "open3d",
+    "pycolmap",
+    "ray",
+    "triton",
+}  # extras, and laspy for LAS files
 
 # Imports every module that must work without ROS and without the optional libraries.
 IMPORT_WITHOUT_ROS = """

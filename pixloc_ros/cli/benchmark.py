@@ -30,7 +30,7 @@ def benchmark(
     from pixloc_ros.evaluation.atomic import write_text
     from pixloc_ros.evaluation.benchmark import Benchmark, Row
 
-    width, height = _parse(size)
+    width, height = parse_size(size)
     bench = Benchmark(resolve_config(config, settings, Path(), device), width, height, runs)
     machine, console = bench.machine, Console(width=max(100, Console().width))
     console.print(
@@ -47,7 +47,8 @@ def benchmark(
         write_text(json, dumps(content, indent=2) + "\n")
 
 
-def _parse(size: str) -> tuple[int, int]:
+def parse_size(size: str) -> tuple[int, int]:
+    """Width and height of WIDTHxHEIGHT; raises BadParameter."""
     try:
         width, height = (int(side) for side in size.lower().split("x"))
     except ValueError:

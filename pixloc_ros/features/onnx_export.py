@@ -1,0 +1,94 @@
+"""A network as an ONNX file, for runtimes such as TensorRT."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+from pixloc_ros.errors import ConfigError
+from pixloc_ros.features import compact, weights
+from pixloc_ros.features.architecture import Architecture
+
+OPSET = 17  # TensorRT reads it from 8.5 on, which is that of JetPack 5.1
+INPUT = "image"  # (1, 3, H, W) RGB in 0..1
+PACKING = "features, to be normalised along channels, then confidence, to be put through a sigmoid"
+
+
+def write_onnx(path: Path, weights_name: str, size: tuple[int, int] | None = None) -> None:
+    """Write the network of some weights, as `FeatureExtractor` runs it in float32.
+
+    size: width and height of its images; by default any multiples of the network's. Outputs
+    `stride16`, `stride4`, ...: (1, C + 1, H / stride, W / stride), packed as the metadata say.
+    Raises WeightsError, and ConfigError for a size that the network cannot have.
+    """
+    onnx = _library()
+    loaded = weights.load(weights_name)
+    architecture = loaded.network.architecture
+    width, height = size or (4 * architecture.strides[0], 2 * architecture.strides[0])
+    _check_size(width, height, architecture)
+    with warnings.catch_warnings():
+        # The newer exporter needs onnxscript and takes a minute where this one takes seconds.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.onnx.export(
+            loaded.network,
+            (torch.zeros(1, 3, height, width),),
+            path,
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=output_names(architecture),
+            dynamic_axes=None if size else _free_sides(architecture),
+        )
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, _metadata(loaded))
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+
+
+def output_names(architecture: Architecture) -> list[str]:
+    """Names of the packed maps, coarse to fine."""
+    return [f"stride{stride}" for stride in architecture.strides]
+
+
+def _free_sides(architecture: Architecture) -> dict[str, dict[int, str]]:
+    sides = {INPUT: {2: "height", 3: "width"}}
+    for name, stride in zip(output_names(architecture), architecture.strides, strict=True):
+        sides[name] = {2: f"height / {stride}", 3: f"width / {stride}"}
+    return sides
+
+
+def _metadata(loaded: weights.LoadedWeights) -> dict[str, str]:
+    """What a runtime needs to know, as JSON values."""
+    architecture = loaded.network.architecture
+    values = {
+        "weights": loaded.model_id,
+        "sha256": loaded.sha256,
+        "architecture": architecture.name,
+        "strides": architecture.strides,
+        "dims": architecture.dims,
+        "size_multiple": architecture.size_multiple,
+        "packing": PACKING,
+        "damping": compact.damping(loaded.network.theta.detach()).tolist(),
+    }
+    return {name: json.dumps(value) for name, value in values.items()}
+
+
+def _check_size(width: int, height: int, architecture: Architecture) -> None:
+    multiple, least = architecture.size_multiple, 2 * architecture.strides[0]
+    if min(width, height) < least or width % multiple or height % multiple:
+        raise ConfigError(
+            f"{width}x{height} is no size for {architecture.name}: sides are multiples of "
+            f"{multiple}, and at least {least}"
+        )
+
+
+def _library() -> ModuleType:
+    try:
+        import onnx
+    except ModuleNotFoundError:
+        raise ConfigError("export needs the library onnx: pip install 'pixloc_ros[onnx]'") from None
+    return onnx
