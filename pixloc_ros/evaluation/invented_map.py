@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.maps import writer
-from pixloc_ros.maps.rows import covisibility_arrays
+from pixloc_ros.maps.rows import Arrays, covisibility_arrays
 from pixloc_ros.maps.schema import TILE_M, CameraEntry
 from pixloc_ros.maps.store import pack_names
 from pixloc_ros.maps.tiles import Tile
@@ -64,7 +64,7 @@ class InventedMap:
 
 def write_invented_map(what: InventedMap, output: str | Path) -> str:
     """Write the map in bounded memory, replacing another one there; returns its SHA-256."""
-    arrays = {
+    arrays: Arrays = {
         "keyframe_T_map_cam": camera_poses(np.arange(what.keyframes)),
         "keyframe_names": pack_names([f"{i:07d}" for i in range(what.keyframes)]),
         "keyframe_camera": np.zeros(what.keyframes, np.int32),
@@ -84,10 +84,12 @@ def camera_poses(stretch: NDArray) -> NDArray[np.float64]:
     back = street % 2 == 1
     on_street_m = along_m - street * STREET_M
     x = np.where(back, STREET_M - on_street_m, on_street_m)
-    yaw = Rotation.from_euler("z", np.where(back, np.pi, 0.0))
+    yaw = Rotation.from_rotvec(np.where(back, np.pi, 0.0)[:, None] * [0, 0, 1])
     T_map_base = np.tile(np.eye(4), (len(stretch), 1, 1))
     T_map_base[:, :3, :3] = yaw.as_matrix()
-    T_map_base[:, :3, 3] = np.column_stack([x, street * APART_M, np.full(len(stretch), CAMERA_UP_M)])
+    T_map_base[:, :3, 3] = np.column_stack(
+        [x, street * APART_M, np.full(len(stretch), CAMERA_UP_M)]
+    )
     return T_map_base @ se3.base_from_optical()
 
 
