@@ -53,8 +53,8 @@ class ViewConfig(Section):
 class TilesConfig(Section):
     """Which tiles of the map are kept open, on the device."""
 
-    budget_mb: int = Field(
-        default=2000, ge=0, description="memory of open tiles; those of a view are always opened"
+    budget_mb: float = Field(
+        default=2000.0, ge=0, description="memory of open tiles; those of a view are always opened"
     )
     prefetch_m: float = Field(
         default=150.0, ge=0, description="tiles this near are opened in the background"
