@@ -42,7 +42,7 @@ class PairNetwork(nn.Module):
 
     def __init__(self, network: nn.Module, config: TrainConfig, device: torch.device):
         super().__init__()
-        self.network = network.to(device)
+        self.network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.halves = config.precision == "bfloat16" or (
             config.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
         )
