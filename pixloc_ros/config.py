@@ -41,6 +41,9 @@ class ViewConfig(Section):
     keyframes: int = Field(default=3, ge=1, description="reference images, nearest and covisible")
     max_points: int = Field(default=1500, ge=16, description="points aligned per frame")
     min_points: int = Field(default=50, ge=1, description="a view of fewer is not worth aligning")
+    max_unlikeness: float = Field(
+        default=0.4, gt=0, description="of a point now and when mapped: angle in rad + log of scale"
+    )
     max_distance_m: float = Field(
         default=30.0, gt=0, description="beyond the nearest keyframe: no map"
     )
@@ -183,6 +186,28 @@ class PriorsConfig(Section):
     jump_frames: int = Field(default=2, ge=1, description="frames that must agree on one; 1: any")
     jump_window: int = Field(default=3, ge=1, description="among so many of the last frames")
     max_coast_s: float = Field(default=5.0, ge=0, description="prediction without an accepted pose")
+    doubt_frames: int = Field(
+        default=3, ge=1, description="misses in a row until GNSS, or a search, gets its turn"
+    )
+    last_pose_sigma_m: float = Field(
+        default=2.0, gt=0, description="moved since the last run, per axis"
+    )
+    last_pose_sigma_deg: float = Field(
+        default=5.0, gt=0, description="turned since the last run, per axis"
+    )
+
+
+class RetrievalConfig(Section):
+    """Where to look for a frame that has no prior: where keyframes look like it."""
+
+    enabled: bool = Field(default=True, description="search the map where nothing tells the place")
+    candidates: int = Field(default=10, ge=1, description="keyframes that look most alike")
+    places: int = Field(default=3, ge=1, description="distinct places among them to try")
+    same_place_m: float = Field(default=15.0, ge=0, description="keyframes so near are one place")
+    sigma_m: float = Field(
+        default=1.5, gt=0, description="off the keyframes' way, per axis; along it: their spacing"
+    )
+    sigma_deg: float = Field(default=3.0, gt=0, description="off the keyframes' heading, per axis")
 
 
 class NodeConfig(Section):
@@ -216,9 +241,15 @@ class NodeConfig(Section):
     map_points_max: int = Field(default=200_000, ge=1, description="points of ~/map_points")
     path_max_poses: int = Field(default=1000, ge=1, description="length of ~/path")
     path_spacing_m: float = Field(default=0.5, ge=0, description="between the poses of ~/path")
+    last_pose_file: str = Field(
+        default="last_pose.json",
+        description="kept for the next start, below $ROS_HOME/NODE if relative; empty: nowhere",
+    )
     map_root: str = Field(default="", description="~/load_map loads maps below this folder only")
     autostart: bool = Field(default=True, description="configure and activate by itself")
-    compressed: bool = Field(default=False, description="subscribe to image/compressed")
+    compressed: bool = Field(
+        default=False, description="wait for image/compressed; else for what is published"
+    )
     diagnostics_rate_hz: float = Field(default=1.0, gt=0, description="rate of /diagnostics")
     identity_extrinsics: bool = Field(
         default=False, description="camera at base_link, looking forward"
@@ -242,6 +273,7 @@ class Config(Section):
     acceptance: AcceptanceConfig = AcceptanceConfig()
     covariance: CovarianceConfig = CovarianceConfig()
     priors: PriorsConfig = PriorsConfig()
+    retrieval: RetrievalConfig = RetrievalConfig()
     node: NodeConfig = NodeConfig()
 
 

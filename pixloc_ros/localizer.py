@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -42,25 +43,37 @@ class Localizer:
         self.search = Search(self.map, config)
         self.aligner = aligner_for(self.features.damping, config.alignment, config.hypotheses)
 
+    @property
+    def can_search(self) -> bool:
+        """Whether a frame without any prior can be looked for on the whole map."""
+        return self.config.retrieval.enabled and self.map.keyframe_descriptors is not None
+
     def localize(
-        self, frame: Frame, prior: PosePrior | None, beside: Sequence[Frame] = ()
+        self,
+        frame: Frame,
+        prior: PosePrior | Sequence[PosePrior] | None = None,
+        beside: Sequence[Frame] = (),
     ) -> Estimate:
         """Pose of the vehicle at the frame's stamp, or a status and the reason why not.
 
+        prior: of several, the best one wins and the others are its rivals. Without any, they are
+        the places on the map that look like the frame.
         beside: what other cameras of the vehicle saw at that time, for one pose of all. Cameras
         that are of no use are left out.
         """
+        frames = (frame, *beside)
         try:
-            return self._localize((frame, *beside), prior)
+            if isinstance(prior, PosePrior):
+                return self._localize(frames, prior)
+            return self._localize_anywhere(frames, prior)
         except torch.cuda.OutOfMemoryError as error:
             torch.cuda.empty_cache()
-            return _failed(frame, Reason.OUT_OF_MEMORY, str(error).partition("\n")[0], prior)
+            one = prior if isinstance(prior, PosePrior) else None
+            return _failed(frame, Reason.OUT_OF_MEMORY, str(error).partition("\n")[0], one)
 
     @torch.inference_mode()
-    def _localize(self, frames: Sequence[Frame], prior: PosePrior | None) -> Estimate:
+    def _localize(self, frames: Sequence[Frame], prior: PosePrior) -> Estimate:
         watch = Stopwatch()
-        if prior is None:
-            return _failed(frames[0], Reason.NO_PRIOR, "no odometry, GNSS or initial pose yet")
         with watch("view"):
             views = [self.search.view(frame, prior.T_map_base) for frame in frames]
         problems = [self._unusable(frame, view) for frame, view in zip(frames, views, strict=True)]
@@ -71,18 +84,47 @@ class Localizer:
             seen = [Seen(frames[i], self.features.extract(frames[i].image_rgb)) for i in usable]
         with watch("starts"):
             looks = self.search.looks(seen, [views[i] for i in usable], prior)
+        return self._align(frames[0], looks, watch)
+
+    @torch.inference_mode()
+    def _localize_anywhere(
+        self, frames: Sequence[Frame], priors: Sequence[PosePrior] | None
+    ) -> Estimate:
+        """As above, with the network's pass first: its descriptor tells the places to look at."""
+        watch = Stopwatch()
+        if not priors and not self.can_search:
+            return _failed(frames[0], Reason.NO_PRIOR, self._why_no_search())
+        if problem := _wrong_size(frames[0]):
+            return _failed(frames[0], *problem)
+        with watch("features"):
+            right = [frame for frame in frames if not _wrong_size(frame)]
+            seen = [Seen(frame, self.features.extract(frame.image_rgb)) for frame in right]
+        with watch("retrieval"):
+            priors = priors or self.search.places(seen[0])
+        with watch("starts"):
+            looks = [look for prior in priors for look in self.search.looks_at(seen, prior)]
+        if not looks:
+            message = f"too few map points at {len(priors)} places that look like it"
+            return _failed(frames[0], Reason.TOO_FEW_POINTS, message)
+        return self._align(frames[0], looks, watch)
+
+    def _align(self, frame: Frame, looks: list[Look], watch: Stopwatch) -> Estimate:
         with watch("alignment"):
             look, alignment = self._best_of(looks)
         if again := self._worth_another_look(look, alignment):
             with watch("second look"):
-                look, alignment = self._look_again(again, look, alignment, prior)
-        return self._estimate(frames[0], prior, look, alignment, watch)
+                look, alignment = self._look_again(again, look, alignment)
+        return self._estimate(frame, look, alignment, watch)
+
+    def _why_no_search(self) -> str:
+        message = "no odometry, GNSS or initial pose yet"
+        if self.map.keyframe_descriptors is None:
+            return f"{message}; the map has no descriptors to search by: build it again"
+        return f"{message}; searching the map is switched off (retrieval.enabled)"
 
     def _unusable(self, frame: Frame, view: MapView) -> tuple[Reason, str] | None:
-        height, width = frame.image_rgb.shape[:2]
-        if (width, height) != (frame.camera.width, frame.camera.height):
-            calibrated = f"{frame.camera.width}x{frame.camera.height}"
-            return Reason.BAD_IMAGE, f"image is {width}x{height}, calibrated for {calibrated}"
+        if problem := _wrong_size(frame):
+            return problem
         if view.nearest_m > self.config.view.max_distance_m:
             return Reason.OUT_OF_MAP, f"nearest keyframe is {view.nearest_m:.0f} m away"
         if len(view) < self.config.view.min_points:
@@ -94,7 +136,9 @@ class Localizer:
     def _best_of(self, looks: list[Look]) -> tuple[Look, Alignment]:
         found = [self.aligner.align(look.sights, look.starts) for look in looks]
         index, best = self.aligner.winner(found)
-        return looks[index], best
+        look = looks[index]
+        T_map_cam_prior = look.prior.T_map_base @ look.lead.T_base_cam
+        return look, replace(best, T_map_cam_prior=T_map_cam_prior)
 
     def _worth_another_look(self, look: Look, alignment: Alignment) -> list[Seen]:
         """The cameras to look through again, from the pose found; none if there is no reason to.
@@ -117,24 +161,25 @@ class Localizer:
         return [seen for seen, good in zip(look.seen, agree, strict=True) if good]
 
     def _look_again(
-        self, seen: list[Seen], first_look: Look, first: Alignment, prior: PosePrior
+        self, seen: list[Seen], first_look: Look, first: Alignment
     ) -> tuple[Look, Alignment]:
         """Align once more, from the pose found, with the points and keyframes that suit it."""
-        look = self.search.look(seen, first.T_map_cam @ se3.inverse(first_look.lead.T_base_cam))
+        T_map_base = first.T_map_cam @ se3.inverse(first_look.lead.T_base_cam)
+        look = self.search.look(seen, T_map_base, first_look.prior)
         if look is None:  # a wrong pose may end off the map
             return first_look, first
         second = self.aligner.align(look.sights, look.starts)
-        T_map_cam_prior = prior.T_map_base @ look.lead.T_base_cam
+        T_map_cam_prior = look.prior.T_map_base @ look.lead.T_base_cam
         return look, aligner.continued(first, second, look.sights, T_map_cam_prior)
 
     def _estimate(
-        self, frame: Frame, prior: PosePrior, look: Look, alignment: Alignment, watch: Stopwatch
+        self, frame: Frame, look: Look, alignment: Alignment, watch: Stopwatch
     ) -> Estimate:
         T_map_base, covariance = acceptance.base_pose_and_covariance(
             alignment, look.lead.T_base_cam, self.config.covariance
         )
         reason, message = acceptance.judge(
-            alignment, T_map_base, covariance, prior, self.config.acceptance
+            alignment, T_map_base, covariance, look.prior, self.config.acceptance
         )
         if alignment.hypotheses_dropped:
             message += f"; no memory for {alignment.hypotheses_dropped} more starts"
@@ -148,12 +193,20 @@ class Localizer:
             T_map_base=T_map_base if ok else None,
             covariance=covariance if ok else None,
             candidate_T_map_base=T_map_base if np.isfinite(T_map_base).all() else None,
-            prior=prior,
+            prior=look.prior,
             alignment=alignment,
             cameras=tuple(seen.frame.camera_name for seen in look.seen),
             keyframes=look.keyframes,
             timing_ms=watch.timing_ms,
         )
+
+
+def _wrong_size(frame: Frame) -> tuple[Reason, str] | None:
+    height, width = frame.image_rgb.shape[:2]
+    if (width, height) == (frame.camera.width, frame.camera.height):
+        return None
+    calibrated = f"{frame.camera.width}x{frame.camera.height}"
+    return Reason.BAD_IMAGE, f"image is {width}x{height}, calibrated for {calibrated}"
 
 
 _STATUS_OF = {Reason.OK: Status.OK, Reason.AMBIGUOUS: Status.AMBIGUOUS}

@@ -21,6 +21,7 @@ from pixloc_ros.features.pyramid import FeaturePyramid
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.covariance import cam_covariance_from_base
 from pixloc_ros.geometry.pose import Pose
+from pixloc_ros.maps import retrieval
 from pixloc_ros.maps.store import Map
 from pixloc_ros.maps.view import MapView
 from pixloc_ros.results import Frame, Matrix, PosePrior
@@ -38,12 +39,13 @@ class Seen:
 class Look:
     """Cameras with their views of the map, and the starts to align against them.
 
-    The first camera is the lead; starts (K,) are its T_cam_local.
+    The first camera is the lead; starts (K,) are its T_cam_local and come from the prior.
     """
 
     seen: tuple[Seen, ...]
     sights: tuple[Sight, ...]
     starts: Pose
+    prior: PosePrior
 
     @property
     def lead(self) -> Frame:
@@ -67,12 +69,29 @@ class Search:
         T_map_cam = T_map_base @ frame.T_base_cam
         return self.map.view(T_map_cam, frame.camera, self.config.view, self.config.device)
 
+    def places(self, seen: Seen) -> list[PosePrior]:
+        """Priors where keyframes look like a frame, the likeliest first."""
+        options = self.config.retrieval
+        descriptor = retrieval.describe(seen.pyramid)
+        ranking = retrieval.most_alike(
+            self.map.keyframe_descriptors, descriptor, options.candidates
+        )
+        frame = seen.frame
+        return retrieval.places(self.map, ranking, frame.T_base_cam, frame.stamp_ns, options)
+
+    def looks_at(self, seen: Sequence[Seen], prior: PosePrior) -> list[Look]:
+        """As `looks`; none where the lead sees too little of the map."""
+        first = self.look(seen, prior.T_map_base, prior)
+        if first is None or first.lead is not seen[0].frame:
+            return []
+        return self.looks(first.seen, [sight.view for sight in first.sights], prior)
+
     def looks(self, seen: Sequence[Seen], views: Sequence[MapView], prior: PosePrior) -> list[Look]:
         """Looks whose starts cover the prior; the prior itself starts in the first one.
 
         views: of all cameras, at the prior.
         """
-        first = _look(seen, views, self._starts(seen[0], views[0], prior))
+        first = _look(seen, views, self._starts(seen[0], views[0], prior), prior)
         T_map_cam = prior.T_map_base @ first.lead.T_base_cam
         anchors = self._anchors(T_map_cam, prior)
         if not anchors:
@@ -82,16 +101,20 @@ class Search:
         places = np.stack([T[:3, 3] for T in (T_map_cam, *anchors)])
         owner = np.linalg.norm(T_map_starts[:, None, :3, 3] - places, axis=-1).argmin(1)
         owner[0] = 0
-        looks = [_look(seen, views, local_poses(T_map_starts[owner == 0], views[0]))]
+        looks = [_look(seen, views, local_poses(T_map_starts[owner == 0], views[0]), prior)]
         for i in np.unique(owner[owner > 0]):
             T_map_base = anchors[i - 1] @ se3.inverse(first.lead.T_base_cam)
-            look = self.look(seen, T_map_base, T_map_starts[owner == i])
+            look = self.look(seen, T_map_base, prior, T_map_starts[owner == i])
             if look is not None:
                 looks.append(look)
         return looks
 
     def look(
-        self, seen: Sequence[Seen], T_map_base: Matrix, T_map_starts: Matrix | None = None
+        self,
+        seen: Sequence[Seen],
+        T_map_base: Matrix,
+        prior: PosePrior,
+        T_map_starts: Matrix | None = None,
     ) -> Look | None:
         """Views from a pose of the vehicle (4, 4), and starts (K, 4, 4) of the lead: by default
         that pose. Cameras that see too little of the map there are left out; None if all do."""
@@ -102,7 +125,7 @@ class Search:
         some, views = zip(*pairs, strict=True)
         if T_map_starts is None:
             T_map_starts = (T_map_base @ some[0].frame.T_base_cam)[None]
-        return _look(some, views, local_poses(T_map_starts, views[0]))
+        return _look(some, views, local_poses(T_map_starts, views[0]), prior)
 
     def _starts(self, seen: Seen, view: MapView, prior: PosePrior) -> Pose:
         T_base_cam = seen.frame.T_base_cam
@@ -139,7 +162,7 @@ class Search:
         return chosen
 
 
-def _look(seen: Sequence[Seen], views: Sequence[MapView], starts: Pose) -> Look:
+def _look(seen: Sequence[Seen], views: Sequence[MapView], starts: Pose, prior: PosePrior) -> Look:
     T_base_lead = seen[0].frame.T_base_cam
     sights = [
         Sight(
@@ -150,7 +173,7 @@ def _look(seen: Sequence[Seen], views: Sequence[MapView], starts: Pose) -> Look:
         )
         for s, view in zip(seen, views, strict=True)
     ]
-    return Look(tuple(seen), tuple(sights), starts)
+    return Look(tuple(seen), tuple(sights), starts, prior)
 
 
 def local_poses(T_map_cam: NDArray[np.float64], view: MapView) -> Pose:

@@ -101,6 +101,7 @@ def node(
     domain = new_domain()
     parameters = {"map": street / "map", "node.diagnostics_rate_hz": 10.0}
     parameters |= {"node.map_root": street, "threads": 1}
+    parameters |= {"retrieval.enabled": False}  # so that tests decide where a search begins
     log = tmp_path_factory.mktemp("node") / "log.txt"
     with running_node(log, domain, **parameters) as process:
         yield process, domain

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from scene import BOARDS, CAMERA, photograph, pose, write_scene
+from scene import BOARDS, CAMERA, FAR, NEAR, photograph, pose, write_scene
 
-from pixloc_ros.config import Config
+from pixloc_ros.config import Config, RetrievalConfig, from_flat
 from pixloc_ros.errors import MapError
 from pixloc_ros.features.pyramid import FeatureExtractor, FeaturePyramid
 from pixloc_ros.geometry import se3
@@ -19,11 +19,11 @@ from pixloc_ros.maps import schema
 from pixloc_ros.maps.builder import BuildOptions, build_map
 from pixloc_ros.maps.lidar import LidarOptions, observe_cloud
 from pixloc_ros.maps.posed import PosedImage
-from pixloc_ros.maps.retrieval import RetrievalOptions, describe, most_alike, retrieve_priors
+from pixloc_ros.maps.retrieval import describe, most_alike, places
 from pixloc_ros.maps.store import Map
-from pixloc_ros.results import Frame
+from pixloc_ros.results import Frame, PosePrior, Reason, Status
 
-CLOSE = RetrievalOptions(candidates=4, priors=2, same_place_m=0.4, sigma_m=0.3, sigma_deg=3.0)
+CLOSE = RetrievalConfig(candidates=4, places=2, same_place_m=0.4, sigma_m=0.3, sigma_deg=3.0)
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +52,21 @@ def pyramid(extractor: FeatureExtractor, index: float, gain: float = 1.0) -> Fea
     return extractor.extract((photograph(pose(index)) * gain).astype(np.uint8))
 
 
+def found(
+    map_: Map,
+    pyramid: FeaturePyramid,
+    config: RetrievalConfig = CLOSE,
+    T_base_cam: np.ndarray | None = None,
+) -> list[PosePrior]:
+    ranking = most_alike(map_.keyframe_descriptors, describe(pyramid), config.candidates)
+    return places(map_, ranking, np.eye(4) if T_base_cam is None else T_base_cam, 42, config)
+
+
 def test_a_frame_looks_most_like_a_keyframe_beside_it(map_, extractor):
     for index, gain in ((0.2, 1.0), (3.2, 0.6), (6.8, 1.0)):
         descriptor = describe(pyramid(extractor, index, gain))
         assert np.linalg.norm(descriptor) == pytest.approx(1, abs=1e-5)
-        keyframes, similarity = most_alike(map_, descriptor, 3)
+        keyframes, similarity = most_alike(map_.keyframe_descriptors, descriptor, 3)
         assert abs(keyframes[0] - index) < 1
         assert (abs(keyframes - index) < 3).all()
         assert (np.diff(similarity) <= 0).all() and similarity[0] > 0.9
@@ -64,28 +74,68 @@ def test_a_frame_looks_most_like_a_keyframe_beside_it(map_, extractor):
 
 def test_priors_are_distinct_places_for_the_vehicle(map_, extractor):
     T_base_cam = se3.make(se3.R_BASE_OPTICAL, [1.0, 0.0, 1.4])
-    priors = retrieve_priors(map_, pyramid(extractor, 5.1), T_base_cam, 42, CLOSE)
+    priors = found(map_, pyramid(extractor, 5.1), T_base_cam=T_base_cam)
     assert len(priors) == 2
     T_map_cam = [prior.T_map_base @ T_base_cam for prior in priors]
     assert se3.distance_m(T_map_cam[0], pose(5.1)) < 0.3
     assert se3.distance_m(*T_map_cam) > 0.3
     assert all(p.stamp_ns == 42 and p.source == "retrieval" for p in priors)
-    sigmas = np.sqrt(np.diag(priors[0].covariance))
-    np.testing.assert_allclose(sigmas, [0.3] * 3 + [np.deg2rad(3.0)] * 3)
 
 
-def test_a_frame_with_no_prior_is_localized(map_, extractor):
+def test_a_prior_is_as_vague_as_the_keyframes_are_apart(map_, extractor):
+    """Along the slide they are 0.3 m apart and turned by 1.2 degrees, together."""
+    covariance = found(map_, pyramid(extractor, 4.1))[0].covariance
+    sigma_m = np.sqrt(np.diag(covariance)[:3])
+    least = np.array([CLOSE.sigma_m, CLOSE.sigma_m, CLOSE.sigma_m])
+    assert (sigma_m >= least).all()
+    assert 0.15**2 < covariance[0, 0] - CLOSE.sigma_m**2 < 0.4**2, "half a spacing, and the mean"
+    np.testing.assert_allclose(sigma_m[1:], least[1:], atol=0.02)
+    turn = covariance[0, 4] / np.sqrt(covariance[0, 0] * covariance[4, 4])
+    assert turn < -0.1, "farther to the right is turned farther to the left"
+
+
+def test_a_frame_with_no_prior_is_localized(map_):
     T_map_cam = pose(2.4)
-    image = photograph(T_map_cam)
-    prior = retrieve_priors(map_, extractor.extract(image), np.eye(4), 0, CLOSE)[0]
-    estimate = Localizer(Config(), map_).localize(Frame(image, CAMERA, 0, np.eye(4)), prior)
+    localizer = Localizer(Config(retrieval=CLOSE), map_)
+    estimate = localizer.localize(Frame(photograph(T_map_cam), CAMERA, 7, np.eye(4)))
     assert estimate.ok, estimate.message
     assert se3.distance_m(estimate.T_map_base, T_map_cam) < 0.03
+    assert (estimate.prior.source, estimate.prior.stamp_ns) == ("retrieval", 7)
+    assert {"features", "retrieval", "alignment"} <= estimate.timing_ms.keys()
+
+
+def test_of_several_priors_the_best_wins_and_is_compared_with_the_others(map_):
+    T_map_cam = pose(2.4)
+    frame = Frame(photograph(T_map_cam), CAMERA, 0, np.eye(4))
+    localizer = Localizer(Config(), map_)
+    near, far = (PosePrior(pose(i), np.eye(6) * 1e-3, "test", 0) for i in (2.2, 7.0))
+    estimate = localizer.localize(frame, [far, near])
+    assert estimate.ok, estimate.message
+    assert estimate.prior is near
+    assert se3.distance_m(estimate.T_map_base, T_map_cam) < 0.03
+    assert np.isfinite(estimate.alignment.runner_up_cost), "of the far one"
+    np.testing.assert_allclose(estimate.alignment.T_map_cam_prior, near.T_map_base, atol=1e-9)
+
+
+def test_a_picture_of_another_place_is_found_nowhere(map_):
+    rng = np.random.default_rng(3)
+    elsewhere = replace(FAR, seed=77), replace(NEAR, seed=78)
+    image = photograph(pose(3.0), elsewhere)
+    for picture in (image, np.zeros_like(image), rng.integers(0, 255, image.shape, np.uint8)):
+        frame = Frame(picture, CAMERA, 0, np.eye(4))
+        estimate = Localizer(Config(retrieval=CLOSE), map_).localize(frame)
+        assert not estimate.ok
+        assert estimate.T_map_base is None
+
+
+def test_an_image_of_another_size_is_not_searched_for(map_):
+    frame = Frame(photograph(pose(2.0))[:-8], CAMERA, 0, np.eye(4))
+    assert Localizer(Config(), map_).localize(frame).reason is Reason.BAD_IMAGE
 
 
 def test_more_candidates_than_keyframes(map_, extractor):
-    many = replace(CLOSE, candidates=100, priors=100, same_place_m=0.0)
-    assert len(retrieve_priors(map_, pyramid(extractor, 1.0), np.eye(4), 0, many)) == 8
+    many = CLOSE.model_copy(update={"candidates": 100, "places": 100, "same_place_m": 0.0})
+    assert len(found(map_, pyramid(extractor, 1.0), many)) == 8
 
 
 def test_map_of_an_older_release_opens_but_cannot_be_searched(folder, tmp_path, extractor):
@@ -102,4 +152,15 @@ def test_map_of_an_older_release_opens_but_cannot_be_searched(folder, tmp_path, 
     opened = Map.load(old)
     assert opened.keyframe_descriptors is None
     with pytest.raises(MapError, match="no descriptors of keyframes; build it again"):
-        retrieve_priors(opened, pyramid(extractor, 1.0), np.eye(4), 0)
+        found(opened, pyramid(extractor, 1.0))
+    frame = Frame(photograph(pose(2.4)), CAMERA, 0, np.eye(4))
+    estimate = Localizer(Config(), opened).localize(frame)
+    assert (estimate.status, estimate.reason) == (Status.FAILED, Reason.NO_PRIOR)
+    assert "no descriptors to search by: build it again" in estimate.message
+
+
+def test_searching_can_be_switched_off(map_):
+    localizer = Localizer(from_flat({"retrieval.enabled": False}), map_)
+    estimate = localizer.localize(Frame(photograph(pose(2.4)), CAMERA, 0, np.eye(4)))
+    assert estimate.reason is Reason.NO_PRIOR
+    assert "retrieval.enabled" in estimate.message

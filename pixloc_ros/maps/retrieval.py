@@ -6,36 +6,29 @@ et al., PAMI 2019) of the positive and negative parts of the coarse level, in up
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from pixloc_ros.config import RetrievalConfig
 from pixloc_ros.errors import MapError
 from pixloc_ros.features.pyramid import FeaturePyramid
+from pixloc_ros.geometry import covariance as cov
 from pixloc_ros.geometry import se3
-from pixloc_ros.geometry.covariance import diagonal
 from pixloc_ros.maps.store import Map
 from pixloc_ros.results import PosePrior
+
+Matrix = NDArray[np.float64]
+Ranking = tuple[NDArray[np.intp], NDArray[np.float32]]  # keyframes, and how alike they look
 
 POWER = 3.0  # of the generalised mean: 1 is the mean, infinity the maximum
 STRIPS = 4  # side by side: what is to the left is not to the right
 LEAST = 1e-6
 SOURCE = "retrieval"
-
-
-@dataclass(frozen=True, slots=True)
-class RetrievalOptions:
-    """How keyframes that look alike become priors. Sigmas are those of a keyframe 10 m apart."""
-
-    candidates: int = 10  # keyframes that look most alike
-    priors: int = 3  # distinct places among them
-    same_place_m: float = 15.0
-    sigma_m: float = 4.0
-    sigma_deg: float = 4.0
+NEIGHBOURS = 2  # of a keyframe: the one before it and the one after it on a road
+MAX_TURN_RAD = np.deg2rad(60.0)  # neighbours that look elsewhere are of another way
 
 
 def describe(pyramid: FeaturePyramid) -> NDArray[np.float32]:
@@ -56,48 +49,44 @@ def _unit(vector: Tensor) -> Tensor:
 
 
 def most_alike(
-    map_: Map, descriptor: NDArray[np.float32], count: int
-) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Indices (count,) of the keyframes that look most like a descriptor (D,), and how much.
+    descriptors: NDArray[np.floating] | None, descriptor: NDArray[np.float32], count: int
+) -> Ranking:
+    """Indices (count,) of the descriptors (M, D) most like a descriptor (D,), and how much.
 
-    An exact search: 10,000 keyframes take milliseconds. Raises MapError for maps without
-    descriptors.
+    An exact search, see docs/maps.md for its time. Raises MapError where there are none.
     """
-    if map_.keyframe_descriptors is None:
+    if descriptors is None:
         raise MapError("the map has no descriptors of keyframes; build it again to have them")
-    similarity = map_.keyframe_descriptors.astype(np.float32) @ descriptor
+    similarity = descriptors.astype(np.float32) @ descriptor
     order = np.argsort(-similarity, kind="stable")[:count]
     return order, similarity[order]
 
 
-def retrieve_priors(
+def places(
     map_: Map,
-    pyramid: FeaturePyramid,
-    T_base_cam: NDArray[np.float64],
+    ranking: Ranking,
+    T_base_cam: Matrix,
     stamp_ns: int,
-    options: RetrievalOptions | None = None,
+    config: RetrievalConfig,
 ) -> list[PosePrior]:
-    """Priors at the distinct places that look most like the image, the most likely one first.
+    """Priors at the distinct places among keyframes that look alike, the most likely one first.
 
-    Each has the rotation of its best keyframe, and the mean place of those near it, weighted by
-    how alike they look (PixLoc, section 4). Places are ordered by all that votes for them.
+    Each is the mean pose of its keyframes, weighted by how alike they look (PixLoc, section 4).
+    Places are ordered by the votes of all keyframes that see what their best one sees.
     """
-    options = options or RetrievalOptions()
-    index, similarity = most_alike(map_, describe(pyramid), options.candidates)
-    T_map_cam = map_.keyframe_T_map_cam[index]
+    index, similarity = ranking
+    T_map_base = map_.keyframe_T_map_cam @ se3.inverse(T_base_cam)
     weights = np.clip(similarity - similarity.min(initial=1.0), 1e-3, None) ** 2
-    groups = _places(T_map_cam[:, :3, 3], options.same_place_m)
-    votes = [weights[group].sum() for group in groups]
-    best_first = sorted(range(len(groups)), key=lambda g: -votes[g])[: options.priors]
-    covariance = diagonal(options.sigma_m, options.sigma_deg)
+    groups = _groups(T_map_base[index, :3, 3], config.same_place_m)
+    votes = [weights[_in(group, index, map_)].sum() for group in groups]
+    best_first = sorted(range(len(groups)), key=lambda g: -votes[g])[: config.places]
     return [
-        PosePrior(_mean_pose(T_map_cam[group], weights[group]) @ se3.inverse(T_base_cam),
-                  covariance, SOURCE, stamp_ns)
+        _prior(T_map_base, index[group], weights[group], stamp_ns, config)
         for group in (groups[g] for g in best_first)
-    ]  # fmt: skip
+    ]
 
 
-def _places(positions: NDArray[np.float64], same_place_m: float) -> list[NDArray[np.intp]]:
+def _groups(positions: Matrix, same_place_m: float) -> list[NDArray[np.intp]]:
     """Groups of positions (N, 3) around the first that is in no other group, and so on."""
     left = np.arange(len(positions))
     groups = []
@@ -109,6 +98,48 @@ def _places(positions: NDArray[np.float64], same_place_m: float) -> list[NDArray
     return groups
 
 
-def _mean_pose(T_map_cam: NDArray[np.float64], weights: Sequence[float]) -> NDArray[np.float64]:
-    """The first rotation at the weighted mean of the positions."""
-    return se3.make(T_map_cam[0, :3, :3], np.average(T_map_cam[:, :3, 3], axis=0, weights=weights))
+def _in(group: NDArray[np.intp], index: NDArray[np.intp], map_: Map) -> NDArray[np.bool_]:
+    """Which of the ranked keyframes (N,) are of a group, or share points with its best one."""
+    best = index[group[0]]
+    covisible = map_.covisible_keyframe[slice(*map_.covisible_offsets[best : best + 2])]
+    return np.isin(index, np.concatenate([index[group], covisible]))
+
+
+def _prior(
+    T_map_base: Matrix,
+    members: NDArray[np.intp],
+    weights: NDArray[np.float32],
+    stamp_ns: int,
+    config: RetrievalConfig,
+) -> PosePrior:
+    """The mean of some of all keyframes (M, 4, 4), as vague as they and their neighbours differ.
+
+    A vehicle between two keyframes is as far from either as they are apart, at most, and turned as
+    far as the way turns: so two sigmas reach the neighbours.
+    """
+    rotation = Rotation.from_matrix(T_map_base[members, :3, :3]).mean(weights)
+    position = np.average(T_map_base[members, :3, 3], axis=0, weights=weights)
+    T_mean = se3.make(rotation.as_matrix(), position)
+    spread = _errors(T_map_base[members], T_mean)
+    neighbours = _neighbours(T_map_base, members[0], config.same_place_m)
+    away = _errors(T_map_base[neighbours], T_map_base[members[0]])
+    covariance = cov.diagonal(config.sigma_m, config.sigma_deg)
+    covariance += (spread.T * weights) @ spread / weights.sum()
+    covariance += away.T @ away / (4 * max(len(away), 1))
+    return PosePrior(T_mean, covariance, SOURCE, stamp_ns)
+
+
+def _errors(T_map_base: Matrix, T_mean: Matrix) -> Matrix:
+    """(N, 6) in ROS order."""
+    return np.array([cov.base_error(T, T_mean) for T in T_map_base]).reshape(-1, 6)
+
+
+def _neighbours(T_map_base: Matrix, keyframe: np.intp, within_m: float) -> NDArray[np.intp]:
+    """The keyframes nearest to one of them that look the same way."""
+    T = T_map_base[keyframe]
+    distance_m = np.linalg.norm(T_map_base[:, :3, 3] - T[:3, 3], axis=-1)
+    traces = np.einsum("ij,mij->m", T[:3, :3], T_map_base[:, :3, :3])
+    others = (distance_m <= within_m) & ((traces - 1) / 2 > np.cos(MAX_TURN_RAD))
+    others[keyframe] = False
+    nearest = np.argsort(np.where(others, distance_m, np.inf), kind="stable")[:NEIGHBOURS]
+    return nearest[others[nearest]]

@@ -79,8 +79,10 @@ def select(
     first, point = _distinct(seen.point_id)
     pixels, visible = _project(seen.local[first], origin, T_map_cam_prior, camera)
     shown = np.flatnonzero(visible)
-    kept = shown[_spread(pixels[shown], seen.priority[first[shown]], camera, config)]
-    best = _most_alike(map_, seen, point, kept, position - origin, origin)
+    best, unlikeness = _most_alike(map_, seen, point, shown, position - origin, origin)
+    alike = unlikeness <= config.max_unlikeness
+    shown, best = shown[alike], best[alike]
+    best = best[_spread(pixels[shown], seen.priority[first[shown]], camera, config)]
     features, confidences = _gather(map_, tiles, seen.tile[best], seen.row[best])
     return MapView(
         origin=origin,
@@ -239,17 +241,18 @@ def _most_alike(
     map_: Map,
     seen: _Seen,
     point: NDArray[np.intp],
-    kept: NDArray[np.intp],
+    shown: NDArray[np.intp],
     position: NDArray[np.float64],
     origin: NDArray[np.float64],
-) -> NDArray[np.intp]:
-    """For each kept point (N,) the observation of it that looks most as the point does from here.
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """For each shown point (N,) the observation of it that looks most as the point does from here,
+    and how unlike (N,) it is even so: angle between the two viewing rays (rad) plus the logarithm
+    of the scale change.
 
-    point: (O,) of the observations. Unlikeness: angle between the two viewing rays (rad) plus the
-    logarithm of the scale change.
+    point: (O,) of the observations.
     """
     place = np.full(point.max() + 1, -1)
-    place[kept] = np.arange(len(kept))
+    place[shown] = np.arange(len(shown))
     at = place[point]
     mine = np.flatnonzero(at >= 0)
     at, local = at[mine], seen.local[mine]
@@ -258,9 +261,10 @@ def _most_alike(
     squared_then, squared_now = (ray_then**2).sum(-1), (ray_now**2).sum(-1)
     cos = (ray_then * ray_now).sum(-1) / np.sqrt(squared_then * squared_now)
     scale_change = np.abs(np.log(squared_then / squared_now)) / 2
-    order = np.lexsort((np.arccos(np.clip(cos, -1, 1)) + scale_change, at))
-    first = np.searchsorted(at[order], np.arange(len(kept)))
-    return mine[order[first]]
+    unlikeness = np.arccos(np.clip(cos, -1, 1)) + scale_change
+    order = np.lexsort((unlikeness, at))
+    first = order[np.searchsorted(at[order], np.arange(len(shown)))]
+    return mine[first], unlikeness[first]
 
 
 def _gather(

@@ -39,13 +39,16 @@ class Agreement:
         """A frame without a pose: it agrees with nothing, and takes its place in the window."""
         self._suspects.append(None)
 
-    def objection(self, found: Belief, expected: PosePrior | None, odometry: OdometryBuffer) -> str:
+    def objection(
+        self, found: Belief, expected: PosePrior | None, odometry: OdometryBuffer, guess: str = ""
+    ) -> str:
         """Why a pose is not believed yet, in one line; empty when it is.
 
         expected: where the last accepted pose and the odometry put the vehicle, with covariance;
-        None when nothing does.
+        None when nothing does. guess: where the search began, if nothing measured that.
         """
-        if expected is None or (sigmas := _sigmas(found, expected)) <= self._config.jump_sigma:
+        sigmas = _sigmas(found, expected) if expected else np.inf
+        if sigmas <= self._config.jump_sigma or (expected is None and not guess):
             self.clear()
             return ""
         self._suspects.append(found)
@@ -53,11 +56,12 @@ class Agreement:
         if agreeing >= needed:
             self.clear()
             return ""
-        distance_m = se3.distance_m(found.T_map_base, expected.T_map_base)
-        return (
-            f"{distance_m:.1f} m ({sigmas:.0f} sigma) from where the last pose and the odometry "
-            f"put it; {agreeing} of {needed} frames agree"
-        )
+        why = f"found from a guess ({guess})"
+        if expected is not None:
+            distance_m = se3.distance_m(found.T_map_base, expected.T_map_base)
+            place = "where the last pose and the odometry put it"
+            why = f"{distance_m:.1f} m ({sigmas:.0f} sigma) from {place}"
+        return f"{why}; {agreeing} of {needed} frames agree"
 
     def _agreeing(self, found: Belief, odometry: OdometryBuffer) -> int:
         """How many suspects, the newest among them, are of the same place after their motion."""

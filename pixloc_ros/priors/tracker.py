@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from pixloc_ros.config import PriorsConfig
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.covariance import diagonal
 from pixloc_ros.priors.agreement import Agreement
 from pixloc_ros.priors.belief import Belief, odometry_step, standing_step, velocity_step
+from pixloc_ros.priors.doubt import Doubt
 from pixloc_ros.priors.gate import seconds
 from pixloc_ros.priors.gnss import Datum
 from pixloc_ros.priors.gnss_prior import GnssPrior
@@ -21,6 +23,8 @@ from pixloc_ros.priors.odometry import OdometryBuffer, Twist
 from pixloc_ros.results import Estimate, PosePrior, Reason
 
 Matrix = NDArray[np.float64]
+LAST_POSE = "last_pose"
+GUESSES = ("retrieval", LAST_POSE)  # sources of priors that nothing measured
 
 
 class MapLike(Protocol):
@@ -40,14 +44,22 @@ class PoseTracker:
     A prior comes from, in this order: the last accepted pose while younger than `max_coast_s`; a
     stated pose (initialpose, GNSS pose) as young as that; a GNSS fix with height and tilt of the
     nearest keyframe, whose heading serves until motion tells it; an older stated pose, as long as
-    odometry carries it.
+    odometry carries it; the last pose of an earlier run. What was found from a guess comes first
+    until it is confirmed. With none of them, and now and then when they lead nowhere, there is no
+    prior: the localizer searches the map.
     `T_base_cam` is the extrinsic of the live camera and may be set later. Not thread-safe.
+    can_search: whether the localizer can do without a prior.
     """
 
     def __init__(
-        self, config: PriorsConfig, map: MapLike, T_base_cam: Matrix | None = None
+        self,
+        config: PriorsConfig,
+        map: MapLike,
+        T_base_cam: Matrix | None = None,
+        can_search: bool = False,
     ) -> None:
         self.T_base_cam = T_base_cam
+        self._can_search = can_search
         self.generation = 0  # goes up when what was believed before is void
         self._config = config
         self._map = map
@@ -58,6 +70,9 @@ class PoseTracker:
         self._accepted: Belief | None = None
         self._before: Belief | None = None  # the accepted pose before that, for the velocity
         self._stated: Belief | None = None
+        self._unconfirmed: Belief | None = None  # found from a guess by the last frame
+        self._remembered: Matrix | None = None  # T_map_base of an earlier run
+        self._doubt = Doubt(config)
         self._frame_ns: int | None = None
         self._known_keyframes: Keyframes | None = None
 
@@ -105,12 +120,19 @@ class PoseTracker:
         self._odometry.reconfigure(config)
         self._gnss.reconfigure(config)
         self._agreement.reconfigure(config)
+        self._doubt.reconfigure(config)
 
     def forget_pose(self) -> None:
         """Forget where the vehicle is, so that the next prior is a fix, or what is stated then."""
         self.generation += 1
         self._accepted = self._before = self._stated = None
+        self._unconfirmed = self._remembered = None
         self._agreement.clear()
+        self._doubt.clear()
+
+    def remember(self, T_map_base: Matrix) -> None:
+        """Take the pose (4, 4) at the end of an earlier run, to begin with if nothing else is."""
+        self._remembered = T_map_base
 
     def add_odometry(self, stamp_ns: int, T_odom_base: Matrix) -> None:
         """Take one odometry pose; stamps that go back (a bag that loops) reset everything."""
@@ -120,6 +142,7 @@ class PoseTracker:
             self._begin_again(stamp_ns)
         self._odometry.add(stamp_ns, T_odom_base)
         self._accepted = self._accepted and self._accepted.read(self._odometry)
+        self._unconfirmed = self._unconfirmed and self._unconfirmed.read(self._odometry)
         self._stated = self._stated and self._stated.read(self._odometry)
         self._gnss.read(self._odometry)
 
@@ -174,11 +197,15 @@ class PoseTracker:
             self._refused["frame_stamps_back"] += 1
             self._begin_again(stamp_ns)
         self._frame_ns = stamp_ns
+        doubtful = self._doubt.due
+        if doubtful:
+            self._remembered = None
         return (
-            self._from_accepted(stamp_ns)
+            self._from_unconfirmed(stamp_ns)
+            or (None if doubtful else self._from_accepted(stamp_ns))
             or self._from_stated(stamp_ns, self._config.max_coast_s)
             or self._from_fix(stamp_ns)
-            or self._from_stated(stamp_ns, None)
+            or (None if doubtful and self._can_search else self._from_long_ago(stamp_ns))
         )
 
     def predict(self, stamp_ns: int) -> tuple[Matrix, Matrix] | None:
@@ -194,16 +221,24 @@ class PoseTracker:
 
         Returns the verdict to publish: a jump that no other frame confirms yet is "unconfirmed".
         """
+        self._unconfirmed = None
         if not estimate.ok or estimate.T_map_base is None or estimate.covariance is None:
-            self._agreement.miss()
+            self._miss(estimate)
             return estimate
         found = Belief(estimate.T_map_base, estimate.covariance, estimate.stamp_ns, "odometry")
         found = found.read(self._odometry)
-        expected = self._expected(estimate.stamp_ns)
-        if objection := self._agreement.objection(found, expected, self._odometry):
+        expected, guess = self._expected(estimate.stamp_ns), _guess(estimate)
+        if objection := self._agreement.objection(found, expected, self._odometry, guess):
+            self._unconfirmed = replace(found, source=guess) if guess else None
             return estimate.rejected(Reason.UNCONFIRMED, objection)
-        self._before, self._accepted = self._accepted, found
+        self._before, self._accepted, self._remembered = self._accepted, found, None
+        self._doubt.clear()
         return estimate
+
+    def _miss(self, estimate: Estimate) -> None:
+        self._agreement.miss()
+        if estimate.alignment is not None:  # it was there to be seen, and did not fit
+            self._doubt.miss()
 
     def _expected(self, stamp_ns: int) -> PosePrior | None:
         """Where the last accepted pose puts the vehicle: by odometry, however long ago it was."""
@@ -218,7 +253,8 @@ class PoseTracker:
         newest = self._odometry.newest
         if newest is not None and self._went_back(newest.stamp_ns, stamp_ns):
             self._odometry.clear()
-        self._accepted = self._before = self._frame_ns = None
+        self._accepted = self._before = self._unconfirmed = self._frame_ns = None
+        self._doubt.clear()
         if self._stated is not None and self._went_back(self._stated.stamp_ns, stamp_ns):
             self._stated = None
         if self._gnss.stamp_ns is not None and self._went_back(self._gnss.stamp_ns, stamp_ns):
@@ -244,6 +280,21 @@ class PoseTracker:
             return None
         return stated.moved(stamp_ns, step or standing_step(stated, stamp_ns, self._config))
 
+    def _from_unconfirmed(self, stamp_ns: int) -> PosePrior | None:
+        found = self._unconfirmed
+        if found is None or not found.within(stamp_ns, self._config.max_coast_s):
+            return None
+        step = odometry_step(found, self._odometry, stamp_ns, self._config)
+        return found.moved(stamp_ns, step or standing_step(found, stamp_ns, self._config))
+
+    def _from_long_ago(self, stamp_ns: int) -> PosePrior | None:
+        prior = self._from_accepted(stamp_ns) or self._from_stated(stamp_ns, None)
+        if prior is not None or self._remembered is None:
+            return prior
+        config = self._config
+        covariance = diagonal(config.last_pose_sigma_m, config.last_pose_sigma_deg)
+        return PosePrior(self._remembered, covariance, LAST_POSE, stamp_ns)
+
     def _from_fix(self, stamp_ns: int) -> PosePrior | None:
         keyframes = self._keyframes()
         belief = self._gnss.belief(stamp_ns, keyframes) if keyframes else None
@@ -266,6 +317,12 @@ class PoseTracker:
 
     def _went_back(self, newest_ns: int, stamp_ns: int) -> bool:
         return seconds(newest_ns - stamp_ns) > self._config.odometry_max_gap_s
+
+
+def _guess(estimate: Estimate) -> str:
+    """The source of the prior, if it is one that nothing measured."""
+    source = estimate.prior.source if estimate.prior else ""
+    return source if source in GUESSES else ""
 
 
 def _is_covariance(covariance: Matrix) -> bool:
