@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": "pixloc_ros.cli.evaluate:evaluate",
     "shots": "pixloc_ros.cli.shots:shots",
     "benchmark": "pixloc_ros.cli.benchmark:benchmark",
+    "benchmark-maps": "pixloc_ros.cli.benchmark_maps:benchmark_maps",
     "train": "pixloc_ros.cli.train:train",
     "export": "pixloc_ros.cli.export:export",
     "demo": "pixloc_ros.cli.demo:demo",
