@@ -200,7 +200,7 @@ def test_poses_of_another_frame_are_not_believed(localizer, events):
     moved = [replace(e, frame_id="utm") if isinstance(e, PoseEvent) else e for e in events]
     replayer = replayer_of(localizer, moved)
     estimates = list(replayer.run(moved))
-    assert {estimate.reason for estimate in estimates} == {Reason.NO_PRIOR}
+    assert {e.prior.source for e in estimates if e.prior} <= {"retrieval", "odometry"}
     assert replayer.counts["initialpose_in_frame_utm"] == 1
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pixloc_ros.errors import DataError
@@ -25,7 +25,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror or error}") from None
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -62,7 +62,7 @@ def replay(
     with BagReader(bag, topics) as reader:
         transforms, camera = _transforms(reader), _first_camera(reader)
         localizer = Localizer(config)
-        tracker = PoseTracker(config.priors, localizer.map)
+        tracker = PoseTracker(config.priors, localizer.map, can_search=localizer.can_search)
         replayer = Replayer(localizer, tracker, transforms, camera, config)
         total = -(-reader.image_count // every)
         estimates = list(progress(replayer.run(reader.events(every=every)), "localizing", total))
