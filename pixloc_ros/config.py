@@ -44,6 +44,9 @@ class ViewConfig(Section):
     max_unlikeness: float = Field(
         default=0.4, gt=0, description="of a point now and when mapped: angle in rad + log of scale"
     )
+    cull_hidden: bool = Field(
+        default=True, description="leave out what the prior has behind surfaces, in maps of clouds"
+    )
     max_distance_m: float = Field(
         default=30.0, gt=0, description="beyond the nearest keyframe: no map"
     )
@@ -125,8 +128,9 @@ class AcceptanceConfig(Section):
 
 
 class CovarianceConfig(Section):
-    """Calibration of the covariance, measured as docs/covariance.md tells."""
+    """The covariance on maps without a calibration of their own, see docs/covariance.md."""
 
+    from_map: bool = Field(default=True, description="a calibration in the map wins over these")
     scale: float = Field(default=3.5, gt=0, description="factor on the aligner's covariance")
     floor_m: float = Field(default=0.006, ge=0, description="sigma of the map itself, per axis")
     floor_deg: float = Field(default=0.02, ge=0, description="sigma of the map itself, per axis")

@@ -171,7 +171,9 @@ def _usable_points(model: ColmapModel, min_track_length: int) -> NDArray[np.bool
 def _keyframe_arrays(images: Sequence[ColmapImage], model: ColmapModel, rows: Rows) -> Arrays:
     camera_ids = list(model.cameras)
     observations = rows.observation_arrays()
+    depths = [image.depth_m for image in images if image.depth_m is not None]
     return {
+        **({"keyframe_depth_m": np.stack(depths)} if len(depths) == len(images) else {}),
         "keyframe_names": pack_names([image.name for image in images]),
         "keyframe_camera": np.array([camera_ids.index(i.camera_id) for i in images], np.int32),
         **observations,

@@ -39,6 +39,7 @@ class ColmapImage:
     T_cam_world: NDArray[np.float64]  # (4, 4)
     pixels: NDArray[np.float64]  # (N, 2), top-left pixel centre at (0, 0)
     point_ids: NDArray[np.int64]  # (N,), -1 where the keypoint has no 3D point
+    depth_m: NDArray[np.float16] | None = None  # occlusion.GRID, of dense models only
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,11 @@ from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.maps import visibility
 from pixloc_ros.maps.builder import Progress
 from pixloc_ros.maps.posed import PosedImage
+from pixloc_ros.maps.rays import MODELS, rays
 
 Array = NDArray[np.float64]
 INVALID = 65535  # as 0, of 16-bit images: nothing measured
 EDGE_RATIO = 1.05  # of depths within 3x3 pixels; at edges sensors report what is nowhere
-MODELS = ("PINHOLE", "OPENCV")  # whose rays OpenCV knows
 SUFFIXES = (".png", ".tif", ".tiff", ".exr")
 MERGE_POINTS = 4_000_000  # thinned together whenever there are so many
 
@@ -91,9 +91,7 @@ def back_project(depth_m: Array, camera: Camera, max_depth_m: float) -> Array:
     scaled = camera.scale([width / camera.width, height / camera.height])
     row, column = np.nonzero(_usable(depth_m, max_depth_m))
     pixels = np.column_stack([column, row]).astype(np.float64)
-    K, distortion = scaled.K(), scaled.distortion.numpy().astype(np.float64)
-    rays = cv2.undistortPoints(pixels[:, None], K, distortion)[:, 0] if len(pixels) else pixels
-    return np.column_stack([rays, np.ones(len(rays))]) * depth_m[row, column][:, None]
+    return rays(pixels, scaled) * depth_m[row, column][:, None]
 
 
 def _usable(depth_m: Array, max_depth_m: float) -> NDArray[np.bool_]:

@@ -18,7 +18,7 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.maps import writer
 from pixloc_ros.maps.rows import Arrays, covisibility_arrays
 from pixloc_ros.maps.schema import Datum, MapMetadata, RowType
-from pixloc_ros.maps.store import Map, pack_names
+from pixloc_ros.maps.store import OPTIONAL_ARRAYS, Map, pack_names
 from pixloc_ros.maps.tiles import Tile, join
 
 Array = NDArray[np.float64]
@@ -125,7 +125,7 @@ def merge(
         camera, T_first_map = index[map_.keyframe_camera], _between(first.datum, map_.datum)
         sources.append(_Source(map_, np.arange(len(names)), names, camera, T_first_map))
     metadata = dict(first.metadata) | stored.fields
-    for field in ("T_base_cam", "T_map_world"):
+    for field in _FORGOTTEN:
         if any(getattr(m.metadata, field) != getattr(first.metadata, field) for _, m in others):
             metadata |= _FORGOTTEN[field]
     metadata["cameras"] = tuple(cameras)
@@ -134,6 +134,7 @@ def merge(
 
 _FORGOTTEN: dict[str, dict[str, Any]] = {
     "T_base_cam": {"T_base_cam": None},
+    "calibration": {"calibration": None},
     "T_map_world": {"T_map_world": tuple(np.eye(4).ravel().tolist()), "axes": "keep"},
 }
 
@@ -196,11 +197,11 @@ def _keyframe_arrays(sources: Sequence[_Source]) -> Arrays:
         "keyframe_camera": np.concatenate([source.camera for source in sources]),
         **covisibility_arrays(block_diag([_shared(s.map, s.keyframes) for s in sources], "csr")),
     }
-    descriptors = [source.map.keyframe_descriptors for source in sources]
-    if all(array is not None for array in descriptors):
-        arrays["keyframe_descriptors"] = np.concatenate(
-            [d[s.keyframes] for d, s in zip(descriptors, sources, strict=True) if d is not None]
-        )
+    for name in OPTIONAL_ARRAYS:
+        optional = [getattr(source.map, name) for source in sources]
+        if all(array is not None for array in optional):
+            parts = [array[s.keyframes] for array, s in zip(optional, sources, strict=True)]
+            arrays[name] = np.concatenate(parts)
     return arrays
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
-from pixloc_ros.maps import visibility
+from pixloc_ros.maps import occlusion, visibility
 from pixloc_ros.maps.builder import Progress
 from pixloc_ros.maps.colmap import ColmapImage, ColmapModel
 from pixloc_ros.maps.observing import read_image
@@ -60,6 +60,7 @@ class _Sight:
     pixels: Array  # (N, 2)
     interest: NDArray[np.float32]  # (N,) texture there
     cell: NDArray[np.int64]  # (N,) of the image, and octave of depth
+    depth_m: NDArray[np.float16]  # occlusion.GRID, of all that is seen
 
 
 def observe_cloud(
@@ -100,13 +101,14 @@ def _look(cloud: visibility.Cloud, image: PosedImage, zero: Array, options: Lida
     T_local_cam[:3, 3] -= zero
     limits = (options.min_range_m, options.max_range_m)
     points, pixels, depths_m = visibility.visible(cloud, image.camera, T_local_cam, limits)
+    grid = occlusion.depth_grid(pixels, depths_m, image.camera)
     inner = image.camera.size.numpy() - 1 - BORDER_PX
     inside = ((pixels >= BORDER_PX) & (pixels <= inner)).all(-1)
     inside &= ~_beside_nearer(pixels, depths_m, image.camera)
     points, pixels, depths_m = points[inside], pixels[inside], depths_m[inside]
     column, row = np.round(pixels).astype(int).T
     cell = _cells(pixels, depths_m, image.camera, options.cells_per_image)
-    return _Sight(points, pixels, _texture(image)[row, column], cell)
+    return _Sight(points, pixels, _texture(image)[row, column], cell, grid)
 
 
 def _beside_nearer(pixels: Array, depths_m: Array, camera: Camera) -> NDArray[np.bool_]:
@@ -152,7 +154,8 @@ def _keep_best(sight: _Sight, sightings: NDArray[np.int64]) -> _Sight:
     """
     mine = np.flatnonzero(sightings[sight.points])
     kept = mine[_rank(sight.cell[mine], sightings[sight.points[mine]]) < PER_CELL]
-    return _Sight(sight.points[kept], sight.pixels[kept], sight.interest[kept], sight.cell[kept])
+    kept_ones = {f: getattr(sight, f)[kept] for f in ("points", "pixels", "interest", "cell")}
+    return replace(sight, **kept_ones)
 
 
 def _rank(cell: NDArray[np.int64], worth: NDArray) -> NDArray[np.intp]:
@@ -181,6 +184,7 @@ def _model(
                 T_cam_world=se3.inverse(image.T_map_cam),
                 pixels=sight.pixels,
                 point_ids=np.searchsorted(chosen, sight.points),
+                depth_m=sight.depth_m,
             )
         )
     return ColmapModel(

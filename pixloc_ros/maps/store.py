@@ -33,6 +33,7 @@ class Map:
     keyframe_camera: NDArray[np.int32]  # (M,) index into cameras
     keyframe_tile: NDArray[np.int32]  # (M,) index of the tile that has what it sees
     keyframe_descriptors: NDArray[np.float16] | None  # (M, D) of whole images; not in older maps
+    keyframe_depth_m: NDArray[np.float16] | None  # (M, *occlusion.GRID) of maps from surfaces
     covisible_offsets: NDArray[np.int64]  # (M + 1,) where each keyframe's neighbours begin
     covisible_keyframe: NDArray[np.int32]  # (C,)
     covisible_points: NDArray[np.int32]  # (C,) count of shared points
@@ -152,8 +153,8 @@ def _keyframe_arrays(metadata: MapMetadata, tensors: Mapping[str, Tensor]) -> di
     arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
     if metadata.schema_version == 1:
         arrays["keyframe_tile"] = np.zeros(metadata.keyframes, np.int32)
-    descriptors = arrays.get("keyframe_descriptors")
-    return {**{name: arrays[name] for name in KEYFRAME_ARRAYS}, "keyframe_descriptors": descriptors}
+    required = {name: arrays[name] for name in KEYFRAME_ARRAYS}
+    return required | {name: arrays.get(name) for name in OPTIONAL_ARRAYS}
 
 
 KEYFRAME_ARRAYS = (
@@ -164,6 +165,7 @@ KEYFRAME_ARRAYS = (
     "covisible_keyframe",
     "covisible_points",
 )
+OPTIONAL_ARRAYS = ("keyframe_descriptors", "keyframe_depth_m")
 
 
 def _boxes(

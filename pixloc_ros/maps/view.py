@@ -19,6 +19,7 @@ from torch import Tensor
 from pixloc_ros.config import ViewConfig
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.maps import occlusion
 from pixloc_ros.maps.tiles import Tile, unit_rows
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ def select(
     seen = _observations(map_, keyframes, tiles, origin)
     first, point = _distinct(seen.point_id)
     pixels, visible = _project(seen.local[first], origin, T_map_cam_prior, camera)
+    if config.cull_hidden and map_.keyframe_depth_m is not None:
+        visible &= ~_hidden(map_, keyframes, seen.local[first], origin, T_map_cam_prior, camera)
     shown = np.flatnonzero(visible)
     best, unlikeness = _most_alike(map_, seen, point, shown, position - origin, origin)
     alike = unlikeness <= config.max_unlikeness
@@ -215,6 +218,29 @@ def _project(
     )
     pixels, visible = wide.project(torch.from_numpy(points_cam))
     return pixels.numpy(), visible.numpy()
+
+
+def _hidden(
+    map_: Map,
+    keyframes: NDArray[np.intp],
+    local: NDArray[np.float64],
+    origin: NDArray[np.float64],
+    T_map_cam: NDArray[np.float64],
+    camera: Camera,
+) -> NDArray[np.bool_]:
+    """(N,) which points are behind what the keyframes saw, from the prior."""
+    assert map_.keyframe_depth_m is not None
+    T_local_map = se3.make(np.eye(3), -origin)
+    before = [
+        occlusion.surfaces(
+            map_.keyframe_depth_m[k],
+            map_.metadata.cameras[map_.keyframe_camera[k]].camera(),
+            T_local_map @ map_.keyframe_T_map_cam[k],
+        )
+        for k in keyframes
+    ]
+    on_cpu = camera.to("cpu", torch.float64)
+    return occlusion.hidden(local, before, se3.inverse(T_local_map @ T_map_cam), on_cpu)
 
 
 def _spread(
