@@ -25,7 +25,7 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import parameter_value_to_python
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from sensor_msgs.msg import CameraInfo, Image, NavSatFix
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, NavSatFix
 from tf2_msgs.msg import TFMessage
 
 from pixloc_ros.msg import AlignmentStatus
@@ -58,6 +58,7 @@ PARTS = {
     "/gnss/fix": "gnss_fix",
     "/initialpose": "initialpose",
     "/tf_static": "tf_static",
+    "/tf": "odom_tf",
 }
 
 
@@ -72,10 +73,18 @@ def environment(domain: int) -> dict[str, str]:
 
 
 @contextmanager
-def running_node(log: Path, domain: int, **parameters: object) -> Iterator[subprocess.Popen[bytes]]:
-    """The node as a process; `log` gets what it says. Ended by its process id."""
+def running_node(
+    log: Path, domain: int, space: str = "", **parameters: object
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The node as a process; `log` gets what it says. Ended by its process id.
+
+    space: namespace of the node and of its /tf and /tf_static, as `/left`.
+    """
     command = [sys.executable, "-c", NODE, "--ros-args"]
-    for name, value in parameters.items():
+    if space:
+        for rule in (f"__ns:={space}", "/tf:=tf", "/tf_static:=tf_static"):
+            command += ["-r", rule]
+    for name, value in {"node.last_pose_file": "''", **parameters}.items():
         command += ["-p", f"{name}:={value}"]
     with log.open("wb") as file:
         process = subprocess.Popen(
@@ -114,16 +123,24 @@ class Bag:
 class Rig:
     """Publishes what a vehicle would and remembers what the node says."""
 
-    def __init__(self, domain: int, name: str = "/pixloc_localizer") -> None:
-        self.name = name  # of the node that it talks to
+    def __init__(
+        self, domain: int, space: str = "", compressed: bool = False, tf_odometry: bool = False
+    ) -> None:
+        self.name = name = f"{space}/pixloc_localizer"  # of the node that it talks to
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain)
         self.node = rclpy.create_node("test_rig", context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         create = self.node.create_publisher
-        self._publishers = {topic: create(kind, topic, 50) for topic, kind in INPUTS.items()}
-        self._publishers["/tf_static"] = create(TFMessage, "/tf_static", LATCHED)
+        inputs: dict[str, Any] = INPUTS | ({"/tf": TFMessage} if tf_odometry else {})
+        names = {topic: f"{space}{topic}" for topic in inputs}
+        if compressed:
+            names["/image"], inputs["/image"] = f"{space}/image/compressed", CompressedImage
+        if tf_odometry:
+            del inputs["/odom"]
+        self._publishers = {topic: create(inputs[topic], names[topic], 50) for topic in inputs}
+        self._publishers["/tf_static"] = create(TFMessage, f"{space}/tf_static", LATCHED)
         self._clients: dict[str, Any] = {}
         self._sent: Counter[str] = Counter()
         self.statuses: list[AlignmentStatus] = []
@@ -135,7 +152,7 @@ class Rig:
         listen = self.node.create_subscription
         listen(AlignmentStatus, f"{name}/status", self.statuses.append, 50)
         listen(PoseWithCovarianceStamped, f"{name}/pose", self.poses.append, 50)
-        listen(TFMessage, "/tf", lambda m: self.transforms.extend(m.transforms), 50)
+        listen(TFMessage, f"{space}/tf", lambda m: self.transforms.extend(m.transforms), 50)
         listen(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
 
     def __enter__(self) -> Rig:
@@ -186,7 +203,7 @@ class Rig:
         }
         return all(int(counted[topic]) >= self._sent[topic] for topic in PARTS)
 
-    def look(self, image: Image) -> AlignmentStatus:
+    def look(self, image: Image | CompressedImage) -> AlignmentStatus:
         """Publish an image and return the node's verdict on it."""
         self.send("/image", image)
         stamp = stamp_ns(image.header)

@@ -136,7 +136,7 @@ def test_the_command_line_wins_and_the_node_lives_in_its_namespace(
     arguments += ["private_tf:=true", "use_sim_time:=true", "odom_topic:=/wheel/odom"]
     with (
         launched(*arguments, domain=domain, log=tmp_path / "log.txt"),
-        Rig(domain, "/left/pixloc_localizer") as rig,
+        Rig(domain, "/left") as rig,
     ):
         rig.until(lambda: rig.state.startswith("WAITING_IMAGE"), "a node that has its map")
         names = "map", "device", "view.keyframes", "use_sim_time", "view.max_points"

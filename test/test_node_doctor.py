@@ -50,6 +50,7 @@ def test_a_robot_that_is_well_gets_no_complaint(
     wrong = {s: f for s, f in findings.items() if not f.fine}
     assert not wrong, wrong
     assert "frame 'camera_optical'" in findings["/image"].detail
+    assert "'base_link' to 'camera_optical'" in findings["mounting"].detail
     assert "Hz" in findings["/odom"].detail
     assert "TRACKING" in findings["/pixloc_localizer"].detail
     rig.node.create_publisher(TFMessage, "/tf_static", QoSProfile(depth=1))

@@ -118,3 +118,46 @@ def test_the_layouts_show_topics_that_exist(rig: Any) -> None:
     json.loads(layout)
     used = {word.split(".")[0] for word in layout.split('"') if word.startswith("/")}
     assert used <= set(there), used - set(there)
+
+
+@pytest.mark.ros
+def test_a_map_far_from_its_zero_is_drawn_in_a_frame_nearby() -> None:
+    import rclpy
+    from live import LATCHED, new_domain
+    from rclpy.context import Context
+    from rclpy.executors import SingleThreadedExecutor
+    from tf2_msgs.msg import TFMessage
+
+    from pixloc_ros.geometry import se3
+    from pixloc_ros.ros.near_frame import NearFrame
+
+    utm = np.array([456_789.25, 5_427_123.5, 112.0]) + np.random.default_rng(0).random((50, 3))
+    context, heard = Context(), []
+    rclpy.init(context=context, domain_id=new_domain())
+    node = rclpy.create_node("far", context=context)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    node.create_subscription(TFMessage, "/tf_static", heard.append, LATCHED)
+    near = NearFrame(node, "map")
+    try:
+        near.settle(utm[0] % 1000.0)
+        assert near.name == "map"
+        np.testing.assert_array_equal(near.points(utm), utm)
+        near.settle(utm.mean(axis=0))
+        for _ in range(100):
+            executor.spin_once(0.05)
+            if heard:
+                break
+    finally:
+        executor.shutdown()
+        near.close()
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+    ((joined,),) = (message.transforms for message in heard)
+    assert (joined.header.frame_id, joined.child_frame_id) == ("map", near.name)
+    T_map_near = decode.pose(joined.transform)
+    drawn = near.points(utm).astype(np.float32)
+    np.testing.assert_allclose(se3.transform(T_map_near, drawn), utm, atol=1e-4)
+    assert np.abs(utm.astype(np.float32) - utm).max() > 0.1, "what it is for"
+    T_map_cam = se3.make(np.eye(3), utm[0])
+    np.testing.assert_allclose(T_map_near @ near.poses(T_map_cam), T_map_cam, atol=1e-6)

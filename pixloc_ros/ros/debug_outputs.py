@@ -15,6 +15,7 @@ from pixloc_ros.config import NodeConfig
 from pixloc_ros.maps.store import Map
 from pixloc_ros.results import Estimate
 from pixloc_ros.ros import clouds, conversions
+from pixloc_ros.ros.near_frame import NearFrame
 from pixloc_ros.visualization import ink, overlay
 
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -39,10 +40,12 @@ class DebugOutputs:
         self._overlay = create(Image, "~/overlay", 1)
         self._compressed = create(CompressedImage, "~/overlay/compressed", 1)
         self._map: Map | None = None
+        self._near = NearFrame(node, config.map_frame)
         self._map_sent = False
 
     def close(self) -> None:
         """Withdraw the topics."""
+        self._near.close()
         for publisher in (
             self._map_points,
             self._aligned,
@@ -55,6 +58,7 @@ class DebugOutputs:
     def show_map(self, map: Map) -> None:
         """From now on this is the map; sent with the first subscriber, and latched then."""
         self._map, self._map_sent = map, False
+        self._near.settle(map.keyframe_T_map_cam[:, :3, 3].mean(axis=0))
 
     def offer_map(self) -> None:
         """`~/map_points`, once somebody listens. Called by a timer."""
@@ -80,7 +84,7 @@ class DebugOutputs:
         height = (points[:, 2] - low) / max(high - low, 1e-6)
         rgb = clouds.packed(ink.colors(height, cv2.COLORMAP_VIRIDIS).reshape(-1, 3))
         stamp_ns = self._node.get_clock().now().nanoseconds
-        return clouds.cloud(points, stamp_ns, self._config.map_frame, rgb=rgb)
+        return clouds.cloud(self._near.points(points), stamp_ns, self._near.name, rgb=rgb)
 
     def _aligned_cloud(self, estimate: Estimate) -> PointCloud2:
         """The points that were in view, coloured by residual as in the overlay."""
@@ -90,9 +94,9 @@ class DebugOutputs:
         residuals = alignment.residuals[seen]
         colors = ink.colors(residuals / overlay.WORST_RESIDUAL).reshape(-1, 3)
         return clouds.cloud(
-            alignment.points_map[seen],
+            self._near.points(alignment.points_map[seen]),
             estimate.stamp_ns,
-            self._config.map_frame,
+            self._near.name,
             rgb=clouds.packed(colors),
             residual=residuals,
         )
@@ -107,14 +111,15 @@ class DebugOutputs:
         else:
             shown = np.arange(min(len(T_map_cam), _SHOWN_KEYFRAMES))
         others = shown[~used[shown]]
-        where = estimate.stamp_ns, self._config.map_frame
+        T_near_cam, where = self._near.poses(T_map_cam), (estimate.stamp_ns, self._near.name)
         markers = [
-            clouds.cameras(T_map_cam[others], *where, "keyframes", _OTHERS_RGBA),
-            clouds.cameras(T_map_cam[used], *where, "references", _USED_RGBA, size=2.0),
+            clouds.cameras(T_near_cam[others], *where, "keyframes", _OTHERS_RGBA),
+            clouds.cameras(T_near_cam[used], *where, "references", _USED_RGBA, size=2.0),
         ]
         if here is not None:
             words = f"{estimate.status}: {estimate.message}"
-            markers.append(clouds.text(words, here[:3, 3] + _ABOVE_M, *where))
+            above = self._near.points(here[:3, 3]) + _ABOVE_M
+            markers.append(clouds.text(words, above, *where))
         return MarkerArray(markers=markers)
 
     def _publish_picture(self, picture: Picture, stamp_ns: int) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from rcl_interfaces.srv import GetParameters
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -88,9 +89,12 @@ class Examination:
         self._localizer = localizer
         self._static = StaticTransforms()
         self._state: list[Any] = []
+        self._base_frame = NodeConfig().base_frame
 
     def run(self, executor: SingleThreadedExecutor, seconds: float) -> Iterator[Finding]:
         running = self._discovered(executor)
+        if running:
+            self._base_frame = self._ask_base_frame(executor)
         watched = {each.part: each for each in self._topics(running)}
         node = self._node
         for each in watched.values():
@@ -118,6 +122,17 @@ class Examination:
                 _spin(executor, 0.5)  # for the last of them
                 return True
         return False
+
+    def _ask_base_frame(self, executor: SingleThreadedExecutor) -> str:
+        """Of the node's parameter; the default where it does not answer in time."""
+        client = self._node.create_client(GetParameters, f"{self._localizer}/get_parameters")
+        if not client.wait_for_service(_DISCOVERY_S):
+            return self._base_frame
+        request = GetParameters.Request(names=["node.base_frame"])
+        future = client.call_async(request)
+        executor.spin_until_future_complete(future, _DISCOVERY_S)
+        answer = future.result()
+        return answer.values[0].string_value if answer else self._base_frame
 
     def _topics(self, running: bool) -> Iterator[Watched]:
         """What the node listens to, by type; `gnss/pose` and `initialpose` are optional clicks."""
@@ -195,7 +210,7 @@ class Examination:
         detail = f"image '{seen}', camera_info '{calibrated}'"
         remedy = "" if seen == calibrated else "correct the driver, or set node.camera_frame"
         yield Finding("camera frame", seen == calibrated, detail, remedy)
-        base = NodeConfig().base_frame
+        base = self._base_frame
         joined = self._static.lookup(base, seen) is not None
         detail = f"/tf_static {'joins' if joined else 'does not join'} '{base}' to '{seen}'"
         yield Finding("mounting", joined, detail, "" if joined else "publish it on /tf_static")

@@ -79,11 +79,13 @@ class Inputs:
         self._changed = threading.Condition()
         self._moving = MovingFrames(node, self._static)
         self._subscriptions = self._subscribe()
+        self._compressed = config.node.compressed
+        self._pictures = self._subscribe_images()
 
     def close(self) -> None:
         """Stop listening."""
         self._moving.close()
-        for subscription in self._subscriptions:
+        for subscription in (*self._subscriptions, self._pictures):
             self._node.destroy_subscription(subscription)
         self._mailbox.clear()
 
@@ -107,13 +109,27 @@ class Inputs:
             self._changed.wait_for(lambda: get() is not None, timeout_s)
             return get()
 
+    def look_for_images(self) -> None:
+        """Change over to `image/compressed` where only that is published."""
+        if self._compressed or self.images.last_s is not None:
+            return
+        raw, compressed = (
+            self._node.count_publishers(self._node.resolve_topic_name(name))
+            for name in ("image", "image/compressed")
+        )
+        if compressed and not raw:
+            self._compressed = True
+            self._node.destroy_subscription(self._pictures)
+            self._pictures = self._subscribe_images()
+            self._node.get_logger().info(f"images come compressed, on {self._pictures.topic_name}")
+
+    def _subscribe_images(self) -> Any:
+        kind, name = (CompressedImage, "image/compressed") if self._compressed else (Image, "image")
+        return self._node.create_subscription(kind, name, self._on_image, NEWEST)
+
     def _subscribe(self) -> list[Any]:
         on, take = self._node.create_subscription, self._taking
-        picture = (
-            (CompressedImage, "image/compressed") if self._config.compressed else (Image, "image")
-        )
         return [
-            on(*picture, self._on_image, NEWEST),
             on(CameraInfo, "camera_info", take("camera_info", self._on_camera_info), SENSOR),
             on(NavSatFix, "gnss/fix", take("gnss_fix", self._on_fix), SENSOR),
             on(PoseWithCovarianceStamped, "gnss/pose", take("gnss_pose", self._on_pose), SENSOR),

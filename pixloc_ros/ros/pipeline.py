@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -62,6 +63,8 @@ class Pipeline:
         self.last: Estimate | None = None
         self.accepted_s: float | None = None  # time.perf_counter() of the last accepted pose
         self._verdicts: deque[bool] = deque(maxlen=_SHARE_OF)
+        self._lock = threading.Lock()
+        self._lives = 0  # goes up when what was found before is void
 
     def close(self) -> None:
         """Publish nothing any more: a frame that is still in work comes too late."""
@@ -72,9 +75,11 @@ class Pipeline:
         self._config = config
 
     def forget(self) -> None:
-        """Judge the state by frames to come."""
-        self.last = self.accepted_s = None
-        self._verdicts.clear()
+        """Judge the state by frames to come, and not by one that is in work."""
+        with self._lock:
+            self._lives += 1
+            self.last = self.accepted_s = None
+            self._verdicts.clear()
 
     @property
     def accepted_share(self) -> float:
@@ -84,8 +89,7 @@ class Pipeline:
 
     def process(self, arrival: Arrival) -> None:
         """Work on one image and publish what came of it."""
-        watch = Stopwatch()
-        image_rgb = None
+        watch, life, image_rgb = Stopwatch(), self._lives, None
         watch.timing_ms["queue"] = 1e3 * (time.perf_counter() - arrival.received_s)
         try:
             with watch("decode"):
@@ -98,12 +102,12 @@ class Pipeline:
         else:
             image_rgb = frame.image_rgb
             estimate = self._localize(frame, watch)
-        self._publish(replace(estimate, timing_ms=watch.timing_ms), arrival, image_rgb)
+        self._publish(replace(estimate, timing_ms=watch.timing_ms), arrival, life, image_rgb)
 
     def fail(self, arrival: Arrival, error: Exception) -> None:
         """An unforeseen exception: reported like any other outcome."""
         message = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        self._publish(_failed(arrival, Reason.INTERNAL_ERROR, message), arrival)
+        self._publish(_failed(arrival, Reason.INTERNAL_ERROR, message), arrival, self._lives)
 
     def _localize(self, frame: Frame, watch: Stopwatch) -> Estimate:
         with watch("odometry"):
@@ -162,7 +166,11 @@ class Pipeline:
         return T_base_cam
 
     def _publish(
-        self, estimate: Estimate, arrival: Arrival, image_rgb: NDArray[np.uint8] | None = None
+        self,
+        estimate: Estimate,
+        arrival: Arrival,
+        life: int,
+        image_rgb: NDArray[np.uint8] | None = None,
     ) -> None:
         if self._closed:
             return
@@ -170,19 +178,25 @@ class Pipeline:
         self._outputs.publish_pose(estimate)
         if estimate.ok:
             self._outputs.motion.publish(self._tracker)
-            self._outputs.motion.extend_path(estimate)
-            self.accepted_s = time.perf_counter()
         dropped = self._tally["image.dropped"]
         latency_ms = self._outputs.publish_status(
             estimate, camera_frame, arrival.received_s, dropped
         )
         self.latency_ms.add(time.perf_counter(), latency_ms)
         self._tally.add(f"frame.{estimate.reason.value}")
-        self.last = estimate
-        if self.accepted_s is not None:
-            self._verdicts.append(estimate.ok)
+        with self._lock:
+            if life == self._lives:
+                self._remember(estimate)
         self._listener(estimate)
         self._outputs.debug.publish(estimate, image_rgb)
+
+    def _remember(self, estimate: Estimate) -> None:
+        self.last = estimate
+        if estimate.ok:
+            self._outputs.motion.extend_path(estimate)
+            self.accepted_s = time.perf_counter()
+        if self.accepted_s is not None:
+            self._verdicts.append(estimate.ok)
 
 
 def _failed(arrival: Arrival, reason: Reason, message: str) -> Estimate:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from pathlib import Path
 
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from rclpy.clock import Clock, ClockType
@@ -11,6 +13,7 @@ from rclpy.timer import Timer
 
 from pixloc_ros.config import Config
 from pixloc_ros.localizer import Localizer
+from pixloc_ros.priors.last_pose import LastPoseFile
 from pixloc_ros.priors.tracker import PoseTracker
 from pixloc_ros.results import Estimate
 from pixloc_ros.ros.diagnostics import Tally
@@ -36,7 +39,11 @@ class Session:
         outputs.debug.show_map(localizer.map)
         self._relocalization: Relocalization | None = None
         self._tally = Tally()
-        self._tracker = SharedTracker(PoseTracker(config.priors, localizer.map))
+        tracker = PoseTracker(config.priors, localizer.map, can_search=localizer.can_search)
+        self._last_pose = _last_pose_file(node, config, localizer.map.sha256)
+        if self._last_pose and (T_map_base := self._last_pose.recall()) is not None:
+            tracker.remember(T_map_base)
+        self._tracker = SharedTracker(tracker)
         mailbox: Mailbox[Arrival] = Mailbox()
         self._inputs = Inputs(node, config, self._tracker, mailbox, self._tally)
         self._pipeline = Pipeline(
@@ -58,7 +65,10 @@ class Session:
         self._pipeline.close()
         self._inputs.close()
         self._node.destroy_timer(self._timer)
-        return self._worker.stop()
+        stopped = self._worker.stop()
+        if self._last_pose:
+            self._last_pose.save()
+        return stopped
 
     def reconfigure(self, config: Config) -> None:
         """Go on with other gates and rates."""
@@ -150,6 +160,7 @@ class Session:
     def _tick(self) -> None:
         self._outputs.motion.publish(self._tracker)
         self._outputs.debug.offer_map()
+        self._inputs.look_for_images()
         if self._relocalization is not None:
             self._relocalization.expire()
 
@@ -167,6 +178,8 @@ class Session:
         return self._node.get_clock().now().nanoseconds if newest_ns is None else newest_ns
 
     def _on_estimate(self, estimate: Estimate) -> None:
+        if self._last_pose:
+            self._last_pose.keep(estimate)
         if self._relocalization is not None:
             self._relocalization.watch(estimate)
 
@@ -175,6 +188,15 @@ class Session:
             return  # publishers are gone
         self._node.get_logger().error(f"frame failed: {error!r}")
         self._pipeline.fail(arrival, error)
+
+
+def _last_pose_file(node: LifecycleNode, config: Config, map_sha256: str) -> LastPoseFile | None:
+    name = config.node.last_pose_file
+    if not name:
+        return None
+    home = Path(os.environ.get("ROS_HOME") or Path.home() / ".ros")
+    path = home / node.get_fully_qualified_name().strip("/") / Path(name).expanduser()
+    return LastPoseFile(path, map_sha256, node.get_logger().warning)
 
 
 def _age_s(now_s: float, then_s: float | None) -> float | None:
