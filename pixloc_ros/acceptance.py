@@ -10,19 +10,32 @@ from numpy.typing import NDArray
 from pixloc_ros.config import AcceptanceConfig, CovarianceConfig
 from pixloc_ros.geometry import covariance as cov
 from pixloc_ros.geometry import se3
+from pixloc_ros.maps.schema import Calibration, MapMetadata
 from pixloc_ros.results import Alignment, PosePrior, Reason
 
 Verdict = tuple[Reason, str]
 
 
 def base_pose_and_covariance(
-    alignment: Alignment, T_base_cam: NDArray[np.float64], config: CovarianceConfig
+    alignment: Alignment, T_base_cam: NDArray[np.float64], calibration: Calibration
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """T_map_base (4, 4) and its calibrated covariance (6, 6) in ROS order."""
     T_map_base = alignment.T_map_cam @ se3.inverse(T_base_cam)
     covariance = cov.base_covariance_from_cam(alignment.covariance_cam, T_map_base, T_base_cam)
-    floor = cov.diagonal(config.floor_m, config.floor_deg)
-    return T_map_base, config.scale * covariance + floor
+    sigmas = np.concatenate([calibration.floor_m, np.deg2rad(calibration.floor_deg)])
+    return T_map_base, calibration.scale * covariance + cov.floor_along_base(sigmas, T_map_base)
+
+
+def calibration_of(map_: MapMetadata, config: CovarianceConfig) -> Calibration:
+    """The map's own calibration, or the configured one where the map has none."""
+    if map_.calibration is not None and config.from_map:
+        return map_.calibration
+    return Calibration(
+        scale=config.scale,
+        floor_m=(config.floor_m,) * 3,
+        floor_deg=(config.floor_deg,) * 3,
+        frames=0,
+    )
 
 
 def judge(

@@ -41,6 +41,7 @@ class Localizer:
         )
         _check_same_weights(self.map, self.features)
         self.search = Search(self.map, config)
+        self.calibration = acceptance.calibration_of(self.map.metadata, config.covariance)
         self.aligner = aligner_for(self.features.damping, config.alignment, config.hypotheses)
 
     @property
@@ -176,7 +177,7 @@ class Localizer:
         self, frame: Frame, look: Look, alignment: Alignment, watch: Stopwatch
     ) -> Estimate:
         T_map_base, covariance = acceptance.base_pose_and_covariance(
-            alignment, look.lead.T_base_cam, self.config.covariance
+            alignment, look.lead.T_base_cam, self.calibration
         )
         reason, message = acceptance.judge(
             alignment, T_map_base, covariance, look.prior, self.config.acceptance

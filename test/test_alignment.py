@@ -15,11 +15,12 @@ from pixloc_ros.alignment.policy import Policy
 from pixloc_ros.alignment.rig import Sight
 from pixloc_ros.alignment.robust import RobustCost
 from pixloc_ros.alignment.system import LevelSystem
-from pixloc_ros.config import AcceptanceConfig, AlignmentConfig, CovarianceConfig, HypothesesConfig
+from pixloc_ros.config import AcceptanceConfig, AlignmentConfig, HypothesesConfig
 from pixloc_ros.features.pyramid import FeatureLevel, FeaturePyramid
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.covariance import diagonal
 from pixloc_ros.geometry.pose import Pose
+from pixloc_ros.maps.schema import Calibration
 from pixloc_ros.maps.view import MapView
 from pixloc_ros.results import PosePrior, Reason
 
@@ -105,6 +106,7 @@ def sights(pyramid: FeaturePyramid, view: MapView) -> list[Sight]:
     return [Sight(pyramid, CAMERA.to(torch.float32), view)]
 
 
+CALIBRATION = Calibration(scale=3.5, floor_m=(0.006,) * 3, floor_deg=(0.02,) * 3, frames=0)
 ALIGNER = Aligner(DAMPING, AlignmentConfig(), HypothesesConfig())
 OFFSET = [0.4, -0.2, 0.3, 0.01, 0.04, -0.02]
 
@@ -268,7 +270,7 @@ def test_a_repeating_wall_is_ambiguous() -> None:
     one_period = [2.0, 0.0, -0.2, 0.0, 0.0, 0.0]  # along the plane, which is tilted
     found = ALIGNER.align(sights(pyramid, view), starts([0.0] * 6, one_period))
     T_base_cam = np.eye(4)
-    T_map_base, covariance = base_pose_and_covariance(found, T_base_cam, CovarianceConfig())
+    T_map_base, covariance = base_pose_and_covariance(found, T_base_cam, CALIBRATION)
     prior = PosePrior(T_map_base, diagonal(1.0, 1.0), "test", 0)
     reason, _ = judge(found, T_map_base, covariance, prior, AcceptanceConfig())
     assert reason is Reason.AMBIGUOUS

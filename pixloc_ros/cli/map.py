@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from pixloc_ros.cli import map_sources
+from pixloc_ros.cli.map_calibration import calibrate
 from pixloc_ros.cli.map_sources import Sources
 from pixloc_ros.config import FeaturesConfig
 from pixloc_ros.errors import MapError
@@ -24,6 +25,7 @@ from pixloc_ros.maps.store import Map
 from pixloc_ros.maps.workers import Team
 
 app = typer.Typer(help="Build, inspect, cut and join maps.", no_args_is_help=True)
+app.command()(calibrate)
 
 DEFAULT = BuildOptions()
 FILES = Sources(Path())

@@ -6,36 +6,95 @@ per axis of the vehicle, chosen so that errors are within 1, 2 and 3 sigma as of
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from pixloc_ros.errors import DataError
+from pixloc_ros.evaluation.shots import Localizes, Offset
+from pixloc_ros.geometry import covariance as cov
+from pixloc_ros.maps.schema import Calibration
+from pixloc_ros.results import Estimate, Frame, PosePrior
+
 Array = NDArray[np.float64]
 
 SIGMAS = np.arange(1, 4)
 GAUSSIAN = 2 * norm.cdf(SIGMAS) - 1  # share within 1, 2, 3 sigma
+MIN_FRAMES = 40  # of fewer the shares are chance
+OFFSET = Offset(0.5, 1.0)  # of the priors, as while tracking
 _CANDIDATES = np.concatenate([[0.0], np.geomspace(1e-6, 1.0, 800)])  # metres or radians
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
-    """Floors per axis of the vehicle: forward, left, up in metres, then about them in radians."""
+class Measured:
+    """Errors (N, 6) of accepted poses and the alignment's own variances (N, 6).
 
-    floors: Array  # (6,)
-    coverage: Array  # (3, 6) share of errors within 1, 2, 3 sigma with these floors
-    frames: int
+    Both along the axes of the vehicle (forward, left, up) in metres, then about them in radians.
+    """
+
+    errors: Array
+    variances: Array
+
+    def scaled(self, scale: float) -> Measured:
+        return Measured(self.errors, scale * self.variances)
 
 
-def fit(errors: Array, variances: Array) -> Calibration:
-    """The floors under which errors (N, 6) fit variances (N, 6) of the alignment best.
+def measure(localizer: Localizes, frames: Iterable[tuple[Frame, Array]], seed: int = 0) -> Measured:
+    """Localize frames given with their true T_map_base (4, 4), from priors that are a little off.
+
+    Raises DataError where too few of them are accepted.
+    """
+    rng = np.random.default_rng(seed)
+    rows = []
+    for frame, T_map_base in frames:
+        T_prior = cov.perturb_base(T_map_base, OFFSET.draw(rng))
+        prior = PosePrior(T_prior, OFFSET.covariance(), "calibration", frame.stamp_ns)
+        estimate = localizer.localize(frame, prior)
+        if estimate.ok:
+            rows.append(_in_vehicle_axes(estimate, frame.T_base_cam, T_map_base))
+    if len(rows) < MIN_FRAMES:
+        raise DataError(
+            f"{len(rows)} frames were localized, a calibration takes {MIN_FRAMES}: give more "
+            f"images that are not the map's own"
+        )
+    errors, variances = zip(*rows, strict=True)
+    return Measured(np.array(errors), np.array(variances))
+
+
+def _in_vehicle_axes(
+    estimate: Estimate, T_base_cam: Array, T_map_base_true: Array
+) -> tuple[Array, Array]:
+    assert estimate.T_map_base is not None and estimate.alignment is not None
+    R_base_map = estimate.T_map_base[:3, :3].T
+    error = cov.base_error(estimate.T_map_base, T_map_base_true).reshape(2, 3)
+    own = cov.base_covariance_from_cam(
+        estimate.alignment.covariance_cam, estimate.T_map_base, T_base_cam
+    )
+    return (error @ R_base_map.T).ravel(), np.diag(cov.turned(own, R_base_map))
+
+
+def calibration(measured: Measured, scale: float) -> Calibration:
+    """What the map is to be told: the scale of the alignment's covariance, and the floors."""
+    floors = fit(measured.scaled(scale))
+    return Calibration(
+        scale=scale,
+        floor_m=tuple(floors[:3].round(6).tolist()),
+        floor_deg=tuple(np.rad2deg(floors[3:]).round(5).tolist()),
+        frames=len(measured.errors),
+    )
+
+
+def fit(measured: Measured) -> Array:
+    """The floors (6,), one sigma per axis, under which the errors fit the variances best.
 
     Best is the smallest largest departure of the shares within 1, 2 and 3 sigma from a Gaussian's:
     the tails count as much as the core.
     """
-    floors = np.array([_floor(e, v) for e, v in zip(errors.T, variances.T, strict=True)])
-    return Calibration(floors, coverage(errors, variances + floors**2), len(errors))
+    pairs = zip(measured.errors.T, measured.variances.T, strict=True)
+    return np.array([_floor(errors, variances) for errors, variances in pairs])
 
 
 def coverage(errors: Array, variances: Array) -> Array:
@@ -49,18 +108,18 @@ def departure(shares: Array) -> float:
     return float(np.abs(np.moveaxis(shares, 0, -1) - GAUSSIAN).max())
 
 
-def halves(errors: Array, variances: Array, block: int = 20) -> Array:
+def coverage_unseen(measured: Measured, block: int = 20) -> Array:
     """Shares (3, 6) of the frames of one half with the floors of the other, both ways together.
 
     What to expect of frames that were not calibrated with. Halves are of blocks in turn, as errors
     of neighbouring frames are alike.
     """
+    errors, variances = measured.errors, measured.variances
     even = (np.arange(len(errors)) // block) % 2 == 0
-    scaled = np.empty_like(errors)
+    floors = np.empty_like(errors)
     for half in (even, ~even):
-        floors = fit(errors[~half], variances[~half]).floors
-        scaled[half] = errors[half] / np.sqrt(variances[half] + floors**2)
-    return coverage(scaled, np.ones_like(scaled))
+        floors[half] = fit(Measured(errors[~half], variances[~half]))
+    return coverage(errors, variances + floors**2)
 
 
 def _floor(errors: Array, variances: Array) -> float:

@@ -63,6 +63,13 @@ def turned(covariance: Matrix, R_a_b: Matrix) -> Matrix:
     return result
 
 
+def floor_along_base(sigmas: Matrix, T_map_base: Matrix) -> Matrix:
+    """Covariance (6, 6) in ROS order of sigmas (6,) along and about the axes of the vehicle."""
+    J = np.kron(np.eye(2), T_map_base[:3, :3])
+    result: Matrix = J @ np.diag(sigmas**2) @ J.T
+    return result
+
+
 def base_error(T_map_base: Matrix, T_map_base_true: Matrix) -> Matrix:
     """Error (6,) of an estimate in ROS order: what the covariance describes."""
     rotation = T_map_base[:3, :3] @ T_map_base_true[:3, :3].T

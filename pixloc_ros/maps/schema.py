@@ -73,6 +73,15 @@ class CameraEntry(Entry):
         return Camera.create(self.model, self.size, self.focal, self.center, self.distortion)
 
 
+class Calibration(Entry):
+    """How accurate poses on this map were where the truth was known: docs/covariance.md."""
+
+    scale: float = Field(gt=0)  # of the alignment's own covariance
+    floor_m: Vector  # sigma of the map forward, to the left and up
+    floor_deg: Vector  # and about these axes
+    frames: int  # that it was measured with
+
+
 class TileEntry(Entry):
     """A shard of keyframes and what they see; positions are relative to its origin."""
 
@@ -101,6 +110,7 @@ class MapMetadata(Entry):
     storage: Storage
     row_type: RowType = "float16"
     tile_m: float = Field(default=TILE_M, ge=0)  # side of a tile, 0: all in one
+    calibration: Calibration | None = None
     cameras: tuple[CameraEntry, ...]
     keyframes: int
     keyframes_file: str
@@ -133,11 +143,13 @@ def as_matrix(values: Sequence[float] | None) -> NDArray[np.float64] | None:
 
 
 def write(metadata: MapMetadata, folder: Path) -> str:
-    """Write map.json; returns the SHA-256 that stands for the whole map."""
+    """Write map.json, whole or not at all; returns the SHA-256 that stands for the whole map."""
     content = metadata.model_dump(mode="json")
     sha256 = _digest(content)
     text = json.dumps({**content, "sha256": sha256}, indent=1, ensure_ascii=False)
-    (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
+    part = folder / f"{FILE_NAME}.part"
+    part.write_text(text + "\n", encoding="utf-8")
+    part.replace(folder / FILE_NAME)
     return sha256
 
 

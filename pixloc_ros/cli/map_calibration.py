@@ -1,0 +1,75 @@
+"""`pixloc map calibrate`: covariances that fit the map."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from pixloc_ros.cli.progress import track
+from pixloc_ros.cli.replay import ConfigOption, DeviceOption, SetOption, resolve_config
+from pixloc_ros.evaluation import calibration
+from pixloc_ros.evaluation.calibration import GAUSSIAN, Measured, coverage, coverage_unseen
+from pixloc_ros.evaluation.shots import posed_frames
+from pixloc_ros.localizer import Localizer
+from pixloc_ros.maps import schema
+from pixloc_ros.maps.schema import Calibration
+from pixloc_ros.replay.posed_images import read_posed_images
+
+AXES = ("forward", "left", "up", "about forward", "about left", "about up")
+
+
+def calibrate(
+    folder: Annotated[Path, typer.Argument(metavar="MAP", help="map folder, gets the calibration")],
+    images: Annotated[Path, typer.Option(help="folder of images that are not in the map")],
+    meta: Annotated[Path, typer.Option(help="meta.json with their true poses")],
+    exclude_every: Annotated[int, typer.Option(help="leave out every Nth frame, the map's")] = 0,
+    every: Annotated[int, typer.Option(min=1, help="use every Nth frame of the rest")] = 1,
+    axes: Annotated[str, typer.Option(help="keep or optical_to_ros, as for the map")] = "keep",
+    dry_run: Annotated[bool, typer.Option(help="measure only, leave the map as it is")] = False,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    device: DeviceOption = None,
+) -> None:
+    """Measure how accurate poses on a map are, and let its covariances say so.
+
+    Example: pixloc map calibrate town --images drive2/images --meta drive2/meta.json
+    """
+    resolved = resolve_config(config, settings, folder, device)
+    localizer, drive = Localizer(resolved), read_posed_images(meta, images, axes)
+    index = [i for i in range(len(drive.files)) if not exclude_every or i % exclude_every][::every]
+    frames = track(posed_frames(drive, index), "localizing", len(index))
+    measured = calibration.measure(localizer, frames)
+    found = calibration.calibration(measured, resolved.covariance.scale)
+    Console().print(_table(measured, found))
+    if not dry_run:
+        metadata = localizer.map.metadata.model_copy(update={"calibration": found})
+        schema.write(metadata, folder)
+
+
+def _table(measured: Measured, found: Calibration) -> Table:
+    table = Table(
+        "axis of the vehicle",
+        "floor",
+        "within 1, 2, 3 sigma [%]",
+        "of frames not calibrated with",
+        title=f"{found.frames} frames; a Gaussian has {_percent(GAUSSIAN)}",
+    )
+    floors = [f"{1e3 * m:.1f} mm" for m in found.floor_m]
+    floors += [f"{deg:.3f} deg" for deg in found.floor_deg]
+    sigmas = np.concatenate([found.floor_m, np.deg2rad(found.floor_deg)])
+    scaled = measured.scaled(found.scale)
+    own = coverage(scaled.errors, scaled.variances + sigmas**2)
+    unseen = coverage_unseen(scaled)
+    for axis, floor, shares, others in zip(AXES, floors, own.T, unseen.T, strict=True):
+        table.add_row(axis, floor, _percent(shares), _percent(others))
+    return table
+
+
+def _percent(shares: NDArray[np.float64]) -> str:
+    return " / ".join(f"{100 * share:.1f}" for share in shares)
