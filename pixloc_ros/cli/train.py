@@ -57,7 +57,8 @@ def _report(finished: Finished) -> None:
     console = Console()
     if finished.figures:
         console.print(table)
-    skipped = f", {finished.skipped} left out: loss not finite" if finished.skipped else ""
-    console.print(f"{finished.steps} steps in {finished.seconds:.0f} s{skipped}")
+    done = finished.progress
+    skipped = f", {done.skipped} left out: loss not finite" if done.skipped else ""
+    console.print(f"{done.steps} steps in {done.seconds:.0f} s{skipped}")
     console.print(f"curves: {finished.curves}", markup=False, soft_wrap=True)
     console.print(f"weights: {finished.weights}", markup=False, soft_wrap=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from pixloc_ros.errors import DataError
 from pixloc_ros.evaluation import canvas
 from pixloc_ros.evaluation.atomic import write_text
 
@@ -59,11 +60,14 @@ class Records:
         self._values.clear()
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
-        """One record."""
+        """One record. Raises DataError where it cannot be written."""
         if not self.enabled or not figures:
             return
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **figures}) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **figures}) + "\n")
+        except OSError as error:
+            raise DataError(f"cannot write {self.path}: {error.strerror or error}") from None
         if self._board is not None:
             for name, value in figures.items():
                 self._board.add_scalar(name, value, step)
@@ -74,6 +78,12 @@ def read(folder: Path) -> list[dict[str, Any]]:
     path = folder / METRICS
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def last_validation(folder: Path) -> dict[str, float]:
+    """Figures by `source/what`; empty where nothing was validated."""
+    measured = [record for record in read(folder) if any("/" in name for name in record)]
+    return {name: value for name, value in measured[-1].items() if "/" in name} if measured else {}
 
 
 def _board(folder: Path, first: int) -> SummaryWriter | None:
@@ -101,6 +111,6 @@ def draw_curves(folder: Path) -> Path:
             axes.plot(
                 *zip(*points, strict=True), marker="." if len(points) < 30 else "", label=name
             )
-        axes.set(title=title, xlabel="step")
+        axes.set(title=title, xlabel="step", ylim=(min(0, axes.get_ylim()[0]), None))
         canvas.legend_inside(axes)
     return canvas.save(figure, folder / "curves.png")

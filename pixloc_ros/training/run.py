@@ -9,12 +9,14 @@ import torch
 
 from pixloc_ros.errors import TrainingError
 from pixloc_ros.evaluation.atomic import write_text
-from pixloc_ros.replay.progress import Progress, silent
+from pixloc_ros.replay.progress import Progress as ProgressBar
+from pixloc_ros.replay.progress import silent
+from pixloc_ros.training.checkpoint import Progress
 from pixloc_ros.training.config import TrainConfig
 from pixloc_ros.training.distributed import this_worker
 from pixloc_ros.training.loop import Trainer
 from pixloc_ros.training.preview import save_preview
-from pixloc_ros.training.records import draw_curves
+from pixloc_ros.training.records import draw_curves, last_validation
 from pixloc_ros.training.release import write_release
 from pixloc_ros.training.sources import open_sources
 from pixloc_ros.training.validation import Validation
@@ -28,14 +30,12 @@ class Finished:
 
     weights: Path
     curves: Path
-    steps: int
-    skipped: int
-    seconds: float
+    progress: Progress
     figures: dict[str, float]  # of the last validation
 
 
 def train(
-    config: TrainConfig, folder: Path, resume: bool = False, progress: Progress = silent
+    config: TrainConfig, folder: Path, resume: bool = False, progress: ProgressBar = silent
 ) -> Finished | None:
     """Train, or go on training. In the processes of torchrun that do not write: None.
 
@@ -47,19 +47,16 @@ def train(
         trainer = Trainer(config, worker, folder)
         _take(folder, trainer, resume)
         source = open_sources(config.data, config.size, worker.device, config.augmentation)
-        validation = Validation(config, worker)
-        steps = trainer.run(source, validation)
-        for _ in progress(steps, "training", config.steps - trainer.progress.steps):
+        steps = trainer.run(source, Validation(config, worker))
+        left = config.steps - trainer.progress.steps
+        for _ in progress(steps, "training", left) if worker.writes else steps:
             pass
         if not worker.writes:
             return None
         weights = write_release(
             folder, config, trainer.average.network, trainer.progress, source, worker
         )
-    done = trainer.progress
-    return Finished(
-        weights, draw_curves(folder), done.steps, done.skipped, done.seconds, validation.latest
-    )
+    return Finished(weights, draw_curves(folder), trainer.progress, last_validation(folder))
 
 
 def write_preview(config: TrainConfig, path: Path) -> None:

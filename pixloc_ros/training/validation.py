@@ -25,7 +25,6 @@ class Validation:
 
     def __init__(self, config: TrainConfig, worker: Worker):
         self.config = config
-        self.latest: dict[str, float] = {}
         augmentation = config.validation.augmentation
         measures = worker.writes and config.validation.every > 0
         self.sources = [
@@ -41,7 +40,6 @@ class Validation:
             converged = errors_px < self.config.validation.converged_px
             figures[f"{source.name}/converged"] = float(converged.float().mean())
             figures[f"{source.name}/median_px"] = float(errors_px.median())
-        self.latest = figures
         return figures
 
     @torch.no_grad()
