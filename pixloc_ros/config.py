@@ -131,7 +131,7 @@ class CovarianceConfig(Section):
     """The covariance on maps without a calibration of their own, see docs/covariance.md."""
 
     from_map: bool = Field(default=True, description="a calibration in the map wins over these")
-    scale: float = Field(default=3.5, gt=0, description="factor on the aligner's covariance")
+    scale: float = Field(default=2.0, gt=0, description="factor on the aligner's covariance")
     floor_m: float = Field(default=0.006, ge=0, description="sigma of the map itself, per axis")
     floor_deg: float = Field(default=0.02, ge=0, description="sigma of the map itself, per axis")
 
