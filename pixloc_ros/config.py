@@ -281,6 +281,17 @@ class Config(Section):
     node: NodeConfig = NodeConfig()
 
 
+# Names, and beginnings of names, of ROS parameters that can be set while the node works.
+LIVE = (
+    "acceptance.",
+    "priors.",
+    "node.diagnostics_rate_hz",
+    "node.tf_rate_hz",
+    "node.tf_smoothing_",
+    "node.transform_tolerance_s",
+)
+
+
 def flatten(config: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted names and values of all fields, in order."""
     for name, value in config:

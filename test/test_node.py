@@ -20,6 +20,7 @@ from pixloc_ros.evaluation.trajectory import Trajectory
 from pixloc_ros.geometry import se3
 from pixloc_ros.replay import decode
 from pixloc_ros.results import Reason
+from pixloc_ros.ros import parameter_page
 from pixloc_ros.ros.mailbox import Mailbox
 from pixloc_ros.ros.parameter_file import render
 from pixloc_ros.ros.state import State
@@ -426,5 +427,9 @@ def test_the_parameter_file_is_in_step_with_the_configuration() -> None:
     path = ROOT / "config" / "localizer.yaml"
     assert path.read_text() == render(Config()), "run python -m pixloc_ros.ros.parameter_file"
     assert load(path) == Config()
+    page = ROOT / "docs" / "parameters.md"
+    assert page.read_text() == parameter_page.render(), (
+        "run python -m pixloc_ros.ros.parameter_page > docs/parameters.md"
+    )
     parameters = yaml.safe_load(path.read_text())["/**/pixloc_localizer"]["ros__parameters"]
     assert parameters["alignment"]["iterations"] == list(Config().alignment.iterations)

@@ -28,11 +28,12 @@ def _section(section: BaseModel, indent: int) -> list[str]:
         if isinstance(value, BaseModel):
             lines += [f"{' ' * indent}{name}:", *_section(value, indent + 2)]
         else:
-            lines.append(f"{' ' * indent}{name}: {_scalar(value)}  # {field.description}")
+            lines.append(f"{' ' * indent}{name}: {scalar(value)}  # {field.description}")
     return lines
 
 
-def _scalar(value: Any) -> str:
+def scalar(value: Any) -> str:
+    """A value as YAML on one line."""
     plain = value if isinstance(value, str | int | float) else list(value)
     return yaml.safe_dump(plain, default_flow_style=True).splitlines()[0]
 

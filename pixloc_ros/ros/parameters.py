@@ -9,21 +9,11 @@ from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from pixloc_ros.config import Config, describe, flatten, from_flat
+from pixloc_ros.config import LIVE, Config, describe, flatten, from_flat
 from pixloc_ros.errors import ConfigError
 
 # Parameters that rclpy itself declares or understands.
 _OF_ROS = ("use_sim_time", "start_type_description_service", "qos_overrides.")
-
-# Names, and beginnings of names, that can be set while the node works.
-LIVE = (
-    "acceptance.",
-    "priors.",
-    "node.diagnostics_rate_hz",
-    "node.tf_rate_hz",
-    "node.tf_smoothing_",
-    "node.transform_tolerance_s",
-)
 
 
 def declare(node: Node) -> None:
