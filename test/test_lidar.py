@@ -12,7 +12,7 @@ from scene import BOARDS, CAMERA, FAR, HEIGHT, NEAR, WIDTH, photograph, pose, wr
 from typer.testing import CliRunner
 
 from pixloc_ros.cli.map import app
-from pixloc_ros.config import Config
+from pixloc_ros.config import Config, ViewConfig
 from pixloc_ros.errors import MapError
 from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.geometry import se3
@@ -178,6 +178,22 @@ def test_ignoring_occlusion_spoils_the_features(images, points, built, tmp_path,
     assert max(hidden_shares(naive)) > 0.05
     careful, careless = (localize(m, 3.5).alignment for m in (Map.load(built), naive))
     assert careful.cost < careless.cost and careful.inlier_share > careless.inlier_share
+
+
+@pytest.mark.parametrize("index", [8, 10])
+def test_points_hidden_from_the_prior_are_left_out_of_the_view(built, index):
+    """From beside the keyframes, the near board hides what they saw."""
+    wide = {"max_points": 9000, "max_unlikeness": 9.0}
+    culled, all_ = (
+        Map.load(built).view(pose(index), CAMERA, ViewConfig(cull_hidden=cull, **wide))
+        for cull in (True, False)
+    )
+    hidden, hidden_of_all = (
+        truly_hidden(view.points.numpy() + view.origin, pose(index)) for view in (culled, all_)
+    )
+    assert hidden_of_all.sum() > 0.08 * len(all_)
+    assert hidden.sum() < 0.35 * hidden_of_all.sum()
+    assert (~hidden).sum() > 0.97 * (~hidden_of_all).sum()
 
 
 def test_coordinates_of_utm_size(images, points):

@@ -212,12 +212,17 @@ def _project(
     T_local_cam = T_map_cam.copy()
     T_local_cam[:3, 3] -= origin
     points_cam = se3.transform(se3.inverse(T_local_cam), local)
-    size = camera.size.double().cpu()
-    wide = camera.to("cpu", torch.float64).crop(
-        (-MARGIN_SHARE * size).tolist(), ((1 + 2 * MARGIN_SHARE) * size).tolist()
-    )
+    wide = _widened(camera)
     pixels, visible = wide.project(torch.from_numpy(points_cam))
     return pixels.numpy(), visible.numpy()
+
+
+def _widened(camera: Camera) -> Camera:
+    """The camera with a margin around its image."""
+    size = camera.size.double().cpu()
+    return camera.to("cpu", torch.float64).crop(
+        (-MARGIN_SHARE * size).tolist(), ((1 + 2 * MARGIN_SHARE) * size).tolist()
+    )
 
 
 def _hidden(
@@ -239,8 +244,8 @@ def _hidden(
         )
         for k in keyframes
     ]
-    on_cpu = camera.to("cpu", torch.float64)
-    return occlusion.hidden(local, before, se3.inverse(T_local_map @ T_map_cam), on_cpu)
+    T_cam_local = se3.inverse(T_local_map @ T_map_cam)
+    return occlusion.hidden(local, before, T_cam_local, _widened(camera))
 
 
 def _spread(
