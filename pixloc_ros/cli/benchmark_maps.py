@@ -36,7 +36,7 @@ def benchmark_maps(
     from pixloc_ros.evaluation.atomic import write_text
     from pixloc_ros.evaluation.map_benchmark import MapFigures, measure
 
-    resolved, console = resolve_config(config, settings, Path(), device), Console()
+    resolved, console = resolve_config(config, settings, Path(), device), _console()
     found: list[MapFigures] = []
     for count in points or [1e4, 1e5, 1e6]:
         with tempfile.TemporaryDirectory(dir=folder) as place:
@@ -45,6 +45,10 @@ def benchmark_maps(
         if json is not None:
             write_text(json, json_format.dumps([asdict(f) for f in found], indent=2) + "\n")
     console.print(_table(found))
+
+
+def _console() -> Console:
+    return Console(width=max(130, Console().width))
 
 
 def _table(found) -> Table:  # type: ignore[no-untyped-def]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -99,11 +98,11 @@ def measure_start(config: Config, keyframes: int) -> Start:
 def measure_driving(config: Config, keyframes: int) -> Driving:
     """In this process, from the middle of the road on, to and fro where it is short."""
     road_m = (keyframes - 1) * STRETCH_M
-    before_mb = _peak_mb()
+    before_mb = _resident_mb()
     map_ = Map.load(config.map, tiles=config.tiles, device=config.device)
     near = _drive(map_, config, road_m / 2 + np.arange(FRAMES) * STEP_M)
     far = _drive(map_, config, road_m / 2 + np.arange(FAR_FRAMES) * FAR_STEP_M)
-    memory_mb = _peak_mb() - before_mb
+    memory_mb = max(near[2], far[2]) - before_mb
     alone = config.tiles.model_copy(update={"budget_mb": 0.0, "prefetch_m": 0.0})
     map_ = Map.load(config.map, tiles=alone, device=config.device)
     fresh = []
@@ -120,10 +119,10 @@ def measure_driving(config: Config, keyframes: int) -> Driving:
     )
 
 
-def _drive(map_: Map, config: Config, along_m: np.ndarray) -> tuple[list[float], float]:
-    """Times of the views in ms, and the most MB of tiles that were open."""
+def _drive(map_: Map, config: Config, along_m: np.ndarray) -> tuple[list[float], float, float]:
+    """Times of the views in ms, the most MB of tiles that were open, the most MB in memory."""
     road_m = (len(map_.keyframe_names) - 1) * STRETCH_M
-    times_ms, open_mb = [], 0.0
+    times_ms, open_mb, resident_mb = [], 0.0, 0.0
     for at_m in np.abs((along_m + road_m) % (2 * road_m) - road_m):
         T_map_cam = camera_poses(np.array([at_m / STRETCH_M]))[0]
         began = time.perf_counter()
@@ -131,11 +130,14 @@ def _drive(map_: Map, config: Config, along_m: np.ndarray) -> tuple[list[float],
         times_ms.append(1e3 * (time.perf_counter() - began))
         map_.tiles.settle()
         open_mb = max(open_mb, map_.tiles.bytes / 1e6)
-    return times_ms, open_mb
+        resident_mb = max(resident_mb, _resident_mb())
+    return times_ms, open_mb, resident_mb
 
 
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3  # Linux tells kB
+def _resident_mb() -> float:
+    """Of this process, with the pages of mapped files that it has touched."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def _forget(folder: Path) -> None:
