@@ -111,10 +111,9 @@ class Localizer:
 
     def _align(self, frame: Frame, looks: list[Look], watch: Stopwatch) -> Estimate:
         with watch("alignment"):
-            look, alignment = self._best_of(looks)
-        if again := self._worth_another_look(look, alignment):
-            with watch("second look"):
-                look, alignment = self._look_again(again, look, alignment)
+            found = [self.aligner.align(look.sights, look.starts) for look in looks]
+        with watch("second look"):
+            look, alignment = self._best_of(looks, found)
         return self._estimate(frame, look, alignment, watch)
 
     def _why_no_search(self) -> str:
@@ -134,12 +133,27 @@ class Localizer:
             return Reason.TOO_FEW_POINTS, f"only {len(view)} map points in view{damage}"
         return None
 
-    def _best_of(self, looks: list[Look]) -> tuple[Look, Alignment]:
-        found = [self.aligner.align(look.sights, look.starts) for look in looks]
-        index, best = self.aligner.winner(found)
-        look = looks[index]
-        T_map_cam_prior = look.prior.T_map_base @ look.lead.T_base_cam
-        return look, replace(best, T_map_cam_prior=T_map_cam_prior)
+    def _best_of(self, looks: list[Look], found: list[Alignment]) -> tuple[Look, Alignment]:
+        """The look that explains the images best, and its end.
+
+        Those that are about as good look again before they are compared: from two views of one
+        place they may have come to poses that differ by what the views could not tell.
+        """
+        least = min(alignment.cost for alignment in found)
+        close = [a.cost <= least + self.config.acceptance.ambiguity_margin for a in found]
+        others = [a for a, is_close in zip(found, close, strict=True) if not is_close]
+        ends = []
+        for i in np.flatnonzero(close):
+            _, alignment = self.aligner.winner([found[i], *others])
+            ends.append(self._look_again(looks[i], alignment))
+        index, best = self.aligner.winner([alignment for _, alignment in ends])
+        look = ends[index][0]
+        return look, replace(
+            best,
+            T_map_cam_prior=look.prior.T_map_base @ look.lead.T_base_cam,
+            hypotheses=sum(alignment.hypotheses for alignment in found),
+            hypotheses_dropped=sum(alignment.hypotheses_dropped for alignment in found),
+        )
 
     def _worth_another_look(self, look: Look, alignment: Alignment) -> list[Seen]:
         """The cameras to look through again, from the pose found; none if there is no reason to.
@@ -161,13 +175,14 @@ class Localizer:
             return list(look.seen) if moved else []
         return [seen for seen, good in zip(look.seen, agree, strict=True) if good]
 
-    def _look_again(
-        self, seen: list[Seen], first_look: Look, first: Alignment
-    ) -> tuple[Look, Alignment]:
-        """Align once more, from the pose found, with the points and keyframes that suit it."""
+    def _look_again(self, first_look: Look, first: Alignment) -> tuple[Look, Alignment]:
+        """Align once more where it is worth it, from the pose found, with what suits it."""
+        T_map_cam_prior = first_look.prior.T_map_base @ first_look.lead.T_base_cam
+        first = replace(first, T_map_cam_prior=T_map_cam_prior)
+        seen = self._worth_another_look(first_look, first)
         T_map_base = first.T_map_cam @ se3.inverse(first_look.lead.T_base_cam)
-        look = self.search.look(seen, T_map_base, first_look.prior)
-        if look is None:  # a wrong pose may end off the map
+        look = self.search.look(seen, T_map_base, first_look.prior) if seen else None
+        if look is None:  # no need, or a wrong pose that ends off the map
             return first_look, first
         second = self.aligner.align(look.sights, look.starts)
         T_map_cam_prior = look.prior.T_map_base @ look.lead.T_base_cam
