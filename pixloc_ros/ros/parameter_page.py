@@ -16,9 +16,10 @@ from pixloc_ros.ros.parameter_file import scalar
 _HEADER = """\
 # Parameters
 
-Every setting, for the node (`-p NAME:=VALUE`, a parameter file, `ros2 param`), for the command line
-(`--set NAME=VALUE`, `--config FILE`, `pixloc config`) and for Python (`pixloc_ros.config`). This page
-is made from the configuration: `python -m pixloc_ros.ros.parameter_page > docs/parameters.md`.
+Every setting, for the node (`-p NAME:=VALUE`, a parameter file, `ros2 param`), for the command
+line (`--set NAME=VALUE`, `--config FILE`, `pixloc config`) and for Python (`pixloc_ros.config`).
+This page is made from the configuration:
+`python -m pixloc_ros.ros.parameter_page > docs/parameters.md`.
 
 Names that do not exist are refused with the nearest that does, values out of range with the range.
 Those marked **live** can be set while the node works; the others are read when it is configured.
