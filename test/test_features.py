@@ -4,15 +4,19 @@ import json
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from pixloc_ros.errors import WeightsError
-from pixloc_ros.features import weights
+from pixloc_ros.features import imagenet, weights
+from pixloc_ros.features.compact import MEAN, STD
 from pixloc_ros.features.pyramid import FeatureExtractor, FeaturePyramid
 from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.maps.retrieval import describe
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +84,74 @@ def test_the_level_camera_projects_to_level_pixels(extractor) -> None:
         torch.testing.assert_close(on_level, (pixel + 0.5) / level.stride - 0.5)
 
 
+@pytest.mark.parametrize("name", weights.available())
+def test_every_packaged_network_tells_places_apart(name: str) -> None:
+    """Features of a point in two pictures of it, one darker, are more alike than any others."""
+    extractor = FeatureExtractor(name)
+    image = texture(192, 256)
+    darker = (image * 0.6).astype(np.uint8)
+    pixels = torch.from_numpy(np.random.default_rng(1).uniform(30, 160, (40, 2))).float()
+    bright, dark = (extractor.extract(each).sample(pixels) for each in (image, darker))
+    for (a, _, _), (b, _, _) in zip(bright, dark, strict=True):
+        assert (a @ b.T).argmax(1).eq(torch.arange(40)).float().mean() > 0.9
+    assert describe(extractor.extract(image)).shape == describe(extractor.extract(darker)).shape
+
+
+def test_bfloat16_changes_features_a_little(extractor) -> None:
+    image = texture(96, 128)
+    half = FeatureExtractor(precision="bfloat16").extract(image)
+    for rough, exact in zip(half.levels, extractor.extract(image).levels, strict=True):
+        assert rough.rows.dtype == torch.float32
+        similarity = (rough.rows[:, :-1] * exact.rows[:, :-1]).sum(-1)
+        assert 0.97 < similarity.mean() < 1
+
+
+# --- the encoder's checkpoint ---
+
+
+def test_the_encoder_of_imagenet_is_the_trunk_tensor_by_tensor() -> None:
+    pytest.importorskip(imagenet.PACKAGE, reason="it comes with the extra [train]")
+    network = weights.build("fast")
+    imagenet.load_encoder(network)
+    checkpoint, encoder = imagenet.read_classifier(), network.enc.state_dict()
+    left = {name for name in checkpoint if name not in encoder}
+    assert all(name.startswith(("_conv_head.", "_bn1.", "_fc.")) for name in left)
+    for name, value in encoder.items():
+        assert torch.equal(value, checkpoint[name]), name
+
+
+def test_the_encoder_of_imagenet_sees_what_its_norms_expect() -> None:
+    """Means of channels over a picture go with the running means, layer by layer."""
+    pytest.importorskip(imagenet.PACKAGE, reason="it comes with the extra [train]")
+    network = weights.build("compact").eval()
+    imagenet.load_encoder(network)
+    correlations = []
+
+    def compare(norm: nn.BatchNorm2d, inputs: tuple[torch.Tensor], _: torch.Tensor) -> None:
+        means = torch.stack([inputs[0].mean((0, 2, 3)), norm.running_mean])
+        correlations.append(float(torch.corrcoef(means)[0, 1]))
+
+    for module in network.enc.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.register_forward_hook(compare)
+    image = cv2.GaussianBlur(texture(192, 320), (0, 0), 3)
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+    with torch.no_grad():
+        network.enc((pixels - MEAN) / STD)
+    assert np.median(correlations) > 0.85
+
+
+def test_networks_with_another_encoder_are_refused() -> None:
+    with pytest.raises(WeightsError, match="no EfficientNet-Lite0 encoder"):
+        imagenet.load_encoder(weights.build("vgg16"))
+
+
 # --- weights ---
+
+
+def test_unknown_architectures_name_the_known_ones() -> None:
+    with pytest.raises(WeightsError, match="compact, fast"):
+        weights.build("resnet")
 
 
 def copy_of_seed(folder: Path) -> Path:

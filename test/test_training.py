@@ -324,9 +324,35 @@ def test_the_configurations_of_the_package_load(path: Path, tmp_path: Path) -> N
 
 
 def test_weights_of_another_architecture(photos: Path, tmp_path: Path) -> None:
-    model = {"architecture": "fast", "init": "compact_seed"}
+    model = {"architecture": "vgg16", "init": "compact_seed"}
     with pytest.raises(ConfigError, match="compact_seed are of the network compact"):
         Trainer(settings(photos, model=model), ALONE, tmp_path)
+
+
+# --- a small network from a large one
+
+
+@pytest.mark.slow
+def test_a_small_network_learns_to_see_as_a_large_one(photos: Path, tmp_path: Path) -> None:
+    config = settings(
+        photos,
+        objective="distill",
+        steps=12,
+        model={"architecture": "fast", "init": "compact_seed"},
+        optimizer={"lr": 3e-3, "encoder_lr": 0, "damping_lr": 0},
+    )
+    trainer = Trainer(config, ALONE, tmp_path)
+    figures = list(trainer.run(source_of(config), Validation(config, ALONE)))
+    for level in ("coarse", "middle", "fine"):
+        name = f"feature_error_{level}"
+        assert figures[-1][name] < 0.8 * figures[0][name]
+    seed = weights.load("compact_seed").network.state_dict()
+    for name, value in trainer.network.network.state_dict().items():
+        if name.startswith(("enc.", "theta")):
+            assert torch.equal(value, seed[name]), name
+    again = Trainer(config, ALONE, tmp_path)
+    again.resume()
+    assert again.progress.steps == 12
 
 
 # --- what is left at the end

@@ -61,11 +61,19 @@ class InfoNceConfig(Section):
     ignored_strides: float = Field(default=2.0, ge=0, description="nearer points are no negatives")
 
 
+class DistillConfig(Section):
+    """The network that the objective `distill` imitates."""
+
+    teacher: str = Field(default="compact_seed", description="weights, name or path")
+
+
 class OptimizerConfig(Section):
     """AdamW, a cosine, and a limit on the gradient."""
 
     lr: float = Field(default=1e-3, gt=0, description="of decoder and heads")
-    encoder_lr: float = Field(default=2.5e-4, ge=0, description="of the encoder")
+    encoder_lr: float = Field(
+        default=2.5e-4, ge=0, description="of the encoder; 0: it stays, with its batch norms"
+    )
     damping_lr: float = Field(default=1e-2, ge=0, description="of the learned damping")
     weight_decay: float = Field(default=1e-4, ge=0, description="of all but the damping")
     warmup_steps: int = Field(default=0, ge=0, description="rates rise linearly so long")
@@ -106,7 +114,7 @@ class TrainConfig(Section):
     )
     compile: bool = Field(default=False, description="the network, by torch.compile")
     prefetch: int = Field(default=2, ge=0, description="batches made ahead in a thread; 0: none")
-    objective: Literal["short_lm", "unrolled"] = Field(
+    objective: Literal["short_lm", "unrolled", "distill"] = Field(
         default="short_lm",
         description="short alignments from starts of their own per level, or eq. 8",
     )
@@ -114,6 +122,7 @@ class TrainConfig(Section):
     starts: StartsConfig = StartsConfig()
     lm: LmConfig = LmConfig()
     info_nce: InfoNceConfig = InfoNceConfig()
+    distill: DistillConfig = DistillConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     ema_decay: float = Field(default=0.999, ge=0, lt=1, description="of the averaged weights")
     max_bad_steps: int = Field(default=50, ge=1, description="in a row without a finite loss")

@@ -14,6 +14,7 @@ from pixloc_ros.errors import TrainingError
 from pixloc_ros.training import checkpoint
 from pixloc_ros.training.checkpoint import Progress
 from pixloc_ros.training.config import TrainConfig
+from pixloc_ros.training.distillation import Teacher, distillation_loss
 from pixloc_ros.training.distributed import Worker
 from pixloc_ros.training.feeding import Drawn, draw_ahead
 from pixloc_ros.training.model import Average, PairNetwork, initial_network
@@ -30,6 +31,9 @@ class Trainer:
     def __init__(self, config: TrainConfig, worker: Worker, folder: Path):
         self.config, self.worker, self.folder = config, worker, folder
         self.network = PairNetwork(initial_network(config.model), config, worker.device)
+        distills = config.objective == "distill"
+        architecture = self.network.architecture
+        self.teacher = Teacher(config, architecture, worker.device) if distills else None
         self.average = Average(self.network, config.ema_decay)
         self.optimizer = Optimizer(self.network.network, config.optimizer, config.steps)
         self.progress = Progress(processes=worker.count)
@@ -67,8 +71,12 @@ class Trainer:
     def step(self, drawn: Drawn) -> dict[str, float]:
         """One step of the optimiser, left out where the loss or its gradient is not finite."""
         batch = drawn.batch
-        packed, damping = self._forward(torch.cat([batch.reference_rgb, batch.query_rgb]))
-        loss = batch_loss(self.config, self.network.architecture, packed, damping, drawn)
+        images = torch.cat([batch.reference_rgb, batch.query_rgb])
+        packed, damping = self._forward(images)
+        if self.teacher:
+            loss = distillation_loss(packed, self.teacher(images))
+        else:
+            loss = batch_loss(self.config, self.network.architecture, packed, damping, drawn)
         self.optimizer.adam.zero_grad()
         loss.total.backward()
         norm = self.optimizer.clip()

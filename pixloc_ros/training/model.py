@@ -11,8 +11,11 @@ from torch import Tensor, nn
 from pixloc_ros.errors import ConfigError
 from pixloc_ros.features import compact, imagenet, weights
 from pixloc_ros.features.architecture import Architecture
+from pixloc_ros.features.compact import CompactNet
+from pixloc_ros.features.fast import FastNet
 from pixloc_ros.training.config import ModelConfig, TrainConfig
 
+ENCODERS = ("enc.", "extractor.encoder.")  # prefixes of names in state dicts
 NORMS = (nn.BatchNorm2d,)
 
 
@@ -29,12 +32,22 @@ def initial_network(config: ModelConfig) -> nn.Module:
         imagenet.load_encoder(network)
         return network
     loaded = weights.load(config.init).network
-    if loaded.architecture != network.architecture:
-        raise ConfigError(
-            f"weights {config.init} are of the network {loaded.architecture.name}, "
-            f"the configuration says {config.architecture}: change model.architecture"
-        )
-    return loaded
+    if loaded.architecture == network.architecture:
+        return loaded
+    if isinstance(network, FastNet) and isinstance(loaded, CompactNet):
+        return _with_encoder_and_heads(network, loaded)
+    raise ConfigError(
+        f"weights {config.init} are of the network {loaded.architecture.name}, "
+        f"the configuration says {config.architecture}: change model.architecture"
+    )
+
+
+def _with_encoder_and_heads(network: FastNet, teacher: CompactNet) -> FastNet:
+    """What both networks have alike; the decoder is random."""
+    network.enc.load_state_dict(teacher.enc.state_dict())
+    network.heads.load_state_dict(teacher.heads.state_dict())
+    network.theta.data.copy_(teacher.theta.data)
+    return network
 
 
 class PairNetwork(nn.Module):
@@ -47,16 +60,17 @@ class PairNetwork(nn.Module):
             config.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
         )
         self.freeze_norms = config.model.freeze_norms
+        self.freeze_encoder = config.optimizer.encoder_lr == 0
         if config.compile:
             self.network.compile()
         self.train()
 
     def train(self, mode: bool = True) -> PairNetwork:
         super().train(mode)
-        if self.freeze_norms:
-            for module in self.modules():
-                if isinstance(module, NORMS):
-                    module.eval()
+        for name, module in self.network.named_modules():
+            frozen = self.freeze_norms or (self.freeze_encoder and name.startswith(ENCODERS))
+            if frozen and isinstance(module, NORMS):
+                module.eval()
         return self
 
     def forward(self, images: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:

@@ -9,8 +9,8 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
 from pixloc_ros.training.config import OptimizerConfig
+from pixloc_ros.training.model import ENCODERS
 
-ENCODERS = ("enc.", "extractor.encoder.")  # prefixes of names in state dicts
 DAMPINGS = ("theta", "optimizer.")
 
 
@@ -21,6 +21,9 @@ class Optimizer:
         self.config, self.steps = config, steps
         self.parameters = list(network.parameters())
         self.adam = AdamW(_groups(network, config))
+        for group in self.adam.param_groups:
+            for parameter in group["params"]:
+                parameter.requires_grad_(group["lr"] > 0)
         self.rates = [float(group["lr"]) for group in self.adam.param_groups]
 
     def clip(self) -> Tensor:
