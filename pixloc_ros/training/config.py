@@ -112,7 +112,6 @@ class TrainConfig(Section):
     precision: Literal["auto", "bfloat16", "float32"] = Field(
         default="auto", description="of the network; auto: bfloat16 on a GPU that can"
     )
-    compile: bool = Field(default=False, description="the network, by torch.compile")
     prefetch: int = Field(default=2, ge=0, description="batches made ahead in a thread; 0: none")
     objective: Literal["short_lm", "unrolled", "distill"] = Field(
         default="short_lm",

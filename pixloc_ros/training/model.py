@@ -61,8 +61,6 @@ class PairNetwork(nn.Module):
         )
         self.freeze_norms = config.model.freeze_norms
         self.freeze_encoder = config.optimizer.encoder_lr == 0
-        if config.compile:
-            self.network.compile()
         self.train()
 
     def train(self, mode: bool = True) -> PairNetwork:
