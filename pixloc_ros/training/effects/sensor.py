@@ -45,9 +45,10 @@ def colour(images: Tensor, config: AugmentationConfig, draws: Draws) -> Tensor:
     saturation = 1 - scalars(images, -0.6, 1.15, draws).clamp(0, 1)
     mixed = saturation * mixed + (1 - saturation) * grey(mixed)
     contrast = torch.exp(0.25 * draws.normal(count, 1, 1, 1))
-    mean = mixed.mean((1, 2, 3), keepdim=True)
-    brightness = mean * (1 + 0.15 * draws.normal(count, 1, 1, 1))
-    stretched = brightness + contrast * (mixed - mean)
+    # Of the logarithm, as lamps must not decide what a dark image turns around.
+    pivot = (mixed.clamp(min=0) + 0.01).log().mean((1, 2, 3), keepdim=True).exp()
+    brightness = pivot * (1 + 0.15 * draws.normal(count, 1, 1, 1))
+    stretched = brightness + contrast * (mixed - pivot)
     gamma = torch.exp(config.gamma_sigma * draws.normal(count, 1, 1, 1))
     return stretched.clamp(1e-4, 1) ** gamma
 
