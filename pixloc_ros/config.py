@@ -77,6 +77,7 @@ class HypothesesConfig(Section):
     coverage_sigma: float = Field(default=2.0, gt=0, description="sigmas of the prior to cover")
     scout_points: int = Field(default=400, ge=16, description="points of the first, quick look")
     scout_iterations: int = Field(default=8, ge=1, description="steps of the first, quick look")
+    keep_looks: int = Field(default=4, ge=1, description="views kept after the quick look")
     keep_scout: int = Field(default=12, ge=1, description="starts kept after the quick look")
     keep_coarse: int = Field(default=6, ge=1, description="kept after the coarse level")
     keep_middle: int = Field(default=2, ge=1, description="kept after the middle level")

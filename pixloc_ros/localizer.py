@@ -110,10 +110,13 @@ class Localizer:
         return self._align(frames[0], looks, watch)
 
     def _align(self, frame: Frame, looks: list[Look], watch: Stopwatch) -> Estimate:
+        with watch("scouting"):
+            looks, starts = self._promising(looks), sum(len(look.starts.t) for look in looks)
         with watch("alignment"):
             found = [self.aligner.align(look.sights, look.starts) for look in looks]
         with watch("second look"):
             look, alignment = self._best_of(looks, found)
+            alignment = replace(alignment, hypotheses=starts - alignment.hypotheses_dropped)
         return self._estimate(frame, look, alignment, watch)
 
     def _why_no_search(self) -> str:
@@ -133,6 +136,17 @@ class Localizer:
             return Reason.TOO_FEW_POINTS, f"only {len(view)} map points in view{damage}"
         return None
 
+    def _promising(self, looks: list[Look]) -> list[Look]:
+        """The looks worth aligning in full: the best one of every prior, then the next best."""
+        if len(looks) <= self.config.hypotheses.keep_looks:
+            return looks
+        scouted = [self.aligner.scout(look.sights, look.starts) for look in looks]
+        order = np.argsort([cost for _, cost in scouted], kind="stable").tolist()
+        leaders = {id(looks[i].prior): i for i in reversed(order)}.values()
+        others = [i for i in order if i not in leaders]
+        kept = [*leaders, *others][: max(self.config.hypotheses.keep_looks, len(leaders))]
+        return [replace(looks[i], starts=scouted[i][0]) for i in kept]
+
     def _best_of(self, looks: list[Look], found: list[Alignment]) -> tuple[Look, Alignment]:
         """The look that explains the images best, and its end.
 
@@ -151,7 +165,6 @@ class Localizer:
         return look, replace(
             best,
             T_map_cam_prior=look.prior.T_map_base @ look.lead.T_base_cam,
-            hypotheses=sum(alignment.hypotheses for alignment in found),
             hypotheses_dropped=sum(alignment.hypotheses_dropped for alignment in found),
         )
 

@@ -61,14 +61,13 @@ class Aligner:
         sights: of all cameras, the lead first, whose view's origin is that of the starts. Never
         raises for a hopeless problem: its cost is inf and `converged` is False.
         """
-        stages = list(self._stages(len(starts.t)))
-        if self.fused is not None and len(sights) == 1 and self.fused.supports(sights[0].camera):
-            systems = [self.system(sights[0], stage) for stage in stages]
-            refined = self.fused.refine(stages, systems, starts)
-        else:
-            here = [replace(s, camera=s.camera.to(s.view.points.device)) for s in sights]
-            refined = self._refine(stages, here, starts)
+        refined = self._refine(list(self._stages(len(starts.t))), sights, starts)
         return self._report(refined, sights, starts)
+
+    def scout(self, sights: Sequence[Sight], starts: Pose) -> tuple[Pose, float]:
+        """The best of the starts after a quick look, and the cost of the first of them."""
+        _, result = self._refine([self._scouting()], sights, starts).history[0]
+        return result.T_cam_local, float(result.cost[0])
 
     def winner(self, found: Sequence[Alignment]) -> tuple[int, Alignment]:
         """The best of several alignments of one frame, and which; the prior is the first's."""
@@ -83,12 +82,11 @@ class Aligner:
             runner_up_cost=min([best.runner_up_cost, *(a.cost for a in distinct)]),
         )
 
-    def _refine(
-        self,
-        stages: list[Stage],
-        sights: Sequence[Sight],
-        starts: Pose,
-    ) -> Refined:
+    def _refine(self, stages: list[Stage], sights: Sequence[Sight], starts: Pose) -> Refined:
+        if self.fused is not None and len(sights) == 1 and self.fused.supports(sights[0].camera):
+            systems = [self.system(sights[0], stage) for stage in stages]
+            return self.fused.refine(stages, systems, starts)
+        sights = [replace(s, camera=s.camera.to(s.view.points.device)) for s in sights]
         poses, history = starts, []
         for stage in stages:
             system = self._joint_system(sights, stage)
@@ -104,11 +102,15 @@ class Aligner:
     def _stages(self, count: int) -> Iterator[Stage]:
         h = self.hypotheses
         if count > 1:
-            yield Stage(0, h.scout_iterations, h.keep_scout, h.scout_points)
+            yield self._scouting()
         limits = Policy.of(self.config).iterations
         keep = (h.keep_coarse, h.keep_middle, h.keep_fine)
         for level, (iterations, kept) in enumerate(zip(limits, keep, strict=True)):
             yield Stage(level, iterations, kept)
+
+    def _scouting(self) -> Stage:
+        h = self.hypotheses
+        return Stage(0, h.scout_iterations, h.keep_scout, h.scout_points)
 
     def _joint_system(self, sights: Sequence[Sight], stage: Stage) -> System:
         if len(sights) == 1:
