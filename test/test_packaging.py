@@ -32,6 +32,7 @@ OPTIONAL = {
     "open3d",
     "pycolmap",
     "ray",
+    "rerun",
     "triton",
 }  # extras, and laspy for LAS files
 

@@ -39,6 +39,9 @@ def replay(
     ] = None,
     every: Annotated[int, typer.Option(min=1, help="use every Nth image")] = 1,
     report: Annotated[bool, typer.Option(help="draw plots and overlays")] = True,
+    view: Annotated[
+        Path | None, typer.Option(help="file for the rerun viewer (needs rerun-sdk)")
+    ] = None,
 ) -> None:
     """Localize along a rosbag2, without ROS, exactly as the live node would.
 
@@ -56,6 +59,7 @@ def replay(
         Topics().remapped(topic or []),
         every,
         report,
+        view,
         progress=track,
     )
     console = Console()

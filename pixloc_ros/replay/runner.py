@@ -17,7 +17,9 @@ from pixloc_ros.evaluation.atomic import write_text
 from pixloc_ros.evaluation.metrics import Summary
 from pixloc_ros.evaluation.report import LoadImage, write_report, write_run
 from pixloc_ros.evaluation.trajectory import Trajectory, read_tum
+from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.localizer import Localizer
+from pixloc_ros.maps.store import Map
 from pixloc_ros.priors.tracker import PoseTracker
 from pixloc_ros.replay.bag_reader import BagReader
 from pixloc_ros.replay.bag_writer import truth_path
@@ -27,6 +29,7 @@ from pixloc_ros.replay.replayer import Replayer
 from pixloc_ros.replay.static_transforms import StaticTransforms
 from pixloc_ros.replay.topics import Topics
 from pixloc_ros.results import Estimate
+from pixloc_ros.visualization.recording import record, rerun_sdk
 
 CONFIG_FILE = "config.yaml"  # what this run was made with, ready for --config
 
@@ -49,13 +52,17 @@ def replay(
     topics: Topics | None = None,
     every: int = 1,
     report: bool = True,
+    view: Path | None = None,
     progress: Progress = silent,
 ) -> ReplayResult:
     """Localize all images of a bag and write the files of the run to a folder.
 
     Ground truth (TUM, map_from_base) defaults to the file that `pixloc bag create` leaves beside
-    the bag. Raises BagError, MapError and others of PixlocError before anything is written.
+    the bag. view: file for the rerun viewer, which needs rerun-sdk. Raises BagError, MapError and
+    others of PixlocError before anything is written.
     """
+    if view is not None:
+        rerun_sdk()
     if output.exists() and not output.is_dir():
         raise DataError(f"--output {output} is a file; name a folder")
     truth = _truth(bag, ground_truth)
@@ -75,7 +82,22 @@ def replay(
         if report:
             keyframes_xyz = localizer.map.keyframe_T_map_cam[:, :3, 3]
             write_report(output, estimates, truth, _loader(reader), keyframes_xyz, provenance)
+        if view is not None:
+            _record(view, localizer.map, camera.camera, estimates, _loader(reader), progress)
     return ReplayResult(estimates, summary, output, notes)
+
+
+def _record(
+    path: Path,
+    map: Map,
+    camera: Camera,
+    estimates: list[Estimate],
+    load_image: LoadImage,
+    progress: Progress,
+) -> None:
+    frames = progress(estimates, "recording the view", len(estimates))
+    with_images = ((estimate, load_image(estimate)) for estimate in frames)
+    record(path, map.points_map(), map.keyframe_T_map_cam[:, :3, 3], camera, with_images)
 
 
 def _truth(bag: Path, ground_truth: Path | None) -> Trajectory | None:
