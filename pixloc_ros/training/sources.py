@@ -32,6 +32,8 @@ from pixloc_ros.training.photos import PhotoSource
 from pixloc_ros.training.scenes import Scene, pair_up, views_of_model
 from pixloc_ros.training.views import ViewSource
 
+LIDAR_CELLS = 8000  # of an image, which choose and observe points; maps need fewer
+
 
 class Mixture:
     """Several sources, each pair drawn from one of them with a probability like its weight."""
@@ -122,5 +124,5 @@ def _model(
     if isinstance(config, PosedConfig):
         return triangulate(posed, progress, config.work)[0]
     points_map = se3.transform(map_from_world(meta), read_cloud(config.path))
-    options = LidarOptions(voxel_m=config.voxel_m, max_range_m=config.max_range_m)
+    options = LidarOptions(config.voxel_m, LIDAR_CELLS, max_range_m=config.max_range_m)
     return observe_cloud(points_map, posed, options, progress)[0]
