@@ -28,7 +28,7 @@ from pixloc_ros.maps.colmap import read_model
 from pixloc_ros.maps.colmap_writer import ColmapImage, write_model
 from pixloc_ros.maps.schema import Datum
 from pixloc_ros.maps.store import Map
-from pixloc_ros.maps.tiles import Tile
+from pixloc_ros.maps.tiles import Tile, unit_rows
 
 WIDTH, HEIGHT, FOCAL = 256, 160, 200.0
 CENTER = (127.3, 80.1)
@@ -146,7 +146,9 @@ def test_rows_hold_the_features_of_the_keyframe_at_the_projected_point(
     assert seen.all() and len(rows) > 100
     sampled = extractor.extract(np.ascontiguousarray(image)).sample(pixels.float())
     for level, (features, confidences, valid) in enumerate(sampled):
-        torch.testing.assert_close(wall.features[level][rows].float(), features, atol=2e-3, rtol=0)
+        torch.testing.assert_close(
+            unit_rows(wall.features[level][rows]), features, atol=5e-3, rtol=0
+        )
         stored = wall.confidences[level][rows].float()
         torch.testing.assert_close(stored, confidences * valid, atol=2e-3, rtol=0)
 
@@ -154,13 +156,13 @@ def test_rows_hold_the_features_of_the_keyframe_at_the_projected_point(
 def test_averaged_map_has_one_unit_row_per_point(dataset, extractor, tmp_path, wall):
     averaged = build(dataset, tmp_path / "averaged", extractor, features="averaged").whole()
     np.testing.assert_array_equal(averaged.points, wall.points)
-    for level, features in enumerate(averaged.features):
+    for level, features in enumerate(map(unit_rows, averaged.features)):
         assert len(features) == len(averaged.points)
-        norms = features.float().norm(dim=-1)[averaged.confidences[level] > 0]
+        norms = features.norm(dim=-1)[averaged.confidences[level] > 0]
         torch.testing.assert_close(norms, torch.ones_like(norms), atol=2e-3, rtol=0)
         # The average is nearer to the observations than they are to one another.
         rows = torch.from_numpy(wall.observation_point)
-        agreement = (features[rows].float() * wall.features[level].float()).sum(-1)
+        agreement = (features[rows] * unit_rows(wall.features[level])).sum(-1)
         assert agreement.mean() > 0.8
     assert find_problems(tmp_path / "averaged") == []
 
@@ -372,7 +374,7 @@ def test_view_looks_through_the_most_similar_keyframe(wall_map, wall):
     known = np.array([row is not None for row in rows])
     assert known.mean() > 0.7  # the others are beside that image
     expected = wall.features[2][np.array([row for row in rows if row is not None])]
-    torch.testing.assert_close(view.features[2][known], expected.float())
+    torch.testing.assert_close(view.features[2][known], unit_rows(expected))
 
 
 def test_view_spreads_points_over_the_image(wall_map):
@@ -415,7 +417,7 @@ def test_map_in_utm_coordinates_is_as_exact_as_one_at_zero(extractor, tmp_path, 
     far_view = far.view(T_map_cam, CAMERA, VIEW)
     np.testing.assert_allclose(in_map(far_view) - UTM, in_map(near_view), atol=1e-6)
     for ours, theirs in zip(far_view.features, near_view.features, strict=True):
-        torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=0)
+        torch.testing.assert_close(ours, theirs, atol=5e-3, rtol=0)
 
 
 # --- verifying, and the command line --------------------------------------------------------------

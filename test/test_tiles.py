@@ -7,6 +7,7 @@ import json
 import pickle
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +28,13 @@ from pixloc_ros.maps import edit, schema
 from pixloc_ros.maps.check import find_problems
 from pixloc_ros.maps.store import Map
 from pixloc_ros.maps.tiles import INDEX_ARRAYS, as_int8, unit_rows
+from pixloc_ros.maps.view import MapView
 
 VIEW = ViewConfig(keyframes=3, max_points=150)
 SMALL = InventedMap(6000, points_per_m=10, dims=(8, 6, 4), descriptor=16, tile_m=50.0)
 NOTHING_AHEAD = TilesConfig(prefetch_m=0.0)
-HERE, BORDER = 100.0, 73.5  # metres along the road: amid a tile, and before the end of one
+# Metres along the road: amid tile 2_0, on its border, and inside by a keyframe or two.
+HERE, BORDER, INSIDE = 100.0, 73.5, 78.0
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +61,16 @@ def pose(along_m: float) -> np.ndarray:
     return camera_poses(np.array([along_m / 3.0]))[0]
 
 
-def view(map_: Map, along_m: float, device: str = "cpu"):
+def view(map_: Map, along_m: float, device: str = "cpu") -> MapView:
     return map_.view(pose(along_m), CAMERA, VIEW, device)
 
 
-def assert_same(a, b) -> None:
+def tiles_of(map_: Map, seen: MapView) -> set[str]:
+    index = [map_.keyframe_tile[map_.keyframe_names.index(name)] for name in seen.keyframes]
+    return {map_.metadata.tiles[i].id for i in index}
+
+
+def assert_same(a: MapView, b: MapView) -> None:
     assert a.keyframes == b.keyframes and a.nearest_m == b.nearest_m
     torch.testing.assert_close(a.points, b.points, atol=1e-4, rtol=0)
     for x, y in zip(a.features + a.confidences, b.features + b.confidences, strict=True):
@@ -95,8 +103,7 @@ def test_views_do_not_depend_on_what_was_opened_before(folder):
 def test_a_view_across_a_border_takes_rows_from_both_sides(folder):
     map_ = Map.load(folder, tiles=NOTHING_AHEAD)
     seen = view(map_, BORDER)
-    tiles = {map_.keyframe_tile[map_.keyframe_names.index(name)] for name in seen.keyframes}
-    assert len(tiles) == 2 == len(map_.tiles.opened)
+    assert tiles_of(map_, seen) == {"1_0", "2_0"} == set(map_.tiles.opened)
 
 
 def test_rows_on_another_device(folder):
@@ -192,10 +199,10 @@ def test_a_damaged_tile_is_refused_by_name_and_the_rest_serves(folder, copy, how
     damage(copy, how)
     map_, sound = Map.load(copy, tiles=NOTHING_AHEAD), Map.load(folder)
     assert_same(view(map_, 300.0), view(sound, 300.0))
-    seen = view(map_, HERE)
+    seen = view(map_, INSIDE)
     assert len(seen) > 20
-    expected = view(sound, HERE).keyframes
-    assert not set(seen.keyframes) & set(expected)
+    assert tiles_of(map_, seen) == {"1_0"}
+    assert tiles_of(sound, view(sound, INSIDE)) == {"1_0", "2_0"}
     assert list(map_.tiles.refused) == ["2_0"]
     assert "tile_2_0.safetensors" in map_.tiles.refused["2_0"]
     assert "tile 2_0 of the map is refused" in caplog.text
@@ -248,13 +255,17 @@ def test_parts_cut_amid_a_tile_and_joined_are_the_map(folder, tmp_path):
         assert_same(view(merged, along_m), view(whole, along_m))
 
 
-def test_int8_rows_halve_the_map_and_keep_directions(folder, tmp_path):
-    whole = Map.load(folder)
+def test_int8_rows_halve_the_map_and_keep_directions(tmp_path):
+    wide = replace(SMALL, dims=(128, 64, 32), points=1000, row_type="float16")
+    write_invented_map(wide, tmp_path / "float16")
+    whole = Map.load(tmp_path / "float16")
     stored = edit.Stored(row_type="int8")
     small = edit.crop(whole, [-1e4, -1e4], [1e4, 1e4], tmp_path / "int8", False, stored)
     assert find_problems(tmp_path / "int8") == []
     assert small.metadata.row_type == "int8"
-    a, b = view(small, HERE), view(whole, HERE)
+    sizes = [sum(tile.bytes for tile in m.metadata.tiles) for m in (small, whole)]
+    assert sizes[0] < 0.65 * sizes[1]
+    a, b = view(small, HERE / 2), view(whole, HERE / 2)
     assert a.keyframes == b.keyframes and torch.equal(a.points, b.points)
     for x, y in zip(a.features, b.features, strict=True):
         assert ((x * y).sum(-1) > 0.999).all()

@@ -95,7 +95,7 @@ def build(
         Storage, typer.Option(help="keep each observation, or average them per point")
     ] = DEFAULT.features,
     rows: Annotated[
-        RowType, typer.Option(help="type of stored features: int8 halves the map")
+        RowType, typer.Option(help="type of stored features: float16 doubles the map")
     ] = DEFAULT.row_type,
     tile: Annotated[
         float, typer.Option(min=0, help="side of a tile in metres; 0: one tile")

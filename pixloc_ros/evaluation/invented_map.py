@@ -19,7 +19,7 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.maps import writer
 from pixloc_ros.maps.rows import Arrays, covisibility_arrays
-from pixloc_ros.maps.schema import TILE_M, CameraEntry
+from pixloc_ros.maps.schema import ROW_TYPE, TILE_M, CameraEntry, RowType
 from pixloc_ros.maps.store import pack_names
 from pixloc_ros.maps.tiles import Tile
 
@@ -41,6 +41,7 @@ class InventedMap:
     strides: tuple[int, ...] = (16, 4, 2)
     descriptor: int = 1024
     tile_m: float = TILE_M
+    row_type: RowType = ROW_TYPE
     model_id: str = "invented"
     weights_sha256: str = "0" * 64
 
@@ -157,5 +158,6 @@ def _metadata(what: InventedMap) -> dict[str, object]:
         "dims": what.dims,
         "storage": "averaged",
         "tile_m": what.tile_m,
+        "row_type": what.row_type,
         "cameras": (CameraEntry.of(CAMERA),),
     }

@@ -18,7 +18,7 @@ from pixloc_ros.maps import observing, writer
 from pixloc_ros.maps.colmap import ColmapImage, ColmapModel, read_model
 from pixloc_ros.maps.observing import ImageTask
 from pixloc_ros.maps.rows import Arrays, Rows, covisibility, create
-from pixloc_ros.maps.schema import TILE_M, CameraEntry, Datum, RowType, Storage
+from pixloc_ros.maps.schema import ROW_TYPE, TILE_M, CameraEntry, Datum, RowType, Storage
 from pixloc_ros.maps.store import Map, pack_names
 from pixloc_ros.maps.work_folder import Parts, work_folder
 from pixloc_ros.maps.workers import Team
@@ -32,7 +32,7 @@ class BuildOptions:
     """How a map is made of a model."""
 
     features: Storage = "observations"
-    row_type: RowType = "float16"
+    row_type: RowType = ROW_TYPE
     tile_m: float = TILE_M  # side of a tile; 0: all in one
     min_track_length: int = 3  # images of the model that see a point
     max_error_px: float = 4.0  # between a keypoint and its projected point

@@ -18,7 +18,7 @@ from torch import from_numpy
 
 from pixloc_ros.errors import MapError
 from pixloc_ros.maps import schema
-from pixloc_ros.maps.schema import TILE_M, MapMetadata, TileEntry
+from pixloc_ros.maps.schema import ROW_TYPE, TILE_M, MapMetadata, TileEntry
 from pixloc_ros.maps.tiles import INDEX_ARRAYS, Tile
 
 KEYFRAMES_FILE = "keyframes.safetensors"
@@ -81,7 +81,7 @@ def writing(
     added. Arguments and errors are those of `save`; keyframe_arrays is without observations.
     """
     path = check_output(output, overwrite)
-    fields = {"tile_m": TILE_M, "row_type": "float16", **metadata}
+    fields = {"tile_m": TILE_M, "row_type": ROW_TYPE, **metadata}
     places = keyframe_arrays["keyframe_T_map_cam"][:, :3, 3]
     with _replacing(path) as folder:
         tiles = TileWriter(folder, fields, keyframe_arrays)
