@@ -329,6 +329,16 @@ def test_weights_of_another_architecture(photos: Path, tmp_path: Path) -> None:
         Trainer(settings(photos, model=model), ALONE, tmp_path)
 
 
+def test_networks_begin_alike_when_the_seed_is_the_same(photos: Path, tmp_path: Path) -> None:
+    model = {"init": "random"}
+    one, again, other = (
+        Trainer(settings(photos, model=model, seed=seed), ALONE, tmp_path).network.state_dict()
+        for seed in (1, 1, 2)
+    )
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
 # --- a small network from a large one
 
 

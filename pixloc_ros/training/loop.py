@@ -30,6 +30,7 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, worker: Worker, folder: Path):
         self.config, self.worker, self.folder = config, worker, folder
+        torch.manual_seed(config.seed)  # for the weights that begin at random
         self.network = PairNetwork(initial_network(config.model), config, worker.device)
         distills = config.objective == "distill"
         architecture = self.network.architecture
