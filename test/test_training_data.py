@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from boards import Shot, distorted, hidden, write_cloud, write_images, write_model
+from pydantic import ValidationError
 from scene import BOARDS, FAR, photograph, pose, write_scene
 
 from pixloc_ros.errors import DataError, PixlocError
@@ -288,6 +289,15 @@ class TestPosed:
         assert source.skipped["image unreadable or of another size"] == 1
         assert_same(batch, source.sample(24, seeded()))
 
+    def test_no_readable_image_is_an_error(self, tmp_path: Path) -> None:
+        write_images(tmp_path / "images", SHOTS)
+        write_model(tmp_path / "model", SHOTS)
+        for file in (tmp_path / "images").iterdir():
+            file.write_bytes(b"torn")
+        source = plain(ColmapConfig(path=tmp_path / "model", images=tmp_path / "images"))
+        with pytest.raises(DataError, match="6 images cannot be read"):
+            source.sample(2, seeded())
+
     def test_a_folder_without_the_images_is_an_error(self, tmp_path: Path) -> None:
         write_model(tmp_path / "model", SHOTS)
         with pytest.raises(PixlocError, match="none of the 6 images"):
@@ -355,6 +365,14 @@ class TestCmu:
         (copy / "intrinsics.txt").write_text("c0 OPENCV 320 208 250\n")
         with pytest.raises(DataError, match=r"intrinsics.txt.*parameters"):
             plain(CmuConfig(path=copy))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"crop": (1.0, 0.4)}, {"crop": (0.5, 1.5)}, {"weight": 0}, {"max_gibs": 1}]
+)
+def test_values_that_cannot_be_are_refused(wrong: dict) -> None:
+    with pytest.raises(ValidationError):
+        PhotosConfig(path=Path("photos"), **wrong)
 
 
 class TestMixture:

@@ -5,11 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from pixloc_ros.config import Section
 
+
+def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"the lower bound comes first, got {bounds[0]:g}, {bounds[1]:g}")
+    return bounds
+
+
 Probability = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Shares = Annotated[tuple[Share, Share], AfterValidator(_ascending)]
+Range = Annotated[tuple[Positive, Positive], AfterValidator(_ascending)]
 
 
 class AugmentationConfig(Section):
@@ -29,14 +40,14 @@ class AugmentationConfig(Section):
     tone: Probability = Field(default=0.15, description="non-monotone tone curve")
     colour: Probability = Field(default=0.9, description="white balance, gamma, contrast, ...")
     noise: Probability = Field(default=0.5, description="of photons and electronics")
-    darkening: tuple[float, float] = Field(
+    darkening: Shares = Field(
         default=(0.5, 0.92), description="share of the light that night takes"
     )
     gamma_sigma: float = Field(default=0.4, ge=0, description="of the exponent's logarithm")
     max_motion_px: float = Field(default=24.0, gt=0, description="longest motion blur")
     max_defocus_px: float = Field(default=5.0, gt=0, description="largest disc's radius")
     max_noise: float = Field(default=0.08, ge=0, description="standard deviation, of range 0..1")
-    occluder_share: tuple[float, float] = Field(
+    occluder_share: Shares = Field(
         default=(0.1, 0.4), description="side of a piece, of the image's"
     )
 
@@ -59,22 +70,22 @@ class PhotosConfig(_Source):
     max_turn_deg: float = Field(default=10.0, ge=0, description="between the two views")
     max_shift: float = Field(default=0.28, ge=0, description="of the median depth")
     max_roll_deg: float = Field(default=9.0, ge=0, description="of both views in the photo")
-    focal: tuple[float, float] = Field(default=(0.6, 1.4), description="of the width")
-    crop: tuple[float, float] = Field(default=(0.4, 1.0), description="of the photo")
-    depth_m: tuple[float, float] = Field(default=(4.0, 25.0), description="median of a scene")
+    focal: Range = Field(default=(0.6, 1.4), description="of the width")
+    crop: Shares = Field(default=(0.4, 1.0), description="of the photo")
+    depth_m: Range = Field(default=(4.0, 25.0), description="median of a scene")
 
 
 class ViewsConfig(_Source):
     """Images with poses and 3D points; parallax and occlusion are real."""
 
     min_shared: int = Field(default=60, ge=1, description="points a pair must share")
-    overlap: tuple[float, float] = Field(
+    overlap: Shares = Field(
         default=(0.2, 1.0), description="share of the reference's points seen in the query"
     )
     max_turn_deg: float = Field(default=45.0, gt=0, description="between the two views")
     max_error_px: float = Field(default=2.0, gt=0, description="reprojection of points used")
     pairs_per_scene: int = Field(default=500, ge=1, description="scenes of more count as these")
-    crop: tuple[float, float] = Field(default=(0.6, 1.0), description="of the image")
+    crop: Shares = Field(default=(0.6, 1.0), description="of the image")
     cache_gib: float = Field(default=4.0, ge=0, description="memory for decoded images")
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pixloc_ros.errors import DataError
+from pixloc_ros.maps.builder import Progress
 from pixloc_ros.training.data_config import PhotosConfig
 from pixloc_ros.training.layouts import reasons
 
@@ -34,7 +35,12 @@ class PhotoStore:
     skipped: Counter[str]
 
 
-def load_photos(config: PhotosConfig, aspect: float, device: torch.device | str) -> PhotoStore:
+def load_photos(
+    config: PhotosConfig,
+    aspect: float,
+    device: torch.device | str,
+    progress: Progress | None = None,
+) -> PhotoStore:
     """Read config.path, each photo cut to `aspect` (width / height); long ones give several.
 
     Where memory is short, every k-th photo is taken. Raises DataError where none can be used.
@@ -47,7 +53,9 @@ def load_photos(config: PhotosConfig, aspect: float, device: torch.device | str)
     skipped = Counter({"over max_gib": len(found) - len(taken)})
     cut = partial(_read, shape=shape, min_side_px=config.min_side_px)
     with ThreadPoolExecutor(THREADS) as pool:
-        results = list(pool.map(cut, taken))
+        reading = [pool.submit(cut, encoded) for encoded in taken]
+        waited = progress(reading, "Reading photos") if progress else reading
+        results = [read.result() for read in waited]
     skipped.update(result for result in results if isinstance(result, str))
     tiles = [tile for result in results if not isinstance(result, str) for tile in result]
     if not tiles:
@@ -55,8 +63,16 @@ def load_photos(config: PhotosConfig, aspect: float, device: torch.device | str)
             f"{config.path}: no photo of {len(found)} can be used "
             f"({reasons(skipped)}); photos are read from {', '.join(sorted(SUFFIXES))}"
         )
-    stacked = torch.from_numpy(np.stack(tiles[:room]))
-    return PhotoStore(stacked.permute(0, 3, 1, 2).contiguous().to(device), +skipped)
+    return PhotoStore(_on_device(tiles[:room], device), +skipped)
+
+
+def _on_device(tiles: Sequence[Photo], device: torch.device | str) -> Tensor:
+    """(N, 3, H, W), without another copy of them all on the way."""
+    height, width, _ = tiles[0].shape
+    photos = torch.empty(len(tiles), 3, height, width, dtype=torch.uint8, device=device)
+    for photo, tile in zip(photos, tiles, strict=True):
+        photo.copy_(torch.from_numpy(np.ascontiguousarray(tile)).permute(2, 0, 1))
+    return photos
 
 
 def _find(path: Path) -> list[Encoded]:

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.pose import Pose
+from pixloc_ros.maps.builder import Progress
 from pixloc_ros.training import parallax
 from pixloc_ros.training.augmentation import augment
 from pixloc_ros.training.data_config import AugmentationConfig, PhotosConfig
@@ -32,8 +33,9 @@ class PhotoSource:
         augmentation: AugmentationConfig,
         size: tuple[int, int],
         device: torch.device | str,
+        progress: Progress | None = None,
     ) -> None:
-        store = load_photos(config, size[0] / size[1], device)
+        store = load_photos(config, size[0] / size[1], device, progress)
         self.name = f"photos {config.path.name}"
         self.skipped = store.skipped
         self._photos = store.photos

@@ -90,7 +90,7 @@ def open_source(
 ) -> PairSource:
     """One source; see open_sources."""
     if isinstance(config, PhotosConfig):
-        return PhotoSource(config, augmentation, size, device)
+        return PhotoSource(config, augmentation, size, device, progress)
     skipped: Counter[str] = Counter()
     scenes = _scenes(config, skipped, progress)
     name = f"{config.kind} {config.path.parent.name}/{config.path.name}"
