@@ -1,4 +1,4 @@
-"""The fast network: the encoder of `compact` and a quarter of its decoder's arithmetic.
+"""The fast network: the encoder of `compact` and a third of its decoder's arithmetic.
 
 Same strides, same numbers of channels. Maps are narrowed by a 1x1 convolution before they are
 upsampled, and each step of the decoder has one 3x3 convolution instead of three.
