@@ -273,6 +273,22 @@ def test_int8_rows_halve_the_map_and_keep_directions(tmp_path):
     assert again.sha256 == small.sha256
 
 
+def test_maps_of_other_row_types_are_joined(folder, tmp_path):
+    whole = Map.load(folder)
+    halves = []
+    for name, low, high, rows in (("a", -1e4, 199.0, "float16"), ("b", 199.0, 1e4, "int8")):
+        corners, stored = ([low, -1e4], [high, 1e4]), edit.Stored(row_type=rows)
+        halves.append((name, edit.crop(whole, *corners, tmp_path / name, False, stored)))
+    for row_type in ("float16", "int8"):
+        output, stored = tmp_path / row_type, edit.Stored(row_type=row_type)
+        merged = edit.merge(halves, output, False, stored)
+        assert find_problems(output) == []
+        for along_m in (100.0, 300.0):
+            a, b = view(merged, along_m), view(whole, along_m)
+            for x, y in zip(a.features, b.features, strict=True):
+                assert ((x * y).sum(-1) > 0.999).all()
+
+
 def test_int8_keeps_unit_rows_and_rows_of_zeros():
     rows = torch.nn.functional.normalize(torch.randn(100, 128, generator=torch.manual_seed(0)))
     rows[0] = 0.0

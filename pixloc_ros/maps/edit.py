@@ -178,12 +178,14 @@ def _save(
     kept = {name: value for name, value in metadata.items() if name not in COUNTED}
     first = np.cumsum([0, *(len(source.keyframes) for source in sources)])
     first_id = np.cumsum([0, *(source.map.point_id_end for source in sources)])
+    row_type = metadata["row_type"]
     with writer.writing(_keyframe_arrays(sources), kept, output, overwrite) as (cells, tiles):
         for cell, keyframes in cells.items():
             parts: list[Tile] = []
             for i, source in enumerate(sources):
                 own = keyframes[(keyframes >= first[i]) & (keyframes < first[i + 1])] - first[i]
                 parts += source.tile(own, int(first[i]), int(first_id[i]))
+            parts = [part.with_rows(row_type) for part in parts]
             tiles.add(cell, join(parts, metadata["storage"]))
     return Map.load(output, verify=False)
 

@@ -118,6 +118,11 @@ class Map:
         within = self._places.query_ball_point(position, radius_m, return_sorted=True)
         return np.array(within, dtype=np.intp), nearest_m
 
+    def nearest_keyframes(self, position: NDArray[np.float64], count: int) -> NDArray[np.intp]:
+        """Indices of so many keyframes, or of all, the nearest first."""
+        ranks = np.arange(1, min(count, len(self.keyframe_names)) + 1)
+        return self._places.query(position, ranks)[1]
+
     def view(
         self,
         T_map_cam_prior: NDArray[np.float64],

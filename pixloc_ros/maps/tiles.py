@@ -81,11 +81,10 @@ class Tile:
             confidences=tuple(confidence.to(device) for confidence in self.confidences),
         )
 
-    def stored_as(self, row_type: RowType) -> Tile:
-        """The same as it is written: points in float32, rows of this type."""
+    def with_rows(self, row_type: RowType) -> Tile:
+        """The same with features stored as this type."""
         as_type = as_int8 if row_type == "int8" else as_float16
-        features = tuple(as_type(feature) for feature in self.features)
-        return replace(self, points=self.points.astype(np.float32), features=features)
+        return replace(self, features=tuple(as_type(feature) for feature in self.features))
 
     def relative_to(self, origin: NDArray[np.float64]) -> Tile:
         """The same with points (P, 3), float64, relative to another origin (3,)."""

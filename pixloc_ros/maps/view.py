@@ -307,9 +307,9 @@ def _gather(
     """
     order = np.argsort(tile_of_row, kind="stable")  # tile by tile; `back` undoes it
     place = next(iter(tiles.values())).confidences[0].device
-    back = torch.from_numpy(np.argsort(order)).to(place)
+    back = torch.from_numpy(np.argsort(order)).to(place, non_blocking=True)
     picked = [
-        (tile, torch.from_numpy(row[tile_of_row == index]).to(place))
+        (tile, torch.from_numpy(row[tile_of_row == index]).to(place, non_blocking=True))
         for index, tile in sorted(tiles.items())
     ]
     features, confidences = [], []

@@ -120,8 +120,10 @@ class TileWriter:
         """Store a tile whose keyframes are in no other one."""
         places = self._keyframe_arrays["keyframe_T_map_cam"][tile.keyframes, :3, 3]
         tile = tile.relative_to(np.round(np.median(places, axis=0)))
+        tile = tile.with_rows(self._metadata["row_type"])
+        arrays = tile.arrays() | {"points": tile.points.astype(np.float32)}
         file = TILE_FILE.format(id=id)
-        size = self._write(file, tile.stored_as(self._metadata["row_type"]).arrays())
+        size = self._write(file, arrays)
         self._tile[tile.keyframes] = len(self._entries)
         self._point_ids.append(tile.point_id)
         self._observations += len(tile.observation_point)

@@ -103,22 +103,19 @@ class DebugOutputs:
 
     def _camera_markers(self, estimate: Estimate, map: Map) -> MarkerArray:
         """The keyframes that this frame was aligned with, larger, among the nearest others."""
-        T_map_cam, used = map.keyframe_T_map_cam, np.isin(map.keyframe_names, estimate.keyframes)
-        here = estimate.candidate_T_map_base
-        if here is not None:
-            distance_m = np.linalg.norm(T_map_cam[:, :3, 3] - here[:3, 3], axis=-1)
-            shown = np.argsort(distance_m)[:_SHOWN_KEYFRAMES]
-        else:
-            shown = np.arange(min(len(T_map_cam), _SHOWN_KEYFRAMES))
-        others = shown[~used[shown]]
-        T_near_cam, where = self._near.poses(T_map_cam), (estimate.stamp_ns, self._near.name)
+        T_map_cam, here = map.keyframe_T_map_cam, estimate.candidate_T_map_base
+        place = T_map_cam[0] if here is None else here
+        shown = map.nearest_keyframes(place[:3, 3], _SHOWN_KEYFRAMES)
+        is_used = np.array([map.keyframe_names[i] in estimate.keyframes for i in shown])
+        used, others = shown[is_used], shown[~is_used]
+        near, where = self._near, (estimate.stamp_ns, self._near.name)
         markers = [
-            clouds.cameras(T_near_cam[others], *where, "keyframes", _OTHERS_RGBA),
-            clouds.cameras(T_near_cam[used], *where, "references", _USED_RGBA, size=2.0),
+            clouds.cameras(near.poses(T_map_cam[others]), *where, "keyframes", _OTHERS_RGBA),
+            clouds.cameras(near.poses(T_map_cam[used]), *where, "references", _USED_RGBA, size=2.0),
         ]
         if here is not None:
             words = f"{estimate.status}: {estimate.message}"
-            above = self._near.points(here[:3, 3]) + _ABOVE_M
+            above = near.points(here[:3, 3]) + _ABOVE_M
             markers.append(clouds.text(words, above, *where))
         return MarkerArray(markers=markers)
 
