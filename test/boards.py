@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from scene import BOARDS, CAMERA, CENTER, FAR, FOCAL, HEIGHT, NEAR, WIDTH, photograph
+from scene import BOARDS, CAMERA, CENTER, FAR, FOCAL, HEIGHT, NEAR, WIDTH, photograph, pose
 
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
@@ -26,6 +26,9 @@ class Shot:
     name: str
     T_world_cam: np.ndarray
     turned: bool = False
+
+
+SHOTS = [Shot(f"{i:03d}.png", pose(i)) for i in range(6)]
 
 
 def hidden(points_world: np.ndarray, T_world_cam: np.ndarray) -> np.ndarray:

@@ -92,16 +92,17 @@ def open_source(
     if isinstance(config, PhotosConfig):
         return PhotoSource(config, augmentation, size, device, progress)
     skipped: Counter[str] = Counter()
-    scenes = _scenes(config, skipped, progress)
+    scenes = open_scenes(config, skipped, progress)
     name = f"{config.kind} {config.path.parent.name}/{config.path.name}"
     return ViewSource(name, scenes, skipped, config, augmentation, size, device)
 
 
-def _scenes(
+def open_scenes(
     config: ColmapConfig | PosedConfig | LidarConfig | MegaDepthConfig | CmuConfig,
     skipped: Counter[str],
-    progress: Progress | None,
+    progress: Progress | None = None,
 ) -> list[Scene]:
+    """The scenes of posed images; those that cannot be used are counted in `skipped`."""
     if isinstance(config, MegaDepthConfig):
         return read_megadepth(config, skipped, progress)
     if isinstance(config, CmuConfig):
