@@ -26,6 +26,7 @@ MESSAGE = "pixloc_ros/msg/AlignmentStatus"
 # Imports of ROS packages; cv_bridge and tf_transformations are optional but belong to it.
 ROS_PACKAGE = re.compile(r"rclpy|tf2_ros|tf_transformations|cv_bridge|\w+_(msgs|srvs|interfaces)")
 OPTIONAL = {
+    "h5py",
     "kornia",
     "laspy",
     "onnx",

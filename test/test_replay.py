@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -22,6 +23,8 @@ from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.geometry import se3
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.builder import BuildOptions, build_from_colmap
+from pixloc_ros.maps.retrieval import describe
+from pixloc_ros.maps.store import Map
 from pixloc_ros.priors.tracker import PoseTracker
 from pixloc_ros.replay.bag_options import BagOptions
 from pixloc_ros.replay.bag_reader import BagReader
@@ -263,12 +266,19 @@ def queries(street, tmp_path) -> Path:
     return tmp_path
 
 
-def localize(folder, map_folder, *more) -> object:
+def localize(folder, map_folder, *more, begin=("--priors", "priors.txt")) -> object:
     arguments = ["localize", "--map", str(map_folder), "--images", str(folder)]
-    for name in ("queries", "priors"):
-        arguments += [f"--{name}", str(folder / f"{name}.txt")]
-    return CliRunner().invoke(
-        main.build(), [*arguments, "--output", str(folder / "poses.txt"), *more]
+    arguments += ["--queries", str(folder / "queries.txt"), "--output", str(folder / "poses.txt")]
+    for option, file in zip(begin[::2], begin[1::2], strict=True):
+        arguments += [option, str(folder / file)]
+    return CliRunner().invoke(main.build(), [*arguments, *more])
+
+
+def located(folder: Path) -> int:
+    """How many images are where they are."""
+    found, truth = read_poses(folder / "poses.txt"), read_poses(folder / "truth.txt")
+    return sum(
+        se3.distance_m(se3.inverse(T), se3.inverse(truth[name])) < 0.1 for name, T in found.items()
     )
 
 
@@ -281,6 +291,71 @@ def test_images_of_the_same_name_in_two_folders_stay_apart(queries, map_folder):
         assert se3.distance_m(se3.inverse(T_cam_world), se3.inverse(truth[name])) < 0.1
     records = frames_path(queries / "poses.txt").read_text().splitlines()
     assert [json.loads(line)["name"] for line in records] == list(truth)
+
+
+def test_images_without_priors_are_searched_for_on_the_whole_map(queries, map_folder):
+    result = localize(queries, map_folder, begin=())
+    assert result.exit_code == 0, result.output
+    assert located(queries) == 2
+
+
+def test_images_begin_at_the_keyframes_that_they_are_paired_with(queries, map_folder):
+    truth = read_poses(queries / "truth.txt")
+    map_ = Map.load(map_folder)
+    lines = ["front/0.jpg of_another_map.jpg"]
+    for name, T_cam_world in truth.items():
+        away_m = map_.keyframe_T_map_cam[:, :3, 3] - se3.inverse(T_cam_world)[:3, 3]
+        near = np.argsort(np.linalg.norm(away_m, axis=1))[:3]
+        lines += [f"{name} {map_.keyframe_names[i]}" for i in near]
+    (queries / "pairs.txt").write_text("\n".join(lines) + "\n")
+    result = localize(queries, map_folder, begin=("--pairs", "pairs.txt"))
+    assert result.exit_code == 0, result.output
+    assert located(queries) == 2
+
+
+def test_images_are_matched_by_the_descriptors_of_another_system(queries, map_folder):
+    """Those of ours, times two, under the names that hloc would use."""
+    h5py = pytest.importorskip("h5py")
+    map_, extractor = Map.load(map_folder), FeatureExtractor()
+    with h5py.File(queries / "map.h5", "w") as file:
+        for name, descriptor in zip(map_.keyframe_names, map_.keyframe_descriptors, strict=True):
+            file[f"{name}/global_descriptor"] = 2 * descriptor
+    with h5py.File(queries / "query.h5", "w") as file:
+        for name in read_poses(queries / "truth.txt"):
+            image_rgb = cv2.imread(str(queries / name))[..., ::-1]
+            file[f"{name}/global_descriptor"] = describe(extractor.extract(image_rgb))
+    both = ("--descriptors", "map.h5", "--descriptors", "query.h5")
+    result = localize(queries, map_folder, begin=both)
+    assert result.exit_code == 0, result.output
+    assert located(queries) == 2
+    result = localize(queries, map_folder, begin=("--descriptors", "map.h5"))
+    assert result.exit_code == 1
+    assert "2 images lack a global_descriptor, first 'front/0.jpg'" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("begin", "text", "complaint"),
+    [
+        (("--pairs", "p.txt"), "front/0.jpg", r"p\.txt:1: expected `query keyframe`"),
+        (
+            ("--pairs", "p.txt"),
+            "front/0.jpg other",
+            "pairs no query with a keyframe",
+        ),
+        (("--pairs", "none.txt"), "", "cannot read pairs"),
+        pytest.param(
+            *(("--descriptors", "p.txt"), "no HDF5", "cannot read descriptors"),
+            marks=pytest.mark.skipif(not find_spec("h5py"), reason="needs h5py"),
+        ),
+        (("--pairs", "p.txt", "--priors", "priors.txt"), "", "give one of --priors"),
+    ],
+)
+def test_wrong_pairs_and_descriptors(begin, text, complaint, queries, map_folder):
+    (queries / "p.txt").write_text(text)
+    result = localize(queries, map_folder, begin=begin)
+    assert result.exit_code == 1
+    assert re.search(complaint, str(result.exception)), result.exception
+    assert not (queries / "poses.txt").exists()
 
 
 def test_images_that_fail_are_recorded_and_have_no_pose(queries, map_folder):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from invented import alignment
+from messages import up_to_frame, without
 from test_priors import CONFIG, accepted, at_s, fix_at, pose, street_map
 
 from pixloc_ros.geometry import se3
@@ -205,3 +208,56 @@ def test_a_place_that_cannot_be_written_to_is_a_warning(tmp_path: Path) -> None:
     file = LastPoseFile(tmp_path / "robot" / "pose.json", "abc", warnings.append)
     file.keep(accepted(at_s(1), pose(1.0)))
     assert "not kept" in warnings[0]
+
+
+@pytest.fixture
+def searching(
+    street: Path, tmp_path: Path
+) -> Callable[[str], AbstractContextManager[tuple[Any, Any]]]:
+    """Starts nodes that search and remember, one after the other: each with a rig."""
+    from live import Rig, new_domain, running_node
+
+    @contextmanager
+    def start(log: str) -> Iterator[tuple[Any, Any]]:
+        domain = new_domain()
+        parameters = {"map": street / "map", "threads": 1, "node.diagnostics_rate_hz": 10.0}
+        parameters["node.last_pose_file"] = tmp_path / "last_pose.json"
+        with running_node(tmp_path / log, domain, **parameters) as process, Rig(domain) as rig:
+            rig.until(rig.connected, "the node's subscriptions")
+            yield rig, process
+
+    return start
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_a_node_that_is_told_nothing_finds_itself_and_remembers(
+    searching: Any, bag: Any, truth: Any, tmp_path: Path
+) -> None:
+    """First by searching the map, then on request, then after a restart where it was."""
+    from test_node_services import relocalize
+
+    messages = without(bag, "/gnss/fix", "/initialpose")
+    first, second, third, fourth = (up_to_frame(messages, count) for count in (1, 2, 3, 5))
+    with searching("first.txt") as (rig, _):
+        rig.play(first)
+        verdicts = rig.play(second[len(first) :]) + rig.play(third[len(second) :])
+        assert [v.reason for v in rig.statuses] == ["unconfirmed", "ok", "ok"]
+        assert rig.statuses[0].prior_source == "retrieval"
+        assert verdicts[-1].prior_source == "odometry"
+        assert len(rig.poses) == 2, "nothing before the second frame agrees"
+        answer = relocalize(rig)
+        rig.play(fourth[len(third) :])
+        rig.until(answer.done, "the answer")
+        result = answer.result()
+        assert (result.success, result.code, result.frames) == (True, "ok", 2)
+        found = result.pose.pose.pose.position
+        place = truth.T_map_base[:, :2, 3] - [found.x, found.y]
+        assert np.linalg.norm(place, axis=1).min() < 0.1
+    assert (tmp_path / "last_pose.json").exists()
+    rest = up_to_frame(messages, 7)
+    with searching("second.txt") as (rig, _):
+        begin = [(topic, m) for topic, m in fourth if topic != "/image"]
+        rig.play(begin + rest[len(fourth) :])
+        assert [v.reason for v in rig.statuses] == ["unconfirmed", "ok"]
+        assert {v.prior_source for v in rig.statuses} == {"last_pose"}

@@ -73,8 +73,19 @@ def localize(
     map_folder: MapOption,
     images: Annotated[Path, typer.Option(help="folder of the images")],
     queries: Annotated[Path, typer.Option(help="lines `name MODEL width height params...`")],
-    priors: Annotated[Path, typer.Option(help="lines `name qw qx qy qz tx ty tz`, cam_from_world")],
-    output: Annotated[Path, typer.Option(help="file for the poses, same format as the priors")],
+    output: Annotated[
+        Path, typer.Option(help="file for lines `name qw qx qy qz tx ty tz`, cam_from_world")
+    ],
+    priors: Annotated[
+        Path | None, typer.Option(help="approximate poses, in the format of the output")
+    ] = None,
+    pairs: Annotated[
+        Path | None, typer.Option(help="instead of priors: lines `query keyframe`, as from hloc")
+    ] = None,
+    descriptors: Annotated[
+        list[Path] | None,
+        typer.Option(help="instead: HDF5 with hloc's global descriptors; repeatable"),
+    ] = None,
     prior_sigma: Annotated[
         str, typer.Option(help="METRES,DEGREES by which priors may be off, per axis")
     ] = "1.0,2.0",
@@ -82,19 +93,30 @@ def localize(
     settings: SetOption = None,
     device: DeviceOption = None,
 ) -> None:
-    """Localize images that have approximate poses; also refines the poses of other systems.
+    """Localize images; without approximate poses they are searched for on the whole map.
 
     Example: pixloc localize --map campus_map --images query --queries queries.txt
-    --priors retrieved.txt --output poses.txt
+    --output poses.txt
     """
     from pixloc_ros.localizer import Localizer
     from pixloc_ros.replay import queries as image_list
+    from pixloc_ros.replay import query_starts
 
+    if sum(bool(given) for given in (priors, pairs, descriptors)) > 1:
+        raise ConfigError("give one of --priors, --pairs and --descriptors")
     sigma = _sigma(prior_sigma)
+    listed = image_list.read_queries(queries, images)
+    names = [query.name for query in listed]
     localizer = Localizer(resolve_config(config, settings, map_folder, device))
-    estimates = image_list.localize_files(
-        localizer, images, queries, priors, output, *sigma, progress=track
-    )
+    known, options = localizer.map, localizer.config.retrieval
+    starts: query_starts.Starts = query_starts.search
+    if priors:
+        starts = query_starts.from_poses(known, priors, names, sigma)
+    elif pairs:
+        starts = query_starts.from_pairs(known, pairs, names, options)
+    elif descriptors:
+        starts = query_starts.from_descriptors(known, descriptors, names, options)
+    estimates = image_list.localize_files(localizer, images, listed, starts, output, track)
     found = sum(estimate.ok for estimate in estimates)
     console = Console()
     console.print(f"localized {found} of {len(estimates)} images", highlight=False)

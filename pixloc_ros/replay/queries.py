@@ -1,4 +1,4 @@
-"""Localize a list of images with priors, in the file formats of hloc."""
+"""Localize a list of images, in the file formats of hloc."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ import numpy as np
 
 from pixloc_ros.errors import CameraError, DataError
 from pixloc_ros.evaluation.frames import frame_result, write_frames
-from pixloc_ros.evaluation.trajectory import read_poses, write_poses
+from pixloc_ros.evaluation.trajectory import write_poses
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import COLMAP_MODELS, Camera
-from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.localizer import Localizer
-from pixloc_ros.maps.schema import as_matrix
 from pixloc_ros.replay.progress import Progress, silent
-from pixloc_ros.results import Estimate, Frame, PosePrior, Reason, Status
+from pixloc_ros.replay.query_starts import Starts, map_from_world
+from pixloc_ros.results import Estimate, Frame, Reason, Status
 
 COLUMNS = "name MODEL width height params..."
 
@@ -31,8 +30,11 @@ class Query:
     camera: Camera
 
 
-def read_queries(path: Path) -> list[Query]:
-    """Read `name MODEL width height params...` lines; raises DataError with the wrong line."""
+def read_queries(path: Path, images_dir: Path | None = None) -> list[Query]:
+    """Read `name MODEL width height params...` lines.
+
+    Raises DataError with the wrong line, and for images that do not exist where a folder is given.
+    """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -47,24 +49,15 @@ def read_queries(path: Path) -> list[Query]:
             queries[query.name] = query
     if not queries:
         raise DataError(f"{path}: holds no queries; expected lines `{COLUMNS}`")
+    if images_dir is not None:
+        _check_images(queries, images_dir)
     return list(queries.values())
 
 
 def localize_queries(
-    localizer: Localizer,
-    images_dir: Path,
-    queries: Iterable[Query],
-    priors: dict[str, Matrix],
-    sigma_m: float,
-    sigma_deg: float,
+    localizer: Localizer, images_dir: Path, queries: Iterable[Query], starts: Starts
 ) -> Iterator[Estimate]:
-    """An estimate per query, in order; the camera is the base, so T_map_base is T_map_cam.
-
-    priors: T_cam_world (4, 4) by name, in the world of the model that the map was built from;
-    sigma_m, sigma_deg: how far off they may be, per axis.
-    """
-    covariance = np.diag([sigma_m**2] * 3 + [np.deg2rad(sigma_deg) ** 2] * 3)
-    T_map_world = map_from_world(localizer)
+    """An estimate per query, in order; the camera is the base, so T_map_base is T_map_cam."""
     for index, query in enumerate(queries):
         image_bgr = cv2.imread(str(images_dir / query.name), cv2.IMREAD_COLOR)
         if image_bgr is None:
@@ -73,32 +66,21 @@ def localize_queries(
             continue
         image_rgb = np.asarray(cv2.cvtColor(image_bgr, cv2.COLOR_BGR2RGB), np.uint8)
         frame = Frame(image_rgb, query.camera, index, np.eye(4), query.name)
-        prior = None
-        if query.name in priors:
-            T_map_cam = T_map_world @ se3.inverse(priors[query.name])
-            prior = PosePrior(T_map_cam, covariance, "file", index)
-        yield localizer.localize(frame, prior)
+        yield localizer.localize(frame, starts(query.name, index))
 
 
 def localize_files(
     localizer: Localizer,
     images_dir: Path,
-    queries_file: Path,
-    priors_file: Path,
+    queries: list[Query],
+    starts: Starts,
     output: Path,
-    sigma_m: float,
-    sigma_deg: float,
     progress: Progress = silent,
 ) -> list[Estimate]:
-    """Write the poses (cam_from_world) of localized images, and a record of every one beside it.
-
-    Raises DataError for files that are wrong, images that do not exist and priors of other images.
-    """
-    queries, priors = read_queries(queries_file), read_poses(priors_file)
-    _check_names(queries, priors, images_dir, priors_file)
-    frames = localize_queries(localizer, images_dir, queries, priors, sigma_m, sigma_deg)
+    """Write the poses (cam_from_world) of localized images, and a record of every one beside it."""
+    frames = localize_queries(localizer, images_dir, queries, starts)
     estimates = list(progress(frames, "localizing", len(queries)))
-    T_map_world = map_from_world(localizer)
+    T_map_world = map_from_world(localizer.map)
     write_poses(
         output,
         {
@@ -116,13 +98,6 @@ def frames_path(output: Path) -> Path:
     return output.with_suffix(".frames.jsonl")
 
 
-def map_from_world(localizer: Localizer) -> Matrix:
-    """T_map_world (4, 4); world is that of the model that the map was built from."""
-    T_map_world = as_matrix(localizer.map.metadata.T_map_world)
-    assert T_map_world is not None
-    return T_map_world
-
-
 def _query(words: list[str], where: str) -> Query:
     at = next((i for i, word in enumerate(words) if i > 0 and word in COLMAP_MODELS), None)
     if at is None:
@@ -135,14 +110,7 @@ def _query(words: list[str], where: str) -> Query:
     return Query(" ".join(words[:at]), camera)
 
 
-def _check_names(
-    queries: list[Query], priors: dict[str, Matrix], images_dir: Path, priors_file: Path
-) -> None:
-    for query in queries:
-        if not (images_dir / query.name).is_file():
-            raise DataError(f"image {images_dir / query.name} does not exist; check --images")
-    if not any(query.name in priors for query in queries):
-        raise DataError(
-            f"no query has a prior: queries are named like '{queries[0].name}', "
-            f"{priors_file} has '{next(iter(priors))}'"
-        )
+def _check_images(names: Iterable[str], images_dir: Path) -> None:
+    for name in names:
+        if not (images_dir / name).is_file():
+            raise DataError(f"image {images_dir / name} does not exist; check --images")
