@@ -59,6 +59,28 @@ def test_occlusion_covers_its_share(picture):
     assert 0.28 < changed < 0.5
 
 
+def test_fog_is_densest_at_the_horizon_and_thins_out_towards_the_camera(picture):
+    foggy = degrade("fog", picture, 0)
+    middle, bottom = slice(150, 190), slice(-30, None)
+    assert contrast(foggy[middle]) < 0.25 * contrast(picture[middle])
+    assert contrast(foggy[bottom]) > 2.0 * contrast(foggy[middle])
+
+
+def test_drops_on_the_lens_hide_a_part_of_the_image_only(picture):
+    wet = degrade("rain", picture, 0).astype(float)
+    lens = 0.75 * picture + 45.0
+    hidden = (np.abs(wet - lens).max(-1) > 60).mean()
+    assert 0.01 < hidden < 0.3
+
+
+def test_sizes_scale_with_the_image(picture):
+    """A camera of half the width sees half the blur, so bags of reduced images are alike."""
+    half = np.zeros((188, 621, 3), np.uint8)
+    half[94, 310] = 255
+    columns = np.flatnonzero(degrade("blur", half, 0).any(axis=(0, 2)))
+    assert 9 <= columns[-1] - columns[0] + 1 <= 12
+
+
 def test_an_unknown_name_lists_the_known_ones(picture):
     with pytest.raises(ConfigError, match="night, blur, defocus, rain, fog, occlusion"):
         degrade("snow", picture, 0)

@@ -154,9 +154,9 @@ def basin(
 
 def _basin_tables(shares: Any) -> Iterator[Table]:
     for axis, curves in shares.items():
-        table = Table(axis, *(f"{size:g}" for size in BASIN_SIZES[axis]))
-        for name, share in curves.items():
-            table.add_row(name, *(f"{value:.2f}" for value in share))
+        table = Table(axis, *curves)
+        for i, size in enumerate(BASIN_SIZES[axis]):
+            table.add_row(f"{size:g}", *(f"{share[i]:.2f}" for share in curves.values()))
         yield table
 
 
