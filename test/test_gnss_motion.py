@@ -125,6 +125,17 @@ def test_a_heading_from_before_the_odometry_broke_is_forgotten() -> None:
     assert heading_deg(prior.T_map_base) == pytest.approx(0.0, abs=0.1)
 
 
+def test_wheels_that_slip_tell_no_heading() -> None:
+    track = tracker()
+    for tick in range(101):
+        track.add_odometry(at_s(tick / 50), pose(0.0, 0.3 * tick))
+        if tick % 25 == 0:
+            fix_at(track, tick / 50, (20.0 + 0.003 * tick, 0.0))
+    prior = track.prior(at_s(2.0))
+    assert heading_deg(prior.T_map_base) == pytest.approx(0.0, abs=1e-6)
+    assert np.sqrt(prior.covariance[5, 5]) == pytest.approx(BORROWED_RAD, rel=0.01)
+
+
 def test_the_vehicle_stands_beside_its_antenna() -> None:
     lever = (1.5, -0.4, 1.2)
     track, plain = tracker(), tracker()

@@ -23,6 +23,7 @@ Matrix = NDArray[np.float64]
 
 _SPACING_M = 0.5  # between the fixes that are remembered
 _REMEMBERED = 60  # fixes
+_CONSISTENT = 3.0  # sigmas between the lengths of the path and of the way between the fixes
 _FLOOR_DEG = 1.0  # of what is not modelled: the axes of the odometry, the place of the antenna
 
 
@@ -64,7 +65,7 @@ class HeadingFromMotion:
     def add(self, fix: Fix, odometry: OdometryBuffer) -> None:
         """Take the next fix; the newest is always kept, the others stand some way apart."""
         marks = self._marks
-        if len(marks) > 1 and _apart_m(marks[-1], marks[-2]) < _SPACING_M:
+        if len(marks) > 1 and _distance_m(marks[-1].fix, marks[-2].fix) < _SPACING_M:
             marks.pop()
         marks.append(_Mark(fix, odometry.at(fix.stamp_ns)))
 
@@ -97,12 +98,20 @@ class HeadingFromMotion:
         return Heading(_turn(path, fixes) + yaw_rad, sigmas[first])
 
     def _sigma_from(self, before: _Mark, newest: _Mark) -> float:
-        """Of the heading, if the path between the two is laid over the fixes."""
+        """Of the heading, if the path between the two is laid over the fixes.
+
+        Infinite where it is not as long as the fixes say: wheels that slip tell no heading.
+        """
         assert before.reading is not None and newest.reading is not None
-        distance_m = float(np.linalg.norm(newest.antenna_odom - before.antenna_odom))
+        config = self._config
+        path_m = float(np.linalg.norm(newest.antenna_odom - before.antenna_odom))
         driven_m = newest.reading.driven_m - before.reading.driven_m
-        drift_deg = self._config.odometry_heading_sigma_deg_per_m * driven_m
-        return _sigma(_across_rad(before.fix, newest.fix, distance_m), drift_deg)
+        odometry_m = config.odometry_position_sigma_share * driven_m
+        limit_m = _CONSISTENT * np.hypot(_noise_m(before.fix, newest.fix), odometry_m)
+        if abs(_distance_m(before.fix, newest.fix) - path_m) > limit_m:
+            return np.inf
+        drift_deg = config.odometry_heading_sigma_deg_per_m * driven_m
+        return _sigma(_noise_m(before.fix, newest.fix), path_m, drift_deg)
 
     def _course(self) -> Heading:
         """The surest of the directions in which earlier fixes lie behind the newest."""
@@ -113,9 +122,9 @@ class HeadingFromMotion:
     def _course_from(self, before: Fix, newest: Fix) -> Heading:
         driven = newest.position_map[:2] - before.position_map[:2]
         elapsed_s = abs(seconds(newest.stamp_ns - before.stamp_ns))
-        noise_rad = _across_rad(before, newest, float(np.linalg.norm(driven)))
         turned_deg = self._config.motion_sigma_degps * elapsed_s / 2.0
-        return Heading(float(np.arctan2(driven[1], driven[0])), _sigma(noise_rad, turned_deg))
+        sigma_rad = _sigma(_noise_m(before, newest), float(np.linalg.norm(driven)), turned_deg)
+        return Heading(float(np.arctan2(driven[1], driven[0])), sigma_rad)
 
 
 def _turn(path: Matrix, fixes: Matrix) -> float:
@@ -125,18 +134,20 @@ def _turn(path: Matrix, fixes: Matrix) -> float:
     return float(np.arctan2(cross, (a * b).sum()))
 
 
-def _across_rad(first: Fix, second: Fix, distance_m: float) -> float:
-    """Sigma of the direction between two fixes.
+def _noise_m(first: Fix, second: Fix) -> float:
+    """Sigma of the way between two fixes, along its vaguest axis.
 
     No better however many lie between them: errors of neighbouring fixes are alike.
     """
-    variance_m2 = sum(np.linalg.eigvalsh(fix.covariance[:2, :2])[-1] for fix in (first, second))
-    return float(np.sqrt(variance_m2)) / max(distance_m, 1e-6)
+    variances = [np.linalg.eigvalsh(fix.covariance[:2, :2])[-1] for fix in (first, second)]
+    return float(np.sqrt(np.sum(variances)))
 
 
-def _sigma(noise_rad: float, drift_deg: float) -> float:
+def _sigma(noise_m: float, distance_m: float, drift_deg: float) -> float:
+    """Of a direction in rad."""
+    noise_rad = noise_m / max(distance_m, 1e-6)
     return float(np.linalg.norm([noise_rad, np.deg2rad(drift_deg), np.deg2rad(_FLOOR_DEG)]))
 
 
-def _apart_m(mark: _Mark, other: _Mark) -> float:
-    return float(np.linalg.norm(mark.fix.position_map[:2] - other.fix.position_map[:2]))
+def _distance_m(first: Fix, second: Fix) -> float:
+    return float(np.linalg.norm(first.position_map[:2] - second.position_map[:2]))
