@@ -442,6 +442,8 @@ def test_keyframes_that_see_nothing_are_listed(copy, wall):
     rewrite(copy, observation_offsets=offsets)
     (problem,) = find_problems(copy)
     assert "1 of 6 keyframes see no point: drive 1/000.png" in problem
+    alone = VIEW.model_copy(update={"keyframes": 1})
+    assert len(Map.load(copy).view(prior(x=0.0), CAMERA, alone)) == 0
 
 
 def test_values_that_cannot_be_are_counted(copy, wall):

@@ -19,9 +19,9 @@ from scipy.spatial import cKDTree
 from pixloc_ros.config import Config
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.maps.choice import choose_keyframes
 from pixloc_ros.maps.observing import read_image
 from pixloc_ros.maps.store import Map
-from pixloc_ros.maps.view import choose_keyframes
 from pixloc_ros.peers.disk import DiskLightGlue
 from pixloc_ros.peers.matcher import Keypoints, Matcher, SiftRatio
 from pixloc_ros.peers.pnp import normalized, solve_pnp
