@@ -12,6 +12,7 @@ from rich.table import Column, Table
 
 from pixloc_ros.cli import map_sources
 from pixloc_ros.cli.map_calibration import calibrate
+from pixloc_ros.cli.map_cloud import cloud
 from pixloc_ros.cli.map_sources import Sources
 from pixloc_ros.config import FeaturesConfig
 from pixloc_ros.errors import MapError
@@ -26,6 +27,7 @@ from pixloc_ros.maps.workers import Team
 
 app = typer.Typer(help="Build, inspect, cut and join maps.", no_args_is_help=True)
 app.command()(calibrate)
+app.command()(cloud)
 
 DEFAULT = BuildOptions()
 FILES = Sources(Path())

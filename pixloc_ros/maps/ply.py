@@ -19,7 +19,9 @@ TYPES = {
     "float": "f4", "double": "f8", "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2",
     "int32": "i4", "uint32": "u4", "float32": "f4", "float64": "f8",
 }  # fmt: skip
-STRUCT_CODES = {"i1": "b", "u1": "B", "i2": "h", "u2": "H", "i4": "i", "u4": "I", "f4": "f"}
+STRUCT_CODES = {
+    "i1": "b", "u1": "B", "i2": "h", "u2": "H", "i4": "i", "u4": "I", "f4": "f", "f8": "d",
+}  # fmt: skip
 ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
 MAX_HEADER_LINES = 200
 
@@ -95,6 +97,13 @@ def read_lines(file: BinaryIO, properties: Sequence[Property], count: int) -> Po
     names = [p.name for p in properties]
     lines = [file.readline().decode("ascii", "replace") for _ in range(count)]
     return np.loadtxt(lines, usecols=[names.index(axis) for axis in "xyz"], ndmin=2)
+
+
+def write_points(path: Path, points: Points) -> None:
+    """A binary file of vertices without faces."""
+    header = f"ply\nformat binary_little_endian 1.0\nelement vertex {len(points)}\n"
+    header += "".join(f"property double {axis}\n" for axis in "xyz") + "end_header\n"
+    path.write_bytes(header.encode() + points.astype("<f8").tobytes())
 
 
 def _header(file: BinaryIO) -> Header:

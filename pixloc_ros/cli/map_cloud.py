@@ -1,0 +1,36 @@
+"""`pixloc map cloud`: lidar scans with poses as one cloud, for `pixloc map build --cloud`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pixloc_ros.cli.progress import track
+from pixloc_ros.errors import MapError
+from pixloc_ros.evaluation.atomic import atomic_path
+from pixloc_ros.evaluation.trajectory import read_poses
+from pixloc_ros.geometry import se3
+from pixloc_ros.maps import ply
+from pixloc_ros.maps.cloud_files import read_cloud
+from pixloc_ros.maps.moving import Scan, static_points
+
+
+def cloud(
+    scans: Annotated[Path, typer.Option(help="folder that the names of scans start from")],
+    poses: Annotated[Path, typer.Option(help="`name qw qx qy qz tx ty tz`, map in the lidar")],
+    output: Annotated[Path, typer.Option(help="PLY file to write")],
+) -> None:
+    """Join lidar scans into one cloud, without the points that other scans saw through.
+
+    Example: pixloc map cloud --scans scans --poses lidar_poses.txt --output site.ply
+    """
+    if output.suffix.lower() != ".ply":
+        raise MapError(f"{output}: a cloud is written as .ply")
+    named = read_poses(poses)
+    read = [Scan(read_cloud(scans / name), se3.inverse(T)) for name, T in named.items()]
+    points, report = static_points(read, progress=track)
+    with atomic_path(output) as part:
+        ply.write_points(part, points)
+    typer.echo(str(report))
