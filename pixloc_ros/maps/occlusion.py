@@ -56,6 +56,7 @@ class Surfaces:
 
 SIZES = ("width_m", "slack_m")
 
+
 def surfaces(depth_m: NDArray[np.float16], camera: Camera, T_local_cam: Array) -> Surfaces:
     """The cells (GRID) of one keyframe that are not at an edge; none of a camera without rays."""
     if camera.model not in MODELS:
