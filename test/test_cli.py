@@ -76,14 +76,15 @@ def test_shots_from_wrong_priors_end_at_the_truth(street: Path, tmp_path: Path) 
     drive, figures = street / "data" / "drive", tmp_path / "shots.json"
     run(
         *("shots", "--map", str(street / "map"), "--every", "5", "--offset", "1,2"),
+        *("--offset", "none"),
         *("--images", str(drive / "images"), "--meta", str(drive / "meta.json")),
         *("--output", str(figures)),
     )
-    found = json.loads(figures.read_text())["1,2"]
-    assert found["shots"] >= 3
-    assert found["found_10cm"] == 1.0
-    assert found["false_accepts"] == 0
-    assert found["median_m"] < 0.02
+    for found in (json.loads(figures.read_text())[case] for case in ("1,2", "none")):
+        assert found["shots"] >= 3
+        assert found["found_10cm"] == 1.0
+        assert found["false_accepts"] == 0
+        assert found["median_m"] < 0.02
 
 
 @pytest.mark.slow

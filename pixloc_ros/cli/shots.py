@@ -14,9 +14,10 @@ from rich.table import Table
 from pixloc_ros.cli.progress import track
 from pixloc_ros.cli.replay import ConfigOption, DeviceOption, MapOption, SetOption, resolve_config
 from pixloc_ros.config import Config
+from pixloc_ros.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pixloc_ros.evaluation.shots import Localizes
+    from pixloc_ros.evaluation.shots import Localizes, Offset
 
 Method = Literal["align", "sift", "disk_lightglue"]
 
@@ -25,7 +26,9 @@ def shots(
     map_folder: MapOption,
     images: Annotated[Path, typer.Option(help="folder of the query images")],
     meta: Annotated[Path, typer.Option(help="meta.json with their true poses")],
-    offset: Annotated[list[str] | None, typer.Option(help="METRES,DEGREES; repeatable")] = None,
+    offset: Annotated[
+        list[str] | None, typer.Option(help="METRES,DEGREES, or none: no prior; repeatable")
+    ] = None,
     exclude_every: Annotated[int, typer.Option(help="leave out every Nth frame, the map's")] = 0,
     every: Annotated[int, typer.Option(min=1, help="use every Nth frame of the rest")] = 1,
     per_frame: Annotated[int, typer.Option(min=1, help="shots at each frame")] = 1,
@@ -55,7 +58,6 @@ def shots(
     from pixloc_ros.evaluation.atomic import write_text
     from pixloc_ros.evaluation.shots import (
         CLEAN,
-        Offset,
         ShotSummary,
         posed_frames,
         shoot,
@@ -69,21 +71,34 @@ def shots(
     index = [i for i in range(len(drive.files)) if not exclude_every or i % exclude_every]
     index = index[::every]
 
-    def run(offset: Offset, degradation: str) -> ShotSummary:
+    def run(offset: Offset | None, degradation: str) -> ShotSummary:
         frames = posed_frames(drive, index, degradation, seed)
         taken = shoot(localizer, frames, offset, per_frame, seed)
-        name = f"{offset.distance_m:g} m, {degradation}"
+        distance = f"{offset.distance_m:g} m" if offset else "no prior"
+        name = f"{distance}, {degradation}"
         return summarize(list(track(taken, name, len(index) * per_frame)))
 
     results: dict[str, dict[str, Any]] = {}
     for text in offset or ["2,3"]:
-        distance_m, angle_deg = (float(number) for number in text.split(","))
+        off = _offset(text, planar=not all_axes)
         for name in degrade or [CLEAN]:
             case = text if name == CLEAN else f"{text} {name}"
-            results[case] = asdict(run(Offset(distance_m, angle_deg, not all_axes), name))
+            results[case] = asdict(run(off, name))
             if output is not None:
                 write_text(output, json.dumps(results, indent=2) + "\n")
     Console().print(_table(results))
+
+
+def _offset(text: str, planar: bool) -> Offset | None:
+    from pixloc_ros.evaluation.shots import Offset
+
+    if text == "none":
+        return None
+    try:
+        distance_m, angle_deg = (float(number) for number in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--offset {text}: expected METRES,DEGREES or none") from None
+    return Offset(distance_m, angle_deg, planar)
 
 
 def _localizer(method: Method, config: Config, map_images: Path) -> Localizes:

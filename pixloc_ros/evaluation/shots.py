@@ -88,16 +88,21 @@ def posed_frames(
 def shoot(
     localizer: Localizes,
     frames: Iterable[tuple[Frame, NDArray[np.float64]]],
-    offset: Offset,
+    offset: Offset | None,
     shots_per_frame: int = 1,
     seed: int = 0,
 ) -> Iterator[Shot]:
-    """Localize frames given with their true T_map_base, from priors drawn by `offset`."""
+    """Localize frames given with their true T_map_base, from priors drawn by `offset`.
+
+    None: without any prior, searched for on the whole map.
+    """
     rng = np.random.default_rng(seed)
     for frame, T_map_base in frames:
         for _ in range(shots_per_frame):
-            T_prior = perturb_base(T_map_base, offset.draw(rng))
-            prior = PosePrior(T_prior, offset.covariance(), "shot", frame.stamp_ns)
+            prior = None
+            if offset is not None:
+                T_prior = perturb_base(T_map_base, offset.draw(rng))
+                prior = PosePrior(T_prior, offset.covariance(), "shot", frame.stamp_ns)
             yield _measure(localizer.localize(frame, prior), T_map_base)
 
 

@@ -27,6 +27,7 @@ POWER = 3.0  # of the generalised mean: 1 is the mean, infinity the maximum
 STRIPS = 4  # side by side: what is to the left is not to the right
 LEAST = 1e-6
 SOURCE = "retrieval"
+BLOCK = 50_000  # descriptors
 NEIGHBOURS = 2  # of a keyframe: the one before it and the one after it on a road
 MAX_TURN_RAD = np.deg2rad(60.0)  # neighbours that look elsewhere are of another way
 
@@ -57,7 +58,8 @@ def most_alike(
     """
     if descriptors is None:
         raise MapError("the map has no descriptors of keyframes; build it again to have them")
-    similarity = descriptors.astype(np.float32) @ descriptor
+    blocks = np.array_split(descriptors, -(-len(descriptors) // BLOCK))  # float32 for one at a time
+    similarity = np.concatenate([block.astype(np.float32) @ descriptor for block in blocks])
     order = np.argsort(-similarity, kind="stable")[:count]
     return order, similarity[order]
 
