@@ -11,20 +11,19 @@ from numpy.typing import NDArray
 
 from pixloc_ros.config import PriorsConfig
 from pixloc_ros.geometry import se3
-from pixloc_ros.geometry.covariance import diagonal
+from pixloc_ros.priors import guesses
 from pixloc_ros.priors.agreement import Agreement
 from pixloc_ros.priors.belief import Belief, odometry_step, standing_step, velocity_step
 from pixloc_ros.priors.doubt import Doubt
 from pixloc_ros.priors.gate import seconds
 from pixloc_ros.priors.gnss import Datum
 from pixloc_ros.priors.gnss_prior import GnssPrior
+from pixloc_ros.priors.guesses import Guesses
 from pixloc_ros.priors.keyframes import Keyframes
 from pixloc_ros.priors.odometry import OdometryBuffer, Twist
 from pixloc_ros.results import Estimate, PosePrior, Reason
 
 Matrix = NDArray[np.float64]
-LAST_POSE = "last_pose"
-GUESSES = ("retrieval", LAST_POSE)  # sources of priors that nothing measured
 
 
 class MapLike(Protocol):
@@ -70,8 +69,7 @@ class PoseTracker:
         self._accepted: Belief | None = None
         self._before: Belief | None = None  # the accepted pose before that, for the velocity
         self._stated: Belief | None = None
-        self._unconfirmed: Belief | None = None  # found from a guess by the last frame
-        self._remembered: Matrix | None = None  # T_map_base of an earlier run
+        self._guesses = Guesses(config)
         self._doubt = Doubt(config)
         self._frame_ns: int | None = None
         self._known_keyframes: Keyframes | None = None
@@ -106,6 +104,13 @@ class PoseTracker:
         """How the vehicle moves by odometry."""
         return self._odometry.twist()
 
+    def motion(self, from_ns: int, to_ns: int) -> Matrix | None:
+        """T_base_base (4, 4) by odometry, from the vehicle at to_ns to it at from_ns."""
+        then, now = self._odometry.at(from_ns), self._odometry.at(to_ns)
+        if then is None or now is None or then.epoch != now.epoch:
+            return None
+        return se3.inverse(then.T_odom_base) @ now.T_odom_base
+
     def reset(self) -> None:
         """Forget all poses, fixes and odometry; the counters stay."""
         self.forget_pose()
@@ -120,19 +125,20 @@ class PoseTracker:
         self._odometry.reconfigure(config)
         self._gnss.reconfigure(config)
         self._agreement.reconfigure(config)
+        self._guesses.reconfigure(config)
         self._doubt.reconfigure(config)
 
     def forget_pose(self) -> None:
         """Forget where the vehicle is, so that the next prior is a fix, or what is stated then."""
         self.generation += 1
         self._accepted = self._before = self._stated = None
-        self._unconfirmed = self._remembered = None
+        self._guesses.clear()
         self._agreement.clear()
         self._doubt.clear()
 
     def remember(self, T_map_base: Matrix) -> None:
         """Take the pose (4, 4) at the end of an earlier run, to begin with if nothing else is."""
-        self._remembered = T_map_base
+        self._guesses.remember(T_map_base)
 
     def add_odometry(self, stamp_ns: int, T_odom_base: Matrix) -> None:
         """Take one odometry pose; stamps that go back (a bag that loops) reset everything."""
@@ -142,7 +148,7 @@ class PoseTracker:
             self._begin_again(stamp_ns)
         self._odometry.add(stamp_ns, T_odom_base)
         self._accepted = self._accepted and self._accepted.read(self._odometry)
-        self._unconfirmed = self._unconfirmed and self._unconfirmed.read(self._odometry)
+        self._guesses.read(self._odometry)
         self._stated = self._stated and self._stated.read(self._odometry)
         self._gnss.read(self._odometry)
 
@@ -199,9 +205,9 @@ class PoseTracker:
         self._frame_ns = stamp_ns
         doubtful = self._doubt.due
         if doubtful:
-            self._remembered = None
+            self._guesses.forget()
         return (
-            self._from_unconfirmed(stamp_ns)
+            self._guesses.found(stamp_ns, self._odometry)
             or (None if doubtful else self._from_accepted(stamp_ns))
             or self._from_stated(stamp_ns, self._config.max_coast_s)
             or self._from_fix(stamp_ns)
@@ -221,17 +227,18 @@ class PoseTracker:
 
         Returns the verdict to publish: a jump that no other frame confirms yet is "unconfirmed".
         """
-        self._unconfirmed = None
+        self._guesses.find(None, "")
         if not estimate.ok or estimate.T_map_base is None or estimate.covariance is None:
             self._miss(estimate)
             return estimate
         found = Belief(estimate.T_map_base, estimate.covariance, estimate.stamp_ns, "odometry")
         found = found.read(self._odometry)
-        expected, guess = self._expected(estimate.stamp_ns), _guess(estimate)
+        expected, guess = self._expected(estimate.stamp_ns), guesses.source_of(estimate)
         if objection := self._agreement.objection(found, expected, self._odometry, guess):
-            self._unconfirmed = replace(found, source=guess) if guess else None
+            self._guesses.find(found, guess)
             return estimate.rejected(Reason.UNCONFIRMED, objection)
-        self._before, self._accepted, self._remembered = self._accepted, found, None
+        self._before, self._accepted = self._accepted, found
+        self._guesses.clear()
         self._doubt.clear()
         return estimate
 
@@ -253,7 +260,8 @@ class PoseTracker:
         newest = self._odometry.newest
         if newest is not None and self._went_back(newest.stamp_ns, stamp_ns):
             self._odometry.clear()
-        self._accepted = self._before = self._unconfirmed = self._frame_ns = None
+        self._accepted = self._before = self._frame_ns = None
+        self._guesses.find(None, "")
         self._doubt.clear()
         if self._stated is not None and self._went_back(self._stated.stamp_ns, stamp_ns):
             self._stated = None
@@ -280,20 +288,12 @@ class PoseTracker:
             return None
         return stated.moved(stamp_ns, step or standing_step(stated, stamp_ns, self._config))
 
-    def _from_unconfirmed(self, stamp_ns: int) -> PosePrior | None:
-        found = self._unconfirmed
-        if found is None or not found.within(stamp_ns, self._config.max_coast_s):
-            return None
-        step = odometry_step(found, self._odometry, stamp_ns, self._config)
-        return found.moved(stamp_ns, step or standing_step(found, stamp_ns, self._config))
-
     def _from_long_ago(self, stamp_ns: int) -> PosePrior | None:
-        prior = self._from_accepted(stamp_ns) or self._from_stated(stamp_ns, None)
-        if prior is not None or self._remembered is None:
-            return prior
-        config = self._config
-        covariance = diagonal(config.last_pose_sigma_m, config.last_pose_sigma_deg)
-        return PosePrior(self._remembered, covariance, LAST_POSE, stamp_ns)
+        return (
+            self._from_accepted(stamp_ns)
+            or self._from_stated(stamp_ns, None)
+            or self._guesses.remembered(stamp_ns)
+        )
 
     def _from_fix(self, stamp_ns: int) -> PosePrior | None:
         keyframes = self._keyframes()
@@ -317,12 +317,6 @@ class PoseTracker:
 
     def _went_back(self, newest_ns: int, stamp_ns: int) -> bool:
         return seconds(newest_ns - stamp_ns) > self._config.odometry_max_gap_s
-
-
-def _guess(estimate: Estimate) -> str:
-    """The source of the prior, if it is one that nothing measured."""
-    source = estimate.prior.source if estimate.prior else ""
-    return source if source in GUESSES else ""
 
 
 def _is_covariance(covariance: Matrix) -> bool:
