@@ -21,6 +21,7 @@ from pixloc_ros.evaluation.trajectory import write_poses
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.maps import align
+from pixloc_ros.maps import colmap_writer as write
 from pixloc_ros.maps.colmap import ColmapImage, ColmapModel
 from pixloc_ros.maps.schema import Datum
 from pixloc_ros.priors.gnss import position_in_map
@@ -89,6 +90,31 @@ def test_fixes_give_scale_place_and_axes_even_across_the_antimeridian(tmp_path, 
     # A point 0.4 model units before a camera is 0.4 / 0.037 metres before it.
     distance_m = np.linalg.norm(model.points_world - truth[:, :3, 3], axis=-1)
     np.testing.assert_allclose(distance_m, np.hypot(0.1, 0.4) / 0.037, rtol=1e-3)
+
+
+def test_fixes_of_an_antenna_beside_the_camera_are_taken_as_such(tmp_path):
+    truth, antenna_cam = true_poses(), np.array([0.6, -0.9, -1.4])
+    places = se3.transform(truth, antenna_cam[None])[:, 0]
+    file = write_fixes(tmp_path / "fixes.csv", places, KARLSRUHE)
+    ignored, _, _ = align_model(scale_free(truth), file, KARLSRUHE, 3.0)
+    model, _, report = align_model(scale_free(truth), file, KARLSRUHE, 3.0, antenna_cam)
+    assert np.linalg.norm((poses_of(ignored) - truth)[:, :3, 3], axis=-1).min() > 0.5
+    np.testing.assert_allclose(poses_of(model), truth, atol=2e-3)
+    assert report.rms_m < 2e-3
+
+
+def test_antenna_needs_three_numbers_and_the_mount_of_the_camera(tmp_path):
+    model = scale_free(true_poses())
+    camera = (640, 480, (500.0, 500.0, 320.5, 240.5))
+    images = [write.ColmapImage(i.name, i.T_cam_world, i.pixels, i.point_ids) for i in model.images]
+    colours = np.zeros((len(model.points_world), 3), np.uint8)
+    write.write_model(tmp_path / "colmap", camera, images, model.points_world, colours)
+    file = write_fixes(tmp_path / "fixes.csv", true_poses()[:, :3, 3], KARLSRUHE)
+    command = ["build", "--colmap", tmp_path / "colmap", "--images", "i", "--align-to", file]
+    for antenna, why in {"1,2": "expected X,Y,Z in metres", "1,2,3": "give --camera-mount"}.items():
+        arguments = [*map(str, command), "--output", str(tmp_path / "m"), "--antenna", antenna]
+        with pytest.raises(MapError, match=why):
+            CliRunner().invoke(app, arguments, catch_exceptions=False)
 
 
 def test_without_a_datum_the_first_fix_becomes_it(tmp_path):

@@ -79,6 +79,9 @@ def build(
     align_tolerance: Annotated[
         float, typer.Option(min=0, help="metres that good places are off at most")
     ] = 3.0,
+    antenna: Annotated[
+        str, typer.Option(help="X,Y,Z in base_link of the antenna whose fixes --align-to has")
+    ] = "",
     axes: Annotated[
         Literal["keep", "optical_to_ros"],
         typer.Option(help="optical_to_ros turns a world of x right, y down, z forward to z up"),
@@ -133,6 +136,7 @@ def build(
         voxel_m=voxel,
         align_to=align_to,
         align_tolerance_m=align_tolerance,
+        antenna_base_m=_parse_antenna(antenna) if antenna else None,
     )
     sources.check()
     options = BuildOptions(
@@ -222,6 +226,14 @@ def _parse_corner(text: str) -> list[float]:
     except ValueError:
         raise MapError(f"corner '{text}': expected X,Y in metres, as in 0,-50") from None
     return [x, y]
+
+
+def _parse_antenna(text: str) -> tuple[float, float, float]:
+    try:
+        x, y, z = (float(part) for part in text.split(","))
+    except ValueError:
+        raise MapError(f"antenna '{text}': expected X,Y,Z in metres, as in 0.4,0,1.9") from None
+    return x, y, z
 
 
 def _parse_mount(text: str) -> np.ndarray:

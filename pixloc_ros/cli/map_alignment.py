@@ -22,20 +22,27 @@ GNSS_COLUMNS = "name latitude longitude altitude"
 
 
 def align_model(
-    model: ColmapModel, file: Path, datum: Datum | None, tolerance_m: float
+    model: ColmapModel,
+    file: Path,
+    datum: Datum | None,
+    tolerance_m: float,
+    antenna_cam: Array | None = None,
 ) -> tuple[ColmapModel, Datum | None, AlignmentReport]:
     """The model in the map's frame and metres, the map's datum, and how well it fits.
 
     file: meta.json or poses by name give places in the map; lines `name latitude longitude
     altitude` (WGS 84) give them on Earth: without a datum the first line becomes it, x to the east.
+    antenna_cam: (3,) metres, where in the camera's frame the antenna is, for such lines.
     Raises DataError for a file that cannot be read, MapError where it does not fit.
     """
+    offset = np.zeros(3)
     if file.suffix == ".json":
         places = _from_meta(file)
     elif _is_gnss(file):
         fixes = _read_fixes(file)
         datum = datum or _datum_at(next(iter(fixes.values())))
         places = {name: position_in_map(datum, *fix) for name, fix in fixes.items()}
+        offset = offset if antenna_cam is None else antenna_cam
     else:
         places = {name: se3.inverse(T)[:3, 3] for name, T in read_poses(file).items()}
     images = [image for image in model.images if image.name in places]
@@ -45,9 +52,9 @@ def align_model(
             f"be those of the model"
         )
     names = [image.name for image in images]
-    in_model = se3.inverse([image.T_cam_world for image in images])[:, :3, 3]
+    T_model_cam = se3.inverse([image.T_cam_world for image in images])
     in_map = np.stack([places[name] for name in names])
-    found, report = align.fit_robust(names, in_model, in_map, tolerance_m)
+    found, report = align.fit_antenna(names, T_model_cam, in_map, offset, tolerance_m)
     return align.apply(found, model), datum, report
 
 

@@ -52,6 +52,7 @@ class Sources:
     voxel_m: float = LidarOptions().voxel_m
     align_to: Path | None = None
     align_tolerance_m: float = 3.0
+    antenna_base_m: tuple[float, float, float] | None = None  # of the GNSS receiver in base_link
 
     def check(self) -> None:
         """Raise MapError unless it is clear what to build from."""
@@ -91,10 +92,22 @@ def _read_colmap(sources: Sources, options: BuildOptions) -> tuple[ColmapModel, 
     if options.axes != "keep":
         raise MapError("--align-to tells the axes too: leave out --axes")
     model, datum, report = align_model(
-        model, sources.align_to, options.datum, sources.align_tolerance_m
+        model,
+        sources.align_to,
+        options.datum,
+        sources.align_tolerance_m,
+        _antenna_cam(sources, options),
     )
     typer.echo(str(report), err=True)
     return model, replace(options, datum=datum)
+
+
+def _antenna_cam(sources: Sources, options: BuildOptions) -> NDArray[np.float64] | None:
+    if sources.antenna_base_m is None:
+        return None
+    if options.T_base_cam is None:
+        raise MapError("--antenna is a place in base_link: give --camera-mount too")
+    return se3.transform(se3.inverse(options.T_base_cam), np.array(sources.antenna_base_m))
 
 
 def _model(

@@ -17,6 +17,7 @@ Array = NDArray[np.float64]
 TRIALS = 500
 MIN_PAIRS = 4
 MIN_INLIERS = 0.5  # of the pairs
+ANTENNA_ROUNDS = 5
 MIN_ASPECT = 0.01  # second to first extent of the places
 
 
@@ -103,6 +104,25 @@ def fit_robust(
         outliers=tuple(n for n, good in zip(names, inliers, strict=True) if not good),
     )
     return replace(found, t=found.t + zero), report
+
+
+def fit_antenna(
+    names: Sequence[str],
+    T_model_cam: Array,
+    target: Array,
+    antenna_cam: Array,
+    tolerance_m: float,
+) -> tuple[Similarity, AlignmentReport]:
+    """As fit_robust, where the targets (N, 3) are places of an antenna that sits at antenna_cam
+    (3,), metres, in the frame of every camera (N, 4, 4).
+
+    How cameras are turned is known once the model is aligned, so this is repeated.
+    """
+    found, report = fit_robust(names, T_model_cam[:, :3, 3], target, tolerance_m)
+    for _ in range(ANTENNA_ROUNDS if antenna_cam.any() else 0):
+        cameras = target - found.R_map_model @ T_model_cam[:, :3, :3] @ antenna_cam
+        found, report = fit_robust(names, T_model_cam[:, :3, 3], cameras, tolerance_m)
+    return found, report
 
 
 def apply(found: Similarity, model: ColmapModel) -> ColmapModel:
