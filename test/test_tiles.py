@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
+from typer.testing import CliRunner
 
-from pixloc_ros.config import TilesConfig, ViewConfig
+from pixloc_ros.cli.map import app
+from pixloc_ros.config import Config, TilesConfig, ViewConfig
 from pixloc_ros.doctor import examine
 from pixloc_ros.errors import MapError
 from pixloc_ros.evaluation.invented_map import (
@@ -24,6 +26,7 @@ from pixloc_ros.evaluation.invented_map import (
     camera_poses,
     write_invented_map,
 )
+from pixloc_ros.evaluation.map_benchmark import measure
 from pixloc_ros.maps import edit, schema
 from pixloc_ros.maps.check import find_problems
 from pixloc_ros.maps.store import Map
@@ -215,7 +218,8 @@ def test_damage_is_told_by_verify_doctor_and_crop(copy, tmp_path):
     assert "tile_2_0.safetensors was altered" in problem
     (finding,) = [f for f in examine(copy) if f.subject.startswith("map")]
     assert not finding.fine
-    assert "of 12 tiles serve" in finding.detail and "tile_2_0" in finding.detail
+    count = len(schema.read(copy)[0].tiles)
+    assert f"{count - 1} of {count} tiles serve" in finding.detail and "tile_2_0" in finding.detail
     whole = [-1e4, -1e4], [1e4, 1e4]
     with pytest.raises(MapError, match="tile_2_0"):
         edit.crop(Map.load(copy), *whole, tmp_path / "part", False)
@@ -227,6 +231,20 @@ def test_a_map_without_any_tile_left_is_refused(copy):
         path.unlink()
     with pytest.raises(MapError, match=r"tile_0_0\.safetensors is missing; copy the map again"):
         Map.load(copy)
+
+
+def test_command_line_cuts_anew_and_tells_of_tiles(folder, tmp_path):
+    output = str(tmp_path / "fine")
+    corners = ["--from", "-9999,-9999", "--to", "9999,9999"]
+    arguments = ["crop", str(folder), *corners, "--output", output, "--tile", "20"]
+    made = CliRunner().invoke(app, [*arguments, "--rows", "float16"], catch_exceptions=False)
+    assert made.exit_code == 0
+    assert Map.load(output).metadata.row_type == "float16"
+    (tmp_path / "fine" / "tile_5_0.safetensors").unlink()
+    shown = CliRunner().invoke(app, ["info", output]).output
+    assert "of 20 m" in shown and "refused" in shown and "tile_5_0" in shown
+    with pytest.raises(MapError, match="1 problem"):
+        CliRunner().invoke(app, ["verify", output], catch_exceptions=False)
 
 
 # --- cut again, joined, stored otherwise ----------------------------------------------------------
@@ -323,3 +341,13 @@ def test_a_map_of_schema_1_still_opens(in_one, tmp_path):
     (old / "tile_0.safetensors").write_bytes(b"x" * 1000)
     with pytest.raises(MapError, match=r"tile_0\.safetensors was altered"):
         Map.load(old)
+
+
+@pytest.mark.slow
+def test_figures_of_a_small_map(tmp_path):
+    config = Config(threads=1, tiles=TilesConfig(budget_mb=3.0))
+    figures = measure(5000, tmp_path / "map", config)
+    assert figures.points == pytest.approx(5000, abs=222)
+    assert figures.bytes == sum(path.stat().st_size for path in (tmp_path / "map").iterdir())
+    assert figures.start.first_pose_ms > figures.start.load_ms + figures.start.first_view_ms
+    assert 0 < figures.driving.open_mb <= 3.0 and figures.driving.view_ms > 0

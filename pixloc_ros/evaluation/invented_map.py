@@ -51,7 +51,8 @@ class InventedMap:
 
     @property
     def stretches(self) -> int:
-        return max(FARTHEST + 2, self.points // self.per_stretch)
+        """Nobody sees the first NEAREST ones, nor the last one."""
+        return max(FARTHEST + 1, self.points // self.per_stretch) + NEAREST + 1
 
     @property
     def keyframes(self) -> int:
