@@ -46,6 +46,8 @@ def judge(
     config: AcceptanceConfig,
 ) -> Verdict:
     """The first failed test, or Reason.OK."""
+    if not (np.isfinite(alignment.cost) and np.isfinite(covariance).all()):
+        return Reason.NON_FINITE, "no start kept enough points in view with a solvable system"
     tests = _tests(alignment, T_map_base, covariance, prior, config)
     return next(tests, (Reason.OK, f"cost {alignment.cost:.2f}"))
 
@@ -57,9 +59,6 @@ def _tests(
     prior: PosePrior,
     config: AcceptanceConfig,
 ) -> Iterator[Verdict]:
-    if not (np.isfinite(alignment.cost) and np.isfinite(covariance).all()):
-        yield Reason.NON_FINITE, "no start kept enough points in view with a solvable system"
-        return
     if not alignment.converged:
         yield Reason.NOT_CONVERGED, f"still moving after {alignment.iterations[-1]} iterations"
     if alignment.cost > config.max_cost:

@@ -1,0 +1,228 @@
+"""Play a bag to a node again and again, and tell whether memory, threads or latency grow.
+
+    . tools/ros_env.sh
+    python tools/soak.py --map MAP --bag BAG --output FOLDER --minutes 25 --rate 2.5
+
+Writes samples.csv and soak.png to FOLDER and prints the second tenth of the time (the first fills
+caches) beside the last. Ends with status 1 if the node died or anything grew. The node runs with
+use_sim_time on the bag's clock, which goes back with every round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import psutil
+import rclpy
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
+
+from pixloc_ros.msg import AlignmentStatus
+
+NODE = [sys.executable, "-c", "from pixloc_ros.ros.node import main; main()", "--ros-args"]
+PLAYER = [sys.executable, "-m", "pixloc_ros.ros.bag_player"]
+LATEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+# What the last tenth may exceed the second by. Latency is told, and CPU time judged: the one
+# depends on what else runs on the machine.
+ALLOWED = {"memory_mb": 30.0, "threads": 0.0, "files": 1.0, "cpu_s_per_frame": 0.2}
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What was seen in one interval."""
+
+    elapsed_s: float
+    bag_time_s: float  # played so far, all rounds together
+    rounds: int  # how often the clock went back
+    frames: int  # looked at in this interval
+    accepted: int
+    latency_ms: float  # median over them
+    memory_mb: float  # resident, at the end
+    threads: int
+    files: int  # open descriptors
+    cpu_s_per_frame: float  # of the process, whatever it did in this time
+
+
+class Listener(Node):
+    """Collects verdicts and follows the clock of the bag."""
+
+    def __init__(self) -> None:
+        super().__init__("soak")
+        self.rounds = 0
+        self.bag_time_s = 0.0
+        self._clock_s: float | None = None
+        self._statuses: list[AlignmentStatus] = []
+        status = "pixloc_localizer/status"
+        self.create_subscription(AlignmentStatus, status, self._statuses.append, 50)
+        self.create_subscription(Clock, "/clock", self._on_clock, LATEST)
+
+    def take(self) -> list[AlignmentStatus]:
+        """Verdicts since the last call."""
+        taken = list(self._statuses)
+        self._statuses.clear()
+        return taken
+
+    def _on_clock(self, message: Clock) -> None:
+        now_s = message.clock.sec + 1e-9 * message.clock.nanosec
+        before_s, self._clock_s = self._clock_s, now_s
+        if before_s is not None and now_s < before_s:
+            self.rounds += 1
+        elif before_s is not None:
+            self.bag_time_s += now_s - before_s
+
+
+def measure(
+    listener: Listener, process: psutil.Process, options: argparse.Namespace
+) -> list[Sample]:
+    """One sample per interval, from the first verdict until the time is over or the node dies."""
+    samples: list[Sample] = []
+    try:
+        while not listener.take():
+            _spin(listener, 1.0, process)
+        start_s, cpu_s = time.monotonic(), _cpu_s(process)
+        while time.monotonic() - start_s < 60.0 * options.minutes:
+            _spin(listener, options.interval, process)
+            before_s, cpu_s = cpu_s, _cpu_s(process)
+            elapsed_s = time.monotonic() - start_s
+            samples.append(_sample(listener, process, elapsed_s, cpu_s - before_s))
+            _write(options.output / "samples.csv", samples)
+    except psutil.Error:
+        pass  # the node is gone
+    return samples
+
+
+def _spin(listener: Listener, seconds: float, process: psutil.Process) -> None:
+    """Listen for so long. Raises psutil.NoSuchProcess when the process ends meanwhile."""
+    end_s = time.monotonic() + seconds
+    while (left_s := end_s - time.monotonic()) > 0:
+        rclpy.spin_once(listener, timeout_sec=left_s)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            raise psutil.NoSuchProcess(process.pid)
+
+
+def _sample(listener: Listener, process: psutil.Process, elapsed_s: float, cpu_s: float) -> Sample:
+    statuses = listener.take()
+    latencies_ms = [status.latency_ms for status in statuses]
+    return Sample(
+        elapsed_s=elapsed_s,
+        bag_time_s=listener.bag_time_s,
+        rounds=listener.rounds,
+        frames=len(statuses),
+        accepted=sum(status.localized for status in statuses),
+        latency_ms=float(np.median(latencies_ms)) if statuses else np.nan,
+        memory_mb=process.memory_info().rss / 1e6,
+        threads=process.num_threads(),
+        files=process.num_fds(),
+        cpu_s_per_frame=cpu_s / len(statuses) if statuses else np.nan,
+    )
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def _write(path: Path, samples: Sequence[Sample]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(asdict(samples[0])))
+        writer.writeheader()
+        writer.writerows(asdict(sample) for sample in samples)
+
+
+def compare(samples: Sequence[Sample]) -> bool:
+    """Print the second and the last tenth side by side; whether anything grew."""
+    tenth = max(1, len(samples) // 10)
+    early, late = samples[tenth : 2 * tenth], samples[-tenth:]
+    frames, accepted = (sum(getattr(s, name) for s in samples) for name in ("frames", "accepted"))
+    last = samples[-1]
+    print(
+        f"{last.elapsed_s / 60:.1f} min, {last.bag_time_s / 60:.1f} min of bag time in "
+        f"{last.rounds + 1} rounds, {frames} frames looked at, {accepted} accepted"
+    )
+    grown = False
+    for name in ("latency_ms", *ALLOWED):
+        before, after = (
+            float(np.nanmedian([getattr(s, name) for s in part])) for part in (early, late)
+        )
+        too_much = after - before > ALLOWED.get(name, np.inf)
+        grown |= too_much
+        print(f"{name:16} {before:10.2f} {after:10.2f}{'  GROWN' if too_much else ''}")
+    return grown
+
+
+def draw(path: Path, samples: Sequence[Sample]) -> None:
+    """Curves of everything over the time."""
+    from matplotlib import pyplot as plt
+
+    names = ("memory_mb", "threads", "latency_ms", "cpu_s_per_frame")
+    figure, axes = plt.subplots(len(names), 1, sharex=True, figsize=(8, 8), layout="constrained")
+    minutes = [sample.elapsed_s / 60 for sample in samples]
+    for axis, name in zip(axes, names, strict=True):
+        axis.plot(minutes, [getattr(sample, name) for sample in samples])
+        axis.set_ylabel(name)
+        axis.set_ylim(bottom=0)
+    axes[-1].set_xlabel("minutes")
+    figure.savefig(path, dpi=110)
+
+
+@contextmanager
+def running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of ours; ended as a user would end it."""
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def main() -> int:
+    options = _options()
+    matplotlib.use("Agg")
+    options.output.mkdir(parents=True, exist_ok=True)
+    parameters = [f"map:={options.map}", "use_sim_time:=true", "node.last_pose_file:=''"]
+    node = [*NODE, *(word for text in [*parameters, *options.parameter] for word in ("-p", text))]
+    player = [*PLAYER, str(options.bag), "--clock", "--loop", "--rate", str(options.rate)]
+    rclpy.init()
+    with (
+        running(node, options.output / "node.log") as process,
+        running([*player, "--timeout", "120"], options.output / "player.log"),
+    ):
+        samples = measure(Listener(), psutil.Process(process.pid), options)
+        died = process.poll() is not None
+    rclpy.try_shutdown()
+    if died or not samples:
+        print(f"the node has died: see {options.output / 'node.log'}")
+        return 1
+    draw(options.output / "soak.png", samples)
+    return int(compare(samples))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Play a bag to a node again and again.")
+    parser.add_argument("--map", type=Path, required=True)
+    parser.add_argument("--bag", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True, help="folder for what was measured")
+    parser.add_argument("--minutes", type=float, default=60.0, help="of the wall clock")
+    parser.add_argument("--rate", type=float, default=1.0, help="of the bag; 2.5: faster")
+    parser.add_argument("--interval", type=float, default=10.0, help="seconds between samples")
+    parser.add_argument(
+        "-p", "--parameter", action="append", default=[], help="name:=value of the node"
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
