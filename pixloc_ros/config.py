@@ -224,6 +224,17 @@ class NodeConfig(Section):
     odom_source: Literal["topic", "tf"] = Field(
         default="topic", description="odometry from the topic odom, or odom to base_link of /tf"
     )
+    cameras: str = Field(
+        default="",
+        pattern=r"^(\w+(,\w+)*)?$",
+        description="of a rig: names, as front,left, on front/image ...; empty: one, on image",
+    )
+    camera_tolerance_s: float = Field(
+        default=0.03, ge=0, description="images of a rig so close in time are taken together"
+    )
+    freeze_motion_m: float = Field(
+        default=0.5, gt=0, description="one image unchanged over so much motion is frozen"
+    )
     camera_frame: str = Field(default="", description="optical frame; empty: from the image header")
     tf_mode: Literal["none", "map_odom", "map_base"] = Field(
         default="map_odom", description="what to send"
@@ -262,6 +273,12 @@ class NodeConfig(Section):
     calibration_wait_s: float = Field(
         default=0.5, ge=0, description="a frame waits so long for camera_info and /tf_static"
     )
+
+
+    @property
+    def camera_names(self) -> tuple[str, ...]:
+        """Of a rig; one empty name for a camera that is alone."""
+        return tuple(self.cameras.split(","))
 
 
 class Config(Section):

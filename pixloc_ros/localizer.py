@@ -224,7 +224,7 @@ class Localizer:
             candidate_T_map_base=T_map_base if np.isfinite(T_map_base).all() else None,
             prior=look.prior,
             alignment=alignment,
-            cameras=tuple(seen.frame.camera_name for seen in look.seen),
+            cameras=tuple(s.frame.camera_name for s in look.seen if s.frame.camera_name),
             keyframes=look.keyframes,
             timing_ms=watch.timing_ms,
         )

@@ -94,7 +94,7 @@ def replayer_of(localizer, events, max_gap_s=1.0, **changes) -> Replayer:
     priors = localizer.config.priors.model_copy(update={"odometry_max_gap_s": max_gap_s})
     config = localizer.config.model_copy(update={"node": node, "priors": priors})
     tracker = PoseTracker(config.priors, localizer.map)
-    return Replayer(localizer, tracker, transforms, camera, config)
+    return Replayer(localizer, tracker, transforms, [camera], config)
 
 
 def errors_m(estimates, bag) -> list[float]:

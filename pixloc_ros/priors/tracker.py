@@ -203,13 +203,15 @@ class PoseTracker:
             self._refused["frame_stamps_back"] += 1
             self._begin_again(stamp_ns)
         self._frame_ns = stamp_ns
-        doubtful = self._doubt.due
+        doubtful, young_s = self._doubt.due, self._config.max_coast_s
         if doubtful:
             self._guesses.forget()
         return (
             self._guesses.found(stamp_ns, self._odometry)
             or (None if doubtful else self._from_accepted(stamp_ns))
-            or self._from_stated(stamp_ns, self._config.max_coast_s)
+            or (
+                None if doubtful and self._stated_before() else self._from_stated(stamp_ns, young_s)
+            )
             or self._from_fix(stamp_ns)
             or (None if doubtful and self._can_search else self._from_long_ago(stamp_ns))
         )
@@ -277,6 +279,11 @@ class PoseTracker:
             return last.moved(stamp_ns, step)
         step = velocity_step(self._before, last, stamp_ns, config)
         return replace(last, source="motion").moved(stamp_ns, step)
+
+    def _stated_before(self) -> bool:
+        """Whether the last accepted pose is newer than what was stated."""
+        stated, accepted = self._stated, self._accepted
+        return bool(stated and accepted and stated.stamp_ns <= accepted.stamp_ns)
 
     def _from_stated(self, stamp_ns: int, max_age_s: float | None) -> PosePrior | None:
         """Carried by odometry; without it, only while it is young."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pixloc_ros.errors import BagError
 from pixloc_ros.replay import to_events
 from pixloc_ros.replay.decode import BadMessage
-from pixloc_ros.replay.events import Event, ImageEvent, RejectedEvent
+from pixloc_ros.replay.events import CameraInfoEvent, Event, ImageEvent, RejectedEvent
 from pixloc_ros.replay.messages import typestore
 from pixloc_ros.replay.storage import RawMessage, open_sources
 from pixloc_ros.replay.topics import DISCOVERED, REQUIRED, TYPES, Topics
@@ -20,21 +21,24 @@ class BagReader:
     cannot be used become a RejectedEvent.
 
     A part of `topics` that the bag lacks under its name is taken from the only topic of its type.
+    cameras: names of the cameras of a rig, whose topics begin with them.
     Raises BagError when the bag cannot be read, or when images or CameraInfo are missing: then
     with the topics it has. `truncated` says, after iterating, why reading ended early.
     """
 
-    def __init__(self, path: str | Path, topics: Topics | None = None):
+    def __init__(
+        self, path: str | Path, topics: Topics | None = None, cameras: Sequence[str] = ("",)
+    ):
         self.path = Path(path)
         self._sources = open_sources(self.path)
         self.types = {t: kind for source in self._sources for t, kind in source.types.items()}
         self.counts = sum((source.counts for source in self._sources), Counter[str]())
         try:
-            self.parts = self._resolve(topics or Topics())
+            self.parts = self._resolve(topics or Topics(), cameras)
         except BagError:
             self.close()
             raise
-        self._log_ns: dict[int, int] = {}  # recording time of each frame, to find it again
+        self._log_ns: dict[tuple[str, int], int] = {}  # recording time by camera and stamp
 
     def __enter__(self) -> BagReader:
         return self
@@ -59,27 +63,32 @@ class BagReader:
     @property
     def image_count(self) -> int:
         """How many images the bag says to have."""
-        return self.counts[self.parts["image"]]
+        return self.counts[self.topics_of("image")[0]]
+
+    def topics_of(self, part: str) -> list[str]:
+        """Topics of a part: as many as there are cameras for images and calibrations."""
+        return [topic for key, topic in self.parts.items() if _part(key) == part]
 
     def events(self, parts: Collection[str] = TYPES, every: int = 1) -> Iterator[Event]:
         """Events of some parts; of images, every Nth is decoded and the others are left out."""
-        part_of = {self.parts[part]: part for part in parts if part in self.parts}
-        images = 0
-        for raw in self._raw(part_of):
-            part = part_of[raw.topic]
-            if part == "image":
-                images += 1
-                if (images - 1) % every:
+        key_of = {topic: key for key, topic in self.parts.items() if _part(key) in parts}
+        images = Counter[str]()
+        for raw in self._raw(key_of):
+            key = key_of[raw.topic]
+            if _part(key) == "image":
+                images[key] += 1
+                if (images[key] - 1) % every:
                     continue
-            yield from self._decoded(part, raw)
+            yield from self._decoded(key, raw)
 
-    def image(self, stamp_ns: int) -> ImageEvent | None:
+    def image(self, stamp_ns: int, camera_name: str = "") -> ImageEvent | None:
         """A frame that was read before, once more."""
-        log_ns = self._log_ns.get(stamp_ns)
+        log_ns = self._log_ns.get((camera_name, stamp_ns))
         if log_ns is None:
             return None
-        for raw in self._raw({self.parts["image"]}, log_ns, log_ns + 1):
-            for event in self._decoded("image", raw):
+        key = _key("image", camera_name)
+        for raw in self._raw({self.parts[key]}, log_ns, log_ns + 1):
+            for event in self._decoded(key, raw):
                 if isinstance(event, ImageEvent) and event.stamp_ns == stamp_ns:
                     return event
         return None
@@ -90,22 +99,29 @@ class BagReader:
         for source in self._sources:
             yield from source.messages(topics, start_ns, stop_ns)
 
-    def _decoded(self, part: str, raw: RawMessage) -> Iterator[Event]:
-        msgtype = self.types[raw.topic]
+    def _decoded(self, key: str, raw: RawMessage) -> Iterator[Event]:
+        msgtype, (part, _, camera_name) = self.types[raw.topic], key.partition("/")
         try:
             message = typestore().deserialize_cdr(raw.data, msgtype)
             for event in to_events.events(part, msgtype, message):
                 if isinstance(event, ImageEvent):
-                    self._log_ns[event.stamp_ns] = raw.log_ns
+                    self._log_ns[camera_name, event.stamp_ns] = raw.log_ns
+                if isinstance(event, ImageEvent | CameraInfoEvent):
+                    event = replace(event, camera_name=camera_name)
                 yield event
         except BadMessage as error:
             reason = error.reason if error.reason.startswith(part) else f"{part}_{error.reason}"
-            yield RejectedEvent(_stamp_or(message, raw.log_ns), part, reason, str(error))
+            stamp_ns = _stamp_or(message, raw.log_ns)
+            yield RejectedEvent(stamp_ns, part, reason, str(error), camera_name)
         except Exception as error:  # half a message makes the deserializer say anything
-            yield RejectedEvent(raw.log_ns, part, f"{part}_malformed", f"{part}: {error!r}")
+            reason, message = f"{part}_malformed", f"{part}: {error!r}"
+            yield RejectedEvent(raw.log_ns, part, reason, message, camera_name)
 
-    def _resolve(self, topics: Topics) -> dict[str, str]:
+    def _resolve(self, topics: Topics, cameras: Sequence[str]) -> dict[str, str]:
         found = {part: self._find(part, topics) for part in TYPES}
+        if any(cameras):
+            rest = {part: topic for part, topic in found.items() if part not in REQUIRED}
+            return self._resolve_rig(cameras) | {p: t for p, t in rest.items() if t is not None}
         missing = [part for part in REQUIRED if found[part] is None]
         missing += [part for part in topics.chosen if found[part] is None and part not in missing]
         if missing:
@@ -115,6 +131,21 @@ class BagReader:
                 f"{missing[0]}=/name. It has {self._listing()}"
             )
         return {part: topic for part, topic in found.items() if topic is not None}
+
+    def _resolve_rig(self, cameras: Sequence[str]) -> dict[str, str]:
+        found = {}
+        for name in cameras:
+            topics = Topics(image=f"/{name}/image", camera_info=f"/{name}/camera_info")
+            topics = replace(topics, chosen=frozenset(REQUIRED))
+            for part in REQUIRED:
+                topic = self._find(part, topics)
+                if topic is None:
+                    raise BagError(
+                        f"bag {self.path} has no usable topic '{getattr(topics, part)}' ({part} of "
+                        f"camera '{name}', see node.cameras). It has {self._listing()}"
+                    )
+                found[_key(part, name)] = topic
+        return found
 
     def _find(self, part: str, topics: Topics) -> str | None:
         name: str = getattr(topics, part)
@@ -129,6 +160,14 @@ class BagReader:
 
     def _listing(self) -> str:
         return ", ".join(f"{topic} ({kind})" for topic, kind in sorted(self.types.items()))
+
+
+def _key(part: str, camera_name: str) -> str:
+    return f"{part}/{camera_name}" if camera_name else part
+
+
+def _part(key: str) -> str:
+    return key.partition("/")[0]
 
 
 def _stamp_or(message: object, log_ns: int) -> int:

@@ -19,6 +19,7 @@ class ImageEvent:
     stamp_ns: int
     image_rgb: NDArray[np.uint8]  # (H, W, 3)
     frame_id: str
+    camera_name: str = ""  # in a rig
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class CameraInfoEvent:
     stamp_ns: int
     camera: Camera
     frame_id: str
+    camera_name: str = ""  # in a rig
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ class RejectedEvent:
     part: str  # "image", "camera_info", "odom", ...
     reason: str
     message: str
+    camera_name: str = ""  # in a rig
 
 
 Event = (

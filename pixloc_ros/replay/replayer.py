@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from pixloc_ros.config import Config
 from pixloc_ros.errors import BagError
@@ -22,7 +22,9 @@ from pixloc_ros.replay.events import (
     PoseEvent,
     RejectedEvent,
 )
+from pixloc_ros.replay.rig import FreezeWatch, frozen
 from pixloc_ros.replay.static_transforms import StaticTransforms, normalized
+from pixloc_ros.replay.together import Together
 from pixloc_ros.results import Estimate, Frame, Reason, Status
 
 
@@ -57,18 +59,21 @@ class Replayer:
         localizer: Localizer,
         tracker: PoseTracker,
         transforms: StaticTransforms,
-        camera: CameraInfoEvent,
+        cameras: Sequence[CameraInfoEvent],
         config: Config,
     ):
         self.counts: Counter[str] = Counter()
         self._localizer, self._tracker, self._config = localizer, tracker, config
         self._transforms = transforms
-        self._camera: Camera | None = camera.camera
+        self._cameras: dict[str, CameraInfoEvent | None] = {c.camera_name: c for c in cameras}
         self._camera_problem = ""
-        self._camera_frame = camera.frame_id
-        self._waiting: deque[ImageEvent] = deque()
+        self._together = Together[ImageEvent](
+            config.node.camera_names, config.node.camera_tolerance_s
+        )
+        self._waiting: deque[Sequence[ImageEvent]] = deque()
         self._guard = StampGuard(config.priors.odometry_max_gap_s)
-        self._newest_image_ns = 0
+        self._freezes = FreezeWatch(config.node.freeze_motion_m)
+        self._newest_image_ns: dict[str, int] = {}
         self._frames = 0
 
     def run(self, events: Iterable[Event]) -> Iterator[Estimate]:
@@ -76,6 +81,7 @@ class Replayer:
         for event in events:
             if self._guard.went_back(event):
                 yield from self._flush()
+                self._together.clear()
                 self.counts["stamps_back"] += 1
                 self._tracker.reset()
             if isinstance(event, RejectedEvent):
@@ -100,48 +106,64 @@ class Replayer:
                 self._take_pose(event)
 
     def _queue(self, image: ImageEvent) -> None:
-        if image.stamp_ns == self._newest_image_ns:
+        if image.stamp_ns == self._newest_image_ns.get(image.camera_name):
             self.counts["image_repeated"] += 1
             return
-        self._newest_image_ns = image.stamp_ns
-        self._waiting.append(image)
+        self._newest_image_ns[image.camera_name] = image.stamp_ns
+        groups = self._together.add(image.camera_name, image.stamp_ns, image)
+        self._waiting.extend(tuple(group.values()) for group in groups)
 
     def _due(self) -> Iterator[Estimate]:
         while self._waiting and self._is_due(self._waiting[0]):
             yield self._localize(self._waiting.popleft())
 
-    def _is_due(self, image: ImageEvent) -> bool:
+    def _is_due(self, images: Sequence[ImageEvent]) -> bool:
         # Where odometry has stopped, the newest image shows that waiting is of no use.
-        waited_ns = self._waiting[-1].stamp_ns - image.stamp_ns
+        stamp_ns = max(image.stamp_ns for image in images)
+        waited_ns = self._waiting[-1][0].stamp_ns - stamp_ns
         given_up = waited_ns > self._config.priors.odometry_max_gap_s * 1e9
-        return given_up or self._tracker.ready(image.stamp_ns)
+        return given_up or self._tracker.ready(stamp_ns)
 
     def _flush(self) -> Iterator[Estimate]:
+        self._waiting.extend(tuple(group.values()) for group in self._together.flush())
         while self._waiting:
             yield self._localize(self._waiting.popleft())
 
-    def _localize(self, image: ImageEvent) -> Estimate:
-        if self._camera is None:
+    def _localize(self, images: Sequence[ImageEvent]) -> Estimate:
+        name, stamp_ns = self._next_name(), images[0].stamp_ns
+        frames = [frame for image in images if (frame := self._frame(image, name))]
+        if not frames:
             message = f"no usable CameraInfo: {self._camera_problem}"
-            return self._failed(image.stamp_ns, Reason.NO_CAMERA_INFO, message)
-        T_base_cam = self._base_from_cam(image.frame_id or self._camera_frame)
-        self._tracker.T_base_cam = T_base_cam
-        frame = Frame(image.image_rgb, self._camera, image.stamp_ns, T_base_cam, self._next_name())
-        estimate = self._localizer.localize(frame, self._tracker.prior(image.stamp_ns))
-        return self._tracker.update(estimate)
+            return self._failed(stamp_ns, Reason.NO_CAMERA_INFO, message, name)
+        usable = self._freezes.usable(frames, self._tracker)
+        if not usable:
+            return self._tracker.update(frozen(frames[0]))
+        lead, *beside = usable
+        self._tracker.T_base_cam = lead.T_base_cam
+        prior = self._tracker.prior(lead.stamp_ns)
+        return self._tracker.update(self._localizer.localize(lead, prior, beside))
+
+    def _frame(self, image: ImageEvent, name: str) -> Frame | None:
+        info = self._cameras.get(image.camera_name)
+        if info is None:
+            return None
+        T_base_cam = self._base_from_cam(image.frame_id or info.frame_id)
+        seen = image.image_rgb, info.camera, image.stamp_ns
+        return Frame(*seen, T_base_cam, name, image.camera_name)
 
     def _refuse(self, event: RejectedEvent) -> Iterator[Estimate]:
         self.counts[event.reason] += 1
         if event.part == "camera_info":
-            self._camera, self._camera_problem = None, event.message
-        if event.part == "image":
+            self._cameras[event.camera_name], self._camera_problem = None, event.message
+        if event.part == "image" and not event.camera_name:  # the others of a rig go on
             yield from self._flush()
-            yield self._failed(event.stamp_ns, Reason.BAD_IMAGE, event.message)
+            yield self._failed(event.stamp_ns, Reason.BAD_IMAGE, event.message, self._next_name())
 
     def _calibrate(self, event: CameraInfoEvent) -> None:
-        if self._camera is not None and not _same(event.camera, self._camera):
+        before = self._cameras.get(event.camera_name)
+        if before is not None and not _same(event.camera, before.camera):
             self.counts["camera_info_changed"] += 1
-        self._camera, self._camera_frame = event.camera, event.frame_id
+        self._cameras[event.camera_name] = event
 
     def _take_fix(self, event: FixEvent) -> None:
         where = self._transforms.lookup, self._config.node.base_frame, event.frame_id
@@ -186,8 +208,8 @@ class Replayer:
             )
         return T
 
-    def _failed(self, stamp_ns: int, reason: Reason, message: str) -> Estimate:
-        return Estimate(Status.FAILED, reason, message, stamp_ns, self._next_name())
+    def _failed(self, stamp_ns: int, reason: Reason, message: str, name: str) -> Estimate:
+        return Estimate(Status.FAILED, reason, message, stamp_ns, name)
 
     def _next_name(self) -> str:
         self._frames += 1

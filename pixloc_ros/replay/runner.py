@@ -66,11 +66,11 @@ def replay(
     if output.exists() and not output.is_dir():
         raise DataError(f"--output {output} is a file; name a folder")
     truth = _truth(bag, ground_truth)
-    with BagReader(bag, topics) as reader:
-        transforms, camera = _transforms(reader), _first_camera(reader)
+    with BagReader(bag, topics, config.node.camera_names) as reader:
+        transforms, cameras = _transforms(reader), _first_cameras(reader)
         localizer = Localizer(config)
         tracker = PoseTracker(config.priors, localizer.map, can_search=localizer.can_search)
-        replayer = Replayer(localizer, tracker, transforms, camera, config)
+        replayer = Replayer(localizer, tracker, transforms, cameras, config)
         total = -(-reader.image_count // every)
         estimates = list(progress(replayer.run(reader.events(every=every)), "localizing", total))
         if not estimates:
@@ -83,7 +83,7 @@ def replay(
             keyframes_xyz = localizer.map.keyframe_T_map_cam[:, :3, 3]
             write_report(output, estimates, truth, _loader(reader), keyframes_xyz, provenance)
         if view is not None:
-            _record(view, localizer.map, camera.camera, estimates, _loader(reader), progress)
+            _record(view, localizer.map, cameras[0].camera, estimates, _loader(reader), progress)
     return ReplayResult(estimates, summary, output, notes)
 
 
@@ -116,22 +116,24 @@ def _transforms(reader: BagReader) -> StaticTransforms:
     return transforms
 
 
-def _first_camera(reader: BagReader) -> CameraInfoEvent:
-    """The first calibration that can be used; recorders may put it after the first image."""
-    problem = ""
+def _first_cameras(reader: BagReader) -> list[CameraInfoEvent]:
+    """Of each camera the first calibration that can be used; it may come after the first image."""
+    found, problem, topics = dict[str, CameraInfoEvent](), "", reader.topics_of("camera_info")
     for event in reader.events(parts=("camera_info",)):
         if isinstance(event, CameraInfoEvent):
-            return event
+            found.setdefault(event.camera_name, event)
         if isinstance(event, RejectedEvent):
             problem = event.message
-    topic = reader.parts["camera_info"]
+        if len(found) == len(topics):
+            return list(found.values())
     problem = problem or reader.truncated or "the topic holds no message"
-    raise BagError(f"bag {reader.path} has no usable calibration on '{topic}': {problem}")
+    names = " or ".join(f"'{topic}'" for topic in topics)
+    raise BagError(f"bag {reader.path} has no usable calibration on {names}: {problem}")
 
 
 def _loader(reader: BagReader) -> LoadImage:
     def load(estimate: Estimate) -> NDArray[np.uint8] | None:
-        event = reader.image(estimate.stamp_ns)
+        event = reader.image(estimate.stamp_ns, next(iter(estimate.cameras), ""))
         return event.image_rgb if event else None
 
     return load
