@@ -125,6 +125,17 @@ def test_gnss_is_asked_before_the_map_is_searched() -> None:
     np.testing.assert_allclose(prior.T_map_base[:2, 3], [60.0, 0.0], atol=1e-6)
 
 
+def test_what_was_stated_before_the_doubt_is_doubted_too() -> None:
+    tracker = driven()
+    tracker.add_pose(at_s(1), pose(10.0), np.eye(6) * 0.01, "initialpose")
+    tracker.update(accepted(at_s(1), pose(10.0)))
+    for tick in range(MISSES):
+        tracker.update(missed(2 + tick / 10))
+    assert tracker.prior(at_s(2.5)) is None
+    tracker.add_pose(at_s(2.4), pose(70.0), np.eye(6) * 0.01, "gnss_pose")
+    assert tracker.prior(at_s(2.5)).source == "gnss_pose"
+
+
 def test_without_a_search_what_is_believed_is_tried_on() -> None:
     tracker = driven(can_search=False)
     tracker.update(accepted(at_s(1), pose(10.0)))

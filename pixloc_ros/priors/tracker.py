@@ -203,15 +203,14 @@ class PoseTracker:
             self._refused["frame_stamps_back"] += 1
             self._begin_again(stamp_ns)
         self._frame_ns = stamp_ns
-        doubtful, young_s = self._doubt.due, self._config.max_coast_s
+        doubtful = self._doubt.due
+        past = doubtful and self._stated_before()
         if doubtful:
             self._guesses.forget()
         return (
             self._guesses.found(stamp_ns, self._odometry)
             or (None if doubtful else self._from_accepted(stamp_ns))
-            or (
-                None if doubtful and self._stated_before() else self._from_stated(stamp_ns, young_s)
-            )
+            or (None if past else self._from_stated(stamp_ns, self._config.max_coast_s))
             or self._from_fix(stamp_ns)
             or (None if doubtful and self._can_search else self._from_long_ago(stamp_ns))
         )
