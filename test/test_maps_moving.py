@@ -87,8 +87,8 @@ def test_scans_that_contradict_each_other_are_refused(scans):
     shrunk = [Scan(scan.points * 0.6**i, scan.T_map_lidar) for i, scan in enumerate(scans)]
     with pytest.raises(MapError, match="are the poses those of the scans"):
         static_points(shrunk)
-    with pytest.raises(MapError, match="2 scans do not tell what moves"):
-        static_points(scans[:2])
+    with pytest.raises(MapError, match="one scan does not tell what moves"):
+        static_points(scans[:1])
 
 
 def test_command_writes_a_cloud(scans, tmp_path):

@@ -35,8 +35,7 @@ class MovingOptions:
     cell_deg: float = 0.8  # of the range images, at least the angle between two scan lines
     tolerance_m: float = 0.4
     tolerance_share: float = 0.02  # of the range
-    passed_share: float = 0.25  # of the scans that tell of a point, those that saw through it
-    min_passed: int = 2
+    passed_share: float = 0.05  # of the scans that tell of a point, those that saw through it
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +59,8 @@ def static_points(
     Raises MapError for fewer scans than can tell, and where hardly anything stays.
     """
     options = options or MovingOptions()
-    if len(scans) <= options.min_passed:
-        raise MapError(f"{len(scans)} scans do not tell what moves; give at least 3")
+    if len(scans) < 2:
+        raise MapError("one scan does not tell what moves; give several")
     images = [_RangeImage.of(scan, options) for scan in scans]
     kept = []
     for scan in progress(scans, "Looking through scans") if progress else scans:
@@ -88,7 +87,7 @@ def _moving(
         through = nearest_m > range_m + tolerance_m
         passed += through
         hit += ~through & (farthest_m > range_m - tolerance_m)
-    return (passed >= options.min_passed) & (passed > options.passed_share * (passed + hit))
+    return passed > options.passed_share * (passed + hit)
 
 
 @dataclass(frozen=True, slots=True)
