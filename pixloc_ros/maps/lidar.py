@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 
 CORNER_WINDOW_PX = 5
-EDGE_PX, EDGE_RATIO = 3, 1.25  # cells and ratio of depths that make an edge between surfaces
+EDGE_PX, EDGE_RATIO = 8, 1.25  # cells and ratio of depths that make an edge between surfaces
 PER_CELL = 2  # points of a cell and octave that an image observes
 BORDER_PX = 4  # features at the border are made of what is not in the image
 
@@ -34,7 +34,7 @@ class LidarOptions:
     voxel_m: float = 0.05  # of several points in one, one is kept
     cells_per_image: int = 2000  # each gives a point per octave of depth
     min_range_m: float = 1.5
-    max_range_m: float = 60.0
+    max_range_m: float = 150.0
     dull_share: float = 0.3  # of the visible points, those with least texture, are not chosen
 
 
