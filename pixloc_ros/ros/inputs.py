@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from nav_msgs.msg import Odometry
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, NavSatFix
+from sensor_msgs.msg import NavSatFix
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
 from pixloc_ros.config import Config
-from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.priors.gnss import antenna_base
 from pixloc_ros.replay import to_events, topics
 from pixloc_ros.replay.decode import BadMessage
 from pixloc_ros.replay.events import (
-    CameraInfoEvent,
     Event,
     FixEvent,
     OdometryEvent,
@@ -32,27 +28,18 @@ from pixloc_ros.replay.events import (
 )
 from pixloc_ros.replay.static_transforms import StaticTransforms, normalized
 from pixloc_ros.ros import conversions
-from pixloc_ros.ros.diagnostics import Rate, Tally
+from pixloc_ros.ros.cameras import Arrival, Cameras, refuse
+from pixloc_ros.ros.diagnostics import Tally
 from pixloc_ros.ros.mailbox import Mailbox
 from pixloc_ros.ros.moving_frames import MovingFrames
 from pixloc_ros.ros.shared_tracker import SharedTracker
 
-# Best effort: an image that is lost is worth less than a newer one. One: the newest.
-NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 SENSOR = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
 COMMAND = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 Value = TypeVar("Value")
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """An undecoded image and when it came."""
-
-    message: Any
-    received_s: float  # time.perf_counter()
 
 
 class Inputs:
@@ -66,28 +53,22 @@ class Inputs:
         mailbox: Mailbox[Arrival],
         tally: Tally,
     ) -> None:
-        self.camera: Camera | None = None
-        self.camera_frame = ""
-        self.images = Rate()
-        self.enabled = True  # whether images are looked at
+        self.cameras = Cameras(node, config.node, mailbox, tally)
         self._node = node
         self._config, self._priors = config.node, config.priors
         self._tracker = tracker
-        self._mailbox = mailbox
         self._tally = tally
         self._static = StaticTransforms()
         self._changed = threading.Condition()
         self._moving = MovingFrames(node, self._static)
         self._subscriptions = self._subscribe()
-        self._compressed = config.node.compressed
-        self._pictures = self._subscribe_images()
 
     def close(self) -> None:
         """Stop listening."""
         self._moving.close()
-        for subscription in (*self._subscriptions, self._pictures):
+        for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
-        self._mailbox.clear()
+        self.cameras.close()
 
     def reconfigure(self, config: Config) -> None:
         """Go on with other settings of what is subscribed."""
@@ -109,28 +90,9 @@ class Inputs:
             self._changed.wait_for(lambda: get() is not None, timeout_s)
             return get()
 
-    def look_for_images(self) -> None:
-        """Change over to `image/compressed` where only that is published."""
-        if self._compressed or self.images.last_s is not None:
-            return
-        raw, compressed = (
-            self._node.count_publishers(self._node.resolve_topic_name(name))
-            for name in ("image", "image/compressed")
-        )
-        if compressed and not raw:
-            self._compressed = True
-            self._node.destroy_subscription(self._pictures)
-            self._pictures = self._subscribe_images()
-            self._node.get_logger().info(f"images come compressed, on {self._pictures.topic_name}")
-
-    def _subscribe_images(self) -> Any:
-        kind, name = (CompressedImage, "image/compressed") if self._compressed else (Image, "image")
-        return self._node.create_subscription(kind, name, self._on_image, NEWEST)
-
     def _subscribe(self) -> list[Any]:
         on, take = self._node.create_subscription, self._taking
         return [
-            on(CameraInfo, "camera_info", take("camera_info", self._on_camera_info), SENSOR),
             on(NavSatFix, "gnss/fix", take("gnss_fix", self._on_fix), SENSOR),
             on(PoseWithCovarianceStamped, "gnss/pose", take("gnss_pose", self._on_pose), SENSOR),
             on(
@@ -161,33 +123,12 @@ class Inputs:
                     store(event)
             except BadMessage as error:
                 self.refuse(part, error)
-                if part == "camera_info":
-                    self.camera = None  # an old calibration may be of another setting of the lens
 
         return callback
 
     def refuse(self, part: str, error: BadMessage) -> None:
         """Count a useless message; the first of its kind is logged."""
-        if self._tally.add(f"{part}.bad.{error.reason}", str(error)) == 1:
-            self._node.get_logger().warning(f"{part} refused ({error.reason}): {error}")
-
-    def _on_image(self, message: Any) -> None:
-        now_s = time.perf_counter()
-        self._tally.add("image.received")
-        self.images.add(now_s)
-        if not self.enabled:
-            self._tally.add("image.ignored")
-            return
-        if self._mailbox.put(Arrival(message, now_s)):
-            self._tally.add("image.dropped")
-
-    def _on_camera_info(self, event: CameraInfoEvent) -> None:
-        if self.camera is not None and _describe(self.camera) != _describe(event.camera):
-            self._tally.add("camera_info.changed", _describe(event.camera))
-            self._node.get_logger().warning(f"camera changed: {_describe(event.camera)}")
-        with self._changed:
-            self.camera, self.camera_frame = event.camera, normalized(event.frame_id)
-            self._changed.notify_all()
+        refuse(self._node, self._tally, part, error)
 
     def _on_odometry(self, event: OdometryEvent) -> None:
         self._require_frame(event.frame_id, self._config.odom_frame)
@@ -277,12 +218,3 @@ _TYPES = {part: types[0] for part, types in topics.TYPES.items()}
 
 def _events(part: str, message: Any) -> list[Event]:
     return to_events.events(part, _TYPES[part], message, conversions.backend())
-
-
-def _describe(camera: Camera) -> str:
-    (fx, fy), (cx, cy) = camera.focal.tolist(), camera.center.tolist()
-    distortion = [round(value, 6) for value in camera.distortion.tolist()]
-    return (
-        f"{camera.model} {camera.width}x{camera.height} f {fx:.3f} {fy:.3f} c {cx:.3f} {cy:.3f} "
-        f"d {distortion}"
-    )

@@ -96,6 +96,7 @@ def status_message(estimate: Estimate, map_frame: str) -> AlignmentStatus:
         status=estimate.status.value,
         reason=estimate.reason.value,
         message=estimate.message,
+        cameras=list(estimate.cameras),
         keyframes=list(estimate.keyframes),
     )
     message.prior_offset_m = message.prior_offset_deg = float("nan")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,11 +18,13 @@ from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.replay import decode, to_events
 from pixloc_ros.replay.decode import BadMessage
+from pixloc_ros.replay.rig import FreezeWatch, frozen
 from pixloc_ros.replay.static_transforms import normalized
 from pixloc_ros.results import Estimate, Frame, Reason, Status
 from pixloc_ros.ros import conversions
+from pixloc_ros.ros.cameras import Arrival, Calibration
 from pixloc_ros.ros.diagnostics import Rate, Tally
-from pixloc_ros.ros.inputs import Arrival, Inputs
+from pixloc_ros.ros.inputs import Inputs
 from pixloc_ros.ros.outputs import Outputs
 from pixloc_ros.ros.shared_tracker import SharedTracker
 from pixloc_ros.stopwatch import Stopwatch
@@ -61,6 +63,8 @@ class Pipeline:
         self._closed = False
         self.latency_ms = Rate()
         self.last: Estimate | None = None
+        self.missing: tuple[str, ...] = ()  # cameras of the rig without an image of the last moment
+        self._freezes = FreezeWatch(config.node.freeze_motion_m)
         self.accepted_s: float | None = None  # time.perf_counter() of the last accepted pose
         self._verdicts: deque[bool] = deque(maxlen=_SHARE_OF)
         self._lock = threading.Lock()
@@ -93,15 +97,14 @@ class Pipeline:
         watch.timing_ms["queue"] = 1e3 * (time.perf_counter() - arrival.received_s)
         try:
             with watch("decode"):
-                frame = self._frame(arrival)
+                frames = self._frames(arrival)
         except BadMessage as error:
-            self._inputs.refuse("image", error)
             estimate = _failed(arrival, Reason.BAD_IMAGE, str(error))
         except NotReady as error:
             estimate = _failed(arrival, error.reason, str(error))
         else:
-            image_rgb = frame.image_rgb
-            estimate = self._localize(frame, watch)
+            estimate = self._localize(frames, watch)
+            image_rgb = _image_of_lead(frames, estimate)
         self._publish(replace(estimate, timing_ms=watch.timing_ms), arrival, life, image_rgb)
 
     def fail(self, arrival: Arrival, error: Exception) -> None:
@@ -109,15 +112,21 @@ class Pipeline:
         message = f"{type(error).__name__}: {' '.join(str(error).split())}"
         self._publish(_failed(arrival, Reason.INTERNAL_ERROR, message), arrival, self._lives)
 
-    def _localize(self, frame: Frame, watch: Stopwatch) -> Estimate:
+    def _localize(self, frames: Sequence[Frame], watch: Stopwatch) -> Estimate:
+        newest_ns = max(frame.stamp_ns for frame in frames)
         with watch("odometry"):
-            if not self._tracker.wait_ready(frame.stamp_ns, self._config.priors.odometry_wait_s):
+            if not self._tracker.wait_ready(newest_ns, self._config.priors.odometry_wait_s):
                 self._tally.add("odom.late")
         with self._tracker.locked() as tracker:
-            tracker.T_base_cam = frame.T_base_cam
-            prior = tracker.prior(frame.stamp_ns)
+            usable = self._freezes.usable(frames, tracker)
+            self.missing = self._missing(usable)
+            if not usable:
+                return tracker.update(frozen(frames[0]))
+            lead, *beside = usable
+            tracker.T_base_cam = lead.T_base_cam
+            prior = tracker.prior(lead.stamp_ns)
             generation = tracker.generation
-        estimate = self._localizer.localize(frame, prior)
+        estimate = self._localizer.localize(lead, prior, beside)
         watch.timing_ms.update(estimate.timing_ms)
         with self._tracker.locked() as tracker:
             if tracker.generation != generation:
@@ -125,27 +134,39 @@ class Pipeline:
                 return estimate.rejected(Reason.SUPERSEDED, message)
             return tracker.update(estimate)
 
-    def _frame(self, arrival: Arrival) -> Frame:
-        message, wait_s = arrival.message, self._config.node.calibration_wait_s
-        camera = self._inputs.wait_for(lambda: self._inputs.camera, wait_s)
-        if camera is None:
-            raise NotReady(Reason.NO_CAMERA_INFO, "no usable message on camera_info yet")
+    def _missing(self, usable: Sequence[Frame]) -> tuple[str, ...]:
+        """Cameras of the rig without an image of this moment."""
+        there = {frame.camera_name for frame in usable}
+        return tuple(name for name in self._inputs.cameras.names if name not in there)
+
+    def _frames(self, arrival: Arrival) -> list[Frame]:
+        """Of all cameras whose image can be used; raises what is wrong with the first if none."""
+        frames, problems = [], []
+        for name, message in arrival.messages.items():
+            try:
+                frames.append(self._frame(name, message))
+            except (BadMessage, NotReady) as error:
+                problems.append(error)
+                if isinstance(error, BadMessage):
+                    self._inputs.refuse("image", error)
+        if not frames:
+            raise problems[0]
+        return frames
+
+    def _frame(self, name: str, message: Any) -> Frame:
+        known = self._inputs.cameras.calibration(name, self._config.node.calibration_wait_s)
+        if known is None:
+            of = f" of camera {name}" if name else ""
+            raise NotReady(Reason.NO_CAMERA_INFO, f"no usable message on camera_info yet{of}")
         stamp_ns = to_events.stamp_ns(message)
-        self._require_same_frame(message.header.frame_id)
-        T_base_cam = self._extrinsics(self._camera_frame(message))
+        _require_same_frame(message.header.frame_id, known.frame)
+        T_base_cam = self._extrinsics(self._camera_frame(message, known))
         image_rgb = decode.image_rgb(message, conversions.backend())
-        return Frame(image_rgb, camera, stamp_ns, T_base_cam, name=str(stamp_ns))
+        return Frame(image_rgb, known.camera, stamp_ns, T_base_cam, str(stamp_ns), name)
 
-    def _camera_frame(self, message: Any) -> str:
+    def _camera_frame(self, message: Any, known: Calibration | None) -> str:
         stated = self._config.node.camera_frame or message.header.frame_id
-        return stated or self._inputs.camera_frame
-
-    def _require_same_frame(self, image_frame: str) -> None:
-        info_frame = self._inputs.camera_frame
-        if info_frame and image_frame and normalized(image_frame) != info_frame:
-            raise BadMessage(
-                "frame", f"image is of frame '{image_frame}', camera_info of '{info_frame}'"
-            )
+        return stated or (known.frame if known else "")
 
     def _extrinsics(self, camera_frame: str) -> Matrix:
         """T_base_cam (4, 4); raises NotReady where /tf_static does not say."""
@@ -174,7 +195,9 @@ class Pipeline:
     ) -> None:
         if self._closed:
             return
-        camera_frame = self._camera_frame(arrival.message)
+        lead_name = next(iter(estimate.cameras or arrival.messages))
+        known = self._inputs.cameras.calibration(lead_name, timeout_s=0.0)
+        camera_frame = self._camera_frame(arrival.messages[lead_name], known)
         self._outputs.publish_pose(estimate)
         if estimate.ok:
             self._outputs.motion.publish(self._tracker)
@@ -199,6 +222,19 @@ class Pipeline:
             self._verdicts.append(estimate.ok)
 
 
+def _require_same_frame(image_frame: str, info_frame: str) -> None:
+    if info_frame and image_frame and normalized(image_frame) != info_frame:
+        raise BadMessage(
+            "frame", f"image is of frame '{image_frame}', camera_info of '{info_frame}'"
+        )
+
+
+def _image_of_lead(frames: Sequence[Frame], estimate: Estimate) -> NDArray[np.uint8]:
+    """The image that the estimate's pixels are of."""
+    by_name = {frame.camera_name: frame.image_rgb for frame in frames}
+    return by_name[next(iter(estimate.cameras), frames[0].camera_name)]
+
+
 def _failed(arrival: Arrival, reason: Reason, message: str) -> Estimate:
-    stamp_ns = decode.stamp_ns(arrival.message.header)
+    stamp_ns = decode.stamp_ns(arrival.lead.header)
     return Estimate(Status.FAILED, reason, message, stamp_ns, str(stamp_ns))

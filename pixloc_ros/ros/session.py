@@ -16,8 +16,9 @@ from pixloc_ros.localizer import Localizer
 from pixloc_ros.priors.last_pose import LastPoseFile
 from pixloc_ros.priors.tracker import PoseTracker
 from pixloc_ros.results import Estimate
+from pixloc_ros.ros.cameras import Arrival
 from pixloc_ros.ros.diagnostics import Tally
-from pixloc_ros.ros.inputs import Arrival, Inputs
+from pixloc_ros.ros.inputs import Inputs
 from pixloc_ros.ros.mailbox import Mailbox
 from pixloc_ros.ros.outputs import Outputs
 from pixloc_ros.ros.pipeline import Pipeline
@@ -82,11 +83,11 @@ class Session:
     @property
     def enabled(self) -> bool:
         """Whether images are looked at."""
-        return self._inputs.enabled
+        return self._inputs.cameras.enabled
 
     def enable(self, enabled: bool) -> None:
         """Look at images, or ignore them; everything else goes on."""
-        self._inputs.enabled = enabled
+        self._inputs.cameras.enabled = enabled
         if not enabled:
             self._interrupt("the node was disabled")
 
@@ -121,12 +122,13 @@ class Session:
         return Facts(
             map_loaded=True,
             enabled=self.enabled,
-            image_age_s=_age_s(now_s, self._inputs.images.last_s),
+            image_age_s=_age_s(now_s, self._inputs.cameras.last_s),
             reason=last.reason if last else None,
             message=last.message if last else "",
             accepted_age_s=_age_s(now_s, self._pipeline.accepted_s),
             accepted_share=self._pipeline.accepted_share,
             odometry_stopped=self._odometry_stopped(),
+            cameras_missing=self._pipeline.missing,
         )
 
     def lines(self) -> list[tuple[str, str]]:
@@ -139,7 +141,10 @@ class Session:
             ("reason", last.reason.value if last else ""),
             ("other publisher of the transform", self._outputs.motion.intruder or "none"),
             ("prior", last.prior.source if last and last.prior else "none"),
-            ("image rate [Hz]", f"{self._inputs.images.hz(now_s):.2f}"),
+            *(
+                (f"image rate {name}".rstrip() + " [Hz]", f"{rate.hz(now_s):.2f}")
+                for name, rate in self._inputs.cameras.rates.items()
+            ),
             ("processed rate [Hz]", f"{pipeline.latency_ms.hz(now_s):.2f}"),
             ("latency p50 [ms]", f"{pipeline.latency_ms.percentile(50):.1f}"),
             ("latency p95 [ms]", f"{pipeline.latency_ms.percentile(95):.1f}"),
@@ -160,7 +165,7 @@ class Session:
     def _tick(self) -> None:
         self._outputs.motion.publish(self._tracker)
         self._outputs.debug.offer_map()
-        self._inputs.look_for_images()
+        self._inputs.cameras.look_for_images()
         if self._relocalization is not None:
             self._relocalization.expire()
 

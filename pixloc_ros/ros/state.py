@@ -43,6 +43,7 @@ class Cause(StrEnum):
     FIRST_FRAME = "first_frame"
     ODOMETRY_STOPPED = "odometry_stopped"
     FEW_ACCEPTED = "few_accepted"
+    CAMERA_MISSING = "camera_missing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class Facts:
     accepted_age_s: float | None = None
     accepted_share: float = 1.0  # of the last frames, since the first that was accepted
     odometry_stopped: bool = False  # there was odometry, and the last frame had to do without
+    cameras_missing: tuple[str, ...] = ()  # of a rig: without an image of the last moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,9 @@ def _tracking(facts: Facts) -> Verdict:
     if facts.odometry_stopped:
         message = "no odometry any more: the last motion is assumed to go on"
         return Verdict(State.DEGRADED, Cause.ODOMETRY_STOPPED, message)
+    if facts.cameras_missing:
+        message = f"no image of camera {', '.join(facts.cameras_missing)}: the others go on"
+        return Verdict(State.DEGRADED, Cause.CAMERA_MISSING, message)
     if facts.accepted_share < MIN_ACCEPTED_SHARE:
         message = f"only {100 * facts.accepted_share:.0f} % of the last frames were accepted"
         return Verdict(State.DEGRADED, Cause.FEW_ACCEPTED, message)

@@ -30,7 +30,9 @@ def draw_estimate(image_rgb: Image, estimate: Estimate, note: str = "") -> Image
     color = STATUS_COLORS[estimate.status]
     if estimate.alignment is None:
         return ink.with_caption(ink.fit(image_rgb), str(estimate.status), color, caption)
-    return draw_alignment(image_rgb, estimate.alignment, str(estimate.status), caption, color)
+    return draw_alignment(
+        image_rgb, estimate.alignment.of_camera(0), str(estimate.status), caption, color
+    )
 
 
 def draw_alignment(
