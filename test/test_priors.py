@@ -203,6 +203,8 @@ def test_a_break_of_the_odometry_voids_map_odom_but_not_the_pose() -> None:
     drive(track, until_s=1.0)
     track.update(accepted(at_s(1.0), pose(10.0)))
     track.add_odometry(at_s(2.5), pose(0.0))
+    assert track.T_map_odom is not None, "one odd stamp says nothing"
+    track.add_odometry(at_s(2.52), pose(0.0))
     assert track.T_map_odom is None
     assert track.prior(at_s(2.5)).source == "motion"
 
@@ -367,4 +369,48 @@ def test_frames_that_go_back_without_odometry_start_over() -> None:
     assert track.prior(at_s(10.0)) is None
     track.update(accepted(at_s(10.0), pose(90.0)))
     assert track.prior(at_s(7.0)) is None
+    assert not track.rejected, "one odd stamp says nothing"
+    assert track.prior(at_s(7.1)) is None
     assert track.rejected == {"frame_stamps_back": 1}
+
+
+@pytest.mark.parametrize("odd_s", [-3600.0, 2.0, 3600.0])
+def test_one_odd_stamp_voids_nothing(odd_s: float) -> None:
+    track = tracker()
+    drive(track, until_s=10.0)
+    assert track.prior(at_s(9.0)) is None
+    track.update(accepted(at_s(9.0), pose(90.0)))
+    generation = track.generation
+    track.add_odometry(at_s(10.0 + odd_s), pose(100.0))
+    assert (track.prior(at_s(9.1 + odd_s)) is None) == (abs(odd_s) > 10)
+    track.add_odometry(at_s(10.02), pose(100.2))
+    prior = track.prior(at_s(9.2))
+    assert (prior.source, track.generation) == ("odometry", generation)
+    np.testing.assert_allclose(prior.T_map_base, pose(92.0), atol=1e-9)
+    assert track.rejected["odometry_stamp_stray"] == 1
+    assert track.rejected["frame_stamp_stray"] == 1
+
+
+def test_a_clock_that_is_set_ahead_is_followed() -> None:
+    track = tracker()
+    drive(track, until_s=1.0)
+    for stamp_s in (3601.0, 3601.1):
+        assert track.prior(at_s(stamp_s)) is None
+    track.update(accepted(at_s(3601.1), pose(10.0)))
+    assert track.prior(at_s(3601.2)).source == "motion"
+    assert track.prior(at_s(1.2)) is None, "an old one"
+    assert track.prior(at_s(3601.3)).source == "motion"
+
+
+def test_odometry_carries_an_accepted_pose_until_it_tells_the_place_no_more() -> None:
+    track = tracker()
+    drive(track, until_s=1.0)
+    track.update(accepted(at_s(1.0), pose(10.0)))
+    for tick in range(50, 100 * 50):
+        track.add_odometry(at_s(tick / 50), pose(10.0 * tick / 50))
+        if tick == 8 * 50:
+            assert track.predict(at_s(8)) is None, "too old for the transform"
+            prior = track.prior(at_s(8))
+            np.testing.assert_allclose(prior.T_map_base, pose(80.0), atol=1e-9)
+            assert np.sqrt(prior.covariance[0, 0]) == pytest.approx(2.84, rel=0.01)
+    assert track.prior(at_s(99.9)) is None, "a kilometre later"

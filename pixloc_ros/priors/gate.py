@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+Item = TypeVar("Item")
 
 
 def seconds(duration_ns: int) -> float:
@@ -48,3 +50,37 @@ class JumpGate:
     ) -> bool:
         reach_m = self.max_speed_mps * abs(seconds(after[0] - before[0])) + self.slack_m
         return bool(np.linalg.norm(after[1] - before[1]) <= reach_m)
+
+
+class StampFilter(Generic[Item]):
+    """Tells one odd stamp from a clock that was set, or a bag that began anew.
+
+    A message stamped more than `max_gap_s` from the one before is held back until the next one
+    comes: when these two are near each other, time has really moved. `stray` counts the others.
+    """
+
+    def __init__(self, max_gap_s: float) -> None:
+        self.max_gap_s = max_gap_s
+        self.stray = 0
+        self._last_ns: int | None = None
+        self._held: tuple[int, Item] | None = None
+
+    def clear(self) -> None:
+        self._last_ns = self._held = None
+
+    def admit(self, stamp_ns: int, item: Item) -> list[tuple[int, Item]]:
+        """The messages to take now, in order of arrival; none while this one is held back."""
+        held, self._held = self._held, None
+        if self._last_ns is not None and not self._near(self._last_ns, stamp_ns):
+            if held is None or not self._near(held[0], stamp_ns):
+                self.stray += held is not None
+                self._held = stamp_ns, item
+                return []
+            self._last_ns = stamp_ns
+            return [held, (stamp_ns, item)]
+        self.stray += held is not None
+        self._last_ns = stamp_ns
+        return [(stamp_ns, item)]
+
+    def _near(self, before_ns: int, after_ns: int) -> bool:
+        return abs(seconds(after_ns - before_ns)) <= self.max_gap_s

@@ -15,7 +15,7 @@ from pixloc_ros.priors import guesses
 from pixloc_ros.priors.agreement import Agreement
 from pixloc_ros.priors.belief import Belief, odometry_step, standing_step, velocity_step
 from pixloc_ros.priors.doubt import Doubt
-from pixloc_ros.priors.gate import seconds
+from pixloc_ros.priors.gate import StampFilter, seconds
 from pixloc_ros.priors.gnss import Datum
 from pixloc_ros.priors.gnss_prior import GnssPrior
 from pixloc_ros.priors.guesses import Guesses
@@ -42,10 +42,10 @@ class PoseTracker:
 
     A prior comes from, in this order: the last accepted pose while younger than `max_coast_s`; a
     stated pose (initialpose, GNSS pose) as young as that; a GNSS fix with height and tilt of the
-    nearest keyframe, whose heading serves until motion tells it; an older stated pose, as long as
-    odometry carries it; the last pose of an earlier run. What was found from a guess comes first
-    until it is confirmed. With none of them, and now and then when they lead nowhere, there is no
-    prior: the localizer searches the map.
+    nearest keyframe, whose heading serves until motion tells it; an older accepted or stated pose,
+    as long as odometry carries it; the last pose of an earlier run. What was found from a guess
+    comes first until it is confirmed. With none of them, and now and then when they lead nowhere,
+    there is no prior: the localizer searches the map.
     `T_base_cam` is the extrinsic of the live camera and may be set later. Not thread-safe.
     can_search: whether the localizer can do without a prior.
     """
@@ -72,12 +72,19 @@ class PoseTracker:
         self._guesses = Guesses(config)
         self._doubt = Doubt(config)
         self._frame_ns: int | None = None
+        gap_s = config.odometry_max_gap_s
+        self._odometry_stamps: StampFilter[Matrix] = StampFilter(gap_s)
+        self._frame_stamps: StampFilter[None] = StampFilter(gap_s)
         self._known_keyframes: Keyframes | None = None
 
     @property
     def rejected(self) -> Counter[str]:
         """Refused inputs by reason, since the beginning."""
-        return self._refused + self._odometry.rejected + self._gnss.rejected
+        stray = Counter(
+            odometry_stamp_stray=self._odometry_stamps.stray,
+            frame_stamp_stray=self._frame_stamps.stray,
+        )
+        return self._refused + self._odometry.rejected + self._gnss.rejected + stray
 
     @property
     def T_map_odom(self) -> Matrix | None:
@@ -116,12 +123,16 @@ class PoseTracker:
         self.forget_pose()
         self._odometry.clear()
         self._gnss.clear()
+        self._odometry_stamps.clear()
+        self._frame_stamps.clear()
         self._frame_ns = None
 
     def reconfigure(self, config: PriorsConfig) -> None:
         """Go on with other limits and sigmas; what is believed stays."""
         self._config = config
         self._known_keyframes = None
+        self._odometry_stamps.max_gap_s = config.odometry_max_gap_s
+        self._frame_stamps.max_gap_s = config.odometry_max_gap_s
         self._odometry.reconfigure(config)
         self._gnss.reconfigure(config)
         self._agreement.reconfigure(config)
@@ -142,6 +153,10 @@ class PoseTracker:
 
     def add_odometry(self, stamp_ns: int, T_odom_base: Matrix) -> None:
         """Take one odometry pose; stamps that go back (a bag that loops) reset everything."""
+        for admitted in self._odometry_stamps.admit(stamp_ns, T_odom_base):
+            self._take_odometry(*admitted)
+
+    def _take_odometry(self, stamp_ns: int, T_odom_base: Matrix) -> None:
         newest = self._odometry.newest
         if newest is not None and self._went_back(newest.stamp_ns, stamp_ns):
             self._refused["odometry_stamps_back"] += 1
@@ -189,8 +204,10 @@ class PoseTracker:
         """Why a stated pose is of no use by itself; empty when it is of use."""
         if not se3.is_rigid(T_map_base) or not _is_covariance(covariance):
             return "not_finite"
-        vague = covariance[:2, :2].max() > self._config.gnss_max_sigma_m**2
-        return "too_vague" if vague else ""
+        return "too_vague" if self._is_vague(covariance) else ""
+
+    def _is_vague(self, covariance: Matrix) -> bool:
+        return bool(covariance[:2, :2].max() > self._config.gnss_max_sigma_m**2)
 
     def ready(self, stamp_ns: int) -> bool:
         """Whether odometry has reached the stamp, or there is none at all to wait for."""
@@ -199,10 +216,8 @@ class PoseTracker:
 
     def prior(self, stamp_ns: int) -> PosePrior | None:
         """The best guess at the stamp of a frame, or None when nothing is known."""
-        if self._frame_ns is not None and self._went_back(self._frame_ns, stamp_ns):
-            self._refused["frame_stamps_back"] += 1
-            self._begin_again(stamp_ns)
-        self._frame_ns = stamp_ns
+        if not self._follow(stamp_ns):
+            return None
         doubtful = self._doubt.due
         past = doubtful and self._stated_before()
         if doubtful:
@@ -214,6 +229,17 @@ class PoseTracker:
             or self._from_fix(stamp_ns)
             or (None if doubtful and self._can_search else self._from_long_ago(stamp_ns))
         )
+
+    def _follow(self, stamp_ns: int) -> bool:
+        """Notice where time went back; False where one frame alone says so."""
+        admitted = self._frame_stamps.admit(stamp_ns, None)
+        for frame_ns, _ in admitted:
+            if self._frame_ns is not None and self._went_back(self._frame_ns, frame_ns):
+                self._refused["frame_stamps_back"] += 1
+                self._begin_again(frame_ns)
+            self._frame_ns = frame_ns
+        back = self._frame_ns is not None and self._went_back(self._frame_ns, stamp_ns)
+        return bool(admitted) or not back
 
     def predict(self, stamp_ns: int) -> tuple[Matrix, Matrix] | None:
         """T_map_base (4, 4) and covariance (6, 6) carried from the last accepted pose.
@@ -295,11 +321,11 @@ class PoseTracker:
         return stated.moved(stamp_ns, step or standing_step(stated, stamp_ns, self._config))
 
     def _from_long_ago(self, stamp_ns: int) -> PosePrior | None:
-        return (
-            self._from_accepted(stamp_ns)
-            or self._from_stated(stamp_ns, None)
-            or self._guesses.remembered(stamp_ns)
-        )
+        """What odometry carries, as long as that tells the place; or the pose of an earlier run."""
+        for carried in (self._expected(stamp_ns), self._from_stated(stamp_ns, None)):
+            if carried is not None and not self._is_vague(carried.covariance):
+                return carried
+        return self._guesses.remembered(stamp_ns)
 
     def _from_fix(self, stamp_ns: int) -> PosePrior | None:
         keyframes = self._keyframes()
