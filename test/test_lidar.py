@@ -132,6 +132,7 @@ def test_thinning_keeps_one_point_per_voxel():
 # --- maps ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_map_is_like_any_other(built):
     map_ = Map.load(built)
     assert find_problems(built) == []
@@ -159,6 +160,7 @@ def localize(map_: Map, index: float, error_m=(0.1, 0.05, -0.1)):
     return Localizer(Config(), map_).localize(frame, prior)
 
 
+@pytest.mark.slow
 def test_frames_between_keyframes_are_localized(built):
     for index in (1.5, 3.5, 5.5):
         estimate = localize(Map.load(built), index)
@@ -166,6 +168,7 @@ def test_frames_between_keyframes_are_localized(built):
         assert se3.distance_m(estimate.T_map_base, pose(index)) < 0.02
 
 
+@pytest.mark.slow
 def test_ignoring_occlusion_spoils_the_features(images, points, built, tmp_path, monkeypatch):
     """What the z-buffer is for: without it far points take the features of the near board."""
     monkeypatch.setattr(visibility, "TOLERANCE_M", 1e9)
@@ -180,6 +183,7 @@ def test_ignoring_occlusion_spoils_the_features(images, points, built, tmp_path,
     assert careful.cost < careless.cost and careful.inlier_share > careless.inlier_share
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", [8, 10])
 def test_points_hidden_from_the_prior_are_left_out_of_the_view(built, index):
     """From beside the keyframes, the near board hides what they saw."""

@@ -115,6 +115,7 @@ def test_killed_build_goes_on_where_it_was(model, folder, whole, tmp_path):
     assert find_problems(output) == [] and hidden_beside(output) == []
 
 
+@pytest.mark.slow
 def test_image_that_changed_is_observed_again(model, folder, whole, tmp_path):
     images = shutil.copytree(folder / "images", tmp_path / "images")
     broken = images / "drive 1" / "008.png"
@@ -188,6 +189,7 @@ def files_of_at_most(size_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("part_sizes", "done"), [(0.5, 0), (3.0, COUNT)])
 def test_full_disk_leaves_no_half_map_and_what_is_done_is_kept(
     model, folder, whole, tmp_path, part_sizes, done

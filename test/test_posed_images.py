@@ -60,6 +60,7 @@ def built(scene, tmp_path_factory) -> Path:
     return output
 
 
+@pytest.mark.slow
 def test_map_has_the_given_poses_and_points_on_the_boards(built):
     map_ = Map.load(built)
     assert map_.keyframe_names == tuple(f"drive 1/{i:03d}.png" for i in range(8))
@@ -72,6 +73,7 @@ def test_map_has_the_given_poses_and_points_on_the_boards(built):
     assert find_problems(built) == []
 
 
+@pytest.mark.slow
 def test_map_localizes(built):
     T_map_cam = pose(3.5)
     camera = Map.load(built).cameras[0]
@@ -82,6 +84,7 @@ def test_map_localizes(built):
     assert estimate.ok and se3.distance_m(estimate.T_map_base, T_map_cam) < 0.03
 
 
+@pytest.mark.slow
 def test_coordinates_of_utm_size_are_kept(posed):
     utm = np.array([437_012.0, 5_412_345.0, 318.0])
     model, report = triangulate([moved(image, utm) for image in posed[:3]])
@@ -98,6 +101,7 @@ def moved(image: PosedImage, by_m) -> PosedImage:
     return replace(image, T_map_cam=se3.make(np.eye(3), by_m) @ image.T_map_cam)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error_m", [[0.0, 0.5, 0.0], [0.2, 0.0, 0.0]])
 def test_image_with_a_wrong_pose_is_named(posed, error_m):
     """Across the way the lines between images tell, along it what they triangulate."""
