@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
 
+from pixloc_ros.atomic import atomic_path
 from pixloc_ros.cli.evaluate import evaluate as evaluate_command
 from pixloc_ros.errors import DataError
-from pixloc_ros.evaluation.atomic import atomic_path
 from pixloc_ros.evaluation.compare import compare_poses, compare_trajectories
 from pixloc_ros.evaluation.frames import PoseError, frame_result, read_frames, write_frames
 from pixloc_ros.evaluation.metrics import GAUSSIAN_SHARE, evaluate

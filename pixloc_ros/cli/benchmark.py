@@ -27,7 +27,7 @@ def benchmark(
     """
     from json import dumps
 
-    from pixloc_ros.evaluation.atomic import write_text
+    from pixloc_ros.atomic import write_text
     from pixloc_ros.evaluation.benchmark import Benchmark, Row
 
     width, height = parse_size(size)

@@ -33,7 +33,7 @@ def benchmark_maps(
 
     Example: pixloc benchmark-maps --points 1e4 --points 1e7 --set tiles.budget_mb=100
     """
-    from pixloc_ros.evaluation.atomic import write_text
+    from pixloc_ros.atomic import write_text
     from pixloc_ros.evaluation.map_benchmark import MapFigures, measure
 
     resolved, console = resolve_config(config, settings, Path(), device), _console()

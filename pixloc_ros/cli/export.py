@@ -20,8 +20,8 @@ def export(
 
     Example: pixloc export fast --onnx fast.onnx --size 640x384
     """
+    from pixloc_ros.atomic import atomic_path
     from pixloc_ros.cli.benchmark import parse_size
-    from pixloc_ros.evaluation.atomic import atomic_path
     from pixloc_ros.features.onnx_export import write_onnx
 
     with atomic_path(onnx) as part:

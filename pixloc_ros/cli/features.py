@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import cv2
 import numpy as np
 import typer
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from pixloc_ros import image_files
 from pixloc_ros.cli.progress import track
 from pixloc_ros.cli.replay import MapOption, SetOption, resolve_config
 from pixloc_ros.config import FeaturesConfig
@@ -87,7 +87,7 @@ def confidence(
     if output is not None:
         views = street_confidence.labelled_views(1)
         shown = next(views)[0] if image is None else _read(image)
-        _write(output, draw_confidence(shown, features.extract(shown)))
+        image_files.write(output, draw_confidence(shown, features.extract(shown)))
     if image is None:
         Console().print(_confidence_table(street_confidence.confidence_by_class(features, count)))
 
@@ -116,7 +116,7 @@ def degrade(
 
     clean = _read(image)
     pictures = {CLEAN: clean} | {name: degraded(name, clean, seed) for name in DEGRADATIONS}
-    _write(output, contact_sheet(pictures, columns=4, width_px=400))
+    image_files.write(output, contact_sheet(pictures, columns=4, width_px=400))
 
 
 @app.command()
@@ -193,7 +193,9 @@ def travel(
     strides = [level.stride for level in descent.sight.pyramid.levels]
     errors = " > ".join(f"{descent.error_px(pose)[0]:.1f}" for pose in way)
     stations = [descent.pixels(pose)[0].numpy() for pose in way]
-    _write(output, draw_travel(posed[0].image_rgb, stations, strides, f"mean error {errors} px"))
+    image_files.write(
+        output, draw_travel(posed[0].image_rgb, stations, strides, f"mean error {errors} px")
+    )
 
 
 @app.command()
@@ -222,17 +224,7 @@ def variant(
 
 
 def _read(path: Path) -> NDArray[np.uint8]:
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    image = image_files.read(path)
     if image is None:
         raise DataError(f"{path} cannot be read as an image")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-def _write(path: Path, picture_rgb: NDArray[np.uint8]) -> None:
-    from pixloc_ros.evaluation.atomic import atomic_path
-
-    kind = ".jpg" if path.suffix.lower() in (".jpg", ".jpeg") else ".png"
-    done, encoded = cv2.imencode(kind, picture_rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 82])
-    assert done
-    with atomic_path(path) as part:
-        part.write_bytes(encoded.tobytes())
+    return image

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
+from pixloc_ros.atomic import atomic_path
 from pixloc_ros.cli.progress import track
 from pixloc_ros.errors import MapError
-from pixloc_ros.evaluation.atomic import atomic_path
 from pixloc_ros.evaluation.trajectory import read_poses
 from pixloc_ros.geometry import se3
 from pixloc_ros.maps import ply

@@ -55,7 +55,7 @@ def shots(
     """
     import json
 
-    from pixloc_ros.evaluation.atomic import write_text
+    from pixloc_ros.atomic import write_text
     from pixloc_ros.evaluation.shots import (
         CLEAN,
         ShotSummary,

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pixloc_ros import image_files
 from pixloc_ros.demo import drive
 from pixloc_ros.demo.ground import Layout
 from pixloc_ros.demo.render import render
@@ -173,7 +174,7 @@ class _Camera:
         options = self.options
         view = render(self.street, shot.T_map_cam, options.K, options.width, options.height)
         rng = np.random.default_rng([options.seed, shot.index])
-        _write_image(shot.path, self.exposure.apply(view.image_rgb, rng))
+        image_files.write(shot.path, self.exposure.apply(view.image_rgb, rng), JPEG_QUALITY)
         return view.depth_m
 
 
@@ -191,10 +192,6 @@ def _photograph(shot: _Shot) -> NDArray[np.float32]:
     return _worker.photograph(shot)
 
 
-def _write_image(path: Path, image_rgb: Image) -> None:
-    cv2.imwrite(str(path), image_rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-
-
 def _write_colmap(
     folder: Path,
     shots: Sequence[_Shot],
@@ -203,7 +200,8 @@ def _write_colmap(
 ) -> None:
     views = []
     for shot, depth_m in zip(shots, depths, strict=True):
-        image = cv2.cvtColor(cv2.imread(str(shot.path)), cv2.COLOR_BGR2RGB)
+        image = image_files.read(shot.path)
+        assert image is not None  # it was written a moment ago
         views.append(PosedView(image, depth_m, shot.T_map_cam))
     tracks = build_tracks(views, options.K)
     images = [

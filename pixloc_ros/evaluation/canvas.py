@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from pixloc_ros.evaluation.atomic import atomic_path
+from pixloc_ros.atomic import atomic_path
 from pixloc_ros.results import Status
 
 # Okabe and Ito's palette: distinct for the colour-blind too.

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from scipy.spatial.transform import Rotation
 
+from pixloc_ros.atomic import write_text
 from pixloc_ros.errors import DataError
-from pixloc_ros.evaluation.atomic import write_text
 from pixloc_ros.evaluation.trajectory import Trajectory
 from pixloc_ros.geometry import se3
 from pixloc_ros.results import Estimate, PosePrior, Status

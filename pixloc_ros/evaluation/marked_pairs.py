@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pixloc_ros import image_files
 from pixloc_ros.errors import DataError
 from pixloc_ros.features.pyramid import FeaturePyramid
 
@@ -108,7 +108,7 @@ def _similarities(
 
 def _read_image(folder: Path, stem: str) -> NDArray[np.uint8]:
     for path in sorted(folder.glob(f"{stem}.*")):
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        image = image_files.read(path)
         if image is not None:
-            return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+            return image
     raise DataError(f"{folder} has no image {stem}.* that can be read")

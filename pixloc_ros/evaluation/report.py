@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pixloc_ros.evaluation.atomic import atomic_path, write_text
+from pixloc_ros import image_files
+from pixloc_ros.atomic import write_text
 from pixloc_ros.evaluation.frames import (
     FRAMES_FILE,
     FrameResult,
@@ -143,15 +143,9 @@ def _write_overlays(
         image_rgb = load(estimates[i])
         if image_rgb is not None:
             picture = draw_estimate(image_rgb, estimates[i], _error_note(frames[i]))
-            paths.append(_write_picture(folder / f"overlay_{name}.jpg", picture))
+            paths.append(folder / f"overlay_{name}.jpg")
+            image_files.write(paths[-1], picture)
     return paths
-
-
-def _write_picture(path: Path, picture_rgb: Image) -> Path:
-    with atomic_path(path) as part:
-        _, data = cv2.imencode(".jpg", picture_rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
-        part.write_bytes(data.tobytes())
-    return path
 
 
 def _error_note(frame: FrameResult) -> str:

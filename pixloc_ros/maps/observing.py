@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pixloc_ros import image_files
 from pixloc_ros.errors import MapError
 from pixloc_ros.features.pyramid import FeatureExtractor, FeaturePyramid
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.image_files import Image
 from pixloc_ros.maps import retrieval
 from pixloc_ros.maps.colmap import ColmapImage, ColmapModel
 from pixloc_ros.maps.rows import Arrays, Confidences, Features
@@ -77,17 +78,17 @@ def find_images(images: Sequence[ColmapImage], folder: Path) -> list[Path]:
     return paths
 
 
-def read_image(path: Path, camera: Camera) -> NDArray[np.uint8]:
+def read_image(path: Path, camera: Camera) -> Image:
     """RGB (H, W, 3) as the camera took it; raises MapError for another size than the camera's."""
-    content = path.read_bytes() if path.is_file() else b""
-    return decode_image(content, path, (camera.width, camera.height))
+    return _checked(image_files.read(path), path, (camera.width, camera.height))
 
 
-def decode_image(content: bytes, path: Path, size_px: tuple[int, int]) -> NDArray[np.uint8]:
+def decode_image(content: bytes, path: Path, size_px: tuple[int, int]) -> Image:
     """As read_image, of the content of a file."""
-    # COLMAP does not turn images by their EXIF orientation either.
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
+    return _checked(image_files.decode(content), path, size_px)
+
+
+def _checked(image: Image | None, path: Path, size_px: tuple[int, int]) -> Image:
     if image is None:
         raise MapError(f"{path} cannot be read as an image; is the file whole?")
     height, width = image.shape[:2]
@@ -96,7 +97,7 @@ def decode_image(content: bytes, path: Path, size_px: tuple[int, int]) -> NDArra
             f"{path} is {width}x{height}, its camera in the model {size_px[0]}x{size_px[1]}; "
             f"give the images that the model was made from"
         )
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return image
 
 
 def visible_points(

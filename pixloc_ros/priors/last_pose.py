@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pixloc_ros.atomic import write_text
 from pixloc_ros.errors import DataError, PixlocError
-from pixloc_ros.evaluation.atomic import write_text
 from pixloc_ros.geometry import se3
 from pixloc_ros.results import Estimate, Matrix
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rosbags.image import message_to_cvimage
 from rosbags.image.image import convert_color
 
+from pixloc_ros import image_files
 from pixloc_ros.errors import CameraError, DataError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
@@ -182,11 +183,7 @@ def _decompressed(message: Any) -> Image:
     # OpenCV fills what is missing of a JPEG with grey instead of failing.
     if data.startswith(b"\xff\xd8") and not data.rstrip(b"\0").endswith(b"\xff\xd9"):
         raise BadMessage("image_truncated", f"JPEG of {len(data)} bytes has no end")
-    try:
-        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-        image_bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:  # no data at all, or a header that promises too many pixels
-        image_bgr = None
-    if image_bgr is None:
+    image_rgb = image_files.decode(data)
+    if image_rgb is None:
         raise BadMessage("image_undecodable", f"compressed image ('{message.format}') not decoded")
-    return cv2.cvtColor(image_bgr, cv2.COLOR_BGR2RGB)
+    return image_rgb

@@ -11,6 +11,7 @@ import numpy as np
 import pymap3d
 from scipy.spatial.transform import Rotation
 
+from pixloc_ros import image_files
 from pixloc_ros.errors import DataError
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.se3 import Matrix
@@ -73,16 +74,15 @@ def _frame(drive: PosedImages, index: int, options: BagOptions) -> Iterator[Time
 def _prepared(
     file: Path, camera: Camera, options: BagOptions, index: int
 ) -> tuple[np.ndarray, Camera]:
-    image_bgr = cv2.imread(str(file), cv2.IMREAD_COLOR)
-    if image_bgr is None:
+    image_rgb = image_files.read(file)
+    if image_rgb is None:
         raise DataError(f"image {file} cannot be decoded")
-    height, width = image_bgr.shape[:2]
+    height, width = image_rgb.shape[:2]
     if (width, height) != (camera.width, camera.height):
         raise DataError(
             f"image {file} is {width}x{height}, its calibration is for "
             f"{camera.width}x{camera.height}"
         )
-    image_rgb = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2RGB)
     if options.scale != 1.0:
         size = (max(1, round(width * options.scale)), max(1, round(height * options.scale)))
         image_rgb = cv2.resize(image_rgb, size, interpolation=cv2.INTER_AREA)
@@ -96,10 +96,8 @@ def _prepared(
 def _image_message(stamp_ns: int, frame: str, image_rgb: np.ndarray, compressed: bool) -> Any:
     if not compressed:
         return messages.image(stamp_ns, frame, image_rgb)
-    image_bgr = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR)
-    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-    jpeg = cv2.imencode(".jpg", image_bgr, quality)[1]
-    return messages.compressed_image(stamp_ns, frame, jpeg.tobytes())
+    jpeg = image_files.encode(image_rgb, jpeg_quality=JPEG_QUALITY)
+    return messages.compressed_image(stamp_ns, frame, jpeg)
 
 
 def _odometry(

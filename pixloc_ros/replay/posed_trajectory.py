@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 
+from pixloc_ros import image_files
 from pixloc_ros.errors import DataError
 from pixloc_ros.evaluation.trajectory import associate, has_named_poses, read_poses, read_tum
 from pixloc_ros.geometry import se3
@@ -80,7 +80,7 @@ def read_camera(intrinsics: str, image: Path) -> Camera:
         numbers = []
     if len(numbers) not in (4, 8):
         raise DataError(f"intrinsics '{intrinsics}': expected {EXPECTED}, in pixels")
-    pixels = cv2.imread(str(image), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    pixels = image_files.read(image)
     if pixels is None:
         raise DataError(f"{image} cannot be read as an image; is the file whole?")
     size = [pixels.shape[1], pixels.shape[0]]

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
+from pixloc_ros import image_files
 from pixloc_ros.errors import CameraError, DataError
 from pixloc_ros.evaluation.frames import frame_result, write_frames
 from pixloc_ros.evaluation.trajectory import write_poses
@@ -59,12 +59,11 @@ def localize_queries(
 ) -> Iterator[Estimate]:
     """An estimate per query, in order; the camera is the base, so T_map_base is T_map_cam."""
     for index, query in enumerate(queries):
-        image_bgr = cv2.imread(str(images_dir / query.name), cv2.IMREAD_COLOR)
-        if image_bgr is None:
+        image_rgb = image_files.read(images_dir / query.name)
+        if image_rgb is None:
             message = f"{images_dir / query.name} cannot be decoded"
             yield Estimate(Status.FAILED, Reason.BAD_IMAGE, message, index, query.name)
             continue
-        image_rgb = np.asarray(cv2.cvtColor(image_bgr, cv2.COLOR_BGR2RGB), np.uint8)
         frame = Frame(image_rgb, query.camera, index, np.eye(4), query.name)
         yield localizer.localize(frame, starts(query.name, index))
 

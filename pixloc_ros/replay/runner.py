@@ -11,9 +11,9 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from pixloc_ros.atomic import write_text
 from pixloc_ros.config import Config
 from pixloc_ros.errors import BagError, DataError
-from pixloc_ros.evaluation.atomic import write_text
 from pixloc_ros.evaluation.metrics import Summary
 from pixloc_ros.evaluation.report import LoadImage, write_report, write_run
 from pixloc_ros.evaluation.trajectory import Trajectory, read_tum

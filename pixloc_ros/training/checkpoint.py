@@ -15,8 +15,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from pixloc_ros.atomic import atomic_path
 from pixloc_ros.errors import TrainingError
-from pixloc_ros.evaluation.atomic import atomic_path
 from pixloc_ros.training.config import TrainConfig, differences
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pixloc_ros.evaluation.atomic import atomic_path
+from pixloc_ros import image_files
 from pixloc_ros.training.pairs import PairBatch
 
 COLUMNS = 2  # of pairs
@@ -32,8 +32,7 @@ def save_preview(batch: PairBatch, path: Path) -> None:
     blank = np.zeros_like(pairs[0])
     pairs += [blank] * (-len(pairs) % COLUMNS)
     rows = [np.hstack(pairs[i : i + COLUMNS]) for i in range(0, len(pairs), COLUMNS)]
-    with atomic_path(path) as part:
-        cv2.imwrite(str(part), np.vstack(rows)[..., ::-1])
+    image_files.write(path, np.vstack(rows))
 
 
 def _drawn(image: Tensor, pixels: Tensor) -> Image:

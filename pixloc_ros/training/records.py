@@ -11,9 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from pixloc_ros.atomic import write_text
 from pixloc_ros.errors import DataError
 from pixloc_ros.evaluation import canvas
-from pixloc_ros.evaluation.atomic import write_text
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

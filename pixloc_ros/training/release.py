@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from pixloc_ros.evaluation.atomic import atomic_path, write_text
+from pixloc_ros.atomic import atomic_path, write_text
 from pixloc_ros.evaluation.benchmark import device_name
 from pixloc_ros.features.architecture import Architecture
 from pixloc_ros.training.checkpoint import Progress

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
+from pixloc_ros.atomic import write_text
 from pixloc_ros.errors import TrainingError
-from pixloc_ros.evaluation.atomic import write_text
 from pixloc_ros.replay.progress import Progress as ProgressBar
 from pixloc_ros.replay.progress import silent
 from pixloc_ros.training.checkpoint import Progress

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from pixloc_ros import image_files
+from pixloc_ros.atomic import atomic_path
 from pixloc_ros.errors import ConfigError
-from pixloc_ros.evaluation.atomic import atomic_path
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.se3 import Matrix
@@ -125,9 +126,8 @@ class Recording:
         self._stream.log("path", self._rerun.LineStrips3D([np.array(self._path)]))
 
     def _log_image(self, image_rgb: NDArray[np.uint8]) -> None:
-        bgr = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR)
-        _, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-        picture = self._rerun.EncodedImage(contents=jpeg.tobytes(), media_type="image/jpeg")
+        jpeg = image_files.encode(image_rgb, jpeg_quality=_JPEG_QUALITY)
+        picture = self._rerun.EncodedImage(contents=jpeg, media_type="image/jpeg")
         self._stream.log("camera/image", picture)
 
     def _log_alignment(self, alignment: Alignment, camera: Camera) -> None:
