@@ -94,6 +94,19 @@ def test_odometry_is_extrapolated_a_little_and_not_more() -> None:
     assert buffer.at(at_s(-0.1)) is None
 
 
+def test_odometry_that_comes_late_makes_the_prior_vague_and_then_corrects_it() -> None:
+    track = tracker()
+    drive(track, until_s=1.0)
+    assert track.update(accepted(at_s(1.1), pose(11.3))).ok, "the vehicle sped up"
+    prior = track.prior(at_s(1.1))
+    assert np.sqrt(prior.covariance[0, 0]) == pytest.approx(0.65, abs=0.02), "3 m/s, twice"
+    track.add_odometry(at_s(1.1), pose(11.3))
+    prior = track.prior(at_s(1.1))
+    np.testing.assert_allclose(prior.T_map_base, pose(11.3), atol=1e-9)
+    np.testing.assert_allclose(track.T_map_odom, np.eye(4), atol=1e-9)
+    assert np.sqrt(prior.covariance[0, 0]) < 0.06
+
+
 def test_one_odometry_outlier_is_refused_and_a_restart_begins_anew() -> None:
     buffer = OdometryBuffer(CONFIG)
     drive(buffer, until_s=1.0)
@@ -105,7 +118,7 @@ def test_one_odometry_outlier_is_refused_and_a_restart_begins_anew() -> None:
         buffer.add(at_s(1.06 + tick / 50), pose(0.2 * tick - 900.0))
     assert buffer.rejected["odometry_restarted"] == 1
     assert buffer.at(at_s(1.0)) is None
-    assert buffer.newest.T_odom_base[0, 3] == pytest.approx(-899.6)
+    assert buffer.at(buffer.stamp_ns).T_odom_base[0, 3] == pytest.approx(-899.6)
 
 
 def test_odometry_refuses_nan_and_late_messages_and_breaks_at_gaps() -> None:

@@ -32,15 +32,20 @@ class Belief:
         return abs(seconds(stamp_ns - self.stamp_ns)) <= limit_s
 
     def read(self, odometry: OdometryBuffer) -> Belief:
-        """The same with its odometry reading, if it is known by now."""
-        if self.reading is not None:
+        """The same with its odometry reading, if it is known by now, or known better."""
+        if self.reading is not None and not self.reading.extrapolated_s:
             return self
-        return replace(self, reading=odometry.at(self.stamp_ns))
+        return replace(self, reading=odometry.at(self.stamp_ns) or self.reading)
 
     def moved(self, stamp_ns: int, step: motion.Step) -> PosePrior:
         """As a prior after one step."""
         T_map_base, covariance = motion.carry(self.T_map_base, self.covariance, step)
         return PosePrior(T_map_base, covariance, self.source, stamp_ns)
+
+
+def is_vague(covariance: Matrix, config: PriorsConfig) -> bool:
+    """Whether a pose with this covariance (6, 6) does not tell the place, as a vague GNSS fix."""
+    return bool(covariance[:2, :2].max() > config.gnss_max_sigma_m**2)
 
 
 def odometry_step(
@@ -51,12 +56,21 @@ def odometry_step(
     if before is None or after is None or before.epoch != after.epoch:
         return None
     T_before_after = se3.inverse(before.T_odom_base) @ after.T_odom_base
-    return motion.odometry_step(T_before_after, after.driven_m - before.driven_m, config)
+    assumed_s = before.extrapolated_s + after.extrapolated_s
+    return motion.odometry_step(T_before_after, after.driven_m - before.driven_m, config, assumed_s)
 
 
 def standing_step(belief: Belief, stamp_ns: int, config: PriorsConfig) -> motion.Step:
     """No motion that is known of."""
     return motion.blind_step(np.eye(4), seconds(stamp_ns - belief.stamp_ns), config)
+
+
+def carried(
+    belief: Belief, stamp_ns: int, odometry: OdometryBuffer, config: PriorsConfig
+) -> PosePrior:
+    """As a prior at another stamp: by odometry or, without it, standing still."""
+    step = odometry_step(belief, odometry, stamp_ns, config)
+    return belief.moved(stamp_ns, step or standing_step(belief, stamp_ns, config))
 
 
 def velocity_step(

@@ -6,11 +6,12 @@ from collections import Counter
 
 from pixloc_ros.config import PriorsConfig
 from pixloc_ros.maps.schema import Datum
-from pixloc_ros.priors.belief import Belief
+from pixloc_ros.priors.belief import Belief, carried
 from pixloc_ros.priors.gnss import Fix, GnssGate
 from pixloc_ros.priors.heading import HeadingFromMotion
 from pixloc_ros.priors.keyframes import Keyframes
 from pixloc_ros.priors.odometry import OdometryBuffer
+from pixloc_ros.results import PosePrior
 
 
 class GnssPrior:
@@ -53,8 +54,10 @@ class GnssPrior:
         """New odometry is there."""
         self._heading.read(odometry)
 
-    def belief(self, stamp_ns: int, keyframes: Keyframes) -> Belief | None:
-        """The pose at the newest fix; None without one, or when it is too old."""
+    def carried(
+        self, stamp_ns: int, keyframes: Keyframes, odometry: OdometryBuffer
+    ) -> PosePrior | None:
+        """From the pose at the newest fix; None without one, or when it is too old."""
         fix = self._fix
         if fix is None:
             return None
@@ -63,4 +66,4 @@ class GnssPrior:
         if not belief.within(stamp_ns, self._config.gnss_max_age_s):
             self._stale += 1
             return None
-        return belief
+        return carried(belief.read(odometry), stamp_ns, odometry, self._config)

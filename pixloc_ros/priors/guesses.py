@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from pixloc_ros.config import PriorsConfig
 from pixloc_ros.geometry.covariance import diagonal
-from pixloc_ros.priors.belief import Belief, odometry_step, standing_step
+from pixloc_ros.priors.belief import Belief, carried
 from pixloc_ros.priors.odometry import OdometryBuffer
 from pixloc_ros.results import Estimate, Matrix, PosePrior
 
@@ -57,8 +57,7 @@ class Guesses:
         found, config = self._found, self._config
         if found is None or not found.within(stamp_ns, config.max_coast_s):
             return None
-        step = odometry_step(found, odometry, stamp_ns, config)
-        return found.moved(stamp_ns, step or standing_step(found, stamp_ns, config))
+        return carried(found, stamp_ns, odometry, config)
 
     def remembered(self, stamp_ns: int) -> PosePrior | None:
         """The pose of the earlier run, vague: the vehicle may have been moved."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ class OdometryReading:
     T_odom_base: Matrix
     driven_m: float  # path length since the epoch began
     epoch: int
+    extrapolated_s: float = 0.0  # how long the motion was only assumed to go on
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,9 @@ class OdometryBuffer:
         return len(self._readings)
 
     @property
-    def newest(self) -> OdometryReading | None:
-        return self._readings[-1] if self._readings else None
+    def stamp_ns(self) -> int | None:
+        """Of the newest reading."""
+        return self._readings[-1].stamp_ns if self._readings else None
 
     @property
     def epoch(self) -> int:
@@ -99,6 +101,13 @@ class OdometryBuffer:
             return after
         return _between(self._readings[index - 1], after, stamp_ns)
 
+    def motion(self, from_ns: int, to_ns: int) -> Matrix | None:
+        """T_base_base (4, 4) from the vehicle at to_ns to it at from_ns; None where not known."""
+        then, now = self.at(from_ns), self.at(to_ns)
+        if then is None or now is None or then.epoch != now.epoch:
+            return None
+        return se3.inverse(then.T_odom_base) @ now.T_odom_base
+
     def twist(self) -> Twist | None:
         """The motion over the newest readings; None without two of them."""
         if len(self._readings) < 2:
@@ -142,9 +151,11 @@ class OdometryBuffer:
 
     def _extrapolate(self, stamp_ns: int) -> OdometryReading | None:
         newest, limit_s = self._readings[-1], self._config.odometry_max_extrapolation_s
-        if seconds(stamp_ns - newest.stamp_ns) > limit_s or len(self._readings) < 2:
+        beyond_s = seconds(stamp_ns - newest.stamp_ns)
+        if beyond_s > limit_s or len(self._readings) < 2:
             return None
-        return _between(self._readings[self._base_line()], newest, stamp_ns)
+        reading = _between(self._readings[self._base_line()], newest, stamp_ns)
+        return replace(reading, extrapolated_s=beyond_s)
 
     def _base_line(self) -> int:
         """Index of a reading before the newest, long enough ago that single noise is small."""

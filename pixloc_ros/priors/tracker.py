@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pixloc_ros.config import PriorsConfig
-from pixloc_ros.geometry import se3
 from pixloc_ros.priors import guesses
+from pixloc_ros.priors.accepted import AcceptedPose
 from pixloc_ros.priors.agreement import Agreement
-from pixloc_ros.priors.belief import Belief, odometry_step, standing_step, velocity_step
+from pixloc_ros.priors.belief import Belief, is_vague
 from pixloc_ros.priors.doubt import Doubt
 from pixloc_ros.priors.gate import StampFilter, seconds
 from pixloc_ros.priors.gnss import Datum
@@ -21,6 +20,7 @@ from pixloc_ros.priors.gnss_prior import GnssPrior
 from pixloc_ros.priors.guesses import Guesses
 from pixloc_ros.priors.keyframes import Keyframes
 from pixloc_ros.priors.odometry import OdometryBuffer, Twist
+from pixloc_ros.priors.stated import StatedPose
 from pixloc_ros.results import Estimate, PosePrior, Reason
 
 Matrix = NDArray[np.float64]
@@ -66,9 +66,8 @@ class PoseTracker:
         self._gnss = GnssPrior(config, map.datum)
         self._agreement = Agreement(config)
         self._refused: Counter[str] = Counter()
-        self._accepted: Belief | None = None
-        self._before: Belief | None = None  # the accepted pose before that, for the velocity
-        self._stated: Belief | None = None
+        self._accepted = AcceptedPose(config)
+        self._stated = StatedPose(config)
         self._guesses = Guesses(config)
         self._doubt = Doubt(config)
         self._frame_ns: int | None = None
@@ -89,22 +88,17 @@ class PoseTracker:
     @property
     def T_map_odom(self) -> Matrix | None:
         """map<-odom as of the last accepted pose; None before it and when the odometry broke."""
-        accepted = self._accepted
-        if accepted is None or accepted.reading is None:
-            return None
-        if accepted.reading.epoch != self._odometry.epoch:
-            return None
-        return accepted.T_map_base @ se3.inverse(accepted.reading.T_odom_base)
+        return self._accepted.T_map_odom(self._odometry)
 
     @property
     def accepted_stamp_ns(self) -> int | None:
         """Stamp of the last accepted pose."""
-        return self._accepted.stamp_ns if self._accepted else None
+        return self._accepted.stamp_ns
 
     @property
     def odometry_stamp_ns(self) -> int | None:
         """Stamp of the newest odometry."""
-        return self._odometry.newest.stamp_ns if self._odometry.newest else None
+        return self._odometry.stamp_ns
 
     @property
     def twist(self) -> Twist | None:
@@ -113,10 +107,7 @@ class PoseTracker:
 
     def motion(self, from_ns: int, to_ns: int) -> Matrix | None:
         """T_base_base (4, 4) by odometry, from the vehicle at to_ns to it at from_ns."""
-        then, now = self._odometry.at(from_ns), self._odometry.at(to_ns)
-        if then is None or now is None or then.epoch != now.epoch:
-            return None
-        return se3.inverse(then.T_odom_base) @ now.T_odom_base
+        return self._odometry.motion(from_ns, to_ns)
 
     def reset(self) -> None:
         """Forget all poses, fixes and odometry; the counters stay."""
@@ -136,13 +127,16 @@ class PoseTracker:
         self._odometry.reconfigure(config)
         self._gnss.reconfigure(config)
         self._agreement.reconfigure(config)
+        self._accepted.reconfigure(config)
+        self._stated.reconfigure(config)
         self._guesses.reconfigure(config)
         self._doubt.reconfigure(config)
 
     def forget_pose(self) -> None:
         """Forget where the vehicle is, so that the next prior is a fix, or what is stated then."""
         self.generation += 1
-        self._accepted = self._before = self._stated = None
+        self._accepted.clear()
+        self._stated.clear()
         self._guesses.clear()
         self._agreement.clear()
         self._doubt.clear()
@@ -157,14 +151,13 @@ class PoseTracker:
             self._take_odometry(*admitted)
 
     def _take_odometry(self, stamp_ns: int, T_odom_base: Matrix) -> None:
-        newest = self._odometry.newest
-        if newest is not None and self._went_back(newest.stamp_ns, stamp_ns):
+        if self._went_back(self._odometry.stamp_ns, stamp_ns):
             self._refused["odometry_stamps_back"] += 1
             self._begin_again(stamp_ns)
         self._odometry.add(stamp_ns, T_odom_base)
-        self._accepted = self._accepted and self._accepted.read(self._odometry)
+        self._accepted.read(self._odometry)
         self._guesses.read(self._odometry)
-        self._stated = self._stated and self._stated.read(self._odometry)
+        self._stated.read(self._odometry)
         self._gnss.read(self._odometry)
 
     def add_fix(
@@ -189,7 +182,7 @@ class PoseTracker:
         known: they are borrowed from the nearest keyframe. Returns why it was refused, or "".
         """
         keyframes = self._keyframes()
-        fault = self._fault(T_map_base, covariance)
+        fault = self._stated.fault(T_map_base, covariance)
         if fault or keyframes is None:
             self._refused[f"{source}_{fault or 'without_extrinsics'}"] += 1
             return fault or "without_extrinsics"
@@ -197,22 +190,13 @@ class PoseTracker:
             self.forget_pose()
         T_map_base, covariance = keyframes.complete(T_map_base, covariance)
         stated = Belief(T_map_base, covariance, stamp_ns, source)
-        self._stated = stated.read(self._odometry)
+        self._stated.take(stated.read(self._odometry))
         return ""
-
-    def _fault(self, T_map_base: Matrix, covariance: Matrix) -> str:
-        """Why a stated pose is of no use by itself; empty when it is of use."""
-        if not se3.is_rigid(T_map_base) or not _is_covariance(covariance):
-            return "not_finite"
-        return "too_vague" if self._is_vague(covariance) else ""
-
-    def _is_vague(self, covariance: Matrix) -> bool:
-        return bool(covariance[:2, :2].max() > self._config.gnss_max_sigma_m**2)
 
     def ready(self, stamp_ns: int) -> bool:
         """Whether odometry has reached the stamp, or there is none at all to wait for."""
-        newest = self._odometry.newest
-        return newest is None or newest.stamp_ns >= stamp_ns
+        newest_ns = self._odometry.stamp_ns
+        return newest_ns is None or newest_ns >= stamp_ns
 
     def prior(self, stamp_ns: int) -> PosePrior | None:
         """The best guess at the stamp of a frame, or None when nothing is known."""
@@ -224,8 +208,8 @@ class PoseTracker:
             self._guesses.forget()
         return (
             self._guesses.found(stamp_ns, self._odometry)
-            or (None if doubtful else self._from_accepted(stamp_ns))
-            or (None if past else self._from_stated(stamp_ns, self._config.max_coast_s))
+            or (None if doubtful else self._accepted.carried(stamp_ns, self._odometry))
+            or (None if past else self._stated.carried(stamp_ns, self._odometry))
             or self._from_fix(stamp_ns)
             or (None if doubtful and self._can_search else self._from_long_ago(stamp_ns))
         )
@@ -234,19 +218,18 @@ class PoseTracker:
         """Notice where time went back; False where one frame alone says so."""
         admitted = self._frame_stamps.admit(stamp_ns, None)
         for frame_ns, _ in admitted:
-            if self._frame_ns is not None and self._went_back(self._frame_ns, frame_ns):
+            if self._went_back(self._frame_ns, frame_ns):
                 self._refused["frame_stamps_back"] += 1
                 self._begin_again(frame_ns)
             self._frame_ns = frame_ns
-        back = self._frame_ns is not None and self._went_back(self._frame_ns, stamp_ns)
-        return bool(admitted) or not back
+        return bool(admitted) or not self._went_back(self._frame_ns, stamp_ns)
 
     def predict(self, stamp_ns: int) -> tuple[Matrix, Matrix] | None:
         """T_map_base (4, 4) and covariance (6, 6) carried from the last accepted pose.
 
         None without one, or when it is older than `max_coast_s`.
         """
-        prior = self._from_accepted(stamp_ns)
+        prior = self._accepted.carried(stamp_ns, self._odometry)
         return (prior.T_map_base, prior.covariance) if prior else None
 
     def update(self, estimate: Estimate) -> Estimate:
@@ -260,11 +243,12 @@ class PoseTracker:
             return estimate
         found = Belief(estimate.T_map_base, estimate.covariance, estimate.stamp_ns, "odometry")
         found = found.read(self._odometry)
-        expected, guess = self._expected(estimate.stamp_ns), guesses.source_of(estimate)
+        expected = self._accepted.expected(estimate.stamp_ns, self._odometry)
+        guess = guesses.source_of(estimate)
         if objection := self._agreement.objection(found, expected, self._odometry, guess):
             self._guesses.find(found, guess)
             return estimate.rejected(Reason.UNCONFIRMED, objection)
-        self._before, self._accepted = self._accepted, found
+        self._accepted.take(found)
         self._guesses.clear()
         self._doubt.clear()
         return estimate
@@ -274,67 +258,36 @@ class PoseTracker:
         if estimate.alignment is not None:  # it was there to be seen, and did not fit
             self._doubt.miss()
 
-    def _expected(self, stamp_ns: int) -> PosePrior | None:
-        """Where the last accepted pose puts the vehicle: by odometry, however long ago it was."""
-        last = self._accepted
-        step = last and odometry_step(last, self._odometry, stamp_ns, self._config)
-        return last.moved(stamp_ns, step) if last and step else self._from_accepted(stamp_ns)
-
     def _begin_again(self, stamp_ns: int) -> None:
         """Time went back to this stamp: forget what is later. Some sensors may be there already."""
         self.generation += 1
         self._agreement.clear()
-        newest = self._odometry.newest
-        if newest is not None and self._went_back(newest.stamp_ns, stamp_ns):
-            self._odometry.clear()
-        self._accepted = self._before = self._frame_ns = None
+        self._accepted.clear()
         self._guesses.find(None, "")
         self._doubt.clear()
-        if self._stated is not None and self._went_back(self._stated.stamp_ns, stamp_ns):
-            self._stated = None
-        if self._gnss.stamp_ns is not None and self._went_back(self._gnss.stamp_ns, stamp_ns):
-            self._gnss.clear()
-
-    def _from_accepted(self, stamp_ns: int) -> PosePrior | None:
-        last, config = self._accepted, self._config
-        if last is None or not last.within(stamp_ns, config.max_coast_s):
-            return None
-        step = odometry_step(last, self._odometry, stamp_ns, config)
-        if step is not None:
-            return last.moved(stamp_ns, step)
-        step = velocity_step(self._before, last, stamp_ns, config)
-        return replace(last, source="motion").moved(stamp_ns, step)
+        self._frame_ns = None
+        for source in (self._odometry, self._stated, self._gnss):
+            if self._went_back(source.stamp_ns, stamp_ns):
+                source.clear()
 
     def _stated_before(self) -> bool:
         """Whether the last accepted pose is newer than what was stated."""
-        stated, accepted = self._stated, self._accepted
-        return bool(stated and accepted and stated.stamp_ns <= accepted.stamp_ns)
-
-    def _from_stated(self, stamp_ns: int, max_age_s: float | None) -> PosePrior | None:
-        """Carried by odometry; without it, only while it is young."""
-        stated = self._stated
-        if stated is None or (max_age_s is not None and not stated.within(stamp_ns, max_age_s)):
-            return None
-        step = odometry_step(stated, self._odometry, stamp_ns, self._config)
-        if step is None and max_age_s is None:
-            return None
-        return stated.moved(stamp_ns, step or standing_step(stated, stamp_ns, self._config))
+        stated_ns, accepted_ns = self._stated.stamp_ns, self._accepted.stamp_ns
+        return stated_ns is not None and accepted_ns is not None and stated_ns <= accepted_ns
 
     def _from_long_ago(self, stamp_ns: int) -> PosePrior | None:
         """What odometry carries, as long as that tells the place; or the pose of an earlier run."""
-        for carried in (self._expected(stamp_ns), self._from_stated(stamp_ns, None)):
-            if carried is not None and not self._is_vague(carried.covariance):
+        for pose in (self._accepted.expected, self._stated.by_odometry):
+            carried = pose(stamp_ns, self._odometry)
+            if carried is not None and not is_vague(carried.covariance, self._config):
                 return carried
         return self._guesses.remembered(stamp_ns)
 
     def _from_fix(self, stamp_ns: int) -> PosePrior | None:
         keyframes = self._keyframes()
-        belief = self._gnss.belief(stamp_ns, keyframes) if keyframes else None
-        if belief is None:
+        if keyframes is None:
             return None
-        belief = belief.read(self._odometry)
-        step = odometry_step(belief, self._odometry, stamp_ns, self._config)
-        return belief.moved(stamp_ns, step or standing_step(belief, stamp_ns, self._config))
+        return self._gnss.carried(stamp_ns, keyframes, self._odometry)
 
     def _keyframes(self) -> Keyframes | None:
         T_base_cam = self._map.T_base_cam
@@ -347,11 +300,7 @@ class PoseTracker:
         self._known_keyframes = known
         return known
 
-    def _went_back(self, newest_ns: int, stamp_ns: int) -> bool:
-        return seconds(newest_ns - stamp_ns) > self._config.odometry_max_gap_s
-
-
-def _is_covariance(covariance: Matrix) -> bool:
-    """Finite, with variances that are not negative; covariances between axes may be."""
-    finite = covariance.shape == (6, 6) and np.isfinite(covariance).all()
-    return bool(finite and (np.diag(covariance) >= 0).all())
+    def _went_back(self, newest_ns: int | None, stamp_ns: int) -> bool:
+        """Whether time went back from a stamp, if there was one, to this one."""
+        gap_s = self._config.odometry_max_gap_s
+        return newest_ns is not None and seconds(newest_ns - stamp_ns) > gap_s
