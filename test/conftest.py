@@ -110,16 +110,7 @@ def node(
 @pytest.fixture
 def rig(node: tuple[subprocess.Popen[bytes], int]) -> Iterator[Any]:
     """A rig connected to the node, which begins anew."""
-    from live import Rig
+    from live import fresh_rig
 
-    process, domain = node
-    with Rig(domain) as rig:
-        if rig.lifecycle_state() == "active":
-            assert rig.change_state("deactivate")
-        if rig.lifecycle_state() == "inactive":
-            assert rig.change_state("activate")
-        rig.until(rig.connected, "the node's subscriptions")
-        rig.until(rig.is_new, "counters that begin anew")
-        rig.forget()
+    with fresh_rig(*node) as rig:
         yield rig
-        assert process.poll() is None, "the node is gone"

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -74,13 +74,18 @@ def environment(domain: int) -> dict[str, str]:
 
 @contextmanager
 def running_node(
-    log: Path, domain: int, space: str = "", **parameters: object
+    log: Path,
+    domain: int,
+    space: str = "",
+    program: Sequence[str | Path] = ("-c", NODE),
+    **parameters: object,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """The node as a process; `log` gets what it says. Ended by its process id.
 
     space: namespace of the node and of its /tf and /tf_static, as `/left`.
+    program: what Python is to run instead of the node.
     """
-    command = [sys.executable, "-c", NODE, "--ros-args"]
+    command = [sys.executable, *map(str, program), "--ros-args"]
     if space:
         for rule in (f"__ns:={space}", "/tf:=tf", "/tf_static:=tf_static"):
             command += ["-r", rule]
@@ -119,12 +124,23 @@ class Bag:
     def on(self, topic: str) -> list[Any]:
         return [message for name, message in self.messages if name == topic]
 
+    def between(self, first: Any, last: Any) -> list[tuple[str, Any]]:
+        """The messages from one to another; from the beginning where it is the first image."""
+        index = [next(i for i, (_, m) in enumerate(self.messages) if m is x) for x in (first, last)]
+        images = (i for i, (topic, _) in enumerate(self.messages) if topic.endswith("/image"))
+        return self.messages[0 if index[0] == next(images) else index[0] : index[1]]
+
 
 class Rig:
     """Publishes what a vehicle would and remembers what the node says."""
 
     def __init__(
-        self, domain: int, space: str = "", compressed: bool = False, tf_odometry: bool = False
+        self,
+        domain: int,
+        space: str = "",
+        compressed: bool = False,
+        tf_odometry: bool = False,
+        cameras: Sequence[str] = (),
     ) -> None:
         self.name = name = f"{space}/pixloc_localizer"  # of the node that it talks to
         self._context = Context()
@@ -133,7 +149,10 @@ class Rig:
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         create = self.node.create_publisher
-        inputs: dict[str, Any] = INPUTS | ({"/tf": TFMessage} if tf_odometry else {})
+        inputs: dict[str, Any] = dict(INPUTS) | ({"/tf": TFMessage} if tf_odometry else {})
+        if cameras:
+            inputs |= {f"/{c}{t}": inputs[t] for c in cameras for t in ("/image", "/camera_info")}
+            del inputs["/image"], inputs["/camera_info"]
         names = {topic: f"{space}{topic}" for topic in inputs}
         if compressed:
             names["/image"], inputs["/image"] = f"{space}/image/compressed", CompressedImage
@@ -206,6 +225,10 @@ class Rig:
     def look(self, image: Image | CompressedImage) -> AlignmentStatus:
         """Publish an image and return the node's verdict on it."""
         self.send("/image", image)
+        return self.verdict_on(image)
+
+    def verdict_on(self, image: Image | CompressedImage) -> AlignmentStatus:
+        """What the node says of an image that was sent."""
         stamp = stamp_ns(image.header)
         self.until(
             lambda: self.statuses and stamp_ns(self.statuses[-1].header) == stamp,
@@ -282,3 +305,18 @@ class Rig:
             return  # of another node
         self.state = status.message
         self.diagnostics = {pair.key: pair.value for pair in status.values}
+
+
+@contextmanager
+def fresh_rig(process: subprocess.Popen[bytes], domain: int) -> Iterator[Rig]:
+    """A rig connected to a running node, which begins anew; the node has to survive it."""
+    with Rig(domain) as rig:
+        if rig.lifecycle_state() == "active":
+            assert rig.change_state("deactivate")
+        if rig.lifecycle_state() == "inactive":
+            assert rig.change_state("activate")
+        rig.until(rig.connected, "the node's subscriptions")
+        rig.until(rig.is_new, "counters that begin anew")
+        rig.forget()
+        yield rig
+        assert process.poll() is None, "the node is gone"

@@ -23,15 +23,20 @@ class Step:
     sigma_rad: float
 
 
-def odometry_step(T_before_after: Matrix, driven_m: float, config: PriorsConfig) -> Step:
-    """A motion measured by odometry; the uncertainty grows with the distance driven."""
+def odometry_step(
+    T_before_after: Matrix, driven_m: float, config: PriorsConfig, assumed_s: float = 0.0
+) -> Step:
+    """A motion measured by odometry; the uncertainty grows with the distance driven.
+
+    assumed_s: for how long the motion was not measured, but the last one assumed to go on.
+    """
     driven_m = abs(driven_m)
     heading_rad = np.deg2rad(config.odometry_heading_sigma_deg_per_m) * driven_m
     sideways_m = heading_rad * driven_m / np.sqrt(3.0)  # random heading drift, integrated
     along_m = config.odometry_position_sigma_share * driven_m
-    sigma_m = float(np.linalg.norm([along_m, sideways_m, config.odometry_sigma_m]))
-    sigma_rad = float(np.hypot(heading_rad, np.deg2rad(config.odometry_sigma_deg)))
-    return Step(T_before_after, sigma_m, sigma_rad)
+    blind = blind_step(T_before_after, assumed_s, config)
+    sigma_m = float(np.linalg.norm([along_m, sideways_m, blind.sigma_m]))
+    return Step(T_before_after, sigma_m, float(np.hypot(heading_rad, blind.sigma_rad)))
 
 
 def blind_step(T_before_after: Matrix, elapsed_s: float, config: PriorsConfig) -> Step:
