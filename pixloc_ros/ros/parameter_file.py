@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pixloc_ros.config import Config
 
 _HEADER = """\
-# Parameters of the node, with their defaults. Made from pixloc_ros/config.py:
+# Parameters of the node, with their defaults. Made from pixloc_ros/config/:
 #   python -m pixloc_ros.ros.parameter_file > config/localizer.yaml
 """
 

@@ -1,0 +1,171 @@
+"""Every default of the package, once. CLI options, YAML files and ROS parameters derive from here.
+
+ROS parameter names are the dotted paths of these fields: `alignment.robust_scale`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from pixloc_ros.config.localization import (
+    AcceptanceConfig,
+    AlignmentConfig,
+    CovarianceConfig,
+    FeaturesConfig,
+    HypothesesConfig,
+    RetrievalConfig,
+    TilesConfig,
+    ViewConfig,
+)
+from pixloc_ros.config.node import NodeConfig
+from pixloc_ros.config.priors import PriorsConfig
+from pixloc_ros.config.section import Section
+from pixloc_ros.errors import ConfigError
+
+__all__ = [
+    "LIVE",
+    "AcceptanceConfig",
+    "AlignmentConfig",
+    "Config",
+    "CovarianceConfig",
+    "FeaturesConfig",
+    "HypothesesConfig",
+    "NodeConfig",
+    "PriorsConfig",
+    "RetrievalConfig",
+    "Section",
+    "TilesConfig",
+    "ViewConfig",
+    "describe",
+    "flatten",
+    "from_flat",
+    "load",
+    "read_yaml",
+]
+
+
+class Config(Section):
+    """The whole configuration of a localizer, live or over files."""
+
+    map: str = Field(default="", description="folder of the map")
+    device: str = Field(default="cpu", description="cpu, cuda or cuda:N")
+    threads: int = Field(default=0, ge=0, description="CPU threads; 0: as many as there are cores")
+    features: FeaturesConfig = FeaturesConfig()
+    view: ViewConfig = ViewConfig()
+    tiles: TilesConfig = TilesConfig()
+    hypotheses: HypothesesConfig = HypothesesConfig()
+    alignment: AlignmentConfig = AlignmentConfig()
+    acceptance: AcceptanceConfig = AcceptanceConfig()
+    covariance: CovarianceConfig = CovarianceConfig()
+    priors: PriorsConfig = PriorsConfig()
+    retrieval: RetrievalConfig = RetrievalConfig()
+    node: NodeConfig = NodeConfig()
+
+
+# Names, and beginnings of names, of ROS parameters that can be set while the node works.
+LIVE = (
+    "acceptance.",
+    "priors.",
+    "node.diagnostics_rate_hz",
+    "node.tf_rate_hz",
+    "node.tf_smoothing_",
+    "node.transform_tolerance_s",
+)
+
+
+def flatten(config: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and values of all fields, in order."""
+    for name, value in config:
+        if isinstance(value, BaseModel):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def describe(dotted_name: str) -> str:
+    """The description of a field, for help texts and ROS parameter descriptors."""
+    model: type[BaseModel] = Config
+    *sections, leaf = dotted_name.split(".")
+    for section in sections:
+        model = model.model_fields[section].annotation  # type: ignore[assignment]
+    return model.model_fields[leaf].description or ""
+
+
+def from_flat(values: Mapping[str, Any]) -> Config:
+    """Build the configuration from dotted names.
+
+    Raises ConfigError for an unknown name (the nearest one is named) or a value out of range.
+    """
+    known = dict(flatten(Config()))
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in known:
+            raise ConfigError(f"unknown parameter '{name}'{_nearest(name, known)}")
+        *sections, leaf = name.split(".")
+        target = nested
+        for section in sections:
+            target = target.setdefault(section, {})
+        target[leaf] = value
+    return _validated(nested)
+
+
+def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Read a YAML file: plain nested keys, or the node's `ros__parameters` file.
+
+    Raises ConfigError for a file that cannot be read and for unknown keys or bad values.
+    """
+    flat = dict(_flatten_mapping(_unwrap_ros(read_yaml(path))))
+    return from_flat({**flat, **(overrides or {})})
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises ConfigError where there is none."""
+    try:
+        content = yaml.safe_load(Path(path).read_text()) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read configuration {path}: {_one_line(error)}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"configuration {path} is not a mapping of names to values")
+    return content
+
+
+def _unwrap_ros(content: dict[str, Any]) -> dict[str, Any]:
+    for value in content.values():
+        if isinstance(value, dict) and "ros__parameters" in value:
+            return {k: v for k, v in value["ros__parameters"].items() if k != "use_sim_time"}
+    return content
+
+
+def _flatten_mapping(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _flatten_mapping(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _validated(nested: dict[str, Any]) -> Config:
+    try:
+        return Config.model_validate(nested)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"parameter '{name}' = {first['input']!r}: {first['msg']}") from None
+
+
+def _nearest(name: str, known: Mapping[str, Any]) -> str:
+    leaves = {key.rsplit(".", 1)[-1]: key for key in known}
+    match = difflib.get_close_matches(name, known, n=1) or [
+        leaves[leaf] for leaf in difflib.get_close_matches(name.rsplit(".", 1)[-1], leaves, n=1)
+    ]
+    return f": did you mean '{match[0]}'?" if match else "; `pixloc config` lists all of them"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
