@@ -112,5 +112,7 @@ def rig(node: tuple[subprocess.Popen[bytes], int]) -> Iterator[Any]:
     """A rig connected to the node, which begins anew."""
     from live import fresh_rig
 
-    with fresh_rig(*node) as rig:
+    process, domain = node
+    with fresh_rig(domain) as rig:
         yield rig
+        assert process.poll() is None, "the node is gone"
