@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
 
 from pixloc_ros import acceptance
-from pixloc_ros.alignment import aligner
 from pixloc_ros.alignment.gpu import aligner_for
 from pixloc_ros.config import Config
+from pixloc_ros.contest import Contest
 from pixloc_ros.errors import MapError
 from pixloc_ros.features.pyramid import FeatureExtractor
-from pixloc_ros.geometry import se3
 from pixloc_ros.maps.store import Map
 from pixloc_ros.maps.view import MapView
-from pixloc_ros.results import Alignment, Estimate, Frame, PosePrior, Reason, Status
+from pixloc_ros.results import Estimate, Frame, PosePrior, Reason, Status
 from pixloc_ros.search import Look, Search, Seen
 from pixloc_ros.stopwatch import Stopwatch
 
@@ -43,6 +41,7 @@ class Localizer:
         self.search = Search(self.map, config)
         self.calibration = acceptance.calibration_of(self.map.metadata, config.covariance)
         self.aligner = aligner_for(self.features.damping, config.alignment, config.hypotheses)
+        self.contest = Contest(self.search, self.aligner, config)
 
     @property
     def can_search(self) -> bool:
@@ -85,7 +84,7 @@ class Localizer:
             seen = [Seen(frames[i], self.features.extract(frames[i].image_rgb)) for i in usable]
         with watch("starts"):
             looks = self.search.looks(seen, [views[i] for i in usable], prior)
-        return self._align(frames[0], looks, watch)
+        return self._estimate(frames[0], looks, watch)
 
     @torch.inference_mode()
     def _localize_anywhere(
@@ -107,17 +106,7 @@ class Localizer:
         if not looks:
             message = f"too few map points at {len(priors)} places that look like it"
             return _failed(frames[0], Reason.TOO_FEW_POINTS, message)
-        return self._align(frames[0], looks, watch)
-
-    def _align(self, frame: Frame, looks: list[Look], watch: Stopwatch) -> Estimate:
-        with watch("scouting"):
-            looks, starts = self._promising(looks), sum(len(look.starts.t) for look in looks)
-        with watch("alignment"):
-            found = [self.aligner.align(look.sights, look.starts) for look in looks]
-        with watch("second look"):
-            look, alignment = self._best_of(looks, found)
-            alignment = replace(alignment, hypotheses=starts - alignment.hypotheses_dropped)
-        return self._estimate(frame, look, alignment, watch)
+        return self._estimate(frames[0], looks, watch)
 
     def _why_no_search(self) -> str:
         message = "no odometry, GNSS or initial pose yet"
@@ -136,74 +125,9 @@ class Localizer:
             return Reason.TOO_FEW_POINTS, f"only {len(view)} map points in view{damage}"
         return None
 
-    def _promising(self, looks: list[Look]) -> list[Look]:
-        """The looks worth aligning in full: the best one of every prior, then the next best."""
-        if len(looks) <= self.config.hypotheses.keep_looks:
-            return looks
-        scouted = [self.aligner.scout(look.sights, look.starts) for look in looks]
-        order = np.argsort([cost for _, cost in scouted], kind="stable").tolist()
-        leaders = {id(looks[i].prior): i for i in reversed(order)}.values()
-        others = [i for i in order if i not in leaders]
-        kept = [*leaders, *others][: max(self.config.hypotheses.keep_looks, len(leaders))]
-        return [replace(looks[i], starts=scouted[i][0]) for i in kept]
-
-    def _best_of(self, looks: list[Look], found: list[Alignment]) -> tuple[Look, Alignment]:
-        """The look that explains the images best, and its end.
-
-        Those that are about as good look again before they are compared: from two views of one
-        place they may have come to poses that differ by what the views could not tell.
-        """
-        least = min(alignment.cost for alignment in found)
-        close = [a.cost <= least + self.config.acceptance.ambiguity_margin for a in found]
-        others = [a for a, is_close in zip(found, close, strict=True) if not is_close]
-        ends = []
-        for i in np.flatnonzero(close):
-            _, alignment = self.aligner.winner([found[i], *others])
-            ends.append(self._look_again(looks[i], alignment))
-        index, best = self.aligner.winner([alignment for _, alignment in ends])
-        look = ends[index][0]
-        return look, replace(
-            best,
-            T_map_cam_prior=look.prior.T_map_base @ look.lead.T_base_cam,
-            hypotheses_dropped=sum(alignment.hypotheses_dropped for alignment in found),
-        )
-
-    def _worth_another_look(self, look: Look, alignment: Alignment) -> list[Seen]:
-        """The cameras to look through again, from the pose found; none if there is no reason to.
-
-        The views, chosen at the prior, may not be the best ones for what was found; and a camera
-        that does not agree with the others, covered or frozen, is better left out.
-        """
-        T_prior, T_found = alignment.T_map_cam_prior, alignment.T_map_cam
-        if not np.isfinite(alignment.cost):
-            return []
-        least = self.config.acceptance.min_camera_share
-        agree = np.array(alignment.inlier_share_per_camera) >= least
-        limits = self.config.view
-        moved = (
-            se3.distance_m(T_prior, T_found) > limits.renew_m
-            or se3.angle_deg(T_prior, T_found) > limits.renew_deg
-        )
-        if agree.all() or not agree.any():
-            return list(look.seen) if moved else []
-        return [seen for seen, good in zip(look.seen, agree, strict=True) if good]
-
-    def _look_again(self, first_look: Look, first: Alignment) -> tuple[Look, Alignment]:
-        """Align once more where it is worth it, from the pose found, with what suits it."""
-        T_map_cam_prior = first_look.prior.T_map_base @ first_look.lead.T_base_cam
-        first = replace(first, T_map_cam_prior=T_map_cam_prior)
-        seen = self._worth_another_look(first_look, first)
-        T_map_base = first.T_map_cam @ se3.inverse(first_look.lead.T_base_cam)
-        look = self.search.look(seen, T_map_base, first_look.prior) if seen else None
-        if look is None:  # no need, or a wrong pose that ends off the map
-            return first_look, first
-        second = self.aligner.align(look.sights, look.starts)
-        T_map_cam_prior = look.prior.T_map_base @ look.lead.T_base_cam
-        return look, aligner.continued(first, second, look.sights, T_map_cam_prior)
-
-    def _estimate(
-        self, frame: Frame, look: Look, alignment: Alignment, watch: Stopwatch
-    ) -> Estimate:
+    def _estimate(self, frame: Frame, looks: list[Look], watch: Stopwatch) -> Estimate:
+        """Align, and judge what it came to."""
+        look, alignment = self.contest.winner(looks, watch)
         T_map_base, covariance = acceptance.base_pose_and_covariance(
             alignment, look.lead.T_base_cam, self.calibration
         )

@@ -70,17 +70,12 @@ class Aligner:
         return result.T_cam_local, float(result.cost[0])
 
     def winner(self, found: Sequence[Alignment]) -> tuple[int, Alignment]:
-        """The best of several alignments of one frame, and which; the prior is the first's."""
+        """Which of several alignments of one frame is the best, and it with its runner-up."""
         index = min(range(len(found)), key=lambda i: found[i].cost)
         best = found[index]
         distinct = [a for a in found if not self._same(a.T_map_cam, best.T_map_cam)]
-        return index, replace(
-            best,
-            T_map_cam_prior=found[0].T_map_cam_prior,
-            hypotheses=sum(alignment.hypotheses for alignment in found),
-            hypotheses_dropped=sum(alignment.hypotheses_dropped for alignment in found),
-            runner_up_cost=min([best.runner_up_cost, *(a.cost for a in distinct)]),
-        )
+        costs = [best.runner_up_cost, *(alignment.cost for alignment in distinct)]
+        return index, replace(best, runner_up_cost=min(costs))
 
     def _refine(self, stages: list[Stage], sights: Sequence[Sight], starts: Pose) -> Refined:
         if self.fused is not None and len(sights) == 1 and self.fused.supports(sights[0].camera):
@@ -205,8 +200,6 @@ def continued(
         second,
         T_map_cam_prior=T_map_cam_prior,
         pixels_prior=image_pixels(sights, T_map_cam_prior),
-        hypotheses=first.hypotheses,
-        hypotheses_dropped=first.hypotheses_dropped,
         runner_up_cost=second.cost + first.runner_up_cost - first.cost,
         iterations=first.iterations + second.iterations,
         cost_per_level=first.cost_per_level + second.cost_per_level,

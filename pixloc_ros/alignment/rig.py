@@ -35,11 +35,6 @@ class Sight:
         offset = self.view.points.new_tensor(self.view.origin - origin)
         return self.view.points + offset
 
-    def from_lead(self, T_lead_local: Pose) -> Pose:
-        """T_cam_local from the lead's pose, both relative to the same local origin."""
-        T_cam_lead = Pose.from_matrix(torch.from_numpy(self.T_cam_lead)).to(T_lead_local.t)
-        return T_cam_lead @ T_lead_local
-
 
 @dataclass(frozen=True, slots=True)
 class RigSystem:

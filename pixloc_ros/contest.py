@@ -1,0 +1,105 @@
+"""Which of several looks explains the images: the promising ones are aligned, the best look again.
+
+Most frames have one look, from a sure prior; a vague one gives several, and a search of the whole
+map gives some at each of its places.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pixloc_ros.alignment.aligner import Aligner, continued
+from pixloc_ros.config import Config
+from pixloc_ros.geometry import se3
+from pixloc_ros.results import Alignment, Matrix
+from pixloc_ros.search import Look, Search, Seen
+from pixloc_ros.stopwatch import Stopwatch
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """Aligns looks, and tells the best one."""
+
+    search: Search
+    aligner: Aligner
+    config: Config
+
+    def winner(self, looks: list[Look], watch: Stopwatch) -> tuple[Look, Alignment]:
+        """The look that explains the images best, and its alignment; the others are its rivals."""
+        starts = sum(len(look.starts.t) for look in looks)
+        with watch("scouting"):
+            looks = self._promising(looks)
+        with watch("alignment"):
+            found = [self.aligner.align(look.sights, look.starts) for look in looks]
+        with watch("second look"):
+            look, alignment = self._best_of(looks, found)
+        dropped = sum(alignment.hypotheses_dropped for alignment in found)
+        return look, replace(alignment, hypotheses=starts - dropped, hypotheses_dropped=dropped)
+
+    def _promising(self, looks: list[Look]) -> list[Look]:
+        """The looks worth aligning in full: the best one of every prior, then the next best."""
+        keep_looks = self.config.hypotheses.keep_looks
+        if len(looks) <= keep_looks:
+            return looks
+        scouted = [self.aligner.scout(look.sights, look.starts) for look in looks]
+        order = np.argsort([cost for _, cost in scouted], kind="stable").tolist()
+        leaders = {id(looks[i].prior): i for i in reversed(order)}.values()
+        others = [i for i in order if i not in leaders]
+        kept = [*leaders, *others][: max(keep_looks, len(leaders))]
+        return [replace(looks[i], starts=scouted[i][0]) for i in kept]
+
+    def _best_of(self, looks: list[Look], found: list[Alignment]) -> tuple[Look, Alignment]:
+        """The best of all looks and its end.
+
+        Those that are about as good look again before they are compared: from two views of one
+        place they may have come to poses that differ by what the views could not tell.
+        """
+        least = min(alignment.cost for alignment in found)
+        close = [a.cost <= least + self.config.acceptance.ambiguity_margin for a in found]
+        worse = [a for a, is_close in zip(found, close, strict=True) if not is_close]
+        ends = []
+        for i in np.flatnonzero(close):
+            _, alignment = self.aligner.winner([found[i], *worse])
+            ends.append(self._look_again(looks[i], alignment))
+        index, best = self.aligner.winner([alignment for _, alignment in ends])
+        return ends[index][0], best
+
+    def _look_again(self, first_look: Look, first: Alignment) -> tuple[Look, Alignment]:
+        """Align once more where it is worth it, from the pose found, with what suits it."""
+        first = replace(first, T_map_cam_prior=_T_map_cam_prior(first_look))
+        seen = self._worth_another_look(first_look, first)
+        T_map_base = first.T_map_cam @ se3.inverse(first_look.lead.T_base_cam)
+        look = self.search.look(seen, T_map_base, first_look.prior) if seen else None
+        if look is None:  # no need, or a wrong pose that ends off the map
+            return first_look, first
+        second = self.aligner.align(look.sights, look.starts)
+        return look, continued(first, second, look.sights, _T_map_cam_prior(look))
+
+    def _worth_another_look(self, look: Look, alignment: Alignment) -> list[Seen]:
+        """The cameras to look through again, from the pose found; none if there is no reason to.
+
+        The views, chosen at the prior, may not be the best ones for what was found; and a camera
+        that does not agree with the others, covered or frozen, is better left out.
+        """
+        if not np.isfinite(alignment.cost):
+            return []
+        least = self.config.acceptance.min_camera_share
+        agree = np.array(alignment.inlier_share_per_camera) >= least
+        if agree.all() or not agree.any():
+            return list(look.seen) if self._moved(alignment) else []
+        return [seen for seen, good in zip(look.seen, agree, strict=True) if good]
+
+    def _moved(self, alignment: Alignment) -> bool:
+        T_prior, T_found = alignment.T_map_cam_prior, alignment.T_map_cam
+        limits = self.config.view
+        return (
+            se3.distance_m(T_prior, T_found) > limits.renew_m
+            or se3.angle_deg(T_prior, T_found) > limits.renew_deg
+        )
+
+
+def _T_map_cam_prior(look: Look) -> Matrix:
+    """Where the prior has the look's lead."""
+    return look.prior.T_map_base @ look.lead.T_base_cam
