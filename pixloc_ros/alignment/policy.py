@@ -31,6 +31,8 @@ class Taken:
 
 
 class StopRule(Protocol):
+    """Which of K problems (K,) are at their end after a step."""
+
     def __call__(self, taken: Taken) -> Tensor: ...
 
 

@@ -31,6 +31,8 @@ class Describes(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MarkedPair:
+    """Two images of one place, and points that people marked in both."""
+
     name: str
     images_rgb: tuple[NDArray[np.uint8], NDArray[np.uint8]]
     pixels: NDArray[np.float32]  # (N, 2, 2): point, image, x and y

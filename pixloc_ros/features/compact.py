@@ -55,7 +55,7 @@ class InvertedResidual(nn.Module):
 
 
 class Encoder(nn.Module):
-    """EfficientNet-Lite0 trunk; returns the five skips, finest first."""
+    """EfficientNet-Lite0 trunk: images (B, 3, H, W) to five maps of strides 2, 4, 8, 16, 32."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,6 +89,8 @@ def conv_bn_relu(c_in: int, c_out: int) -> nn.Sequential:
 
 
 class Residual(nn.Module):
+    """Two convolutions beside a shortcut."""
+
     def __init__(self, channels: int):
         super().__init__()
         self.a = conv_bn_relu(channels, channels)
@@ -99,6 +101,7 @@ class Residual(nn.Module):
 
 
 def upsample_and_join(x: Tensor, skip: Tensor) -> Tensor:
+    """(B, C1 + C2, H, W) of x (B, C1, h, w) and skip (B, C2, H, W)."""
     x = F.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=False)
     return torch.cat([x, skip], 1)
 

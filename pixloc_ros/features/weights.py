@@ -38,6 +38,8 @@ NAMED_KEYS = 4  # of each kind of difference, in an error
 
 @dataclass(frozen=True, slots=True)
 class LoadedWeights:
+    """A network with its weights, and what tells them from others."""
+
     network: Network  # float32, eval mode
     model_id: str
     sha256: str

@@ -40,6 +40,8 @@ class MovingOptions:
 
 @dataclass(frozen=True, slots=True)
 class MovingReport:
+    """How many points there were, and how many of them are left out."""
+
     scans: int
     points: int
     moving: int

@@ -28,6 +28,8 @@ MAX_HEADER_LINES = 200
 
 @dataclass(frozen=True, slots=True)
 class Property:
+    """One number, or one list of numbers, of every record."""
+
     name: str
     dtype: str
     count_dtype: str = ""  # of a list
@@ -44,6 +46,8 @@ class Element:
 
 @dataclass(frozen=True, slots=True)
 class Header:
+    """What stands in the binary or ASCII part that follows."""
+
     order: str  # byte order, empty for ascii
     elements: tuple[Element, ...]
 

@@ -24,7 +24,9 @@ class Keypoints:
 class Matcher(Protocol):
     """A detector with descriptors, and a way to match them."""
 
-    def detect(self, image_rgb: Image) -> Keypoints: ...
+    def detect(self, image_rgb: Image) -> Keypoints:
+        """Keypoints of an image (H, W, 3), as many as there are."""
+        ...
 
     def match(self, query: Keypoints, keyframe: Keypoints) -> NDArray[np.intp]:
         """Pairs of indices (M, 2), the query's first."""

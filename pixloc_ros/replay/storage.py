@@ -40,9 +40,13 @@ class Source(Protocol):
 
     def messages(
         self, topics: Collection[str], start_ns: int | None, stop_ns: int | None
-    ) -> Iterator[RawMessage]: ...
+    ) -> Iterator[RawMessage]:
+        """Messages of some topics between two times of recording, None: from end to end."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Let go of the files."""
+        ...
 
 
 class IndexedSource:

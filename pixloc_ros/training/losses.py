@@ -55,6 +55,8 @@ def relative_loss(before_px: Tensor, after_px: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class PoseLoss:
+    """Of B alignments through all levels."""
+
     total: Tensor  # (B,)
     levels: tuple[Tensor, ...]  # (B,) robust reprojection errors in pixels, coarse to fine
     start: Tensor  # (B,) the same before the first step
