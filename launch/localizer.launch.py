@@ -50,6 +50,9 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "camera_info_topic", default_value="camera_info", description="sensor_msgs/CameraInfo"
     ),
+    DeclareLaunchArgument(
+        "cameras", default_value="", description="of a rig: names its topics begin with: front,left"
+    ),
     DeclareLaunchArgument("odom_topic", default_value="odom", description="nav_msgs/Odometry"),
     DeclareLaunchArgument(
         "gnss_topic", default_value="gnss/fix", description="sensor_msgs/NavSatFix"
@@ -106,9 +109,10 @@ def full_name(context: LaunchContext) -> str:
 
 def localizer(context: LaunchContext) -> Node:
     """The node, with the arguments that were given laid over the parameter file."""
+    names = {"map": "map", "device": "device", "cameras": "node.cameras"}
     overrides = {
-        name: ParameterValue(value, value_type=str)
-        for name in ("map", "device")
+        parameter: ParameterValue(value, value_type=str)
+        for name, parameter in names.items()
         if (value := given(context, name))
     }
     use_sim_time = bool(given(context, "bag")) or is_true(context, "use_sim_time")
