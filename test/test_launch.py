@@ -22,7 +22,15 @@ from pixloc_ros.config import Config, flatten
 LAUNCH = Path(__file__).resolve().parents[1] / "launch"
 ARGUMENTS = {
     "localizer.launch.py": [
-        *("map", "params_file", "image_topic", "camera_info_topic", "odom_topic", "gnss_topic"),
+        *(
+            "map",
+            "params_file",
+            "image_topic",
+            "camera_info_topic",
+            "cameras",
+            "odom_topic",
+            "gnss_topic",
+        ),
         *("device", "use_sim_time", "namespace", "private_tf", "rviz", "log_level"),
         *("bag", "rate", "loop", "output"),
     ],
