@@ -23,6 +23,7 @@ from pixloc_ros.maps.store import Map
 from pixloc_ros.peers.localizer import MATCHERS, PeerLocalizer
 from pixloc_ros.peers.matcher import SiftRatio
 from pixloc_ros.peers.pnp import normalized, solve_pnp
+from pixloc_ros.peers.triangulation import triangulate
 from pixloc_ros.replay.posed_images import read_posed_images
 from pixloc_ros.results import Reason, Status
 
@@ -79,6 +80,55 @@ def test_unrelated_matches_give_no_pose_or_few_inliers():
     found = solve_pnp(points, pixels, CAMERA)
     assert found is None or found[1] < 12
     assert solve_pnp(points[:5], pixels[:5], CAMERA) is None
+
+
+UTM = np.array([512_000.0, 5_400_000.0, 100.0])
+
+
+def rays_to(points_map: np.ndarray, centers: np.ndarray) -> np.ndarray:
+    rays = points_map - centers[:, None]
+    return rays / np.linalg.norm(rays, axis=-1, keepdims=True)
+
+
+def test_points_are_where_most_rays_meet():
+    rng = np.random.default_rng(2)
+    centers = UTM + np.array([[0, 0, 0], [2, 0.1, 0], [-2, 0.2, 0], [4, 0, 0]])
+    aside = np.array([0, 3, 0])
+    points_map = UTM + rng.uniform([-4, -3, 8], [4, 3, 20], (60, 3))
+    rays = rays_to(points_map, centers)
+    rays[3, :20] = rays_to(points_map[:20] + aside, centers[3:])  # a wrong match
+    rays[1:, 50:55] = np.nan  # matched with nothing
+    rays[0, 55:] = rays_to(points_map[55:] + aside, centers[:1])  # its own ray passes by
+    found = triangulate(centers, rays, 1e-3)
+    assert np.isnan(found[50:]).all()
+    assert found[:50] == pytest.approx(points_map[:50], abs=0.02)
+
+
+def test_rays_without_parallax_or_behind_the_camera_give_no_point():
+    centers = UTM + np.array([[0.0, 0, 0], [1.0, 0, 0]])
+    far = rays_to(UTM + np.array([[0.0, 0, 1000.0]]), centers)
+    ahead = rays_to(UTM + np.array([[0.5, 0, 10.0]]), centers)
+    same = np.repeat(ahead[:1], 2, axis=0)
+    for rays in (far, -ahead, same):
+        assert np.isnan(triangulate(centers, rays, 1e-3)).all()
+    assert np.isfinite(triangulate(centers, ahead, 1e-3)).all()
+
+
+def test_points_of_a_keyframe_appear_in_another_where_they_were_matched(street):
+    keyframes = peer(street, "sift").keyframes
+    own = keyframes.map.keyframe_T_map_cam[6]
+    first, second = keyframes.near(own)[:2]
+    pairs = SiftRatio().match(first.keypoints, second.keypoints)
+    points_map = first.points_map[pairs[:, 0]]
+    known = np.isfinite(points_map).all(-1)
+    pixels = second.keypoints.pixels[pairs[:, 1]]
+    found = solve_pnp(points_map[known], pixels[known], keyframes.map.cameras[0])
+    assert known.mean() > 0.6
+    assert found is not None
+    assert found[1] > 0.7 * known.sum()
+    distances_m = [se3.distance_m(found[0], T) for T in keyframes.map.keyframe_T_map_cam]
+    assert min(distances_m) < 0.02
+    assert se3.distance_m(found[0], own) > 0.3
 
 
 def test_sift_matches_what_moved():

@@ -1,4 +1,4 @@
-"""Rays of pixels, and the pose that makes points meet them; by OpenCV."""
+"""The pose that makes points meet the rays of pixels; by OpenCV."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.geometry.rays import rays
 
 Array = NDArray[np.float64]
 MAX_ERROR_PX = 3.0  # of an inlier
@@ -18,14 +19,7 @@ LEAST = 6  # correspondences; fewer agree by chance
 
 def normalized(camera: Camera, pixels: NDArray[np.floating]) -> Array:
     """Coordinates (N, 2) in the plane at depth 1 of pixels (N, 2)."""
-    if not len(pixels):
-        return np.zeros((0, 2))
-    K, d = camera.K(), np.zeros(8)
-    d[: len(camera.distortion)] = camera.distortion.numpy()  # in OpenCV's order
-    points = np.asarray(pixels, np.float64)[:, None]
-    if camera.model == "OPENCV_FISHEYE":
-        return cv2.fisheye.undistortPoints(points, K, d[:4])[:, 0]
-    return cv2.undistortPoints(points, K, d)[:, 0]
+    return rays(pixels, camera)[:, :2]
 
 
 def solve_pnp(
@@ -38,16 +32,16 @@ def solve_pnp(
     if len(points_map) < LEAST:
         return None
     zero = points_map.mean(0)  # OpenCV's small numbers suffer from coordinates of UTM size
-    points, rays = points_map - zero, normalized(camera, pixels)
+    points, at_one = points_map - zero, normalized(camera, pixels)
     K, tolerance = np.eye(3), MAX_ERROR_PX / float(camera.focal.mean())
     found, turn, shift, inliers = cv2.solvePnPRansac(
-        points, rays, K, None, iterationsCount=RANSAC_ITERATIONS,
+        points, at_one, K, None, iterationsCount=RANSAC_ITERATIONS,
         reprojectionError=tolerance, confidence=CONFIDENCE,
     )  # fmt: skip
     if not found or inliers is None or len(inliers) < LEAST:
         return None
     chosen = inliers[:, 0]
-    turn, shift = cv2.solvePnPRefineLM(points[chosen], rays[chosen], K, None, turn, shift)
+    turn, shift = cv2.solvePnPRefineLM(points[chosen], at_one[chosen], K, None, turn, shift)
     T_map_cam = se3.inverse(se3.make(cv2.Rodrigues(turn)[0], shift[:, 0]))
     T_map_cam[:3, 3] += zero
     return T_map_cam, len(chosen)
