@@ -14,6 +14,7 @@ from pixloc_ros.geometry import covariance as cov
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.pose import Pose, jacobian_of_transform, so3_exp
+from pixloc_ros.geometry.rays import rays
 
 MODELS = {
     "SIMPLE_PINHOLE": [320.0, 321.5, 239.0],
@@ -137,6 +138,17 @@ def test_jacobian_is_the_derivative_of_the_projection(model: str) -> None:
     numeric = torch.autograd.functional.jacobian(lambda p: camera.project(p)[0].sum(0), points)
     torch.testing.assert_close(J, numeric.permute(1, 0, 2), atol=1e-8, rtol=1e-8)
     assert valid.sum() > 20
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_rays_of_pixels_go_back_to_the_points(model: str) -> None:
+    camera = Camera.from_colmap(model, 640, 480, MODELS[model])
+    points = random_points()
+    pixels, seen = camera.project(points)
+    at_one = (points / points[:, 2:])[seen].numpy()
+    assert np.abs(at_one[:, :2]).max() > 0.6
+    np.testing.assert_allclose(rays(pixels[seen].numpy(), camera), at_one, atol=1e-6)
+    assert rays(np.zeros((0, 2)), camera).shape == (0, 3)
 
 
 @pytest.mark.parametrize("model", ["PINHOLE", "OPENCV", "FULL_OPENCV", "OPENCV_FISHEYE"])

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.geometry.rays import AHEAD, rays
 from pixloc_ros.maps import visibility
 from pixloc_ros.maps.builder import Progress
 from pixloc_ros.maps.posed import PosedImage
-from pixloc_ros.maps.rays import MODELS, rays
 
 Array = NDArray[np.float64]
 INVALID = 65535  # as 0, of 16-bit images: nothing measured
@@ -80,12 +80,12 @@ def back_project(depth_m: Array, camera: Camera, max_depth_m: float) -> Array:
 
     It may have another size than the camera's images. Depth is along the optical axis; pixels
     without one, beyond max_depth_m and at edges between surfaces give no point.
-    Raises MapError for a camera model without rays.
+    Raises MapError for a fisheye.
     """
-    if camera.model not in MODELS:
+    if camera.model not in AHEAD:
         raise MapError(
             f"depth images of {camera.model} cameras are not read; undistort them to one of "
-            f"{', '.join(MODELS)}"
+            f"{', '.join(AHEAD)}"
         )
     height, width = depth_m.shape
     scaled = camera.scale([width / camera.width, height / camera.height])

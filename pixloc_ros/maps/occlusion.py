@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
-from pixloc_ros.maps.rays import MODELS, rays
+from pixloc_ros.geometry.rays import AHEAD, rays
 
 Array = NDArray[np.float64]
 
@@ -58,8 +58,8 @@ SIZES = ("width_m", "slack_m")
 
 
 def surfaces(depth_m: NDArray[np.float16], camera: Camera, T_local_cam: Array) -> Surfaces:
-    """The cells (GRID) of one keyframe that are not at an edge; none of a camera without rays."""
-    if camera.model not in MODELS:
+    """The cells (GRID) of one keyframe that are not at an edge; none of a fisheye."""
+    if camera.model not in AHEAD:
         depth_m = np.zeros_like(depth_m)
     depth = depth_m.astype(np.float64)
     slack = _rise(depth)

@@ -1,0 +1,28 @@
+"""Where pixels look, in every camera model."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pixloc_ros.geometry.camera import COEFFICIENTS, Camera
+
+FISHEYE = "OPENCV_FISHEYE"  # may look sideways and backwards, where z = 1 is never reached
+AHEAD = tuple(model for model in COEFFICIENTS if model != FISHEYE)
+NEWTON_STEPS = 10
+
+
+def rays(pixels: NDArray[np.floating], camera: Camera) -> NDArray[np.float64]:
+    """Points (N, 3) at z = 1 of the camera that project to pixels (N, 2).
+
+    OpenCV's undistortPoints is off by half a pixel in the corners of a strong lens.
+    """
+    target = torch.from_numpy(np.asarray(pixels, np.float64))
+    camera = camera.to("cpu", torch.float64)
+    points = torch.ones(len(target), 3, dtype=torch.float64)
+    points[:, :2] = (target - camera.center) / camera.focal
+    for _ in range(NEWTON_STEPS if len(camera.distortion) else 0):
+        projected, _, J = camera.project_with_jacobian(points)
+        points[:, :2] += torch.linalg.solve(J[..., :2], target - projected)
+    return points.numpy()
