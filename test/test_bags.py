@@ -11,7 +11,7 @@ import numpy as np
 import pymap3d
 import pytest
 from drives import HEIGHT, WIDTH, curve_pose, read_drive, write_drive, write_messages
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -478,6 +478,7 @@ def test_a_recording_without_metadata_is_read_whole(long_bag, tmp_path):
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(cut=st.floats(0, 1), hole=st.floats(0, 1), size=st.integers(0, 5000))
+@example(cut=1.0, hole=0.046875, size=88)  # topics of a database without their names
 def test_no_damage_makes_it_crash(bag, tmp_path_factory, cut, hole, size):
     data = bytearray(storage_file(bag).read_bytes())
     begin = round(hole * len(data))

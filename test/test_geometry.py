@@ -224,7 +224,7 @@ def test_covariance_changes_frame_as_samples_do() -> None:
     root = np.diag([0.01, 0.02, 0.03, 0.002, 0.004, 0.003]) @ (
         np.eye(6) + 0.3 * rng.standard_normal((6, 6))
     )
-    samples = 40_000
+    samples = 10_000
     twists_cam = torch.from_numpy(rng.standard_normal((samples, 6)) @ root.T)
     T_cam_map = Pose.from_matrix(torch.from_numpy(se3.inverse(T_map_base @ T_base_cam)))
     T_map_cam = Pose(T_cam_map.R[None], T_cam_map.t[None]).retract(twists_cam).inverse().matrix()
@@ -233,7 +233,7 @@ def test_covariance_changes_frame_as_samples_do() -> None:
     predicted = cov.base_covariance_from_cam(root @ root.T, T_map_base, T_base_cam)
     sigma = np.sqrt(np.diag(predicted))
     np.testing.assert_allclose(
-        np.cov(errors.T) / np.outer(sigma, sigma), predicted / np.outer(sigma, sigma), atol=0.03
+        np.cov(errors.T) / np.outer(sigma, sigma), predicted / np.outer(sigma, sigma), atol=0.05
     )
     back = cov.cam_covariance_from_base(predicted, T_map_base, T_base_cam)
     np.testing.assert_allclose(back, root @ root.T, atol=1e-12)

@@ -158,6 +158,7 @@ def test_sift_finds_its_way_on_a_map_of_the_localizer(street, frames):
     assert set(shots[0].estimate.timing_ms) == {"features", "matching", "pose"}
 
 
+@pytest.mark.slow
 def test_a_black_frame_and_no_prior_are_failures_with_reasons(street, frames):
     frame, T_map_base = frames[0]
     sift = peer(street, "sift")
@@ -169,6 +170,7 @@ def test_a_black_frame_and_no_prior_are_failures_with_reasons(street, frames):
     assert shot.error_m == np.inf
 
 
+@pytest.mark.slow
 def test_missing_keyframe_images_are_named(street, frames, tmp_path):
     lost = PeerLocalizer(SiftRatio(), Map.load(street / "map"), tmp_path, Config())
     with pytest.raises(MapError, match=r"\.jpg cannot be read"):

@@ -99,6 +99,7 @@ def test_sky_is_infinitely_far(street: Street) -> None:
     assert 2.0 < view.depth_m[-1].min() < 8.0
 
 
+@pytest.mark.slow
 def test_same_seed_same_street_other_drive_other_cars(street: Street) -> None:
     again = Street.generate(seed=0, length_m=15.0)
     query = Street.generate(seed=0, length_m=15.0, drive="query")

@@ -144,7 +144,9 @@ def _sqlite_topics(path: Path) -> list[tuple[int, str, str]]:
     with closing(sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)) as connection:
         # Without it, sqlite refuses a file that is shorter than its header says.
         connection.execute("PRAGMA writable_schema = ON")
-        return connection.execute("SELECT id, name, type FROM topics").fetchall()
+        rows = connection.execute("SELECT id, name, type FROM topics").fetchall()
+    # A hole leaves nulls, or numbers, where a name was.
+    return [row for row in rows if isinstance(row[1], str) and isinstance(row[2], str)]
 
 
 def open_sources(path: Path) -> list[Source]:
