@@ -59,7 +59,7 @@ class HypothesesConfig(Section):
 
     max_count: int = Field(default=256, ge=1, description="starts when the prior is wide")
     reach_px: float = Field(
-        default=40.0, gt=0, description="mean image motion that one start can mend"
+        default=25.0, gt=0, description="mean image motion that one start can mend"
     )
     coverage_sigma: float = Field(default=2.0, gt=0, description="sigmas of the prior to cover")
     scout_points: int = Field(default=400, ge=16, description="points of the first, quick look")
@@ -101,7 +101,7 @@ class AcceptanceConfig(Section):
         default=0.80, gt=0, description="mean robust cost, 0 perfect, 1 all outliers"
     )
     min_inlier_share: float = Field(
-        default=0.25, ge=0, le=1, description="share of points that agree"
+        default=0.20, ge=0, le=1, description="share of points that agree"
     )
     min_camera_share: float = Field(
         default=0.05, ge=0, le=1, description="a camera of a rig with fewer is left out"
