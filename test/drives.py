@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -9,10 +10,14 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from scipy.spatial.transform import Rotation
 
 from pixloc_ros.replay import messages
+from pixloc_ros.replay.bag_reader import BagReader
+from pixloc_ros.replay.events import Event
 from pixloc_ros.replay.posed_images import PosedImages, read_posed_images
+from pixloc_ros.replay.topics import Topics
 
 WIDTH, HEIGHT = 96, 64
 STEP_NS = 100_000_000
+START_NS = 1_700_000_000_000_000_000
 
 
 def write_drive(folder: Path, count: int = 12, suffix: str = ".png", **extra: object) -> Path:
@@ -66,3 +71,14 @@ def write_messages(path: Path, timed: list, storage: str = "mcap") -> Path:
                 connections[topic] = writer.add_connection(topic, kind, typestore=store)
             writer.write(connections[topic], stamp_ns, store.serialize_cdr(message, kind))
     return path
+
+
+def read(path: Path, topics: Topics | None = None) -> tuple[list[Event], BagReader]:
+    """All events of a bag, and its reader."""
+    with BagReader(path, topics) as reader:
+        return list(reader), reader
+
+
+def of(kind: type, events: list[Event]) -> list[Any]:
+    """Those of one kind."""
+    return [event for event in events if isinstance(event, kind)]

@@ -114,6 +114,7 @@ def test_rays_without_parallax_or_behind_the_camera_give_no_point():
     assert np.isfinite(triangulate(centers, ahead, 1e-3)).all()
 
 
+@pytest.mark.slow
 def test_points_of_a_keyframe_appear_in_another_where_they_were_matched(street):
     keyframes = peer(street, "sift").keyframes
     own = keyframes.map.keyframe_T_map_cam[6]

@@ -1,4 +1,4 @@
-"""Transforms that move, at a stamp: chains through /tf and /tf_static."""
+"""Chains of transforms: through /tf_static, and through what moves, at a stamp."""
 
 from __future__ import annotations
 
@@ -9,6 +9,28 @@ from test_priors import at_s, pose
 from pixloc_ros.geometry import se3
 from pixloc_ros.replay.moving_transforms import MovingTransforms
 from pixloc_ros.replay.static_transforms import StaticTransforms
+
+
+def test_transforms_chain_in_both_directions() -> None:
+    T_base_mast = se3.make(np.eye(3), [1.0, 0, 2])
+    T_mast_cam = se3.base_from_optical()
+    transforms = StaticTransforms()
+    transforms.add("base_link", "mast", T_base_mast)
+    transforms.add("/mast", "cam", T_mast_cam)
+    np.testing.assert_allclose(transforms.lookup("base_link", "cam"), T_base_mast @ T_mast_cam)
+    np.testing.assert_allclose(
+        transforms.lookup("cam", "base_link"), se3.inverse(T_base_mast @ T_mast_cam), atol=1e-15
+    )
+    assert transforms.lookup("base_link", "lidar") is None
+    np.testing.assert_array_equal(transforms.lookup("lidar", "lidar"), np.eye(4))
+
+
+def test_transforms_that_are_none_are_refused() -> None:
+    transforms = StaticTransforms()
+    assert not transforms.add("a", "b", np.full((4, 4), np.nan))
+    assert not transforms.add("a", "a", np.eye(4))
+    assert not transforms.add("", "b", np.eye(4))
+    assert transforms.frames == ()
 
 
 @pytest.fixture
