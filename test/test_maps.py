@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from pixloc_ros.cli.map import app
 from pixloc_ros.config import ViewConfig
-from pixloc_ros.errors import MapError
+from pixloc_ros.errors import ConfigError, MapError
 from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
@@ -471,7 +471,7 @@ def test_command_line_builds_shows_and_verifies(dataset, tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "map"]
     T_base_cam = Map.load(output).T_base_cam
     np.testing.assert_allclose(T_base_cam[:3, 3], [1, 0, 1.4])
-    with pytest.raises(MapError, match="camera mount"):
+    with pytest.raises(ConfigError, match="--camera-mount 1,2: expected X,Y,Z"):
         run.invoke(
             app, [*command, "--output", output, "--camera-mount", "1,2"], catch_exceptions=False
         )

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from pixloc_ros.cli.map import app
 from pixloc_ros.config import ViewConfig
-from pixloc_ros.errors import MapError
+from pixloc_ros.errors import ConfigError, MapError
 from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.geometry import se3
 from pixloc_ros.maps import edit
@@ -133,7 +133,7 @@ def test_empty_part_says_where_the_map_is(whole, tmp_path):
     with pytest.raises(MapError, match=r"no keyframe from x,y 50\.0,.* are from 0\.0,0\.0 to 1\.5"):
         edit.crop(Map.load(whole), [50, 50], [60, 60], tmp_path / "map", False)
     command = ["crop", str(whole), "--from", "1", "--to", "2,3", "--output", str(tmp_path / "m")]
-    with pytest.raises(MapError, match="corner '1': expected X,Y"):
+    with pytest.raises(ConfigError, match="--from 1: expected X,Y"):
         CliRunner().invoke(app, command, catch_exceptions=False)
 
 

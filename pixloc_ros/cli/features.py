@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pixloc_ros import image_files
+from pixloc_ros.cli.numbers import parse_numbers
 from pixloc_ros.cli.progress import track
 from pixloc_ros.cli.replay import MapOption, SetOption, resolve_config
 from pixloc_ros.config import FeaturesConfig
@@ -184,10 +185,11 @@ def travel(
     from pixloc_ros.replay.posed_images import read_posed_images
     from pixloc_ros.visualization.travel import draw_travel
 
+    form = "FORWARD,LATERAL,YAW in metres and degrees"
+    forward, lateral, yaw = parse_numbers("--offset", offset, form, "-2,0.5,3")
     localizer = Localizer(resolve_config(None, settings, map_folder, None))
     (posed,) = posed_frames(read_posed_images(meta, images, axes), [frame])
     descent = Descent.of(localizer, *posed)
-    forward, lateral, yaw = (float(number) for number in offset.split(","))
     moved = offsets("forward", [forward]) @ offsets("lateral", [lateral]) @ offsets("yaw", [yaw])
     way = descent.way(descent.starts(moved))
     strides = [level.stride for level in descent.sight.pyramid.levels]

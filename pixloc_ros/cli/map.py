@@ -14,8 +14,9 @@ from pixloc_ros.cli import map_sources
 from pixloc_ros.cli.map_calibration import calibrate
 from pixloc_ros.cli.map_cloud import cloud
 from pixloc_ros.cli.map_sources import Sources
+from pixloc_ros.cli.numbers import parse_numbers
 from pixloc_ros.config import FeaturesConfig
-from pixloc_ros.errors import MapError
+from pixloc_ros.errors import ConfigError, MapError
 from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.geometry import se3
 from pixloc_ros.maps import edit
@@ -184,8 +185,10 @@ def crop(
 
     Example: pixloc map crop town --from 0,-50 --to 100,50 --output square
     """
-    corners, stored = (_parse_corner(low), _parse_corner(high)), edit.Stored(tile, rows)
-    part = edit.crop(Map.load(folder), *corners, output, overwrite, stored)
+    least = parse_numbers("--from", low, "X,Y in metres", "0,-50")
+    most = parse_numbers("--to", high, "X,Y in metres", "100,50")
+    stored = edit.Stored(tile, rows)
+    part = edit.crop(Map.load(folder), least, most, output, overwrite, stored)
     Console().print(_table(part, output))
 
 
@@ -220,34 +223,19 @@ def verify(folder: MapArgument) -> None:
     typer.echo(f"{folder} is sound")
 
 
-def _parse_corner(text: str) -> list[float]:
-    try:
-        x, y = (float(part) for part in text.split(","))
-    except ValueError:
-        raise MapError(f"corner '{text}': expected X,Y in metres, as in 0,-50") from None
-    return [x, y]
-
-
 def _parse_antenna(text: str) -> tuple[float, float, float]:
-    try:
-        x, y, z = (float(part) for part in text.split(","))
-    except ValueError:
-        raise MapError(f"antenna '{text}': expected X,Y,Z in metres, as in 0.4,0,1.9") from None
+    x, y, z = parse_numbers("--antenna", text, "X,Y,Z in metres", "0.4,0,1.9")
     return x, y, z
 
 
 def _parse_mount(text: str) -> np.ndarray:
     """T_base_cam (4, 4) from the numbers that static_transform_publisher takes."""
+    form, example = "X,Y,Z,QX,QY,QZ,QW", "1.5,0,1.4,-0.5,0.5,-0.5,0.5"
+    numbers = np.array(parse_numbers("--camera-mount", text, form, example))
     try:
-        numbers = np.array([float(part) for part in text.split(",")])
-        if numbers.shape != (7,) or not np.isfinite(numbers).all():
-            raise ValueError
         return se3.from_quat_xyzw(numbers[3:], numbers[:3])
     except ValueError:
-        raise MapError(
-            f"camera mount '{text}': expected X,Y,Z,QX,QY,QZ,QW, metres and a unit quaternion, "
-            f"as in 1.5,0,1.4,-0.5,0.5,-0.5,0.5"
-        ) from None
+        raise ConfigError(f"--camera-mount {text}: the quaternion has no length") from None
 
 
 def _table(map_: Map, folder: Path) -> Table:

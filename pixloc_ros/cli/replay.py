@@ -10,6 +10,7 @@ import yaml
 from rich.console import Console
 
 from pixloc_ros import config as configuration
+from pixloc_ros.cli.numbers import parse_numbers
 from pixloc_ros.cli.progress import track
 from pixloc_ros.config import Config
 from pixloc_ros.errors import ConfigError
@@ -145,10 +146,7 @@ def _setting(text: str) -> tuple[str, Any]:
 
 
 def _sigma(text: str) -> tuple[float, float]:
-    try:
-        metres, degrees = (float(part) for part in text.split(","))
-    except ValueError:
-        metres = degrees = 0.0
-    if not (0 < metres < float("inf") and 0 < degrees < float("inf")):
-        raise ConfigError(f"--prior-sigma {text}: expected METRES,DEGREES, e.g. 2.0,3.0")
+    metres, degrees = parse_numbers("--prior-sigma", text, "METRES,DEGREES", "2.0,3.0")
+    if metres <= 0 or degrees <= 0:
+        raise ConfigError(f"--prior-sigma {text}: sigmas are above zero")
     return metres, degrees

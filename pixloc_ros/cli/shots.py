@@ -11,10 +11,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from pixloc_ros.cli.numbers import parse_numbers
 from pixloc_ros.cli.progress import track
 from pixloc_ros.cli.replay import ConfigOption, DeviceOption, MapOption, SetOption, resolve_config
 from pixloc_ros.config import Config
-from pixloc_ros.errors import ConfigError
 
 if TYPE_CHECKING:
     from pixloc_ros.evaluation.shots import Localizes, Offset
@@ -94,10 +94,7 @@ def _offset(text: str, planar: bool) -> Offset | None:
 
     if text == "none":
         return None
-    try:
-        distance_m, angle_deg = (float(number) for number in text.split(","))
-    except ValueError:
-        raise ConfigError(f"--offset {text}: expected METRES,DEGREES or none") from None
+    distance_m, angle_deg = parse_numbers("--offset", text, "METRES,DEGREES or none", "2,3")
     return Offset(distance_m, angle_deg, planar)
 
 
