@@ -35,6 +35,8 @@ class Contest:
             found = [self.aligner.align(look.sights, look.starts) for look in looks]
         with watch("second look"):
             look, alignment = self._best_of(looks, found)
+        with watch("rivals"):
+            look, alignment = self._challenged(look, alignment)
         dropped = sum(alignment.hypotheses_dropped for alignment in found)
         return look, replace(alignment, hypotheses=starts - dropped, hypotheses_dropped=dropped)
 
@@ -65,6 +67,17 @@ class Contest:
             ends.append(self._look_again(looks[i], alignment))
         index, best = self.aligner.winner([alignment for _, alignment in ends])
         return ends[index][0], best
+
+    def _challenged(self, look: Look, alignment: Alignment) -> tuple[Look, Alignment]:
+        """The better one of what was found and what lies ahead of it or behind."""
+        if not alignment.cost <= self.config.acceptance.max_cost:
+            return look, alignment
+        T_map_base = alignment.T_map_cam @ se3.inverse(look.lead.T_base_cam)
+        rivals = self.search.beside(look, T_map_base)
+        if not rivals:
+            return look, alignment
+        found = [self.aligner.align(rival.sights, rival.starts) for rival in rivals]
+        return self._best_of([look, *rivals], [alignment, *found])
 
     def _look_again(self, first_look: Look, first: Alignment) -> tuple[Look, Alignment]:
         """Align once more where it is worth it, from the pose found, with what suits it."""

@@ -127,6 +127,30 @@ class Search:
             T_map_starts = (T_map_base @ some[0].frame.T_base_cam)[None]
         return _look(some, views, local_poses(T_map_starts, views[0]), prior)
 
+    def beside(self, look: Look, T_map_base: Matrix) -> list[Look]:
+        """Looks from poses ahead of and behind one that was found: as far as its prior allows,
+        and a step more. None for a prior that allows no step.
+
+        Streets repeat along themselves: what fits one house may fit the next one as well, which
+        the starts, drawn closer around the prior, need not have tried.
+        """
+        options, limit = self.config.hypotheses, self.config.acceptance.max_sigma_from_prior
+        ahead, prior = T_map_base[:3, 0], look.prior
+        reach_m = limit * float(np.sqrt(ahead @ prior.covariance[:3, :3] @ ahead))
+        done_m = float(ahead @ (T_map_base[:3, 3] - prior.T_map_base[:3, 3]))
+        looks: list[Look] = []
+        if reach_m < options.rival_step_m:
+            return looks
+        for index in range(options.max_rivals):
+            step_m = options.rival_step_m * (index // 2 + 1) * (-1) ** index
+            if abs(done_m + step_m) > reach_m + options.rival_step_m:
+                continue
+            T_map_rival = T_map_base @ se3.make(np.eye(3), [step_m, 0.0, 0.0])
+            rival = self.look(look.seen, T_map_rival, prior)
+            if rival is not None and rival.lead is look.lead:
+                looks.append(rival)
+        return looks
+
     def _starts(self, seen: Seen, view: MapView, prior: PosePrior) -> Pose:
         T_base_cam = seen.frame.T_base_cam
         pose = local_poses((prior.T_map_base @ T_base_cam)[None], view)[0]

@@ -49,10 +49,9 @@ def parity() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def street(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """map/, bag/ and bag.truth.txt of a short generated drive."""
-    from pixloc_ros.demo.dataset import DatasetOptions, write_dataset
+def write_street(folder: Path, options: Any) -> Path:
+    """map/, bag/ and bag.truth.txt of a generated drive, below a folder."""
+    from pixloc_ros.demo.dataset import write_dataset
     from pixloc_ros.features.pyramid import FeatureExtractor
     from pixloc_ros.maps.builder import BuildOptions, build_from_colmap
     from pixloc_ros.maps.schema import Datum
@@ -60,9 +59,7 @@ def street(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from pixloc_ros.replay.bag_writer import create_bag
     from pixloc_ros.replay.posed_images import read_posed_images
 
-    folder = tmp_path_factory.mktemp("street")
     datum = Datum(latitude_deg=49.0, longitude_deg=8.4, altitude_m=110.0, yaw_deg=25.0)
-    options = DatasetOptions(length_m=12.0, width=320, height=192, workers=1)
     write_dataset(folder / "data", options)
     mapping, drive = folder / "data" / "mapping", folder / "data" / "drive"
     posed = read_posed_images(drive / "meta.json", drive / "images")
@@ -75,6 +72,15 @@ def street(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     create_bag(posed, folder / "bag", BagOptions(compressed=False, datum=datum))
     return folder
+
+
+@pytest.fixture(scope="session")
+def street(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """map/, bag/ and bag.truth.txt of a short generated drive."""
+    from pixloc_ros.demo.dataset import DatasetOptions
+
+    options = DatasetOptions(length_m=12.0, width=320, height=192, workers=1)
+    return write_street(tmp_path_factory.mktemp("street"), options)
 
 
 @pytest.fixture(scope="session")

@@ -69,6 +69,12 @@ class HypothesesConfig(Section):
     keep_coarse: int = Field(default=6, ge=1, description="kept after the coarse level")
     keep_middle: int = Field(default=2, ge=1, description="kept after the middle level")
     keep_fine: int = Field(default=2, ge=1, description="compared at the end")
+    rival_step_m: float = Field(
+        default=3.0, gt=0, description="what was found is compared with poses so far ahead, behind"
+    )
+    max_rivals: int = Field(
+        default=8, ge=0, description="so many of them, as far as the prior allows; 0: none"
+    )
     merge_m: float = Field(default=0.3, gt=0, description="results nearer than this are the same")
     merge_deg: float = Field(default=1.0, gt=0, description="results nearer than this are the same")
 
@@ -111,7 +117,7 @@ class AcceptanceConfig(Section):
         default=5.0, gt=0, description="Mahalanobis distance of the result"
     )
     ambiguity_margin: float = Field(
-        default=0.02, ge=0, description="cost by which the best must win"
+        default=0.1, ge=0, description="cost by which the best must win"
     )
 
 

@@ -51,8 +51,17 @@ class Street:
         for index, car in enumerate(cars):
             surfaces += furniture.build_car(car, light, np.random.default_rng([seed, 4, index]))
         surfaces += _ground(layout, light, seed, cars, trees)
-        faces = sky.build(np.random.default_rng([seed, 6]))
-        return Street(layout, cars, *_packed(surfaces), *_packed(faces))
+        return Street.of(layout, surfaces, np.random.default_rng([seed, 6]), cars)
+
+    @staticmethod
+    def of(
+        layout: Layout,
+        surfaces: list[Surface],
+        rng: np.random.Generator,
+        cars: tuple[Car, ...] = (),
+    ) -> Street:
+        """A street of these surfaces, under a sky of its own."""
+        return Street(layout, cars, *_packed(surfaces), *_packed(sky.build(rng)))
 
 
 def _packed(surfaces: list[Surface]) -> tuple[dict[str, NDArray], list[Texture]]:
