@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 
+from pixloc_ros.geometry.pose import Pose
 from pixloc_ros.training import parallax
 from pixloc_ros.training.data_config import AugmentationConfig, SourceConfig
 from pixloc_ros.training.pairs import PairBatch, PairSource
@@ -55,3 +57,8 @@ def assert_same(a: PairBatch, b: PairBatch) -> None:
         assert torch.equal(getattr(a, field), getattr(b, field))
     assert torch.equal(a.T_query_reference.matrix(), b.T_query_reference.matrix())
     assert torch.equal(a.camera_query.center, b.camera_query.center)
+
+
+def largest_turn_deg(T_b_a: Pose) -> float:
+    """Of a batch of poses (B,)."""
+    return float(np.rad2deg(Rotation.from_matrix(T_b_a.R.numpy()).magnitude().max()))

@@ -17,6 +17,7 @@ from pair_checks import (
     assert_in_view,
     assert_same,
     colour_differences,
+    largest_turn_deg,
     plain,
     seeded,
 )
@@ -63,11 +64,9 @@ class TestPhotos:
         assert_in_view(batch)
 
     def test_views_differ_by_as_much_as_asked_for(self, photos: PhotosConfig) -> None:
-        turn_deg, distance = (
-            plain(photos).sample(32, seeded()).T_query_reference.angle_and_distance()
-        )
-        assert 7 < turn_deg.max() <= 10.01
-        assert 0.5 < distance.max() <= 0.28 * photos.depth_m[1]
+        T_query_reference = plain(photos).sample(32, seeded()).T_query_reference
+        assert 7 < largest_turn_deg(T_query_reference) <= 10.01
+        assert 0.5 < T_query_reference.t.norm(dim=-1).max() <= 0.28 * photos.depth_m[1]
 
     def test_no_point_is_hidden_in_the_reference(self, photos: PhotosConfig) -> None:
         batch = plain(photos).sample(16, seeded())

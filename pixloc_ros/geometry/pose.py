@@ -89,11 +89,6 @@ class Pose:
         """The same numbers without their history."""
         return Pose(self.R.detach(), self.t.detach())
 
-    def angle_and_distance(self) -> tuple[Tensor, Tensor]:
-        """Rotation in degrees and translation norm, each (...)."""
-        cos = ((self.R.diagonal(dim1=-1, dim2=-2).sum(-1) - 1) / 2).clamp(-1, 1)
-        return torch.rad2deg(torch.acos(cos)), self.t.norm(dim=-1)
-
 
 def jacobian_of_transform(points_a: Tensor) -> Tensor:
     """d(exp(twist) p)/d(twist) at zero, (..., N, 3, 6) = [I | -[p]x] for points (..., N, 3)."""
