@@ -25,7 +25,7 @@ from pixloc_ros.peers.matcher import Keypoints, Matcher
 from pixloc_ros.peers.pnp import normalized
 from pixloc_ros.peers.triangulation import triangulate
 
-MAX_MISS_PX = 1.0  # between a keypoint and the point triangulated from it
+MAX_MISS_PX = 2.0  # between a keypoint and the point triangulated from it
 MAX_LIFT_PX = 6.0  # between a keypoint and the map point that lends its depth
 
 
