@@ -40,6 +40,7 @@ def facts(**changes: Any) -> Facts:
         (facts(reason=None, accepted_age_s=None), State.INITIALIZING, Cause.FIRST_FRAME),
         (facts(), State.TRACKING, Reason.OK),
         (facts(odometry_stopped=True), State.DEGRADED, Cause.ODOMETRY_STOPPED),
+        (facts(cameras_missing=("left",)), State.DEGRADED, Cause.CAMERA_MISSING),
         (facts(accepted_share=0.5), State.DEGRADED, Cause.FEW_ACCEPTED),
         (facts(accepted_share=0.8), State.TRACKING, Reason.OK),
         (facts(reason=Reason.HIGH_COST, accepted_age_s=5.0), State.COASTING, Reason.HIGH_COST),

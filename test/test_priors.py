@@ -84,6 +84,24 @@ def test_odometry_is_interpolated_at_the_stamp_of_the_image() -> None:
     assert reading.driven_m == pytest.approx(0.5)
 
 
+def test_the_twist_is_that_of_the_newest_readings() -> None:
+    buffer = OdometryBuffer(CONFIG)
+    buffer.add(at_s(0.0), pose(0.0))
+    assert buffer.twist() is None
+    drive(buffer, until_s=1.0)
+    twist = buffer.twist()
+    np.testing.assert_allclose(twist.velocity, [10.0, 0, 0, 0, 0, 0], atol=1e-9)
+    assert twist.sigma[0] == pytest.approx(CONFIG.odometry_sigma_m / 0.2)
+
+
+def test_the_motion_between_two_stamps_is_known_within_the_history_only() -> None:
+    buffer = OdometryBuffer(CONFIG)
+    drive(buffer, until_s=1.0)
+    np.testing.assert_allclose(buffer.motion(at_s(0.2), at_s(0.7)), pose(5.0), atol=1e-9)
+    assert buffer.motion(at_s(-1.0), at_s(0.5)) is None
+    assert buffer.motion(at_s(0.5), at_s(3.0)) is None
+
+
 def test_odometry_is_extrapolated_a_little_and_not_more() -> None:
     buffer = OdometryBuffer(CONFIG)
     drive(buffer, until_s=1.0)
