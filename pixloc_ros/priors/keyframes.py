@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
@@ -10,6 +12,7 @@ from scipy.spatial.transform import Rotation
 from pixloc_ros.config import PriorsConfig
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.covariance import skew
+from pixloc_ros.maps.schema import Datum
 from pixloc_ros.priors.gnss import Fix
 from pixloc_ros.priors.heading import Heading
 
@@ -18,6 +21,17 @@ Matrix = NDArray[np.float64]
 # RViz and flat GNSS leave these variances zero: they state nothing about height, roll and pitch.
 _PLANAR = [2, 3, 4]
 _VAGUE_HEADING_RAD2 = 1.0  # beyond about 60 degrees a heading is no information
+
+
+class MapLike(Protocol):
+    """The part of a map that priors need."""
+
+    @property
+    def keyframe_T_map_cam(self) -> Matrix: ...  # (M, 4, 4)
+    @property
+    def datum(self) -> Datum | None: ...
+    @property
+    def T_base_cam(self) -> Matrix | None: ...  # of the mapping camera
 
 
 class Keyframes:

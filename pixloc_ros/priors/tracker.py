@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,26 +14,14 @@ from pixloc_ros.priors.agreement import Agreement
 from pixloc_ros.priors.belief import Belief, is_vague
 from pixloc_ros.priors.doubt import Doubt
 from pixloc_ros.priors.gate import StampFilter, seconds
-from pixloc_ros.priors.gnss import Datum
 from pixloc_ros.priors.gnss_prior import GnssPrior
 from pixloc_ros.priors.guesses import Guesses
-from pixloc_ros.priors.keyframes import Keyframes
+from pixloc_ros.priors.keyframes import Keyframes, MapLike
 from pixloc_ros.priors.odometry import OdometryBuffer, Twist
 from pixloc_ros.priors.stated import StatedPose
 from pixloc_ros.results import Estimate, PosePrior, Reason
 
 Matrix = NDArray[np.float64]
-
-
-class MapLike(Protocol):
-    """The part of a map that priors need."""
-
-    @property
-    def keyframe_T_map_cam(self) -> Matrix: ...  # (M, 4, 4)
-    @property
-    def datum(self) -> Datum | None: ...
-    @property
-    def T_base_cam(self) -> Matrix | None: ...  # of the mapping camera
 
 
 class PoseTracker:
