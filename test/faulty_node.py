@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -48,7 +49,8 @@ class FaultyLocalizer(Localizer):
 
     def __init__(self, config: Config, map: Map | None = None) -> None:
         super().__init__(config, map)
-        self.aligner: Any = FaultyAligner(self.aligner, Path(sys.argv[1]))
+        aligner: Any = FaultyAligner(self.aligner, Path(sys.argv[1]))
+        self.contest = replace(self.contest, aligner=aligner)
 
 
 def main() -> NoReturn:

@@ -66,10 +66,7 @@ class PoseTracker:
     @property
     def rejected(self) -> Counter[str]:
         """Refused inputs by reason, since the beginning."""
-        stray = Counter(
-            odometry_stamp_stray=self._odometry_stamps.stray,
-            frame_stamp_stray=self._frame_stamps.stray,
-        )
+        stray = Counter(odometry_stamp_stray=self._odometry_stamps.stray)
         return self._refused + self._odometry.rejected + self._gnss.rejected + stray
 
     @property
@@ -209,7 +206,9 @@ class PoseTracker:
                 self._refused["frame_stamps_back"] += 1
                 self._begin_again(frame_ns)
             self._frame_ns = frame_ns
-        return bool(admitted) or not self._went_back(self._frame_ns, stamp_ns)
+        astray = not admitted and self._went_back(self._frame_ns, stamp_ns)
+        self._refused["frame_stamp_stray"] += astray
+        return not astray
 
     def predict(self, stamp_ns: int) -> tuple[Matrix, Matrix] | None:
         """T_map_base (4, 4) and covariance (6, 6) carried from the last accepted pose.
