@@ -125,6 +125,16 @@ def test_gnss_is_asked_before_the_map_is_searched() -> None:
     np.testing.assert_allclose(prior.T_map_base[:2, 3], [60.0, 0.0], atol=1e-6)
 
 
+def test_a_fix_from_before_the_misses_does_not_take_the_turn_of_the_search() -> None:
+    """Carried elsewhere where there is no GNSS: the last fix is still young, and wrong."""
+    tracker = driven()
+    tracker.update(accepted(at_s(1), pose(10.0)))
+    fix_at(tracker, 1.95, (19.5, 0.0))
+    for tick in range(MISSES):
+        tracker.update(missed(2 + tick / 10))
+    assert tracker.prior(at_s(2.5)) is None
+
+
 def test_what_was_stated_before_the_doubt_is_doubted_too() -> None:
     tracker = driven()
     tracker.add_pose(at_s(1), pose(10.0), np.eye(6) * 0.01, "initialpose")

@@ -15,14 +15,21 @@ class Doubt:
     def __init__(self, config: PriorsConfig) -> None:
         self._config = config
         self._misses = 0
+        self._since_ns = 0
 
     def clear(self) -> None:
         """The prior was right."""
         self._misses = 0
 
-    def miss(self) -> None:
+    def miss(self, stamp_ns: int) -> None:
         """One more frame that could be looked at and did not fit."""
+        if self._misses == 0:
+            self._since_ns = stamp_ns
         self._misses += 1
+
+    def outdates(self, stamp_ns: int | None) -> bool:
+        """Whether what is of that stamp was known before the misses began, and did not help."""
+        return self.due and stamp_ns is not None and stamp_ns <= self._since_ns
 
     def reconfigure(self, config: PriorsConfig) -> None:
         """Go on with another number of frames."""

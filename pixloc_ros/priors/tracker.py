@@ -188,13 +188,14 @@ class PoseTracker:
             return None
         doubtful = self._doubt.due
         past = doubtful and self._stated_before()
+        old_fix = self._can_search and self._doubt.outdates(self._gnss.stamp_ns)
         if doubtful:
             self._guesses.forget()
         return (
             self._guesses.found(stamp_ns, self._odometry)
             or (None if doubtful else self._accepted.carried(stamp_ns, self._odometry))
             or (None if past else self._stated.carried(stamp_ns, self._odometry))
-            or self._from_fix(stamp_ns)
+            or (None if old_fix else self._from_fix(stamp_ns))
             or (None if doubtful and self._can_search else self._from_long_ago(stamp_ns))
         )
 
@@ -242,7 +243,7 @@ class PoseTracker:
     def _miss(self, estimate: Estimate) -> None:
         self._agreement.miss()
         if estimate.alignment is not None:  # it was there to be seen, and did not fit
-            self._doubt.miss()
+            self._doubt.miss(estimate.stamp_ns)
 
     def _begin_again(self, stamp_ns: int) -> None:
         """Time went back to this stamp: forget what is later. Some sensors may be there already."""
