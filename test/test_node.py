@@ -259,10 +259,11 @@ def test_a_bag_that_loops_starts_over(rig: Any, bag: Any, truth: Trajectory) -> 
     ]
     assert all(v.localized for v in rig.play(later))
     rig.forget()
-    verdicts = rig.play(first_half)
+    stray, *verdicts = rig.play(first_half)
+    assert not stray.localized, "one frame alone may have an odd stamp"
     assert [v.prior_source for v in verdicts[:2]] == ["gnss", "odometry"]
     assert all(v.localized for v in verdicts)
-    rig.until(lambda: len(rig.poses) == 5, "poses")
+    rig.until(lambda: len(rig.poses) == 4, "poses")
     assert errors(verdicts, rig.poses, truth)[:, 0].max() < 0.25
     assert rig.report()["count prior.rejected.odometry_stamps_back"] == "1"
 
