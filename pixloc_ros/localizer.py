@@ -40,8 +40,8 @@ class Localizer:
         _check_same_weights(self.map, self.features)
         self.search = Search(self.map, config)
         self.calibration = acceptance.calibration_of(self.map.metadata, config.covariance)
-        self.aligner = aligner_for(self.features.damping, config.alignment, config.hypotheses)
-        self.contest = Contest(self.search, self.aligner, config)
+        aligner = aligner_for(self.features.damping, config.alignment, config.hypotheses)
+        self.contest = Contest(self.search, aligner, config)
 
     @property
     def can_search(self) -> bool:

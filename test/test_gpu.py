@@ -311,7 +311,7 @@ def test_a_frame_is_localized_as_on_the_cpu(wall: tuple[Map, Frame, PosePrior]) 
     map_, frame, prior = wall
     config = from_flat({"view.max_points": 120, "alignment.iterations": (3, 3, 8)})
     plain, with_kernels = Localizer(config, map_), Localizer(config, map_)
-    with_kernels.aligner = replace(with_kernels.aligner, fused=fused_of(with_kernels))
+    use_kernels(with_kernels)
     expected, found = plain.localize(frame, prior), with_kernels.localize(frame, prior)
     assert (found.status, found.reason) == (expected.status, expected.reason)
     assert se3.distance_m(found.candidate_T_map_base, expected.candidate_T_map_base) < 1e-3
@@ -330,18 +330,19 @@ def test_memory_that_does_not_suffice_is_told(wall: tuple[Map, Frame, PosePrior]
         }
     )
     localizer = Localizer(config, map_)
-    localizer.aligner = replace(localizer.aligner, fused=fused_of(localizer, budget_bytes=50_000))
+    use_kernels(localizer, budget_bytes=50_000)
     some = localizer.localize(frame, vague)
     assert 0 < some.alignment.hypotheses < some.alignment.hypotheses_dropped
     assert f"no memory for {some.alignment.hypotheses_dropped} more starts" in some.message
-    localizer.aligner = replace(localizer.aligner, fused=fused_of(localizer, budget_bytes=100))
+    use_kernels(localizer, budget_bytes=100)
     none = localizer.localize(frame, vague)
     assert (none.status, none.reason) == (Status.FAILED, Reason.OUT_OF_MEMORY)
 
 
-def fused_of(localizer: Localizer, **limits: int) -> FusedAligner:
-    plain = localizer.aligner
-    return FusedAligner(plain.damping.to(DEVICE), plain.config, plain.hypotheses, **limits)
+def use_kernels(localizer: Localizer, **limits: int) -> None:
+    plain = localizer.contest.aligner
+    fused = FusedAligner(plain.damping.to(DEVICE), plain.config, plain.hypotheses, **limits)
+    localizer.contest = replace(localizer.contest, aligner=replace(plain, fused=fused))
 
 
 def test_where_the_kernels_are_not_used(caplog: pytest.LogCaptureFixture) -> None:

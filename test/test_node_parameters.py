@@ -77,7 +77,7 @@ def test_what_cannot_be_is_refused_and_changes_nothing(rig: Any, knobs: Knobs) -
     assert "type" in knobs.turn(acceptance__max_cost="cheap")
     assert knobs.turn(acceptance__max_kost=0.5)
     values = rig.parameters("acceptance.max_cost", "acceptance.min_inlier_share", "view.keyframes")
-    assert values == [0.8, 0.25, 3]
+    assert values == [0.8, 0.2, 3]
     assert knobs.turn(view__keyframes=3, acceptance__max_cost=0.7) == "", "nothing fixed changes"
 
 

@@ -82,7 +82,7 @@ def test_a_wrong_hint_ends_in_the_reason_of_the_last_frame(rig: Any, bag: Any, t
     rig.play(up_to_frame(messages, 0))
     away = truth.T_map_base[0].copy()
     away[:3, 3] += [500.0, 0.0, 0.0]
-    answer = relocalize(rig, hint_at(away), timeout_s=1.0)
+    answer = relocalize(rig, hint_at(away), timeout_s=3.0)
     rig.play(up_to_frame(messages, 1)[len(up_to_frame(messages, 0)) :])
     rig.until(answer.done, "the answer")
     result = answer.result()

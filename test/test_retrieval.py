@@ -245,6 +245,7 @@ def searching(
         parameters["node.last_pose_file"] = tmp_path / "last_pose.json"
         with running_node(tmp_path / log, domain, **parameters) as process, Rig(domain) as rig:
             rig.until(rig.connected, "the node's subscriptions")
+            rig.until(rig.is_new, "the first report")
             yield rig, process
 
     return start

@@ -50,7 +50,7 @@ class Descent:
     @torch.inference_mode()
     def refine(self, level: int, starts: Pose) -> Pose:
         """Where the starts (K,) end on one level, 0 the coarsest, each for itself."""
-        aligner = self.localizer.aligner
+        aligner = self.localizer.contest.aligner
         stage = Stage(level, aligner.config.iterations[level], keep=len(starts.t))
         system = aligner.system(self.sight, stage)
         damping = aligner.damping[level]
