@@ -25,7 +25,7 @@ from pixloc_ros.ros.mailbox import Mailbox
 
 # Best effort: an image that is lost is worth less than a newer one. One: the newest.
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-CALIBRATION = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+CALIBRATION = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 @dataclass(frozen=True, slots=True)
