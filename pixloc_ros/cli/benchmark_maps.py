@@ -34,10 +34,13 @@ def benchmark_maps(
     Example: pixloc benchmark-maps --points 1e4 --points 1e7 --set tiles.budget_mb=100
     """
     from pixloc_ros.atomic import write_text
+    from pixloc_ros.errors import DataError
     from pixloc_ros.evaluation.map_benchmark import MapFigures, measure
 
     resolved, console = resolve_config(config, settings, Path(), device), _console()
     found: list[MapFigures] = []
+    if folder is not None and not folder.is_dir():
+        raise DataError(f"--folder {folder} does not exist; create it first")
     for count in points or [1e4, 1e5, 1e6]:
         with tempfile.TemporaryDirectory(dir=folder) as place:
             found.append(measure(int(count), Path(place) / "map", resolved))
