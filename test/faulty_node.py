@@ -49,7 +49,7 @@ class FaultyLocalizer(Localizer):
 
     def __init__(self, config: Config, map: Map | None = None) -> None:
         super().__init__(config, map)
-        aligner: Any = FaultyAligner(self.aligner, Path(sys.argv[1]))
+        aligner: Any = FaultyAligner(self.contest.aligner, Path(sys.argv[1]))
         self.contest = replace(self.contest, aligner=aligner)
 
 
