@@ -70,8 +70,29 @@ def test_an_image_after_its_group_is_counted_and_awaited_from_then_on() -> None:
 
 
 def test_after_a_jump_back_of_the_clock_it_begins_anew() -> None:
-    together = Together[str](("front",), tolerance_s=0.02)
-    assert together.add("front", ms(5000), "a")
+    together = Together[str](("front", "left"), tolerance_s=0.02)
+    together.add("front", ms(5000), "a")
+    assert together.add("left", ms(5000), "A")
     assert together.add("front", ms(10), "b") == []
+    assert together.add("left", ms(10), "B") == []
     together.clear()
-    assert together.add("front", ms(10), "b") == [{"front": "b"}]
+    together.add("front", ms(10), "b")
+    assert together.add("left", ms(10), "B") == [{"front": "b", "left": "B"}]
+
+
+def test_cameras_faster_than_the_tolerance_lose_nothing() -> None:
+    together = Together[str](("front", "left"), tolerance_s=0.02)
+    groups = []
+    for k in range(4):  # 100 Hz, the left one 1 ms later
+        for camera, offset in (("front", 0), ("left", 1)):
+            groups += together.add(camera, ms(10 * k + offset), f"{camera}{k}")
+    assert groups == [{"front": f"front{k}", "left": f"left{k}"} for k in range(4)]
+    assert not together.late
+
+
+def test_a_camera_alone_waits_for_nobody_and_is_never_late() -> None:
+    together = Together[str](("",), tolerance_s=0.02)
+    stamps_ms = (100, 110, 105, 0, 120)
+    assert [together.add("", ms(t), str(t)) for t in stamps_ms] == [
+        [{"": str(t)}] for t in stamps_ms
+    ]

@@ -90,6 +90,7 @@ class Replayer:
                 self._take(event)
             yield from self._due()
         yield from self._flush()
+        self.counts.update({f"image_late_{c}": n for c, n in self._together.late.items()})
 
     def _take(self, event: Event) -> None:
         match event:

@@ -187,15 +187,12 @@ class Cameras:
                 self._tally.add("image.dropped")
 
     def _groups(self, name: str, message: Any) -> list[Mapping[str, tuple[Any, float]]]:
-        item = message, time.perf_counter()
-        if len(self._inputs) == 1:  # with any stamp, also a wrong one: it is judged later
-            return [{name: item}]
         stamp_ns = decode.stamp_ns(message.header)
         if stamp_ns < self._newest_ns - _BACK_NS:
             self._together.clear()
             self._newest_ns = stamp_ns
         self._newest_ns = max(self._newest_ns, stamp_ns)
-        groups = self._together.add(name, stamp_ns, item)
+        groups = self._together.add(name, stamp_ns, (message, time.perf_counter()))
         for camera in self._together.late:
             self._tally.add(f"image.late.{camera}")
         self._together.late.clear()
