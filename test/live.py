@@ -169,9 +169,11 @@ class Rig:
         self.diagnostics: dict[str, str] = {}
         self.state = ""
         listen = self.node.create_subscription
-        listen(AlignmentStatus, f"{name}/status", self.statuses.append, 50)
-        listen(PoseWithCovarianceStamped, f"{name}/pose", self.poses.append, 50)
-        listen(TFMessage, f"{space}/tf", lambda m: self.transforms.extend(m.transforms), 50)
+        self._subscriptions = [
+            listen(AlignmentStatus, f"{name}/status", self.statuses.append, 50),
+            listen(PoseWithCovarianceStamped, f"{name}/pose", self.poses.append, 50),
+            listen(TFMessage, f"{space}/tf", lambda m: self.transforms.extend(m.transforms), 50),
+        ]
         listen(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
 
     def __enter__(self) -> Rig:
@@ -198,13 +200,28 @@ class Rig:
     def listen(self, kind: Any, name: str, qos: Any = 50) -> list[Any]:
         """What the node says from now on on a topic of its own."""
         heard = self.heard.setdefault(name, [])
-        self.node.create_subscription(kind, f"{self.name}/{name}", heard.append, qos)
-        info = self.node.get_publishers_info_by_topic
-        self.until(lambda: info(f"{self.name}/{name}"), f"a publisher of {name}")
+        create = self.node.create_subscription
+        new = create(kind, f"{self.name}/{name}", heard.append, qos)
+        self.until(lambda: self._is_told(new), f"a publisher of {name}")
         return heard
 
     def connected(self) -> bool:
-        return all(p.get_subscription_count() for p in self._publishers.values())
+        """Whether rig and node have found each other, which DDS does for each side on its own."""
+        return all(map(self._is_heard, self._publishers.values())) and all(
+            map(self._is_told, self._subscriptions)
+        )
+
+    def _is_heard(self, publisher: Any) -> bool:
+        name = publisher.topic_name
+        known = self.diagnostics.get(f"publishers of {name}")
+        return publisher.get_subscription_count() and known == str(self.node.count_publishers(name))
+
+    def _is_told(self, subscription: Any) -> bool:
+        name = subscription.topic_name
+        known = self.diagnostics.get(f"subscribers of {name}")
+        return subscription.get_publisher_count() and known == str(
+            self.node.count_subscribers(name)
+        )
 
     def send(self, topic: str, message: Any) -> None:
         self._publishers[topic].publish(message)
@@ -289,7 +306,8 @@ class Rig:
         return [parameter_value_to_python(value) for value in values]
 
     def forget(self) -> None:
-        """Drop what was heard so far."""
+        """Drop what was heard so far, once the poses have come of all frames that were told of."""
+        self.until(lambda: len(self.poses) >= sum(s.localized for s in self.statuses), "all poses")
         for heard in (self.statuses, self.poses, self.transforms, *self.heard.values()):
             heard.clear()
 
@@ -315,7 +333,6 @@ def fresh_rig(domain: int) -> Iterator[Rig]:
             assert rig.change_state("deactivate")
         if rig.lifecycle_state() == "inactive":
             assert rig.change_state("activate")
-        rig.until(rig.connected, "the node's subscriptions")
-        rig.until(rig.is_new, "counters that begin anew")
+        rig.until(lambda: rig.is_new() and rig.connected(), "a node that begins anew")
         rig.forget()
         yield rig

@@ -160,9 +160,9 @@ def test_another_map_is_checked_before_it_is_used(rig: Any, bag: Any, street: Pa
     answer = load("twin")
     assert answer.success, answer.message
     assert "keyframes" in answer.message
+    rig.until(lambda: rig.diagnostics.get("map", "").endswith("twin"), "the other map")
     rig.begin_again()
     rig.until(rig.connected, "the node's subscriptions")
-    rig.until(lambda: rig.diagnostics.get("map", "").endswith("twin"), "the other map")
     verdicts = rig.play(up_to_frame(without(bag), 2))
     assert [v.prior_source for v in verdicts] == ["gnss", "odometry"]
 

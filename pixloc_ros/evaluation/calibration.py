@@ -17,7 +17,7 @@ from pixloc_ros.errors import DataError
 from pixloc_ros.evaluation.shots import Localizes, Offset
 from pixloc_ros.geometry import covariance as cov
 from pixloc_ros.maps.schema import Calibration
-from pixloc_ros.results import Estimate, Frame, PosePrior
+from pixloc_ros.results import Estimate, Frame
 
 Array = NDArray[np.float64]
 
@@ -50,9 +50,7 @@ def measure(localizer: Localizes, frames: Iterable[tuple[Frame, Array]], seed: i
     rng = np.random.default_rng(seed)
     rows = []
     for frame, T_map_base in frames:
-        T_prior = cov.perturb_base(T_map_base, OFFSET.draw(rng))
-        prior = PosePrior(T_prior, OFFSET.covariance(), "calibration", frame.stamp_ns)
-        estimate = localizer.localize(frame, prior)
+        estimate = localizer.localize(frame, OFFSET.prior(T_map_base, frame.stamp_ns, rng))
         if estimate.ok:
             rows.append(_in_vehicle_axes(estimate, frame.T_base_cam, T_map_base))
     if len(rows) < MIN_FRAMES:

@@ -57,6 +57,14 @@ class Offset:
         offset = np.repeat([self.distance_m, np.deg2rad(self.angle_deg)], 3)
         return np.diag(shares * offset**2) + diagonal(STILL_M, STILL_DEG)
 
+    def prior(
+        self, T_map_base: NDArray[np.float64], stamp_ns: int, rng: np.random.Generator
+    ) -> PosePrior:
+        """A prior that is off so far from a true pose (4, 4), and knows it."""
+        return PosePrior(
+            perturb_base(T_map_base, self.draw(rng)), self.covariance(), "shot", stamp_ns
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Shot:
@@ -101,8 +109,7 @@ def shoot(
         for _ in range(shots_per_frame):
             prior = None
             if offset is not None:
-                T_prior = perturb_base(T_map_base, offset.draw(rng))
-                prior = PosePrior(T_prior, offset.covariance(), "shot", frame.stamp_ns)
+                prior = offset.prior(T_map_base, frame.stamp_ns, rng)
             yield _measure(localizer.localize(frame, prior), T_map_base)
 
 

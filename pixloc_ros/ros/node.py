@@ -79,7 +79,8 @@ class LocalizerNode(LifecycleNode):
 
     def lines(self) -> list[tuple[str, str]]:
         """Names and values for the diagnostics."""
-        return [*self._about(), *(self.session.lines() if self.session else [])]
+        session = self.session.lines() if self.session else []
+        return [*self._about(), *session, *self._links()]
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
@@ -157,6 +158,18 @@ class LocalizerNode(LifecycleNode):
             ("model", self.localizer.features.model_id),
             ("device", self.config.device),
         ]
+
+    def _links(self) -> list[tuple[str, str]]:
+        """Of each topic: how many are at the other end, of a quality of service that fits."""
+        publishers = {
+            f"publishers of {each.topic_name}": str(each.get_publisher_count())
+            for each in self.subscriptions
+        }
+        subscribers = {
+            f"subscribers of {each.topic_name}": str(each.get_subscription_count())
+            for each in self.publishers
+        }
+        return sorted((publishers | subscribers).items())
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:

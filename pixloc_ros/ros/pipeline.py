@@ -140,27 +140,43 @@ class Pipeline:
         return tuple(name for name in self._inputs.cameras.names if name not in there)
 
     def _frames(self, arrival: Arrival) -> list[Frame]:
-        """Of all cameras whose image can be used; raises what is wrong with the first if none."""
-        frames, problems = [], []
-        for name, message in arrival.messages.items():
-            try:
-                frames.append(self._frame(name, message))
-            except (BadMessage, NotReady) as error:
-                problems.append(error)
-                if isinstance(error, BadMessage):
-                    self._inputs.refuse("image", error)
+        """Of all cameras whose image can be used; raises what is wrong with the first if none.
+
+        Calibration and extrinsics are waited for only where no camera has them: one of a rig that
+        never gets any holds up no other.
+        """
+        frames, problems = self._frames_ready(arrival, wait_s=0.0)
+        if not frames and any(isinstance(problem, NotReady) for problem in problems):
+            wait_s = self._config.node.calibration_wait_s
+            frames, problems = self._frames_ready(arrival, wait_s)
+        for problem in problems:
+            if isinstance(problem, BadMessage):
+                self._inputs.refuse("image", problem)
         if not frames:
             raise problems[0]
         return frames
 
-    def _frame(self, name: str, message: Any) -> Frame:
-        known = self._inputs.cameras.calibration(name, self._config.node.calibration_wait_s)
+    def _frames_ready(
+        self, arrival: Arrival, wait_s: float
+    ) -> tuple[list[Frame], list[BadMessage | NotReady]]:
+        """Of the cameras that have all they need, waiting so long for each; and why others not."""
+        frames: list[Frame] = []
+        problems: list[BadMessage | NotReady] = []
+        for name, message in arrival.messages.items():
+            try:
+                frames.append(self._frame(name, message, wait_s))
+            except (BadMessage, NotReady) as error:
+                problems.append(error)
+        return frames, problems
+
+    def _frame(self, name: str, message: Any, wait_s: float) -> Frame:
+        known = self._inputs.cameras.calibration(name, wait_s)
         if known is None:
             of = f" of camera {name}" if name else ""
             raise NotReady(Reason.NO_CAMERA_INFO, f"no usable message on camera_info yet{of}")
         stamp_ns = to_events.stamp_ns(message)
         _require_same_frame(message.header.frame_id, known.frame)
-        T_base_cam = self._extrinsics(self._camera_frame(message, known))
+        T_base_cam = self._extrinsics(self._camera_frame(message, known), wait_s)
         image_rgb = decode.image_rgb(message, conversions.backend())
         return Frame(image_rgb, known.camera, stamp_ns, T_base_cam, str(stamp_ns), name)
 
@@ -168,13 +184,13 @@ class Pipeline:
         stated = self._config.node.camera_frame or message.header.frame_id
         return stated or (known.frame if known else "")
 
-    def _extrinsics(self, camera_frame: str) -> Matrix:
+    def _extrinsics(self, camera_frame: str, wait_s: float) -> Matrix:
         """T_base_cam (4, 4); raises NotReady where /tf_static does not say."""
         base_frame = self._config.node.base_frame
         assumed = self._config.node.identity_extrinsics
         T_base_cam = self._inputs.wait_for(
             lambda: self._inputs.transform(base_frame, camera_frame),
-            0.0 if assumed else self._config.node.calibration_wait_s,
+            0.0 if assumed else wait_s,
         )
         if T_base_cam is None and assumed:
             return se3.base_from_optical()
