@@ -54,7 +54,7 @@ def write_street(folder: Path, options: Any) -> Path:
     from pixloc_ros.demo.dataset import write_dataset
     from pixloc_ros.features.pyramid import FeatureExtractor
     from pixloc_ros.maps.builder import BuildOptions, build_from_colmap
-    from pixloc_ros.maps.schema import Datum
+    from pixloc_ros.maps.datum import Datum
     from pixloc_ros.replay.bag_options import BagOptions
     from pixloc_ros.replay.bag_writer import create_bag
     from pixloc_ros.replay.posed_images import read_posed_images

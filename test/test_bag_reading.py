@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pixloc_ros.errors import BagError, ConfigError
-from pixloc_ros.maps.schema import Datum
+from pixloc_ros.maps.datum import Datum
 from pixloc_ros.replay import messages
 from pixloc_ros.replay.bag_options import BagOptions
 from pixloc_ros.replay.bag_reader import BagReader

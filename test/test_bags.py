@@ -15,7 +15,7 @@ from pixloc_ros.cli import bag as bag_command
 from pixloc_ros.errors import BagError, ConfigError, DataError
 from pixloc_ros.evaluation.trajectory import read_tum
 from pixloc_ros.geometry import se3
-from pixloc_ros.maps.schema import Datum
+from pixloc_ros.maps.datum import Datum
 from pixloc_ros.replay import sensors
 from pixloc_ros.replay.bag_options import BagOptions
 from pixloc_ros.replay.bag_reader import BagReader

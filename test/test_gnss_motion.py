@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -182,7 +180,7 @@ def test_limits_can_be_changed_while_driving() -> None:
 
 def test_a_map_seen_from_another_datum_axis_has_its_own_headings() -> None:
     assert DATUM.yaw_deg == 30.0
-    track = tracker(SimpleNamespace(**{**DATUM.model_dump(), "yaw_deg": 0.0}))
+    track = tracker(DATUM.model_copy(update={"yaw_deg": 0.0}))
     drive_with_fixes(track, pose(20.0, 0.0, 0.0), 4.0)
     # fix_at places fixes for a map turned by 30 degrees: in this one the path leads that way.
     assert heading_deg(track.prior(at_s(4.0)).T_map_base) == pytest.approx(30.0, abs=0.1)

@@ -26,7 +26,7 @@ from pixloc_ros.maps.builder import BuildOptions, build_from_colmap
 from pixloc_ros.maps.check import find_problems
 from pixloc_ros.maps.colmap import read_model
 from pixloc_ros.maps.colmap_writer import ColmapImage, write_model
-from pixloc_ros.maps.schema import Datum
+from pixloc_ros.maps.datum import Datum
 from pixloc_ros.maps.store import Map
 from pixloc_ros.maps.tiles import Tile, unit_rows
 

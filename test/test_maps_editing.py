@@ -19,11 +19,10 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.maps import edit
 from pixloc_ros.maps.builder import BuildOptions, build_map
 from pixloc_ros.maps.check import find_problems
+from pixloc_ros.maps.datum import Datum, GridDatum
 from pixloc_ros.maps.lidar import LidarOptions, observe_cloud
 from pixloc_ros.maps.posed import PosedImage
-from pixloc_ros.maps.schema import Datum
 from pixloc_ros.maps.store import Map
-from pixloc_ros.priors.gnss import position_in_map
 
 VIEW = ViewConfig(keyframes=3, max_points=300)
 OPTIONS = LidarOptions(voxel_m=0.1, cells_per_image=200)
@@ -102,8 +101,8 @@ def test_maps_are_placed_by_their_datums(build, tmp_path):
     assert merged.keyframe_names[0] == "m0/drive 1/000.png"
     assert merged.keyframe_names[6] == "m1/drive 1/000.png"
     # The second map's zero is where its datum is in the first map.
-    zero = position_in_map(
-        datums[0], datums[1].latitude_deg, datums[1].longitude_deg, datums[1].altitude_m
+    zero = datums[0].position_map(
+        datums[1].latitude_deg, datums[1].longitude_deg, datums[1].altitude_m
     )
     assert 30 < np.linalg.norm(zero) < 80
     np.testing.assert_allclose(merged.keyframe_T_map_cam[6, :3, 3], zero, atol=1e-6)
@@ -118,13 +117,25 @@ def test_maps_are_placed_by_their_datums(build, tmp_path):
     np.testing.assert_allclose(seen, here, atol=1e-4)
 
 
+def test_maps_of_one_projected_frame_are_placed_by_their_zeros(build, tmp_path):
+    pytest.importorskip("pyproj", reason="pip install 'pixloc_ros[crs]'")
+    datums = [GridDatum.parse(f"EPSG:25832,{east},5400000,100") for east in (440000, 440040)]
+    maps = [(f"g{i}", Map.load(build(f"g{i}", datum=d))) for i, d in enumerate(datums)]
+    merged = edit.merge(maps, tmp_path / "map", False)
+    apart = merged.keyframe_T_map_cam[6:, :3, 3] - merged.keyframe_T_map_cam[:6, :3, 3]
+    np.testing.assert_allclose(apart, [[40.0, 0.0, 0.0]] * 6, atol=1e-9)
+    elsewhere = Map.load(build("elsewhere", datum=GridDatum.parse("EPSG:25833")))
+    with pytest.raises(MapError, match="by EPSG:25832, the other by EPSG:25833"):
+        edit.merge([maps[0], ("elsewhere", elsewhere)], tmp_path / "no", False)
+
+
 def test_maps_that_cannot_be_joined_are_refused(build, whole, tmp_path):
     plain = ("plain", Map.load(whole))
     averaged = ("averaged", Map.load(build("averaged", features="averaged")))
     placed = ("placed", Map.load(build("placed", datum=Datum.parse("49,8,100,0"))))
     with pytest.raises(MapError, match="plain and averaged differ in storage"):
         edit.merge([plain, averaged], tmp_path / "map", False)
-    with pytest.raises(MapError, match="plain has no datum, the other has"):
+    with pytest.raises(MapError, match="by nothing, the other by a datum"):
         edit.merge([plain, placed], tmp_path / "map", False)
     assert list(tmp_path.iterdir()) == []
 

@@ -23,8 +23,7 @@ from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.maps import align
 from pixloc_ros.maps import colmap_writer as write
 from pixloc_ros.maps.colmap import ColmapImage, ColmapModel
-from pixloc_ros.maps.schema import Datum
-from pixloc_ros.priors.gnss import position_in_map
+from pixloc_ros.maps.datum import Datum, GridDatum
 
 UTM = np.array([437_012.0, 5_412_345.0, 318.0])
 FIJI = Datum(latitude_deg=-16.8, longitude_deg=179.9999, altitude_m=40.0, yaw_deg=25.0)
@@ -127,7 +126,7 @@ def test_without_a_datum_the_first_fix_becomes_it(tmp_path):
     np.testing.assert_allclose(poses_of(model)[0, :3, 3], 0, atol=1e-3)
     # A later fix lands where its camera is: priors from GNSS just work.
     last = [float(word) for word in file.read_text().splitlines()[-1].split(",")[1:]]
-    np.testing.assert_allclose(position_in_map(datum, *last), poses_of(model)[-1, :3, 3], atol=1e-3)
+    np.testing.assert_allclose(datum.position_map(*last), poses_of(model)[-1, :3, 3], atol=1e-3)
 
 
 def test_noise_and_wrong_fixes_are_survived_and_reported(tmp_path):
@@ -221,3 +220,65 @@ def test_command_line_aligns_models_only(tmp_path):
         CliRunner().invoke(
             app, ["build", *arguments, "--posed-images", "p"], catch_exceptions=False
         )
+
+
+def grid_at(crs: str, latitude_deg: float, longitude_deg: float) -> tuple[GridDatum, float, float]:
+    """A frame with its zero there, its scale, and how far its north is turned to the right."""
+    import pyproj
+
+    proj = pyproj.Proj(crs)
+    factors = proj.get_factors(longitude_deg, latitude_deg)
+    easting, northing = proj(longitude_deg, latitude_deg)
+    zero = {"easting_m": easting, "northing_m": northing, "altitude_m": 110.0}
+    return GridDatum(crs=crs, **zero), factors.meridional_scale, factors.meridian_convergence
+
+
+@pytest.mark.parametrize(
+    ("crs", "latitude_deg", "longitude_deg"),
+    [("EPSG:25832", 49.01, 8.43), ("EPSG:32760", -16.8, 179.99), ("EPSG:2193", -41.3, 174.8)],
+    ids=["utm", "antimeridian", "northing first"],
+)
+def test_a_projected_frame_is_a_flat_one_turned_and_stretched(crs, latitude_deg, longitude_deg):
+    pytest.importorskip("pyproj", reason="pip install 'pixloc_ros[crs]'")
+    grid, scale, convergence_deg = grid_at(crs, latitude_deg, longitude_deg)
+    turn = Rotation.from_euler("z", convergence_deg, degrees=True)
+    enu = np.array([[150.0, 0.0, 2.0], [0.0, -200.0, 0.0], [-90.0, 120.0, -3.0]])
+    fixes = pymap3d.enu2geodetic(*enu.T, latitude_deg, longitude_deg, 110.0)
+    for fix, expected in zip(zip(*fixes, strict=True), turn.apply(enu), strict=True):
+        found = grid.position_map(*fix)
+        # The projection takes away the altitude before it measures: 110 m are 2e-5 of the radius.
+        np.testing.assert_allclose(found[:2], scale * expected[:2], atol=0.01)
+        np.testing.assert_allclose(found[2], expected[2], atol=0.01)
+    np.testing.assert_allclose(
+        grid.R_map_enu(latitude_deg, longitude_deg), turn.as_matrix(), atol=1e-6
+    )
+    assert grid.position_map(latitude_deg, longitude_deg, float("nan"))[2] == 0.0
+
+
+def test_a_model_is_aligned_to_fixes_in_a_projected_frame(tmp_path):
+    pytest.importorskip("pyproj", reason="pip install 'pixloc_ros[crs]'")
+    truth, grid = true_poses(), GridDatum(crs="EPSG:25832")
+    file = write_fixes(tmp_path / "fixes.csv", truth[:, :3, 3], KARLSRUHE)
+    model, used, report = align_model(scale_free(truth), file, grid, 3.0)
+    assert used == grid and report.inliers == 30 and report.rms_m < 0.01
+    rows = [line.split(",")[1:] for line in file.read_text().splitlines()[1:]]
+    places = [grid.position_map(*map(float, row)) for row in rows]
+    np.testing.assert_allclose(poses_of(model)[:, :3, 3], places, atol=0.02)
+    assert np.all(poses_of(model)[:, 1, 3] > 5_400_000)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("EPSG:4326", "no eastings and northings in metres"),
+        ("EPSG:2272", "no eastings and northings in metres"),
+        ("EPSG:999999", "pyproj knows no 'EPSG:999999'"),
+        ("EPSG:25832,1,2", "three numbers"),
+        ("EPSG:25832,1,2,nan", "finite"),
+    ],
+    ids=["degrees", "feet", "unknown", "two numbers", "nan"],
+)
+def test_only_frames_of_metres_are_taken(text, complaint):
+    pytest.importorskip("pyproj", reason="pip install 'pixloc_ros[crs]'")
+    with pytest.raises(MapError, match=complaint):
+        GridDatum.parse(text)

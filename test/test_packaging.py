@@ -32,6 +32,7 @@ OPTIONAL = {
     "onnx",
     "open3d",
     "pycolmap",
+    "pyproj",
     "ray",
     "rerun",
     "triton",

@@ -13,9 +13,9 @@ from scipy.spatial.transform import Rotation
 
 from pixloc_ros.config import PriorsConfig
 from pixloc_ros.geometry import se3
-from pixloc_ros.maps.schema import Datum
+from pixloc_ros.maps.datum import Datum, GridDatum
 from pixloc_ros.priors import motion
-from pixloc_ros.priors.gnss import position_in_map
+from pixloc_ros.priors.gnss import GnssGate
 from pixloc_ros.priors.odometry import OdometryBuffer
 from pixloc_ros.priors.tracker import PoseTracker
 from pixloc_ros.results import Estimate, Reason, Status
@@ -319,8 +319,16 @@ def test_the_x_axis_of_the_map_points_where_the_datum_says() -> None:
     latitude, longitude, _ = pymap3d.enu2geodetic(
         100 * np.cos(np.deg2rad(30)), 100 * np.sin(np.deg2rad(30)), 0.0, 49.0, 8.4, 110.0
     )
-    position = position_in_map(DATUM, latitude, longitude, 110.0)
+    position = DATUM.position_map(latitude, longitude, 110.0)
     np.testing.assert_allclose(position[:2], [100.0, 0.0], atol=1e-3)
+
+
+def test_a_fix_that_the_projection_does_not_reach_is_refused() -> None:
+    pytest.importorskip("pyproj", reason="pip install 'pixloc_ros[crs]'")
+    gate = GnssGate(PriorsConfig(), GridDatum(crs="EPSG:25832"))
+    assert gate.accept(0, 0.0, 99.0, 100.0, np.eye(3), 0) is None
+    assert gate.rejected == {"gnss_beyond_the_crs": 1}
+    assert gate.accept(0, 49.0, 9.0, 100.0, np.eye(3), 0) is not None
 
 
 def test_a_click_in_rviz_gets_the_height_of_the_map_and_keeps_its_heading() -> None:

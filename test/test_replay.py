@@ -23,6 +23,7 @@ from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.geometry import se3
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.builder import BuildOptions, build_from_colmap
+from pixloc_ros.maps.datum import Datum
 from pixloc_ros.maps.retrieval import describe
 from pixloc_ros.maps.store import Map
 from pixloc_ros.priors.tracker import PoseTracker
@@ -95,6 +96,30 @@ def replayer_of(localizer, events, max_gap_s=1.0, **changes) -> Replayer:
     config = localizer.config.model_copy(update={"node": node, "priors": priors})
     tracker = PoseTracker(config.priors, localizer.map)
     return Replayer(localizer, tracker, transforms, [camera], config)
+
+
+def test_fixes_are_placed_in_a_map_of_a_projected_frame(street, tmp_path):
+    pyproj = pytest.importorskip("pyproj", reason="pip install 'pixloc_ros[crs]'")
+    crs, latitude_deg, longitude_deg = "EPSG:25832", 49.01, 6.2  # two degrees off north
+    proj = pyproj.Proj(crs)
+    zero = (*proj(longitude_deg, latitude_deg), 110.0)
+    turned_deg = -proj.get_factors(longitude_deg, latitude_deg).meridian_convergence
+    assert turned_deg > 2
+    flat = Datum(
+        latitude_deg=latitude_deg, longitude_deg=longitude_deg, altitude_m=110, yaw_deg=turned_deg
+    )
+    drive = read_posed_images(street / "drive" / "meta.json", street / "drive" / "images")
+    create_bag(drive, tmp_path / "bag", BagOptions(datum=flat, exclude_every=0))
+    mapping, folder = street / "mapping", tmp_path / "map"
+    command = ["map", "build", "--colmap", mapping / "colmap", "--images", mapping / "images"]
+    options = ["--output", folder, "--crs", ",".join(map(str, (crs, *zero)))]
+    run = CliRunner().invoke(main.build(), [str(word) for word in (*command, *options)])
+    assert run.exit_code == 0 and "EPSG:25832, zero at" in run.output, run.output
+    result = replay(tmp_path / "bag", Config(map=str(folder)), tmp_path / "run")
+    first = result.estimates[0]
+    assert first.prior.source == "gnss" and first.ok
+    assert result.summary.frames_localized == result.summary.frames_total
+    assert max(errors_m(result.estimates, tmp_path / "bag")) < 0.1
 
 
 def errors_m(estimates, bag) -> list[float]:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pixloc_ros.cli.progress import track
-from pixloc_ros.maps.schema import Datum
+from pixloc_ros.maps.datum import Datum
 from pixloc_ros.replay.bag_options import BagOptions
 from pixloc_ros.replay.bag_writer import BagSummary, create_bag
 from pixloc_ros.replay.posed_images import read_posed_images

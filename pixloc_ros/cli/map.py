@@ -22,7 +22,8 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.maps import edit
 from pixloc_ros.maps.builder import BuildOptions
 from pixloc_ros.maps.check import find_problems
-from pixloc_ros.maps.schema import Datum, RowType, Storage
+from pixloc_ros.maps.datum import AnyDatum, Datum, GridDatum
+from pixloc_ros.maps.schema import RowType, Storage
 from pixloc_ros.maps.store import Map
 from pixloc_ros.maps.workers import Team
 
@@ -90,6 +91,10 @@ def build(
     datum: Annotated[
         str, typer.Option(help="LAT,LON,ALT,YAW of the map's zero: degrees, metres, x from east")
     ] = "",
+    crs: Annotated[
+        str,
+        typer.Option(help="CODE[,E,N,ALT] of a map in a projected frame, as EPSG:25832; its zero"),
+    ] = "",
     camera_mount: Annotated[
         str, typer.Option(help="X,Y,Z,QX,QY,QZ,QW of the mapping camera in base_link")
     ] = "",
@@ -147,7 +152,7 @@ def build(
         min_track_length=min_track_length,
         keyframe_step=keyframe_step,
         axes=axes,
-        datum=Datum.parse(datum) if datum else None,
+        datum=_parse_datum(datum, crs, axes),
         T_base_cam=_parse_mount(camera_mount) if camera_mount else None,
         overwrite=overwrite,
         team=Team(workers, ray),
@@ -273,7 +278,7 @@ def _describe_origin(map_: Map) -> dict[str, str]:
     metadata = map_.metadata
     return {
         "axes": f"{metadata.axes}, frame {metadata.frame}",
-        "datum": _describe_datum(map_.datum),
+        "datum": str(map_.datum or "none"),
         "camera mount": "unknown" if map_.T_base_cam is None else "known",
         "cameras": ", ".join(f"{c.model} {c.width}x{c.height}" for c in map_.cameras),
         "network": f"{map_.model_id} ({map_.weights_sha256[:12]}), {metadata.max_side_px} px",
@@ -282,8 +287,11 @@ def _describe_origin(map_: Map) -> dict[str, str]:
     }
 
 
-def _describe_datum(datum: Datum | None) -> str:
-    if datum is None:
-        return "none: GNSS fixes cannot be used"
-    position = f"{datum.latitude_deg:.7f}, {datum.longitude_deg:.7f}, {datum.altitude_m:.2f} m"
-    return f"{position}, x axis {datum.yaw_deg:.2f} deg from east"
+def _parse_datum(datum: str, crs: str, axes: str) -> AnyDatum | None:
+    if datum and crs:
+        raise MapError("--datum and --crs both tell where the map is on Earth: give one")
+    if crs and axes != "keep":
+        raise MapError("--crs means that x is east, y north and z up: leave out --axes")
+    if crs:
+        return GridDatum.parse(crs)
+    return Datum.parse(datum) if datum else None

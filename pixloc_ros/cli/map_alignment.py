@@ -14,8 +14,7 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.maps import align
 from pixloc_ros.maps.align import AlignmentReport
 from pixloc_ros.maps.colmap import ColmapModel
-from pixloc_ros.maps.schema import Datum
-from pixloc_ros.priors.gnss import position_in_map
+from pixloc_ros.maps.datum import AnyDatum, Datum
 
 Array = NDArray[np.float64]
 GNSS_COLUMNS = "name latitude longitude altitude"
@@ -24,10 +23,10 @@ GNSS_COLUMNS = "name latitude longitude altitude"
 def align_model(
     model: ColmapModel,
     file: Path,
-    datum: Datum | None,
+    datum: AnyDatum | None,
     tolerance_m: float,
     antenna_cam: Array | None = None,
-) -> tuple[ColmapModel, Datum | None, AlignmentReport]:
+) -> tuple[ColmapModel, AnyDatum | None, AlignmentReport]:
     """The model in the map's frame and metres, the map's datum, and how well it fits.
 
     file: meta.json or poses by name give places in the map; lines `name latitude longitude
@@ -40,8 +39,8 @@ def align_model(
         places = _from_meta(file)
     elif _is_gnss(file):
         fixes = _read_fixes(file)
-        datum = datum or _datum_at(next(iter(fixes.values())))
-        places = {name: position_in_map(datum, *fix) for name, fix in fixes.items()}
+        placed = datum = datum or _datum_at(next(iter(fixes.values())))
+        places = {name: placed.position_map(*fix) for name, fix in fixes.items()}
         offset = offset if antenna_cam is None else antenna_cam
     else:
         places = {name: se3.inverse(T)[:3, 3] for name, T in read_poses(file).items()}

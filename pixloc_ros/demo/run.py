@@ -20,7 +20,7 @@ from pixloc_ros.evaluation.sources import load_frames
 from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.geometry import se3
 from pixloc_ros.maps.builder import BuildOptions, build_from_colmap
-from pixloc_ros.maps.schema import Datum
+from pixloc_ros.maps.datum import Datum
 from pixloc_ros.replay.bag_options import BagOptions
 from pixloc_ros.replay.bag_writer import create_bag
 from pixloc_ros.replay.posed_images import read_posed_images

@@ -16,9 +16,10 @@ from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.geometry import se3
 from pixloc_ros.maps import observing, writer
 from pixloc_ros.maps.colmap import ColmapImage, ColmapModel, read_model
+from pixloc_ros.maps.datum import AnyDatum
 from pixloc_ros.maps.observing import ImageTask
 from pixloc_ros.maps.rows import Arrays, Rows, covisibility, create
-from pixloc_ros.maps.schema import ROW_TYPE, TILE_M, CameraEntry, Datum, RowType, Storage
+from pixloc_ros.maps.schema import ROW_TYPE, TILE_M, CameraEntry, RowType, Storage
 from pixloc_ros.maps.store import Map, pack_names
 from pixloc_ros.maps.work_folder import Parts, work_folder
 from pixloc_ros.maps.workers import Team
@@ -38,7 +39,7 @@ class BuildOptions:
     max_error_px: float = 4.0  # between a keypoint and its projected point
     keyframe_step: int = 1  # take every n-th image by name
     axes: Literal["keep", "optical_to_ros"] = "keep"
-    datum: Datum | None = None
+    datum: AnyDatum | None = None
     T_base_cam: NDArray[np.float64] | None = None
     overwrite: bool = False
     team: Team = field(default_factory=Team)  # who observes the images: of no effect on the map

@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pymap3d
 from numpy.typing import NDArray
 from scipy.sparse import block_diag, csr_array
-from scipy.spatial.transform import Rotation
 
 from pixloc_ros.errors import MapError
-from pixloc_ros.geometry import se3
 from pixloc_ros.maps import writer
+from pixloc_ros.maps.datum import T_first_second
 from pixloc_ros.maps.rows import Arrays, covisibility_arrays
-from pixloc_ros.maps.schema import Datum, MapMetadata, RowType
+from pixloc_ros.maps.schema import MapMetadata, RowType
 from pixloc_ros.maps.store import OPTIONAL_ARRAYS, Map, pack_names
 from pixloc_ros.maps.tiles import Tile, join
 
@@ -122,7 +120,7 @@ def merge(
         if clash:
             names = tuple(f"{name}/{keyframe}" for keyframe in names)
         index = np.array([cameras.index(entry) for entry in map_.metadata.cameras], np.int32)
-        camera, T_first_map = index[map_.keyframe_camera], _between(first.datum, map_.datum)
+        camera, T_first_map = index[map_.keyframe_camera], _placed(first_name, first, name, map_)
         sources.append(_Source(map_, np.arange(len(names)), names, camera, T_first_map))
     metadata = dict(first.metadata) | stored.fields
     for field in _FORGOTTEN:
@@ -150,26 +148,14 @@ def _check_alike(first: str, a: MapMetadata, second: str, b: MapMetadata) -> Non
                 f"{first} and {second} differ in {field} ({getattr(a, field)}, "
                 f"{getattr(b, field)}); build them alike"
             )
-    if (a.datum is None) != (b.datum is None):
-        lacking = first if a.datum is None else second
-        raise MapError(f"{lacking} has no datum, the other has; build it with --datum, or both not")
 
 
-def _between(first: Datum | None, second: Datum | None) -> Array:
-    """T_first_second (4, 4) of two maps' frames on Earth."""
-    if first is None or second is None or first == second:
-        return np.eye(4)
-    return se3.inverse(_ecef_from_map(first)) @ _ecef_from_map(second)
-
-
-def _ecef_from_map(datum: Datum) -> Array:
-    """T_ecef_map (4, 4) of a map's frame."""
-    zero = (datum.latitude_deg, datum.longitude_deg, datum.altitude_m)
-    latitude, longitude = np.deg2rad(zero[:2])
-    # Columns: east, north, up.
-    R_ecef_enu = Rotation.from_euler("ZX", [np.pi / 2 + longitude, np.pi / 2 - latitude])
-    R_enu_map = Rotation.from_euler("z", datum.yaw_deg, degrees=True)
-    return se3.make((R_ecef_enu * R_enu_map).as_matrix(), pymap3d.geodetic2ecef(*zero))
+def _placed(first_name: str, first: Map, second_name: str, second: Map) -> Array:
+    """T_first_second (4, 4) of two maps' frames."""
+    try:
+        return T_first_second(first.datum, second.datum)
+    except MapError as error:
+        raise MapError(f"{first_name} and {second_name}: {error}") from None
 
 
 def _save(

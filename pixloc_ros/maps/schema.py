@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.maps.datum import AnyDatum, first_problem
 
 SCHEMA_VERSION = 2
 READABLE_VERSIONS = (1, 2)  # 1: one tile, its observations with the keyframes
@@ -31,29 +32,6 @@ class Entry(BaseModel):
     """Base of all parts of map.json: frozen, strict about keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Datum(Entry):
-    """Where on Earth the map's point (0, 0, 0) is. WGS 84, altitude above the ellipsoid."""
-
-    latitude_deg: float = Field(ge=-90, le=90)
-    longitude_deg: float = Field(ge=-180, le=180)
-    altitude_m: float = Field(allow_inf_nan=False)
-    yaw_deg: float = Field(allow_inf_nan=False)  # of the map's x axis, counter-clockwise from east
-
-    @classmethod
-    def parse(cls, text: str) -> Datum:
-        """From `LAT,LON,ALT,YAW`; raises MapError for anything else."""
-        try:
-            latitude, longitude, altitude, yaw = (float(part) for part in text.split(","))
-            return cls(
-                latitude_deg=latitude, longitude_deg=longitude, altitude_m=altitude, yaw_deg=yaw
-            )
-        except ValueError as error:  # pydantic's errors are ValueErrors too
-            why = _first_problem(error) if isinstance(error, ValidationError) else "four numbers"
-            raise MapError(
-                f"datum '{text}': expected LAT,LON,ALT,YAW as in 49.01,8.43,110,0 ({why})"
-            ) from None
 
 
 class CameraEntry(Entry):
@@ -101,7 +79,7 @@ class MapMetadata(Entry):
     frame: str = "map"
     axes: Literal["keep", "optical_to_ros"]
     T_map_world: Transform  # world: of the model that the map was built from
-    datum: Datum | None = None
+    datum: AnyDatum | None = None
     T_base_cam: Transform | None = None  # of the camera that took the keyframes
     model_id: str
     weights_sha256: str
@@ -183,7 +161,7 @@ def _validated(content: dict[str, Any], sha256: str, path: Path) -> MapMetadata:
     try:
         metadata = MapMetadata.model_validate(content)
     except ValidationError as error:
-        raise MapError(f"{path}: {_first_problem(error)}; rebuild the map") from None
+        raise MapError(f"{path}: {first_problem(error)}; rebuild the map") from None
     if _digest(content) != sha256:  # of what is there: older maps lack newer fields
         raise MapError(f"{path} was altered after it was built; copy the map again or rebuild it")
     return metadata
@@ -192,8 +170,3 @@ def _validated(content: dict[str, Any], sha256: str, path: Path) -> MapMetadata:
 def _digest(content: dict[str, Any]) -> str:
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def _first_problem(error: ValidationError) -> str:
-    first = error.errors()[0]
-    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"

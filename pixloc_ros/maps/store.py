@@ -17,7 +17,8 @@ from pixloc_ros.config import TilesConfig, ViewConfig
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.maps import schema, view
-from pixloc_ros.maps.schema import Datum, MapMetadata
+from pixloc_ros.maps.datum import AnyDatum
+from pixloc_ros.maps.schema import MapMetadata
 from pixloc_ros.maps.tile_cache import TileCache
 from pixloc_ros.maps.tiles import Tile, join, open_tensors
 
@@ -82,7 +83,7 @@ class Map:
         return self.metadata.point_id_end or self.metadata.tiles[0].points
 
     @property
-    def datum(self) -> Datum | None:
+    def datum(self) -> AnyDatum | None:
         return self.metadata.datum
 
     @property

@@ -7,12 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-import pymap3d
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from pixloc_ros.config import PriorsConfig
-from pixloc_ros.maps.schema import Datum
+from pixloc_ros.maps.datum import AnyDatum
 from pixloc_ros.priors.gate import JumpGate
 
 Matrix = NDArray[np.float64]
@@ -26,22 +24,6 @@ class Fix:
     position_map: Matrix  # (3,) metres, of the antenna
     covariance: Matrix  # (3, 3) m^2, map axes
     antenna_base: Matrix = field(default_factory=lambda: np.zeros(3))  # (3,) metres
-
-
-def position_in_map(
-    datum: Datum, latitude_deg: float, longitude_deg: float, altitude_m: float
-) -> Matrix:
-    """Map coordinates (3,) of a WGS-84 position; an unknown (NaN) altitude is the datum's."""
-    altitude_m = altitude_m if np.isfinite(altitude_m) else datum.altitude_m
-    enu = pymap3d.geodetic2enu(
-        latitude_deg,
-        longitude_deg,
-        altitude_m,
-        datum.latitude_deg,
-        datum.longitude_deg,
-        datum.altitude_m,
-    )
-    return _R_map_enu(datum) @ np.array(enu, np.float64)
 
 
 def antenna_base(
@@ -60,7 +42,7 @@ def antenna_base(
 class GnssGate:
     """Turns fixes into map positions and refuses the useless ones; `rejected` counts why."""
 
-    def __init__(self, config: PriorsConfig, datum: Datum | None) -> None:
+    def __init__(self, config: PriorsConfig, datum: AnyDatum | None) -> None:
         self._config = config
         self._datum = datum
         self._jumps = JumpGate(config.odometry_max_speed_mps, slack_m=config.gnss_default_sigma_m)
@@ -95,11 +77,14 @@ class GnssGate:
         if fault or self._datum is None:
             self.rejected[fault or "gnss_without_datum"] += 1
             return None
-        position = position_in_map(self._datum, latitude_deg, longitude_deg, altitude_m)
+        position = self._datum.position_map(latitude_deg, longitude_deg, altitude_m)
+        if not np.isfinite(position).all():
+            self.rejected["gnss_beyond_the_crs"] += 1
+            return None
         if self._jumps.check(stamp_ns, position[:2]) == "jump":
             self.rejected["gnss_jump"] += 1
             return None
-        R = _R_map_enu(self._datum)
+        R = self._datum.R_map_enu(latitude_deg, longitude_deg)
         antenna_base = np.zeros(3) if antenna_base is None else antenna_base
         return Fix(stamp_ns, position, R @ covariance @ R.T, antenna_base)
 
@@ -122,10 +107,6 @@ class GnssGate:
         symmetric = (covariance_enu + covariance_enu.T) / 2
         variances, axes = np.linalg.eigh(symmetric)
         return (axes * np.maximum(variances, config.gnss_min_sigma_m**2)) @ axes.T
-
-
-def _R_map_enu(datum: Datum) -> Matrix:
-    return Rotation.from_euler("z", -datum.yaw_deg, degrees=True).as_matrix()
 
 
 def _on_earth(latitude_deg: float, longitude_deg: float) -> bool:

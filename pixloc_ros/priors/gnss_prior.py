@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from pixloc_ros.config import PriorsConfig
-from pixloc_ros.maps.schema import Datum
+from pixloc_ros.maps.datum import AnyDatum
 from pixloc_ros.priors.belief import Belief, carried
 from pixloc_ros.priors.gnss import Fix, GnssGate
 from pixloc_ros.priors.heading import HeadingFromMotion
@@ -17,7 +17,7 @@ from pixloc_ros.results import PosePrior
 class GnssPrior:
     """Remembers the newest fix that was accepted. `rejected` counts the others by reason."""
 
-    def __init__(self, config: PriorsConfig, datum: Datum | None) -> None:
+    def __init__(self, config: PriorsConfig, datum: AnyDatum | None) -> None:
         self._config = config
         self.gate = GnssGate(config, datum)
         self._heading = HeadingFromMotion(config)

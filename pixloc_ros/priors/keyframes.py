@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from pixloc_ros.config import PriorsConfig
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.covariance import skew
-from pixloc_ros.maps.schema import Datum
+from pixloc_ros.maps.datum import AnyDatum
 from pixloc_ros.priors.gnss import Fix
 from pixloc_ros.priors.heading import Heading
 
@@ -29,7 +29,7 @@ class MapLike(Protocol):
     @property
     def keyframe_T_map_cam(self) -> Matrix: ...  # (M, 4, 4)
     @property
-    def datum(self) -> Datum | None: ...
+    def datum(self) -> AnyDatum | None: ...
     @property
     def T_base_cam(self) -> Matrix | None: ...  # of the mapping camera
 

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from pixloc_ros.errors import BagError, DataError
-from pixloc_ros.maps.schema import Datum
+from pixloc_ros.maps.datum import Datum
 from pixloc_ros.replay import sensors
 from pixloc_ros.replay.degrade import degradation
 from pixloc_ros.replay.topics import Topics

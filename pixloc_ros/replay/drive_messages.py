@@ -15,7 +15,7 @@ from pixloc_ros import image_files
 from pixloc_ros.errors import DataError
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.se3 import Matrix
-from pixloc_ros.maps.schema import Datum
+from pixloc_ros.maps.datum import Datum
 from pixloc_ros.replay import messages, sensors
 from pixloc_ros.replay.bag_options import BagOptions
 from pixloc_ros.replay.degrade import degradation
