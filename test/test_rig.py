@@ -163,3 +163,40 @@ def test_on_the_live_node_a_lost_camera_degrades_and_comes_back(
         stamp_ns = pose.header.stamp.sec * 10**9 + pose.header.stamp.nanosec
         xyz = pose.pose.pose.position
         assert np.linalg.norm(truth.at(stamp_ns)[:3, 3] - [xyz.x, xyz.y, xyz.z]) < 0.05
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_a_camera_without_calibration_holds_up_no_other_and_the_doctor_names_it(
+    node: tuple[subprocess.Popen[bytes], int], rig_bag: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from live import Bag, Rig
+    from test_node_doctor import examined
+
+    recorded = Bag(rig_bag)
+    front = recorded.on("/front/image")
+    messages = recorded.between(front[0], front[2])
+    with Rig(node[1], cameras=CAMERAS) as rig:
+        rig.until(lambda: rig.is_new() and rig.connected(), "a node that begins anew")
+        for topic, message in messages:
+            if "image" in topic:
+                rig.until(rig.arrived, "the arrival of what was sent")
+            if topic != "/left/camera_info":
+                rig.send(topic, message)
+        verdict = rig.verdict_on(front[1])
+        assert verdict.localized, verdict.message
+        assert list(verdict.cameras) == ["front"]
+        rig.until(lambda: "camera left" in rig.state, "the camera that is missing")
+
+        def feed() -> None:
+            for topic, message in messages[-20:]:
+                if topic != "/left/camera_info":
+                    rig.send(topic, message)
+            rig.send("/front/camera_info", recorded.on("/front/camera_info")[0])
+            rig.until(lambda: True, "")
+
+        findings = examined(monkeypatch, node[1], feed)
+    assert findings["camera frame of /front/image"].fine
+    assert findings["image size of /front/image"].fine
+    assert findings["/left/image"].fine
+    assert findings["/left/camera_info"].detail.startswith("silent")

@@ -95,21 +95,25 @@ class Examination:
         running = self._discovered(executor)
         if running:
             self._base_frame = self._ask_base_frame(executor)
-        watched = {each.part: each for each in self._topics(running)}
+        watched = list(self._topics(running))
         node = self._node
-        for each in watched.values():
+        for each in watched:
             qos = _LATCHED if each.part == "tf_static" else _ANY
             node.create_subscription(_class_of(each.kind), each.name, each.take, qos)
-        static = watched["tf_static"]
+        (static,) = (each for each in watched if each.part == "tf_static")
         node.create_subscription(_class_of(static.kind), static.name, self._add_static, _LATCHED)
         topic = f"{self._localizer}/state"
         node.create_subscription(LocalizationState, topic, self._state.append, _LATCHED)
         _spin(executor, seconds)
         yield self._about_node(running)
-        for each in watched.values():
+        for each in watched:
             yield self._about_topic(each, seconds)
-        yield from self._about_calibration(watched["image"], watched["camera_info"])
-        yield from _about_stamps(watched["image"], watched["odom"])
+        cameras = [each for each in watched if each.part == "image"]
+        (odometry,) = (each for each in watched if each.part == "odom")
+        for image in cameras:
+            of = f" of {image.name}" if len(cameras) > 1 else ""
+            yield from self._about_calibration(image, _calibration_of(image, watched), of)
+            yield from _about_stamps(image, odometry, of)
 
     def _discovered(self, executor: SingleThreadedExecutor) -> bool:
         """Whether the node and its subscriptions become known in time."""
@@ -135,17 +139,20 @@ class Examination:
         return answer.values[0].string_value if answer else self._base_frame
 
     def _topics(self, running: bool) -> Iterator[Watched]:
-        """What the node listens to, by type; `gnss/pose` and `initialpose` are optional clicks."""
-        subscribed: dict[str, str] = {}
+        """What the node listens to, by type; `gnss/pose` and `initialpose` are optional clicks.
+
+        Of a rig there are several images and calibrations.
+        """
+        subscribed: list[tuple[str, str]] = []
         if running:
             pairs = self._node.get_subscriber_names_and_types_by_node(self._name, self._space)
-            subscribed = {kinds[0]: name for name, kinds in pairs if not name.endswith("/tf")}
+            subscribed = [(kinds[0], name) for name, kinds in sorted(pairs)]
         defaults = topics.Topics()
-        for part in ("image", "camera_info", "odom", "gnss_fix", "tf_static"):
-            heard = [kind for kind in topics.TYPES[part] if kind in subscribed]
-            kind = heard[0] if heard else topics.TYPES[part][0]
-            name = "/tf_static" if part == "tf_static" else str(getattr(defaults, part))
-            yield Watched(part, subscribed.get(kind, name) if part != "tf_static" else name, kind)
+        for part in ("image", "camera_info", "odom", "gnss_fix"):
+            heard = [(kind, name) for kind, name in subscribed if kind in topics.TYPES[part]]
+            for kind, name in heard or [(topics.TYPES[part][0], str(getattr(defaults, part)))]:
+                yield Watched(part, name, kind)
+        yield Watched("tf_static", "/tf_static", topics.TYPES["tf_static"][0])
 
     def _add_static(self, message: Any) -> None:
         for each in message.transforms:
@@ -202,27 +209,43 @@ class Examination:
                     return f"quality of service of {publisher.node_name} does not fit", _plain(why)
         return None
 
-    def _about_calibration(self, image: Watched, info: Watched) -> Iterator[Finding]:
+    def _about_calibration(
+        self, image: Watched, info: Watched | None, of: str
+    ) -> Iterator[Finding]:
         """Frames and sizes of what came; nothing where one of the two did not."""
-        if image.last is None or info.last is None:
+        if image.last is None or info is None or info.last is None:
             return
         seen, calibrated = (normalized(t.last.header.frame_id) for t in (image, info))
         detail = f"image '{seen}', camera_info '{calibrated}'"
         remedy = "" if seen == calibrated else "correct the driver, or set node.camera_frame"
-        yield Finding("camera frame", seen == calibrated, detail, remedy)
+        yield Finding(f"camera frame{of}", seen == calibrated, detail, remedy)
         base = self._base_frame
         joined = self._static.lookup(base, seen) is not None
         detail = f"/tf_static {'joins' if joined else 'does not join'} '{base}' to '{seen}'"
-        yield Finding("mounting", joined, detail, "" if joined else "publish it on /tf_static")
+        yield Finding(f"mounting{of}", joined, detail, "" if joined else "publish it on /tf_static")
         if hasattr(image.last, "width"):
             sizes = [(m.width, m.height) for m in (image.last, info.last)]
             detail = "image {}x{}, camera_info {}x{}".format(*sizes[0], *sizes[1])
             fine = sizes[0] == sizes[1]
             remedy = "" if fine else "calibrate for this size"
-            yield Finding("image size", fine, detail, remedy)
+            yield Finding(f"image size{of}", fine, detail, remedy)
 
 
-def _about_stamps(image: Watched, odometry: Watched) -> Iterator[Finding]:
+def _calibration_of(image: Watched, watched: list[Watched]) -> Watched | None:
+    """The only `camera_info`, or of a rig that in the same namespace."""
+    infos = [each for each in watched if each.part == "camera_info"]
+    if len(infos) == 1:
+        return infos[0]
+    space = _camera_space(image)
+    return next((each for each in infos if _camera_space(each) == space), None)
+
+
+def _camera_space(topic: Watched) -> str:
+    """`/front` of `/front/image`, `/front/image/compressed` and `/front/camera_info`."""
+    return topic.name.removesuffix("/compressed").rpartition("/")[0]
+
+
+def _about_stamps(image: Watched, odometry: Watched, of: str) -> Iterator[Finding]:
     """How far the clocks behind the stamps are apart; network delays cancel."""
     if not (image.ages_s and odometry.ages_s):
         return
@@ -232,7 +255,7 @@ def _about_stamps(image: Watched, odometry: Watched) -> Iterator[Finding]:
         f"image stamps are {abs(skew_s):.2f} s {'behind' if skew_s > 0 else 'ahead of'} odometry"
     )
     remedy = "" if fine else "synchronize the clocks (chrony, PTP)"
-    yield Finding("stamps", fine, detail, remedy)
+    yield Finding(f"stamps{of}", fine, detail, remedy)
 
 
 def _plain(why: str) -> str:
