@@ -23,14 +23,18 @@ def hint_at(T_map_base: np.ndarray, stamp_ns: int = 0, frame: str = "map") -> An
 
 
 def relocalize(rig: Any, hint: Any = None, timeout_s: float = 20.0) -> Any:
-    """Call, and return the future of the answer."""
+    """Call, and return the future of the answer once the node has begun, or refused."""
     from geometry_msgs.msg import PoseWithCovarianceStamped
 
     from pixloc_ros.srv import Relocalize
 
     request = Relocalize.Request(use_hint=hint is not None, timeout_s=timeout_s)
     request.hint = hint or PoseWithCovarianceStamped()
-    return rig.begin_call(Relocalize, "relocalize", request)
+    count = "count relocalization.begun"
+    before = rig.report().get(count)
+    answer = rig.begin_call(Relocalize, "relocalize", request)
+    rig.until(lambda: answer.done() or rig.diagnostics.get(count) != before, "the node to begin")
+    return answer
 
 
 @pytest.mark.ros
@@ -165,6 +169,29 @@ def test_another_map_is_checked_before_it_is_used(rig: Any, bag: Any, street: Pa
     rig.until(rig.connected, "the node's subscriptions")
     verdicts = rig.play(up_to_frame(without(bag), 2))
     assert [v.prior_source for v in verdicts] == ["gnss", "odometry"]
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_a_map_that_is_written_over_while_it_runs(rig: Any, bag: Any, street: Path) -> None:
+    from pixloc_ros.srv import LoadMap
+
+    messages = without(bag)
+    played = len(up_to_frame(messages, 2))
+    assert rig.play(messages[:played])[-1].reason == "ok"
+    files = {path: path.read_bytes() for path in (street / "map").iterdir()}
+    try:
+        for path in files:
+            path.write_bytes(b"")  # in place, as scp does
+        verdicts = rig.play(up_to_frame(messages[played:], 2))
+        assert [v.reason for v in verdicts] == ["ok", "ok"]
+        answer = rig.call(LoadMap, "load_map", LoadMap.Request(name="map"))
+        assert not answer.success and "map.json" in answer.message
+    finally:
+        for path, content in files.items():
+            path.write_bytes(content)
+    answer = rig.call(LoadMap, "load_map", LoadMap.Request(name="map"))
+    assert answer.success, answer.message
 
 
 @pytest.mark.ros

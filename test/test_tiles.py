@@ -212,6 +212,18 @@ def test_a_damaged_tile_is_refused_by_name_and_the_rest_serves(folder, copy, how
     assert len(map_.points_map()) < sound.point_count
 
 
+def test_a_map_that_is_written_over_while_it_is_in_use_serves_what_is_open(copy):
+    map_ = Map.load(copy, tiles=NOTHING_AHEAD)
+    before = view(map_, INSIDE)
+    for path in copy.glob("*.safetensors"):
+        path.write_bytes(b"")  # in place, as scp does
+    assert_same(view(map_, INSIDE), before)
+    assert len(view(map_, 300.0)) == 0
+    assert all("was altered" in why for why in map_.tiles.refused.values())
+    assert set(map_.tiles.refused).isdisjoint(map_.tiles.opened)
+    assert {"1_0", "2_0"} <= set(map_.tiles.opened)
+
+
 def test_damage_is_told_by_verify_doctor_and_crop(copy, tmp_path):
     damage(copy, "altered")
     (problem,) = find_problems(copy)

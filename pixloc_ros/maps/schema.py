@@ -105,15 +105,20 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_file(folder: Path, metadata: MapMetadata, name: str) -> None:
-    """Raise MapError where a file is missing or its hash is another."""
+def read_file(folder: Path, metadata: MapMetadata, name: str, verify: bool = True) -> bytes:
+    """All of a file; raises MapError where it is missing or its hash is another.
+
+    Read and not memory-mapped: where somebody writes over a mapped file, SIGBUS ends the process
+    or the map changes unseen.
+    """
     path = folder / name
     try:
-        altered = file_sha256(path) != metadata.files.get(name)
+        content = path.read_bytes()
     except OSError as error:
         raise MapError(f"{path}: {error.strerror}; copy the map again or rebuild it") from None
-    if altered:
+    if verify and hashlib.sha256(content).hexdigest() != metadata.files.get(name):
         raise MapError(f"{path} was altered after it was built; copy the map again")
+    return content
 
 
 def as_matrix(values: Sequence[float] | None) -> NDArray[np.float64] | None:

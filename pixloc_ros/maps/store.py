@@ -20,7 +20,7 @@ from pixloc_ros.maps import schema, view
 from pixloc_ros.maps.datum import AnyDatum
 from pixloc_ros.maps.schema import MapMetadata
 from pixloc_ros.maps.tile_cache import TileCache
-from pixloc_ros.maps.tiles import Tile, join, open_tensors
+from pixloc_ros.maps.tiles import Tile, join, read_tensors
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,7 @@ class Map:
         """
         folder = Path(folder).expanduser()
         metadata, sha256 = schema.read(folder)
-        if verify:
-            schema.check_file(folder, metadata, metadata.keyframes_file)
-        arrays = open_tensors(folder / metadata.keyframes_file)
+        arrays = read_tensors(folder, metadata, metadata.keyframes_file, verify)
         try:
             named = _keyframe_arrays(metadata, arrays)
         except KeyError as error:

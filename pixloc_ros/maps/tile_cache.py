@@ -1,7 +1,7 @@
 """The tiles of a map that are open: those in use, and in the background those around the position.
 
 A view opens what it lacks at once, so what it shows never depends on what was opened ahead. A tile
-is compared with its hash when it is first opened; one that is missing or altered is refused, by
+is compared with its hash whenever it is opened; one that is missing or altered is refused, by
 name, and the others serve on.
 """
 
@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from pixloc_ros.config import TilesConfig
 from pixloc_ros.errors import MapError
-from pixloc_ros.maps import schema
 from pixloc_ros.maps.schema import MapMetadata
 from pixloc_ros.maps.tiles import Tile, read_tile
 
@@ -222,9 +221,7 @@ class TileCache:
 
     def _read(self, index: int) -> Tile:
         entry = self._metadata.tiles[index]
-        if self._verify:
-            schema.check_file(self._folder, self._metadata, entry.file)
-        return read_tile(self._folder, self._metadata, entry)
+        return read_tile(self._folder, self._metadata, entry, self._verify)
 
     def _refuse(self, index: int, error: MapError) -> None:
         if index not in self._refused:

@@ -11,13 +11,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import safetensors.torch
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry import se3
+from pixloc_ros.maps import schema
 from pixloc_ros.maps.rows import Arrays
 from pixloc_ros.maps.schema import MapMetadata, RowType, Storage, TileEntry
 
@@ -177,12 +179,14 @@ def _in_order(tile: Tile) -> Tile:
     )
 
 
-def read_tile(folder: Path, metadata: MapMetadata, entry: TileEntry) -> Tile:
-    """Open a tile, memory-mapped. Raises MapError where it is missing or damaged."""
-    arrays = open_tensors(folder / entry.file)
+def read_tile(folder: Path, metadata: MapMetadata, entry: TileEntry, verify: bool = True) -> Tile:
+    """Read a tile. Raises MapError where it is missing, altered or damaged."""
+    arrays = read_tensors(folder, metadata, entry.file, verify)
     try:
         if metadata.schema_version == 1:
-            arrays |= _of_schema_1(open_tensors(folder / metadata.keyframes_file), arrays)
+            arrays |= _of_schema_1(
+                read_tensors(folder, metadata, metadata.keyframes_file, verify), arrays
+            )
         return Tile.of(arrays, len(metadata.dims), np.array(entry.origin))
     except KeyError as error:
         raise MapError(f"{folder / entry.file} lacks the array {error}; rebuild the map") from None
@@ -198,14 +202,15 @@ def _of_schema_1(keyframe_arrays: Mapping[str, Tensor], arrays: Mapping[str, Ten
     }
 
 
-def open_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by name, memory-mapped; raises MapError for a file that is damaged."""
+def read_tensors(
+    folder: Path, metadata: MapMetadata, name: str, verify: bool = True
+) -> dict[str, Tensor]:
+    """The tensors of a file by name; raises MapError where it is missing, altered or damaged."""
+    content = schema.read_file(folder, metadata, name, verify)
     try:
-        # Through torch the tensors are memory-mapped; through numpy they would be read whole.
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise MapError(f"{path} cannot be read ({error}); copy the map again") from None
+        return safetensors.torch.load(content)
+    except SafetensorError as error:
+        raise MapError(f"{folder / name} cannot be read ({error}); copy the map again") from None
 
 
 def as_float16(features: Tensor) -> Tensor:

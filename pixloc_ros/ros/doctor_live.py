@@ -35,7 +35,8 @@ NODE = "/pixloc_localizer"
 MAX_SKEW_S = 0.5  # between the stamps of two sensors that are received together
 MIN_HZ = {"image": 1.0, "camera_info": 0.2, "odom": 5.0}
 NEEDED = ("image", "camera_info")
-_DISCOVERY_S = 3.0  # at most, for the node to be discovered
+_DISCOVERY_S = 5.0  # at most, for the node to be discovered
+_SETTLED_S = 0.7  # without a new topic: all of the node's are known
 
 _LATCHED = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _ANY = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -116,16 +117,17 @@ class Examination:
             yield from _about_stamps(image, odometry, of)
 
     def _discovered(self, executor: SingleThreadedExecutor) -> bool:
-        """Whether the node and its subscriptions become known in time."""
-        end = time.monotonic() + _DISCOVERY_S
+        """Whether the node becomes known in time; waits until no more of its topics do."""
+        end, known = time.monotonic() + _DISCOVERY_S, 0
         while time.monotonic() < end:
-            _spin(executor, 0.1)
+            _spin(executor, 0.1 if known == 0 else _SETTLED_S)
             if (self._name, self._space) not in self._node.get_node_names_and_namespaces():
                 continue
-            if self._node.get_subscriber_names_and_types_by_node(self._name, self._space):
-                _spin(executor, 0.5)  # for the last of them
-                return True
-        return False
+            pairs = self._node.get_subscriber_names_and_types_by_node(self._name, self._space)
+            if known == len(pairs) > 0:
+                break
+            known = len(pairs)
+        return known > 0
 
     def _ask_base_frame(self, executor: SingleThreadedExecutor) -> str:
         """Of the node's parameter; the default where it does not answer in time."""

@@ -113,6 +113,7 @@ class Session:
             with self._tracker.locked() as tracker:
                 tracker.forget_pose()
         self._pipeline.forget()
+        self._tally.add("relocalization.begun")
         self._relocalization = Relocalization(timeout_s)
         return self._relocalization
 
