@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from pixloc_ros.errors import PixlocError
+from pixloc_ros.memory import keep_freed_memory
 
 # Command or group -> module and attribute. Modules are imported when the command line is built.
 COMMANDS = {
@@ -53,6 +54,7 @@ def _load(target: str):  # type: ignore[no-untyped-def]
 
 def main() -> None:
     """Entry point: exit code 0 done, 1 expected error in one line, 2 usage."""
+    keep_freed_memory()
     try:
         build()()
     except PixlocError as error:

@@ -15,6 +15,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from pixloc_ros.config import Config
 from pixloc_ros.errors import ConfigError, PixlocError
 from pixloc_ros.localizer import Localizer
+from pixloc_ros.memory import keep_freed_memory
 from pixloc_ros.ros import parameters
 from pixloc_ros.ros.health import Health
 from pixloc_ros.ros.outputs import Outputs
@@ -174,6 +175,7 @@ class LocalizerNode(LifecycleNode):
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the node until SIGINT or SIGTERM, then end the process with status 0."""
+    keep_freed_memory()
     rclpy.init(args=args)
     node = None
     try:
