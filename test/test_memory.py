@@ -25,7 +25,9 @@ print(mapped_anew, faults())
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="libc is not glibc")
 def test_large_blocks_are_not_mapped_anew_each_time() -> None:
-    run = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True
+    )
     mapped_anew, kept = map(int, run.stdout.split())
     assert mapped_anew > 10_000
     assert kept < 100
