@@ -34,7 +34,7 @@ class Localizer:
         self.features = FeatureExtractor(
             config.features.weights,
             config.device,
-            config.features.max_side_px,
+            config.features.max_side_px or self.map.metadata.max_side_px,
             config.features.precision,
         )
         _check_same_weights(self.map, self.features)

@@ -17,7 +17,7 @@ from pixloc_ros.cli.map_sources import Sources
 from pixloc_ros.cli.numbers import parse_numbers
 from pixloc_ros.config import FeaturesConfig
 from pixloc_ros.errors import ConfigError, MapError
-from pixloc_ros.features.pyramid import FeatureExtractor
+from pixloc_ros.features.pyramid import MAX_SIDE_PX, FeatureExtractor
 from pixloc_ros.geometry import se3
 from pixloc_ros.maps import edit
 from pixloc_ros.maps.builder import BuildOptions
@@ -100,8 +100,8 @@ def build(
     ] = "",
     weights: Annotated[str, typer.Option(help="packaged weights, or a path")] = NETWORK.weights,
     max_side_px: Annotated[
-        int, typer.Option(help="reduce larger images to this side; as for queries")
-    ] = NETWORK.max_side_px,
+        int, typer.Option(help="reduce larger images to this side; queries too")
+    ] = MAX_SIDE_PX,
     features: Annotated[
         Storage, typer.Option(help="keep each observation, or average them per point")
     ] = DEFAULT.features,

@@ -14,7 +14,9 @@ class FeaturesConfig(Section):
 
     weights: str = Field(default="compact_seed", description="name of packaged weights, or a path")
     max_side_px: int = Field(
-        default=1248, ge=64, description="larger images are reduced to this side"
+        default=0,
+        ge=0,
+        description="larger images are reduced to this side; 0: as in the map",
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
@@ -117,7 +119,7 @@ class AcceptanceConfig(Section):
         default=5.0, gt=0, description="Mahalanobis distance of the result"
     )
     ambiguity_margin: float = Field(
-        default=0.1, ge=0, description="cost by which the best must win"
+        default=0.15, ge=0, lt=1, description="share of 1 - cost by which the best must win"
     )
 
 

@@ -21,7 +21,7 @@ from pixloc_ros.alignment.aligner import Stage
 from pixloc_ros.alignment.gpu import aligner_for
 from pixloc_ros.alignment.rig import Sight
 from pixloc_ros.config import Config
-from pixloc_ros.features.pyramid import FeatureExtractor, FeaturePyramid
+from pixloc_ros.features.pyramid import MAX_SIDE_PX, FeatureExtractor, FeaturePyramid
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.pose import Pose
 from pixloc_ros.maps.view import MapView
@@ -79,7 +79,7 @@ class Benchmark:
         self.extractor = FeatureExtractor(
             config.features.weights,
             config.device,
-            config.features.max_side_px,
+            config.features.max_side_px or MAX_SIDE_PX,
             config.features.precision,
         )
         self.aligner = aligner_for(self.extractor.damping, config.alignment, config.hypotheses)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, diags_array
 from scipy.spatial.transform import Rotation
 
+from pixloc_ros.features.pyramid import MAX_SIDE_PX
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.maps import writer
@@ -154,7 +155,7 @@ def _metadata(what: InventedMap) -> dict[str, object]:
         "T_base_cam": tuple(se3.base_from_optical().ravel().tolist()),
         "model_id": what.model_id,
         "weights_sha256": what.weights_sha256,
-        "max_side_px": 1248,
+        "max_side_px": MAX_SIDE_PX,
         "strides": what.strides,
         "dims": what.dims,
         "storage": "averaged",

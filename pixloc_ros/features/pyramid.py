@@ -15,6 +15,9 @@ from pixloc_ros.features import compact, weights
 from pixloc_ros.features.device import CapturedNetwork, Precision, fused, upload
 from pixloc_ros.geometry.camera import Camera
 
+# Of the packaged networks: they were trained at 528 px, and see farther in a smaller image.
+MAX_SIDE_PX = 800
+
 
 @dataclass(frozen=True, slots=True)
 class FeatureLevel:
@@ -135,7 +138,7 @@ class FeatureExtractor:
         self,
         weights_name: str = "compact_seed",
         device: str = "cpu",
-        max_side_px: int = 1248,
+        max_side_px: int = MAX_SIDE_PX,
         precision: Precision = "float32",
     ):
         self.weights_name = weights_name
