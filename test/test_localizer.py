@@ -9,9 +9,11 @@ import pytest
 from pixloc_ros.config import from_flat
 from pixloc_ros.errors import MapError
 from pixloc_ros.evaluation.shots import posed_frames
+from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.covariance import diagonal, perturb_base
 from pixloc_ros.localizer import Localizer
+from pixloc_ros.maps.builder import build_from_colmap
 from pixloc_ros.maps.store import Map
 from pixloc_ros.replay.posed_images import read_posed_images
 from pixloc_ros.results import Frame, PosePrior, Reason, Status
@@ -120,6 +122,21 @@ def test_an_image_of_another_size_than_calibrated(localizer, case) -> None:
     assert estimate.reason is Reason.BAD_IMAGE
     assert "320x100" in estimate.message
     assert "320x192" in estimate.message
+
+
+def test_queries_are_reduced_as_the_images_of_the_map_were(street: Path, case, tmp_path) -> None:
+    mapping = street / "data" / "mapping"
+    at_200_px = FeatureExtractor(max_side_px=200)
+    build_from_colmap(mapping / "colmap", mapping / "images", tmp_path / "map", at_200_px)
+    settings = {"map": str(tmp_path / "map"), "threads": 1}
+    frame, T_map_base = case
+    as_the_map, at_full_size = (
+        Localizer(from_flat(settings | more)).localize(frame, prior_of(case, NEAR, 0.4, 1.0))
+        for more in ({}, {"features.max_side_px": 320})
+    )
+    assert as_the_map.ok, as_the_map.message
+    assert se3.distance_m(as_the_map.T_map_base, T_map_base) < 0.05
+    assert as_the_map.alignment.cost < at_full_size.alignment.cost - 0.1
 
 
 def test_a_map_of_other_weights_is_refused(street: Path) -> None:
