@@ -71,18 +71,9 @@ def _tests(
     distance = _sigmas_from_prior(T_map_base, covariance, prior)
     if distance > config.max_sigma_from_prior:
         yield Reason.FAR_FROM_PRIOR, f"{distance:.1f} sigma away from the {prior.source} prior"
-    if about_as_good(alignment.runner_up_cost, alignment.cost, config):
-        margin = alignment.runner_up_cost - alignment.cost
+    margin = alignment.runner_up_cost - alignment.cost
+    if margin < config.ambiguity_margin:
         yield Reason.AMBIGUOUS, f"another pose is worse by only {margin:.3f} in cost"
-
-
-def about_as_good(cost: float, best_cost: float, config: AcceptanceConfig) -> bool:
-    """Whether a pose explains nearly as much of the image as the best one does.
-
-    A share of what is explained, 1 - cost, and no difference of costs: where much of the view is
-    covered, all costs move towards 1, and to each other.
-    """
-    return cost <= best_cost + config.ambiguity_margin * max(1.0 - best_cost, 0.0)
 
 
 def _sigmas_from_prior(

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pixloc_ros.acceptance import about_as_good
 from pixloc_ros.alignment.aligner import Aligner, continued
 from pixloc_ros.config import Config
 from pixloc_ros.geometry import se3
@@ -60,7 +59,7 @@ class Contest:
         place they may have come to poses that differ by what the views could not tell.
         """
         least = min(alignment.cost for alignment in found)
-        close = [about_as_good(a.cost, least, self.config.acceptance) for a in found]
+        close = [a.cost <= least + self.config.acceptance.ambiguity_margin for a in found]
         worse = [a for a, is_close in zip(found, close, strict=True) if not is_close]
         ends = []
         for i in np.flatnonzero(close):

@@ -43,7 +43,7 @@ BEYOND: list[tuple[Reason, dict[str, Any]]] = [
     (Reason.FEW_INLIERS, {"inlier_share": LIMITS.min_inlier_share - 1e-6}),
     (Reason.ILL_CONDITIONED, {"condition": 1.01 * LIMITS.max_condition}),
     (Reason.FAR_FROM_PRIOR, {"offset_m": 1.01 * LIMITS.max_sigma_from_prior}),
-    (Reason.AMBIGUOUS, {"runner_up_cost": 0.3 + 0.99 * 0.7 * LIMITS.ambiguity_margin}),
+    (Reason.AMBIGUOUS, {"runner_up_cost": 0.3 + 0.99 * LIMITS.ambiguity_margin}),
 ]
 WITHIN: list[dict[str, Any]] = [
     {},
@@ -51,7 +51,7 @@ WITHIN: list[dict[str, Any]] = [
     {"inlier_share": LIMITS.min_inlier_share},
     {"condition": LIMITS.max_condition},
     {"offset_m": 0.99 * LIMITS.max_sigma_from_prior},
-    {"runner_up_cost": 0.3 + 1.01 * 0.7 * LIMITS.ambiguity_margin},
+    {"runner_up_cost": 0.3 + 1.01 * LIMITS.ambiguity_margin},
 ]
 
 

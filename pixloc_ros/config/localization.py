@@ -119,7 +119,7 @@ class AcceptanceConfig(Section):
         default=5.0, gt=0, description="Mahalanobis distance of the result"
     )
     ambiguity_margin: float = Field(
-        default=0.15, ge=0, lt=1, description="share of 1 - cost by which the best must win"
+        default=0.1, ge=0, description="cost by which the best must win"
     )
 
 
