@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pixloc_ros.config import from_flat
-from pixloc_ros.errors import MapError
+from pixloc_ros.errors import ConfigError, MapError
 from pixloc_ros.evaluation.shots import posed_frames
 from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.geometry import se3
@@ -137,6 +137,12 @@ def test_queries_are_reduced_as_the_images_of_the_map_were(street: Path, case, t
     assert as_the_map.ok, as_the_map.message
     assert se3.distance_m(as_the_map.T_map_base, T_map_base) < 0.05
     assert as_the_map.alignment.cost < at_full_size.alignment.cost - 0.1
+
+
+@pytest.mark.parametrize("side_px", [1, 63, -1])
+def test_a_query_is_not_reduced_to_nothing(side_px: int) -> None:
+    with pytest.raises(ConfigError, match=rf"features.max_side_px' = {side_px}: "):
+        from_flat({"features.max_side_px": side_px})
 
 
 def test_a_map_of_other_weights_is_refused(street: Path) -> None:

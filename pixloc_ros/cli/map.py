@@ -278,7 +278,7 @@ def _describe_origin(map_: Map) -> dict[str, str]:
     metadata = map_.metadata
     return {
         "axes": f"{metadata.axes}, frame {metadata.frame}",
-        "datum": str(map_.datum or "none"),
+        "datum": str(map_.datum or "none: GNSS fixes cannot be used"),
         "camera mount": "unknown" if map_.T_base_cam is None else "known",
         "cameras": ", ".join(f"{c.model} {c.width}x{c.height}" for c in map_.cameras),
         "network": f"{map_.model_id} ({map_.weights_sha256[:12]}), {metadata.max_side_px} px",

@@ -156,7 +156,8 @@ def _validated(nested: dict[str, Any]) -> Config:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"parameter '{name}' = {first['input']!r}: {first['msg']}") from None
+        why = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"parameter '{name}' = {first['input']!r}: {why}") from None
 
 
 def _nearest(name: str, known: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pixloc_ros.config.section import Section
 
@@ -22,6 +22,13 @@ class FeaturesConfig(Section):
         default="auto",
         description="of the network on a CPU; auto: bfloat16 where the CPU has it",
     )
+
+    @field_validator("max_side_px")
+    @classmethod
+    def _check_side(cls, side_px: int) -> int:
+        if 0 < side_px < 64:
+            raise ValueError("0, or at least 64")
+        return side_px
 
 
 class ViewConfig(Section):

@@ -126,7 +126,7 @@ class GridDatum(BaseModel, frozen=True, extra="forbid"):
 AnyDatum = Datum | GridDatum
 
 
-def T_first_second(first: AnyDatum | None, second: AnyDatum | None) -> Array:
+def T_first_second(first: AnyDatum, second: AnyDatum) -> Array:
     """Where the frame of a second map is in that of a first (4, 4).
 
     Raises MapError where both are not known in the same way.
@@ -153,9 +153,7 @@ def _zero(datum: GridDatum) -> Array:
     return np.array([datum.easting_m, datum.northing_m, datum.altitude_m])
 
 
-def _kind(datum: AnyDatum | None) -> str:
-    if datum is None:
-        return "nothing"
+def _kind(datum: AnyDatum) -> str:
     return "a datum" if isinstance(datum, Datum) else datum.crs
 
 

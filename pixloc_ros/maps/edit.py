@@ -148,10 +148,15 @@ def _check_alike(first: str, a: MapMetadata, second: str, b: MapMetadata) -> Non
                 f"{first} and {second} differ in {field} ({getattr(a, field)}, "
                 f"{getattr(b, field)}); build them alike"
             )
+    if (a.datum is None) != (b.datum is None):
+        lacking = first if a.datum is None else second
+        raise MapError(f"{lacking} has no datum, the other has; build it with --datum, or both not")
 
 
 def _placed(first_name: str, first: Map, second_name: str, second: Map) -> Array:
     """T_first_second (4, 4) of two maps' frames."""
+    if first.datum is None or second.datum is None:
+        return np.eye(4)  # `_check_alike` saw to it that both lack one
     try:
         return T_first_second(first.datum, second.datum)
     except MapError as error:
