@@ -78,7 +78,7 @@ def _weights() -> Finding:
 
 def _map(folder: Path) -> Finding:
     def check() -> str:
-        from pixloc_ros.maps.store import Map
+        from pixloc_ros.maps.map import Map
 
         loaded = Map.load(folder)
         served = sum(1 for _ in loaded.tiles.sound())

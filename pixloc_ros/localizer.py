@@ -7,17 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from pixloc_ros import acceptance
-from pixloc_ros.alignment.gpu import aligner_for
+from pixloc_ros.alignment import verification
+from pixloc_ros.alignment.cuda.fused_aligner import aligner_for
+from pixloc_ros.alignment.problems import AlignmentProblem, ImageFeatures, ViewSelector
+from pixloc_ros.alignment.selection import HypothesisSelector
+from pixloc_ros.common.stopwatch import Stopwatch
 from pixloc_ros.config import Config
-from pixloc_ros.contest import Contest
 from pixloc_ros.errors import MapError
 from pixloc_ros.features.pyramid import FeatureExtractor
-from pixloc_ros.maps.store import Map
+from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.view import MapView
-from pixloc_ros.results import Estimate, Frame, PosePrior, Reason, Status
-from pixloc_ros.search import Look, Search, Seen
-from pixloc_ros.stopwatch import Stopwatch
+from pixloc_ros.types import Estimate, Frame, PosePrior, Reason, Status
 
 
 class Localizer:
@@ -38,10 +38,10 @@ class Localizer:
             config.features.precision,
         )
         _check_same_weights(self.map, self.features)
-        self.search = Search(self.map, config)
-        self.calibration = acceptance.calibration_of(self.map.metadata, config.covariance)
+        self.search = ViewSelector(self.map, config)
+        self.calibration = verification.calibration_of(self.map.metadata, config.covariance)
         aligner = aligner_for(self.features.damping, config.alignment, config.hypotheses)
-        self.contest = Contest(self.search, aligner, config)
+        self.contest = HypothesisSelector(self.search, aligner, config)
 
     @property
     def can_search(self) -> bool:
@@ -81,7 +81,9 @@ class Localizer:
             return _failed(frames[0], *problems[0], prior)
         usable = [i for i, problem in enumerate(problems) if not problem]
         with watch("features"):
-            seen = [Seen(frames[i], self.features.extract(frames[i].image_rgb)) for i in usable]
+            seen = [
+                ImageFeatures(frames[i], self.features.extract(frames[i].image_rgb)) for i in usable
+            ]
         with watch("starts"):
             looks = self.search.looks(seen, [views[i] for i in usable], prior)
         return self._estimate(frames[0], looks, watch)
@@ -98,7 +100,7 @@ class Localizer:
             return _failed(frames[0], *problem)
         with watch("features"):
             right = [frame for frame in frames if not _wrong_size(frame)]
-            seen = [Seen(frame, self.features.extract(frame.image_rgb)) for frame in right]
+            seen = [ImageFeatures(frame, self.features.extract(frame.image_rgb)) for frame in right]
         with watch("retrieval"):
             priors = priors or self.search.places(seen[0])
         with watch("starts"):
@@ -125,13 +127,13 @@ class Localizer:
             return Reason.TOO_FEW_POINTS, f"only {len(view)} map points in view{damage}"
         return None
 
-    def _estimate(self, frame: Frame, looks: list[Look], watch: Stopwatch) -> Estimate:
+    def _estimate(self, frame: Frame, looks: list[AlignmentProblem], watch: Stopwatch) -> Estimate:
         """Align, and judge what it came to."""
         look, alignment = self.contest.winner(looks, watch)
-        T_map_base, covariance = acceptance.base_pose_and_covariance(
+        T_map_base, covariance = verification.base_pose_and_covariance(
             alignment, look.lead.T_base_cam, self.calibration
         )
-        reason, message = acceptance.judge(
+        reason, message = verification.judge(
             alignment, T_map_base, covariance, look.prior, self.config.acceptance
         )
         if alignment.hypotheses_dropped:

@@ -51,9 +51,9 @@ def parity() -> Path:
 
 def write_street(folder: Path, options: Any) -> Path:
     """map/, bag/ and bag.truth.txt of a generated drive, below a folder."""
-    from pixloc_ros.demo.dataset import write_dataset
+    from pixloc_ros.demo.street.dataset import write_dataset
     from pixloc_ros.features.pyramid import FeatureExtractor
-    from pixloc_ros.maps.builder import BuildOptions, build_from_colmap
+    from pixloc_ros.maps.build.builder import BuildOptions, build_from_colmap
     from pixloc_ros.maps.datum import Datum
     from pixloc_ros.replay.bag_options import BagOptions
     from pixloc_ros.replay.bag_writer import create_bag
@@ -77,7 +77,7 @@ def write_street(folder: Path, options: Any) -> Path:
 @pytest.fixture(scope="session")
 def street(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """map/, bag/ and bag.truth.txt of a short generated drive."""
-    from pixloc_ros.demo.dataset import DatasetOptions
+    from pixloc_ros.demo.street.dataset import DatasetOptions
 
     options = DatasetOptions(length_m=12.0, width=320, height=192, workers=1)
     return write_street(tmp_path_factory.mktemp("street"), options)
@@ -85,7 +85,7 @@ def street(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def bag(street: Path) -> Any:
-    from live import Bag
+    from helpers.live import Bag
 
     return Bag(street / "bag")
 
@@ -102,7 +102,7 @@ def node(
     street: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """The process of a node, and its domain; one for all tests, as starting it takes seconds."""
-    from live import new_domain, running_node
+    from helpers.live import new_domain, running_node
 
     domain = new_domain()
     parameters = {"map": street / "map", "node.diagnostics_rate_hz": 10.0}
@@ -116,7 +116,7 @@ def node(
 @pytest.fixture
 def rig(node: tuple[subprocess.Popen[bytes], int]) -> Iterator[Any]:
     """A rig connected to the node, which begins anew."""
-    from live import fresh_rig
+    from helpers.live import fresh_rig
 
     process, domain = node
     with fresh_rig(domain) as rig:

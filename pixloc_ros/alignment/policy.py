@@ -21,7 +21,7 @@ DAMPING_FLOOR = 1e-6  # keeps the system regular where a direction has no gradie
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class StepTaken:
     """A step that K problems have just taken, for the rule that ends them."""
 
     number: int  # 0 for the first
@@ -33,7 +33,7 @@ class Taken:
 class StopRule(Protocol):
     """Which of K problems (K,) are at their end after a step."""
 
-    def __call__(self, taken: Taken) -> Tensor: ...
+    def __call__(self, taken: StepTaken) -> Tensor: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class StopByMotion:
 
     motion_px: float
 
-    def __call__(self, taken: Taken) -> Tensor:
+    def __call__(self, taken: StepTaken) -> Tensor:
         return taken.motion_px < self.motion_px
 
 
@@ -55,7 +55,7 @@ class StopByStep:
     angle_deg: float
     gradient: float
 
-    def __call__(self, taken: Taken) -> Tensor:
+    def __call__(self, taken: StepTaken) -> Tensor:
         if taken.number % self.every:
             return torch.zeros_like(taken.motion_px, dtype=torch.bool)
         near = taken.twist[:, :3].norm(dim=-1) < self.distance

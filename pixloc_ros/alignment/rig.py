@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pixloc_ros.alignment.system import LevelSystem, Linearization
+from pixloc_ros.alignment.residuals import LevelSystem, Linearization
 from pixloc_ros.features.pyramid import FeaturePyramid
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.pose import Pose, skew
@@ -22,7 +22,7 @@ from pixloc_ros.maps.view import MapView
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class CameraObservation:
     """What one camera sees, and the part of the map that it is aligned against."""
 
     pyramid: FeaturePyramid

@@ -19,7 +19,7 @@ Kernel = Callable[[Tensor], tuple[Tensor, Tensor]]  # the same along one axis: v
 BLOCK_ELEMENTS = 2**20  # read at a time: results of 4 MB stay in the cache and in reused memory
 
 
-def patch(fraction: Tensor) -> Tensor:
+def bilinear(fraction: Tensor) -> Tensor:
     """Bilinear interpolation and its exact slopes within the cell."""
     x, y = fraction.unbind(-1)
     u, v = 1 - x, 1 - y
@@ -93,4 +93,4 @@ class Sampling:
         return ((pixels >= self.border_px) & (pixels <= last - self.border_px)).all(-1)
 
 
-BILINEAR = Sampling(patch, taps=2)
+BILINEAR = Sampling(bilinear, taps=2)

@@ -14,7 +14,7 @@ from pixloc_ros.maps.datum import Datum
 from pixloc_ros.replay.bag_options import BagOptions
 from pixloc_ros.replay.bag_writer import BagSummary, create_bag
 from pixloc_ros.replay.posed_images import read_posed_images
-from pixloc_ros.replay.topics import Topics
+from pixloc_ros.sensors.topics import Topics
 
 app = typer.Typer(help="Make rosbags.", no_args_is_help=True)
 

@@ -27,8 +27,8 @@ def benchmark(
     """
     from json import dumps
 
-    from pixloc_ros.atomic import write_text
-    from pixloc_ros.evaluation.benchmark import Benchmark, Row
+    from pixloc_ros.common.atomic_write import write_text
+    from pixloc_ros.evaluation.benchmark import Benchmark, BenchmarkRow
 
     width, height = parse_size(size)
     bench = Benchmark(resolve_config(config, settings, Path(), device), width, height, runs)
@@ -37,7 +37,7 @@ def benchmark(
         f"{machine.name}, {machine.device}, {machine.threads} threads: "
         f"{machine.gflop_per_s:.0f} GFLOP/s, {machine.gbyte_per_s:.1f} GB/s"
     )
-    rows: list[Row] = []
+    rows: list[BenchmarkRow] = []
     for row in bench.rows():
         rows.append(row)
         console.print(f"{row.stage}: {row.median_ms:.2f} ms", style="dim")

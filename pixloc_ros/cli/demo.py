@@ -23,8 +23,8 @@ def demo(
     Example: pixloc demo --output demo_run
     """
     # Torch and the plotting libraries take seconds to import: only for this command.
-    from pixloc_ros.demo.dataset import DatasetOptions
     from pixloc_ros.demo.run import DemoResult, run_demo
+    from pixloc_ros.demo.street.dataset import DatasetOptions
     from pixloc_ros.evaluation.metrics import Summary
     from pixloc_ros.evaluation.tables import summary_rows
 

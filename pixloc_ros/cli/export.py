@@ -20,9 +20,9 @@ def export(
 
     Example: pixloc export fast --onnx fast.onnx --size 640x384
     """
-    from pixloc_ros.atomic import atomic_path
     from pixloc_ros.cli.benchmark import parse_size
-    from pixloc_ros.features.onnx_export import write_onnx
+    from pixloc_ros.common.atomic_write import atomic_path
+    from pixloc_ros.features.export import write_onnx
 
     with atomic_path(onnx) as part:
         write_onnx(part, weights, parse_size(size) if size else None)

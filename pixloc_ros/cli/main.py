@@ -8,8 +8,8 @@ import sys
 import typer
 from rich.console import Console
 
+from pixloc_ros.common.memory import keep_freed_memory
 from pixloc_ros.errors import PixlocError
-from pixloc_ros.memory import keep_freed_memory
 
 # Command or group -> module and attribute. Modules are imported when the command line is built.
 COMMANDS = {
@@ -18,7 +18,6 @@ COMMANDS = {
     "evaluate": "pixloc_ros.cli.evaluate:evaluate",
     "shots": "pixloc_ros.cli.shots:shots",
     "benchmark": "pixloc_ros.cli.benchmark:benchmark",
-    "benchmark-maps": "pixloc_ros.cli.benchmark_maps:benchmark_maps",
     "train": "pixloc_ros.cli.train:train",
     "export": "pixloc_ros.cli.export:export",
     "demo": "pixloc_ros.cli.demo:demo",
@@ -28,7 +27,6 @@ COMMANDS = {
 GROUPS = {
     "map": ("pixloc_ros.cli.map:app", "Build, inspect and verify maps."),
     "bag": ("pixloc_ros.cli.bag:app", "Make rosbag2 bags from images and poses."),
-    "features": ("pixloc_ros.cli.features:app", "Measure and draw what the features can do."),
 }
 
 
@@ -54,9 +52,14 @@ def _load(target: str):  # type: ignore[no-untyped-def]
 
 def main() -> None:
     """Entry point: exit code 0 done, 1 expected error in one line, 2 usage."""
+    run(build())
+
+
+def run(app: typer.Typer) -> None:
+    """Run a command line; every expected error becomes one line and exit code 1."""
     keep_freed_memory()
     try:
-        build()()
+        app()
     except PixlocError as error:
         Console(stderr=True, soft_wrap=True).print(
             f"error: {error}", style="red", markup=False, highlight=False

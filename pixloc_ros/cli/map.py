@@ -19,13 +19,13 @@ from pixloc_ros.config import FeaturesConfig
 from pixloc_ros.errors import ConfigError, MapError
 from pixloc_ros.features.pyramid import MAX_SIDE_PX, FeatureExtractor
 from pixloc_ros.geometry import se3
-from pixloc_ros.maps import edit
-from pixloc_ros.maps.builder import BuildOptions
-from pixloc_ros.maps.check import find_problems
+from pixloc_ros.maps.build import edit
+from pixloc_ros.maps.build.builder import BuildOptions
+from pixloc_ros.maps.build.workers import WorkerPool
 from pixloc_ros.maps.datum import AnyDatum, Datum, GridDatum
+from pixloc_ros.maps.integrity import find_problems
+from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.schema import RowType, Storage
-from pixloc_ros.maps.store import Map
-from pixloc_ros.maps.workers import Team
 
 app = typer.Typer(help="Build, inspect, cut and join maps.", no_args_is_help=True)
 app.command()(calibrate)
@@ -155,7 +155,7 @@ def build(
         datum=_parse_datum(datum, crs, axes),
         T_base_cam=_parse_mount(camera_mount) if camera_mount else None,
         overwrite=overwrite,
-        team=Team(workers, ray),
+        team=WorkerPool(workers, ray),
     )
     extractor = FeatureExtractor(weights, device, max_side_px)
     built = map_sources.build(sources, output, extractor, options)
@@ -192,7 +192,7 @@ def crop(
     """
     least = parse_numbers("--from", low, "X,Y in metres", "0,-50")
     most = parse_numbers("--to", high, "X,Y in metres", "100,50")
-    stored = edit.Stored(tile, rows)
+    stored = edit.StoredMap(tile, rows)
     part = edit.crop(Map.load(folder), least, most, output, overwrite, stored)
     Console().print(_table(part, output))
 
@@ -210,7 +210,7 @@ def merge(
     Example: pixloc map merge north south --output town
     """
     maps = [(folder.resolve().name, Map.load(folder)) for folder in folders]
-    merged = edit.merge(maps, output, overwrite, edit.Stored(tile, rows))
+    merged = edit.merge(maps, output, overwrite, edit.StoredMap(tile, rows))
     Console().print(_table(merged, output))
 
 

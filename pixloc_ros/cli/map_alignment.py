@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from pixloc_ros.errors import DataError, MapError
 from pixloc_ros.evaluation.trajectory import read_poses
 from pixloc_ros.geometry import se3
-from pixloc_ros.maps import align
-from pixloc_ros.maps.align import AlignmentReport
-from pixloc_ros.maps.colmap import ColmapModel
+from pixloc_ros.maps.build import georeference
+from pixloc_ros.maps.build.georeference import AlignmentReport
 from pixloc_ros.maps.datum import AnyDatum, Datum
+from pixloc_ros.maps.files.colmap import ColmapModel
 
 Array = NDArray[np.float64]
 GNSS_COLUMNS = "name latitude longitude altitude"
@@ -53,8 +53,8 @@ def align_model(
     names = [image.name for image in images]
     T_model_cam = se3.inverse([image.T_cam_world for image in images])
     in_map = np.stack([places[name] for name in names])
-    found, report = align.fit_antenna(names, T_model_cam, in_map, offset, tolerance_m)
-    return align.apply(found, model), datum, report
+    found, report = georeference.fit_antenna(names, T_model_cam, in_map, offset, tolerance_m)
+    return georeference.apply(found, model), datum, report
 
 
 def _from_meta(file: Path) -> dict[str, Array]:

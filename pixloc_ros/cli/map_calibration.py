@@ -14,7 +14,12 @@ from rich.table import Table
 from pixloc_ros.cli.progress import track
 from pixloc_ros.cli.replay import ConfigOption, DeviceOption, SetOption, resolve_config
 from pixloc_ros.evaluation import calibration
-from pixloc_ros.evaluation.calibration import GAUSSIAN, Measured, coverage, coverage_unseen
+from pixloc_ros.evaluation.calibration import (
+    GAUSSIAN,
+    CalibrationSamples,
+    coverage,
+    coverage_unseen,
+)
 from pixloc_ros.evaluation.shots import posed_frames
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps import schema
@@ -52,7 +57,7 @@ def calibrate(
         schema.write(metadata, folder)
 
 
-def _table(measured: Measured, found: Calibration) -> Table:
+def _table(measured: CalibrationSamples, found: Calibration) -> Table:
     table = Table(
         "axis of the vehicle",
         "floor",

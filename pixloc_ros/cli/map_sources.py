@@ -14,17 +14,17 @@ from pixloc_ros.cli.progress import track
 from pixloc_ros.errors import MapError
 from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.geometry import se3
-from pixloc_ros.maps import writer
-from pixloc_ros.maps.builder import BuildOptions, build_map
-from pixloc_ros.maps.cloud_files import read_cloud
-from pixloc_ros.maps.colmap import ColmapModel, read_model
-from pixloc_ros.maps.depth_images import read_depth_cloud
-from pixloc_ros.maps.lidar import LidarOptions, LidarReport, observe_cloud
-from pixloc_ros.maps.mesh import read_mesh_points
-from pixloc_ros.maps.posed import PosedImage
-from pixloc_ros.maps.store import Map
-from pixloc_ros.maps.triangulate import TriangulationReport, triangulate
-from pixloc_ros.maps.work_folder import work_folder
+from pixloc_ros.maps.build import writer
+from pixloc_ros.maps.build.builder import BuildOptions, build_map
+from pixloc_ros.maps.build.depth_images import read_depth_cloud
+from pixloc_ros.maps.build.lidar import LidarOptions, LidarReport, observe_cloud
+from pixloc_ros.maps.build.posed_images import PosedImage
+from pixloc_ros.maps.build.triangulation import TriangulationReport, triangulate
+from pixloc_ros.maps.build.work_folder import work_folder
+from pixloc_ros.maps.files.clouds import read_cloud
+from pixloc_ros.maps.files.colmap import ColmapModel, read_model
+from pixloc_ros.maps.files.meshes import read_mesh_points
+from pixloc_ros.maps.map import Map
 from pixloc_ros.replay.posed_frames import read_posed_frames
 from pixloc_ros.replay.posed_images import (
     PosedImages,

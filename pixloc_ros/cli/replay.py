@@ -14,7 +14,7 @@ from pixloc_ros.cli.numbers import parse_numbers
 from pixloc_ros.cli.progress import track
 from pixloc_ros.config import Config
 from pixloc_ros.errors import ConfigError
-from pixloc_ros.replay.topics import Topics
+from pixloc_ros.sensors.topics import Topics
 
 MapOption = Annotated[Path, typer.Option("--map", help="folder of the map")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML file with settings")]
@@ -101,7 +101,7 @@ def localize(
     """
     from pixloc_ros.localizer import Localizer
     from pixloc_ros.replay import queries as image_list
-    from pixloc_ros.replay import query_starts
+    from pixloc_ros.replay import query_priors
 
     if sum(bool(given) for given in (priors, pairs, descriptors)) > 1:
         raise ConfigError("give one of --priors, --pairs and --descriptors")
@@ -110,13 +110,13 @@ def localize(
     names = [query.name for query in listed]
     localizer = Localizer(resolve_config(config, settings, map_folder, device))
     known, options = localizer.map, localizer.config.retrieval
-    starts: query_starts.Starts = query_starts.search
+    starts: query_priors.Starts = query_priors.search
     if priors:
-        starts = query_starts.from_poses(known, priors, names, sigma)
+        starts = query_priors.from_poses(known, priors, names, sigma)
     elif pairs:
-        starts = query_starts.from_pairs(known, pairs, names, options)
+        starts = query_priors.from_pairs(known, pairs, names, options)
     elif descriptors:
-        starts = query_starts.from_descriptors(known, descriptors, names, options)
+        starts = query_priors.from_descriptors(known, descriptors, names, options)
     estimates = image_list.localize_files(localizer, images, listed, starts, output, track)
     found = sum(estimate.ok for estimate in estimates)
     console = Console()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,37 +14,41 @@ from rich.table import Table
 from pixloc_ros.cli.numbers import parse_numbers
 from pixloc_ros.cli.progress import track
 from pixloc_ros.cli.replay import ConfigOption, DeviceOption, MapOption, SetOption, resolve_config
-from pixloc_ros.config import Config
 
 if TYPE_CHECKING:
     from pixloc_ros.evaluation.shots import Localizes, Offset
+    from pixloc_ros.replay.posed_images import PosedImages
 
-Method = Literal["align", "sift", "disk_lightglue"]
+ImagesOption = Annotated[Path, typer.Option(help="folder of the query images")]
+MetaOption = Annotated[Path, typer.Option(help="meta.json with their true poses")]
+OffsetOption = Annotated[
+    list[str] | None, typer.Option(help="METRES,DEGREES, or none: no prior; repeatable")
+]
+ExcludeOption = Annotated[int, typer.Option(help="leave out every Nth frame, the map's")]
+EveryOption = Annotated[int, typer.Option(min=1, help="use every Nth frame of the rest")]
+PerFrameOption = Annotated[int, typer.Option(min=1, help="shots at each frame")]
+AllAxesOption = Annotated[bool, typer.Option(help="offsets in six dimensions, not planar")]
+DegradeOption = Annotated[
+    list[str] | None, typer.Option(help="clean, night, blur, ...: as in bag create; repeatable")
+]
+AxesOption = Annotated[str, typer.Option(help="keep or optical_to_ros, as for the map")]
+SeedOption = Annotated[int, typer.Option(help="of offsets and degradations")]
+OutputOption = Annotated[Path | None, typer.Option(help="JSON file for the figures")]
 
 
 def shots(
     map_folder: MapOption,
-    images: Annotated[Path, typer.Option(help="folder of the query images")],
-    meta: Annotated[Path, typer.Option(help="meta.json with their true poses")],
-    offset: Annotated[
-        list[str] | None, typer.Option(help="METRES,DEGREES, or none: no prior; repeatable")
-    ] = None,
-    exclude_every: Annotated[int, typer.Option(help="leave out every Nth frame, the map's")] = 0,
-    every: Annotated[int, typer.Option(min=1, help="use every Nth frame of the rest")] = 1,
-    per_frame: Annotated[int, typer.Option(min=1, help="shots at each frame")] = 1,
-    all_axes: Annotated[bool, typer.Option(help="offsets in six dimensions, not planar")] = False,
-    degrade: Annotated[
-        list[str] | None, typer.Option(help="clean, night, blur, ...: as in bag create; repeatable")
-    ] = None,
-    method: Annotated[
-        Method, typer.Option(help="align: this localizer; others: keypoints and PnP, to compare")
-    ] = "align",
-    map_images: Annotated[
-        Path | None, typer.Option(help="folder of the map's images, for keypoints; as --images")
-    ] = None,
-    axes: Annotated[str, typer.Option(help="keep or optical_to_ros, as for the map")] = "keep",
-    seed: Annotated[int, typer.Option(help="of offsets and degradations")] = 0,
-    output: Annotated[Path | None, typer.Option(help="JSON file for the figures")] = None,
+    images: ImagesOption,
+    meta: MetaOption,
+    offset: OffsetOption = None,
+    exclude_every: ExcludeOption = 0,
+    every: EveryOption = 1,
+    per_frame: PerFrameOption = 1,
+    all_axes: AllAxesOption = False,
+    degrade: DegradeOption = None,
+    axes: AxesOption = "keep",
+    seed: SeedOption = 0,
+    output: OutputOption = None,
     config: ConfigOption = None,
     settings: SetOption = None,
     device: DeviceOption = None,
@@ -53,37 +57,67 @@ def shots(
 
     Example: pixloc shots --map town --images drive/images --meta drive/meta.json --offset 2,3
     """
-    import json
-
-    from pixloc_ros.atomic import write_text
-    from pixloc_ros.evaluation.shots import (
-        CLEAN,
-        ShotSummary,
-        posed_frames,
-        shoot,
-        summarize,
-    )
+    from pixloc_ros.localizer import Localizer
     from pixloc_ros.replay.posed_images import read_posed_images
 
-    resolved = resolve_config(config, settings, map_folder, device)
-    localizer = _localizer(method, resolved, map_images or images)
-    drive = read_posed_images(meta, images, axes)
-    index = [i for i in range(len(drive.files)) if not exclude_every or i % exclude_every]
-    index = index[::every]
+    localizer = Localizer(resolve_config(config, settings, map_folder, device))
+    series = ShotSeries(
+        drive=read_posed_images(meta, images, axes),
+        exclude_every=exclude_every,
+        every=every,
+        per_frame=per_frame,
+        planar=not all_axes,
+        seed=seed,
+    )
+    measure(localizer, series, offset or ["2,3"], degrade or [], output)
 
-    def run(offset: Offset | None, degradation: str) -> ShotSummary:
-        frames = posed_frames(drive, index, degradation, seed)
-        taken = shoot(localizer, frames, offset, per_frame, seed)
-        distance = f"{offset.distance_m:g} m" if offset else "no prior"
-        name = f"{distance}, {degradation}"
-        return summarize(list(track(taken, name, len(index) * per_frame)))
+
+@dataclass(frozen=True, slots=True)
+class ShotSeries:
+    """Which frames of a drive are localized, and how often."""
+
+    drive: PosedImages
+    exclude_every: int
+    every: int
+    per_frame: int
+    planar: bool
+    seed: int
+
+    @property
+    def index(self) -> list[int]:
+        """Of the frames to localize."""
+        skip = self.exclude_every
+        frames = [i for i in range(len(self.drive.files)) if not skip or i % skip]
+        return frames[:: self.every]
+
+
+def measure(
+    localizer: Localizes,
+    series: ShotSeries,
+    offsets: list[str],
+    degradations: list[str],
+    output: Path | None,
+) -> None:
+    """Localize the series from every offset under every degradation, and print a table.
+
+    The figures are written to `output` after each case, so that an interrupted run keeps its own.
+    """
+    import json
+
+    from pixloc_ros.common.atomic_write import write_text
+    from pixloc_ros.evaluation.shots import CLEAN, posed_frames, shoot, summarize
 
     results: dict[str, dict[str, Any]] = {}
-    for text in offset or ["2,3"]:
-        off = _offset(text, planar=not all_axes)
-        for name in degrade or [CLEAN]:
-            case = text if name == CLEAN else f"{text} {name}"
-            results[case] = asdict(run(off, name))
+    for text in offsets:
+        offset = _offset(text, planar=series.planar)
+        distance = f"{offset.distance_m:g} m" if offset else "no prior"
+        for degradation in degradations or [CLEAN]:
+            frames = posed_frames(series.drive, series.index, degradation, series.seed)
+            taken = shoot(localizer, frames, offset, series.per_frame, series.seed)
+            count = len(series.index) * series.per_frame
+            summary = summarize(list(track(taken, f"{distance}, {degradation}", count)))
+            case = text if degradation == CLEAN else f"{text} {degradation}"
+            results[case] = asdict(summary)
             if output is not None:
                 write_text(output, json.dumps(results, indent=2) + "\n")
     Console().print(_table(results))
@@ -96,17 +130,6 @@ def _offset(text: str, planar: bool) -> Offset | None:
         return None
     distance_m, angle_deg = parse_numbers("--offset", text, "METRES,DEGREES or none", "2,3")
     return Offset(distance_m, angle_deg, planar)
-
-
-def _localizer(method: Method, config: Config, map_images: Path) -> Localizes:
-    from pixloc_ros.localizer import Localizer
-
-    if method == "align":
-        return Localizer(config)
-    from pixloc_ros.maps.store import Map
-    from pixloc_ros.peers.localizer import MATCHERS, PeerLocalizer
-
-    return PeerLocalizer(MATCHERS[method](config.device), Map.load(config.map), map_images, config)
 
 
 def _table(results: dict[str, dict[str, Any]]) -> Table:

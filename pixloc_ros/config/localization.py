@@ -37,7 +37,7 @@ class ViewConfig(Section):
     keyframes: int = Field(default=3, ge=1, description="reference images, nearest and covisible")
     max_points: int = Field(default=1500, ge=16, description="points aligned per frame")
     min_points: int = Field(default=50, ge=1, description="a view of fewer is not worth aligning")
-    max_unlikeness: float = Field(
+    max_viewpoint_change: float = Field(
         default=0.4, gt=0, description="of a point now and when mapped: angle in rad + log of scale"
     )
     cull_hidden: bool = Field(
@@ -46,10 +46,16 @@ class ViewConfig(Section):
     max_distance_m: float = Field(
         default=30.0, gt=0, description="beyond the nearest keyframe: no map"
     )
-    anchor_spacing_m: float = Field(default=5.0, gt=0, description="a view serves so far around it")
-    max_anchors: int = Field(default=8, ge=0, description="more views where the prior is vague")
-    renew_m: float = Field(default=0.5, ge=0, description="chosen anew where the pose moved more")
-    renew_deg: float = Field(default=2.0, ge=0, description="chosen anew where it turned more")
+    extra_view_spacing_m: float = Field(
+        default=5.0, gt=0, description="a view serves so far around it"
+    )
+    max_extra_views: int = Field(default=8, ge=0, description="more views where the prior is vague")
+    reselect_distance_m: float = Field(
+        default=0.5, ge=0, description="chosen anew where the pose moved more"
+    )
+    reselect_angle_deg: float = Field(
+        default=2.0, ge=0, description="chosen anew where it turned more"
+    )
 
 
 class TilesConfig(Section):
@@ -67,25 +73,29 @@ class HypothesesConfig(Section):
     """How many starts are drawn from the prior's covariance, and how many are kept."""
 
     max_count: int = Field(default=256, ge=1, description="starts when the prior is wide")
-    reach_px: float = Field(
+    convergence_radius_px: float = Field(
         default=25.0, gt=0, description="mean image motion that one start can mend"
     )
     coverage_sigma: float = Field(default=2.0, gt=0, description="sigmas of the prior to cover")
-    scout_points: int = Field(default=400, ge=16, description="points of the first, quick look")
-    scout_iterations: int = Field(default=8, ge=1, description="steps of the first, quick look")
-    keep_looks: int = Field(default=4, ge=1, description="views kept after the quick look")
-    keep_scout: int = Field(default=12, ge=1, description="starts kept after the quick look")
+    screening_points: int = Field(default=400, ge=16, description="points of the first, quick look")
+    screening_iterations: int = Field(default=8, ge=1, description="steps of the first, quick look")
+    keep_views: int = Field(default=4, ge=1, description="views kept after the quick look")
+    keep_screened: int = Field(default=12, ge=1, description="starts kept after the quick look")
     keep_coarse: int = Field(default=6, ge=1, description="kept after the coarse level")
     keep_middle: int = Field(default=2, ge=1, description="kept after the middle level")
     keep_fine: int = Field(default=2, ge=1, description="compared at the end")
-    rival_step_m: float = Field(
+    alternative_step_m: float = Field(
         default=3.0, gt=0, description="what was found is compared with poses so far ahead, behind"
     )
-    max_rivals: int = Field(
+    max_alternatives: int = Field(
         default=8, ge=0, description="so many of them, as far as the prior allows; 0: none"
     )
-    merge_m: float = Field(default=0.3, gt=0, description="results nearer than this are the same")
-    merge_deg: float = Field(default=1.0, gt=0, description="results nearer than this are the same")
+    same_pose_m: float = Field(
+        default=0.3, gt=0, description="results nearer than this are the same"
+    )
+    same_pose_deg: float = Field(
+        default=1.0, gt=0, description="results nearer than this are the same"
+    )
 
 
 class AlignmentConfig(Section):
@@ -103,7 +113,9 @@ class AlignmentConfig(Section):
     stop_px: float = Field(
         default=0.02, gt=0, description="a level stops when a step moves points less"
     )
-    inlier_squared: float = Field(default=0.3, gt=0, description="|r|^2 of an inlier; unrelated: 2")
+    inlier_max_squared_residual: float = Field(
+        default=0.3, gt=0, description="|r|^2 of an inlier; unrelated: 2"
+    )
     min_points: int = Field(default=12, ge=6, description="fewer points in view fail a hypothesis")
     max_step_m: float = Field(default=5.0, gt=0, description="longer steps are shortened")
     max_step_deg: float = Field(default=10.0, gt=0, description="larger rotations are shortened")

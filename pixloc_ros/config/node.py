@@ -26,7 +26,7 @@ class NodeConfig(Section):
     camera_tolerance_s: float = Field(
         default=0.03, ge=0, description="images of a rig so close in time are taken together"
     )
-    freeze_motion_m: float = Field(
+    frozen_image_distance_m: float = Field(
         default=0.5, gt=0, description="one image unchanged over so much motion is frozen"
     )
     camera_frame: str = Field(default="", description="optical frame; empty: from the image header")

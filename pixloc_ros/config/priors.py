@@ -61,7 +61,7 @@ class PriorsConfig(Section):
     jump_frames: int = Field(default=2, ge=1, description="frames that must agree on one; 1: any")
     jump_window: int = Field(default=3, ge=1, description="among so many of the last frames")
     max_coast_s: float = Field(default=5.0, ge=0, description="prediction without an accepted pose")
-    doubt_frames: int = Field(
+    fallback_after_misses: int = Field(
         default=3, ge=1, description="misses in a row until GNSS, or a search, gets its turn"
     )
     last_pose_sigma_m: float = Field(

@@ -11,7 +11,7 @@ import numpy as np
 
 from pixloc_ros.config import Config, from_flat
 from pixloc_ros.demo import live
-from pixloc_ros.demo.dataset import DatasetOptions, write_dataset
+from pixloc_ros.demo.street.dataset import DatasetOptions, write_dataset
 from pixloc_ros.errors import DataError
 from pixloc_ros.evaluation.frames import FrameResult
 from pixloc_ros.evaluation.metrics import Summary
@@ -19,7 +19,7 @@ from pixloc_ros.evaluation.report import report_on
 from pixloc_ros.evaluation.sources import load_frames
 from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.geometry import se3
-from pixloc_ros.maps.builder import BuildOptions, build_from_colmap
+from pixloc_ros.maps.build.builder import BuildOptions, build_from_colmap
 from pixloc_ros.maps.datum import Datum
 from pixloc_ros.replay.bag_options import BagOptions
 from pixloc_ros.replay.bag_writer import create_bag

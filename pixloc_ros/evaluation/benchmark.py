@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
-from pixloc_ros.alignment.aligner import Stage
-from pixloc_ros.alignment.gpu import aligner_for
-from pixloc_ros.alignment.rig import Sight
+from pixloc_ros.alignment.coarse_to_fine import Stage
+from pixloc_ros.alignment.cuda.fused_aligner import aligner_for
+from pixloc_ros.alignment.rig import CameraObservation
 from pixloc_ros.config import Config
 from pixloc_ros.features.pyramid import MAX_SIDE_PX, FeatureExtractor, FeaturePyramid
 from pixloc_ros.geometry.camera import Camera
@@ -43,7 +43,7 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class BenchmarkRow:
     """One stage. floor_ms: the larger of FLOP and bytes over what the machine does at best."""
 
     stage: str
@@ -60,7 +60,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class BenchmarkProblem:
     """An image with a map of its own."""
 
     image_rgb: NDArray[np.uint8]
@@ -87,7 +87,7 @@ class Benchmark:
         self.problem = make_problem(self.extractor, width, height, config.view.max_points)
 
     @torch.inference_mode()
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[BenchmarkRow]:
         """All stages, one after the other."""
         yield self._network()
         for count in (1, 16, 64):
@@ -97,7 +97,7 @@ class Benchmark:
             yield self._alignment(count)
             yield self._frame(count)
 
-    def _network(self) -> Row:
+    def _network(self) -> BenchmarkRow:
         problem = self.problem
         size = sum(p.nbytes for p in self.extractor.network.parameters())
         height, width = problem.image_rgb.shape[:2]
@@ -118,7 +118,7 @@ class Benchmark:
             self.extractor.network(parameter.new_zeros(1, 3, height, width))
         return counter.get_total_flops()
 
-    def _iteration(self, level: int, count: int) -> Row:
+    def _iteration(self, level: int, count: int) -> BenchmarkRow:
         problem, stage = self.problem, Stage(level, GRAPH_ITERATIONS - 1, 1)
         system = self.aligner.system(self._sight(), stage)
         poses = self._starts(count)
@@ -135,10 +135,10 @@ class Benchmark:
         work = fused.iterations(stage, system, poses)
         return self._row(label, work, flop, bytes_read, GRAPH_ITERATIONS)
 
-    def _alignment(self, count: int) -> Row:
+    def _alignment(self, count: int) -> BenchmarkRow:
         return self._row(f"alignment, {count} starts", lambda: self._align(count), 0, 0)
 
-    def _frame(self, count: int) -> Row:
+    def _frame(self, count: int) -> BenchmarkRow:
         def whole() -> None:
             self.extractor.extract(self.problem.image_rgb)
             self._align(count)
@@ -148,10 +148,10 @@ class Benchmark:
     def _align(self, count: int) -> None:
         self.aligner.align([self._sight()], self._starts(count))
 
-    def _sight(self) -> Sight:
+    def _sight(self) -> CameraObservation:
         device = "cpu" if self.aligner.fused else self.extractor.device
         camera = self.problem.camera.to(dtype=torch.float32, device=device)
-        return Sight(self.problem.pyramid, camera, self.problem.view)
+        return CameraObservation(self.problem.pyramid, camera, self.problem.view)
 
     def _starts(self, count: int) -> Pose:
         generator = torch.Generator().manual_seed(0)
@@ -161,14 +161,16 @@ class Benchmark:
 
     def _row(
         self, stage: str, work: Callable[[], object], flop: float, size: float, repeats: int = 1
-    ) -> Row:
+    ) -> BenchmarkRow:
         times_ms = np.divide(time_ms(work, self.runs, self.config.device), repeats)
         floor_ms = 1e-6 * max(flop / self.machine.gflop_per_s, size / self.machine.gbyte_per_s)
         median, p99 = np.median(times_ms), np.percentile(times_ms, 99)
-        return Row(stage, float(median), float(p99), flop / 1e9, size / 1e6, floor_ms)
+        return BenchmarkRow(stage, float(median), float(p99), flop / 1e9, size / 1e6, floor_ms)
 
 
-def make_problem(extractor: FeatureExtractor, width: int, height: int, max_points: int) -> Problem:
+def make_problem(
+    extractor: FeatureExtractor, width: int, height: int, max_points: int
+) -> BenchmarkProblem:
     """A textured image and points in it; the camera is at the map's origin."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 255, (height // 16, width // 16, 3), np.uint8)
@@ -189,7 +191,7 @@ def make_problem(extractor: FeatureExtractor, width: int, height: int, max_point
         keyframes=(),
         nearest_m=0.0,
     )
-    return Problem(image, camera, pyramid, view)
+    return BenchmarkProblem(image, camera, pyramid, view)
 
 
 def time_ms(work: Callable[[], object], runs: int, device: str) -> list[float]:

@@ -17,7 +17,7 @@ from pixloc_ros.errors import DataError
 from pixloc_ros.evaluation.shots import Localizes, Offset
 from pixloc_ros.geometry import covariance as cov
 from pixloc_ros.maps.schema import Calibration
-from pixloc_ros.results import Estimate, Frame
+from pixloc_ros.types import Estimate, Frame
 
 Array = NDArray[np.float64]
 
@@ -29,7 +29,7 @@ _CANDIDATES = np.concatenate([[0.0], np.geomspace(1e-6, 1.0, 800)])  # metres or
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class CalibrationSamples:
     """Errors (N, 6) of accepted poses and the alignment's own variances (N, 6).
 
     Both along the axes of the vehicle (forward, left, up) in metres, then about them in radians.
@@ -38,11 +38,13 @@ class Measured:
     errors: Array
     variances: Array
 
-    def scaled(self, scale: float) -> Measured:
-        return Measured(self.errors, scale * self.variances)
+    def scaled(self, scale: float) -> CalibrationSamples:
+        return CalibrationSamples(self.errors, scale * self.variances)
 
 
-def measure(localizer: Localizes, frames: Iterable[tuple[Frame, Array]], seed: int = 0) -> Measured:
+def measure(
+    localizer: Localizes, frames: Iterable[tuple[Frame, Array]], seed: int = 0
+) -> CalibrationSamples:
     """Localize frames given with their true T_map_base (4, 4), from priors that are a little off.
 
     Raises DataError where too few of them are accepted.
@@ -59,7 +61,7 @@ def measure(localizer: Localizes, frames: Iterable[tuple[Frame, Array]], seed: i
             f"images that are not the map's own"
         )
     errors, variances = zip(*rows, strict=True)
-    return Measured(np.array(errors), np.array(variances))
+    return CalibrationSamples(np.array(errors), np.array(variances))
 
 
 def _in_vehicle_axes(
@@ -74,7 +76,7 @@ def _in_vehicle_axes(
     return (error @ R_base_map.T).ravel(), np.diag(cov.turned(own, R_base_map))
 
 
-def calibration(measured: Measured, scale: float) -> Calibration:
+def calibration(measured: CalibrationSamples, scale: float) -> Calibration:
     """What the map is to be told: the scale of the alignment's covariance, and the floors."""
     floors = fit(measured.scaled(scale))
     return Calibration(
@@ -85,7 +87,7 @@ def calibration(measured: Measured, scale: float) -> Calibration:
     )
 
 
-def fit(measured: Measured) -> Array:
+def fit(measured: CalibrationSamples) -> Array:
     """The floors (6,), one sigma per axis, under which the errors fit the variances best.
 
     Best is the smallest largest departure of the shares within 1, 2 and 3 sigma from a Gaussian's:
@@ -106,7 +108,7 @@ def departure(shares: Array) -> float:
     return float(np.abs(np.moveaxis(shares, 0, -1) - GAUSSIAN).max())
 
 
-def coverage_unseen(measured: Measured, block: int = 20) -> Array:
+def coverage_unseen(measured: CalibrationSamples, block: int = 20) -> Array:
     """Shares (3, 6) of the frames of one half with the floors of the other, both ways together.
 
     What to expect of frames that were not calibrated with. Halves are of blocks in turn, as errors
@@ -116,7 +118,7 @@ def coverage_unseen(measured: Measured, block: int = 20) -> Array:
     even = (np.arange(len(errors)) // block) % 2 == 0
     floors = np.empty_like(errors)
     for half in (even, ~even):
-        floors[half] = fit(Measured(errors[~half], variances[~half]))
+        floors[half] = fit(CalibrationSamples(errors[~half], variances[~half]))
     return coverage(errors, variances + floors**2)
 
 

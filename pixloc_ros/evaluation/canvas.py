@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from pixloc_ros.atomic import atomic_path
-from pixloc_ros.results import Status
+from pixloc_ros.common.atomic_write import atomic_path
+from pixloc_ros.types import Status
 
 # Okabe and Ito's palette: distinct for the colour-blind too.
 STATUS_STYLE: dict[Status, tuple[str, str]] = {

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from scipy.spatial.transform import Rotation
 
-from pixloc_ros.atomic import write_text
+from pixloc_ros.common.atomic_write import write_text
 from pixloc_ros.errors import DataError
 from pixloc_ros.evaluation.trajectory import Trajectory
 from pixloc_ros.geometry import se3
-from pixloc_ros.results import Estimate, PosePrior, Status
+from pixloc_ros.types import Estimate, PosePrior, Status
 
 Matrix = NDArray[np.float64]
 Vector = tuple[float, float, float]

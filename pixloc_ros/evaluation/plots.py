@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from pixloc_ros.evaluation import canvas
 from pixloc_ros.evaluation.frames import FrameResult, PoseError, PoseRecord
 from pixloc_ros.evaluation.metrics import THRESHOLDS
-from pixloc_ros.results import Status
+from pixloc_ros.types import Status
 
 Matrix = NDArray[np.float64]
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pixloc_ros import image_files
-from pixloc_ros.atomic import write_text
+from pixloc_ros.common import image_files
+from pixloc_ros.common.atomic_write import write_text
 from pixloc_ros.evaluation.frames import (
     FRAMES_FILE,
     FrameResult,
@@ -24,7 +24,7 @@ from pixloc_ros.evaluation.plots import write_plots
 from pixloc_ros.evaluation.tables import markdown_table, pose_error, summary_rows, worst_frames
 from pixloc_ros.evaluation.trajectory import Trajectory, write_poses, write_tum
 from pixloc_ros.geometry import se3
-from pixloc_ros.results import Estimate
+from pixloc_ros.types import Estimate
 from pixloc_ros.visualization.overlay import draw_estimate
 
 Image = NDArray[np.uint8]

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from pixloc_ros.evaluation.frames import FrameResult
 from pixloc_ros.evaluation.metrics import FALSE_ACCEPT_M, GAUSSIAN_SHARE, SIGMAS, Coverage, Summary
-from pixloc_ros.results import Reason
+from pixloc_ros.types import Reason
 
 Row = tuple[str, str]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pixloc_ros.atomic import write_text
+from pixloc_ros.common.atomic_write import write_text
 from pixloc_ros.errors import DataError
 from pixloc_ros.geometry import se3
 

@@ -20,8 +20,8 @@ from torch import Tensor
 from pixloc_ros.errors import WeightsError
 from pixloc_ros.features.compact import CompactNet
 from pixloc_ros.features.fast import FastNet
-from pixloc_ros.features.official import read_checkpoint
 from pixloc_ros.features.photometric import PhotometricNet
+from pixloc_ros.features.reference_checkpoint import read_checkpoint
 from pixloc_ros.features.vgg import VggNet, vgg16, vgg19
 
 PACKAGED = Path(__file__).resolve().parent.parent / "weights"

@@ -20,7 +20,7 @@ from torch import Tensor
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry import se3
 from pixloc_ros.maps import schema
-from pixloc_ros.maps.rows import Arrays
+from pixloc_ros.maps.feature_store import Arrays
 from pixloc_ros.maps.schema import MapMetadata, RowType, Storage, TileEntry
 
 INDEX_ARRAYS = ("keyframes", "observation_offsets", "observation_point", "observation_row")

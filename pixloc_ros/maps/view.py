@@ -20,11 +20,11 @@ from pixloc_ros.config import ViewConfig
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.maps import occlusion
-from pixloc_ros.maps.choice import choose_keyframes
+from pixloc_ros.maps.keyframe_selection import choose_keyframes
 from pixloc_ros.maps.tiles import Tile, unit_rows
 
 if TYPE_CHECKING:
-    from pixloc_ros.maps.store import Map
+    from pixloc_ros.maps.map import Map
 
 MARGIN_SHARE = 0.2  # of the image's size: the prior is not exact, points beside the image may be in
 POINTS_PER_CELL = 4  # of the grid that spreads points over the image
@@ -46,7 +46,7 @@ class MapView:
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _Observations:
     """The observations (O,) of the chosen keyframes."""
 
     tile: NDArray[np.intp]  # index in the map
@@ -82,7 +82,7 @@ def select(
         visible &= ~_hidden(map_, keyframes, seen.local[first], origin, T_map_cam_prior, camera)
     shown = np.flatnonzero(visible)
     best, unlikeness = _most_alike(map_, seen, point, shown, position - origin, origin)
-    alike = unlikeness <= config.max_unlikeness
+    alike = unlikeness <= config.max_viewpoint_change
     shown, best = shown[alike], best[alike]
     best = best[_spread(pixels[shown], seen.priority[first[shown]], camera, config)]
     features, confidences = _gather(map_, tiles, seen.tile[best], seen.row[best])
@@ -125,9 +125,9 @@ def _serving_keyframes(
 
 def _observations(
     map_: Map, keyframes: NDArray[np.intp], tiles: dict[int, Tile], origin: NDArray[np.float64]
-) -> _Seen:
+) -> _Observations:
     parts = [_seen_by(map_, keyframe, tiles, origin) for keyframe in keyframes.tolist()]
-    return _Seen(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    return _Observations(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def _seen_by(
@@ -229,7 +229,7 @@ def _spread(
 
 def _most_alike(
     map_: Map,
-    seen: _Seen,
+    seen: _Observations,
     point: NDArray[np.intp],
     shown: NDArray[np.intp],
     position: NDArray[np.float64],

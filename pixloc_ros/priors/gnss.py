@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pixloc_ros.config import PriorsConfig
 from pixloc_ros.maps.datum import AnyDatum
-from pixloc_ros.priors.gate import JumpGate
+from pixloc_ros.priors.gates import JumpGate
 
 Matrix = NDArray[np.float64]
 

@@ -6,12 +6,12 @@ from collections import Counter
 
 from pixloc_ros.config import PriorsConfig
 from pixloc_ros.maps.datum import AnyDatum
-from pixloc_ros.priors.belief import Belief, carried
 from pixloc_ros.priors.gnss import Fix, GnssGate
 from pixloc_ros.priors.heading import HeadingFromMotion
-from pixloc_ros.priors.keyframes import Keyframes
+from pixloc_ros.priors.keyframe_lookup import KeyframeLookup
 from pixloc_ros.priors.odometry import OdometryBuffer
-from pixloc_ros.results import PosePrior
+from pixloc_ros.priors.stamped_pose import StampedPose, carried
+from pixloc_ros.types import PosePrior
 
 
 class GnssPrior:
@@ -55,14 +55,14 @@ class GnssPrior:
         self._heading.read(odometry)
 
     def carried(
-        self, stamp_ns: int, keyframes: Keyframes, odometry: OdometryBuffer
+        self, stamp_ns: int, keyframes: KeyframeLookup, odometry: OdometryBuffer
     ) -> PosePrior | None:
         """From the pose at the newest fix; None without one, or when it is too old."""
         fix = self._fix
         if fix is None:
             return None
         placed = keyframes.place(fix, self._heading.newest())
-        belief = Belief(*placed, fix.stamp_ns, "gnss")
+        belief = StampedPose(*placed, fix.stamp_ns, "gnss")
         if not belief.within(stamp_ns, self._config.gnss_max_age_s):
             self._stale += 1
             return None

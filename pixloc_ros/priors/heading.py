@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pixloc_ros.config import PriorsConfig
 from pixloc_ros.geometry import se3
-from pixloc_ros.priors.gate import seconds
+from pixloc_ros.priors.gates import seconds
 from pixloc_ros.priors.gnss import Fix
 from pixloc_ros.priors.odometry import OdometryBuffer, OdometryReading
 

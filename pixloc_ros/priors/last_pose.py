@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pixloc_ros.atomic import write_text
+from pixloc_ros.common.atomic_write import write_text
 from pixloc_ros.errors import DataError, PixlocError
 from pixloc_ros.geometry import se3
-from pixloc_ros.results import Estimate, Matrix
+from pixloc_ros.types import Estimate, Matrix
 
 SAVE_EVERY_S = 5.0  # of the wall clock, while poses are accepted
 

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from pixloc_ros.config import PriorsConfig
 from pixloc_ros.geometry import se3
-from pixloc_ros.priors.gate import JumpGate, seconds
+from pixloc_ros.priors.gates import JumpGate, seconds
 
 Matrix = NDArray[np.float64]
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixloc_ros.geometry import se3
-from pixloc_ros.priors.gate import seconds
+from pixloc_ros.priors.gates import seconds
 
 Matrix = NDArray[np.float64]
 

@@ -8,18 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixloc_ros.config import PriorsConfig
-from pixloc_ros.priors import guesses
-from pixloc_ros.priors.accepted import AcceptedPose
-from pixloc_ros.priors.agreement import Agreement
-from pixloc_ros.priors.belief import Belief, is_vague
-from pixloc_ros.priors.doubt import Doubt
-from pixloc_ros.priors.gate import StampFilter, seconds
+from pixloc_ros.priors import unconfirmed_pose
+from pixloc_ros.priors.accepted_pose import AcceptedPose
+from pixloc_ros.priors.external_pose import ExternalPose
+from pixloc_ros.priors.fallback import PriorFallback
+from pixloc_ros.priors.gates import StampFilter, seconds
 from pixloc_ros.priors.gnss_prior import GnssPrior
-from pixloc_ros.priors.guesses import Guesses
-from pixloc_ros.priors.keyframes import Keyframes, MapLike
+from pixloc_ros.priors.jump_confirmation import JumpConfirmation
+from pixloc_ros.priors.keyframe_lookup import KeyframeLookup, MapLike
 from pixloc_ros.priors.odometry import OdometryBuffer, Twist
-from pixloc_ros.priors.stated import StatedPose
-from pixloc_ros.results import Estimate, PosePrior, Reason
+from pixloc_ros.priors.stamped_pose import StampedPose, is_vague
+from pixloc_ros.priors.unconfirmed_pose import UnconfirmedPose
+from pixloc_ros.types import Estimate, PosePrior, Reason
 
 Matrix = NDArray[np.float64]
 
@@ -51,17 +51,17 @@ class PoseTracker:
         self._map = map
         self._odometry = OdometryBuffer(config)
         self._gnss = GnssPrior(config, map.datum)
-        self._agreement = Agreement(config)
+        self._agreement = JumpConfirmation(config)
         self._refused: Counter[str] = Counter()
         self._accepted = AcceptedPose(config)
-        self._stated = StatedPose(config)
-        self._guesses = Guesses(config)
-        self._doubt = Doubt(config)
+        self._stated = ExternalPose(config)
+        self._guesses = UnconfirmedPose(config)
+        self._doubt = PriorFallback(config)
         self._frame_ns: int | None = None
         gap_s = config.odometry_max_gap_s
         self._odometry_stamps: StampFilter[Matrix] = StampFilter(gap_s)
         self._frame_stamps: StampFilter[None] = StampFilter(gap_s)
-        self._known_keyframes: Keyframes | None = None
+        self._known_keyframes: KeyframeLookup | None = None
 
     @property
     def rejected(self) -> Counter[str]:
@@ -173,7 +173,7 @@ class PoseTracker:
         if source == "initialpose":
             self.forget_pose()
         T_map_base, covariance = keyframes.complete(T_map_base, covariance)
-        stated = Belief(T_map_base, covariance, stamp_ns, source)
+        stated = StampedPose(T_map_base, covariance, stamp_ns, source)
         self._stated.take(stated.read(self._odometry))
         return ""
 
@@ -228,10 +228,10 @@ class PoseTracker:
         if not estimate.ok or estimate.T_map_base is None or estimate.covariance is None:
             self._miss(estimate)
             return estimate
-        found = Belief(estimate.T_map_base, estimate.covariance, estimate.stamp_ns, "odometry")
+        found = StampedPose(estimate.T_map_base, estimate.covariance, estimate.stamp_ns, "odometry")
         found = found.read(self._odometry)
         expected = self._accepted.expected(estimate.stamp_ns, self._odometry)
-        guess = guesses.source_of(estimate)
+        guess = unconfirmed_pose.source_of(estimate)
         if objection := self._agreement.objection(found, expected, self._odometry, guess):
             self._guesses.find(found, guess)
             return estimate.rejected(Reason.UNCONFIRMED, objection)
@@ -276,14 +276,14 @@ class PoseTracker:
             return None
         return self._gnss.carried(stamp_ns, keyframes, self._odometry)
 
-    def _keyframes(self) -> Keyframes | None:
+    def _keyframes(self) -> KeyframeLookup | None:
         T_base_cam = self._map.T_base_cam
         T_base_cam = self.T_base_cam if T_base_cam is None else T_base_cam
         if T_base_cam is None or not len(self._map.keyframe_T_map_cam):
             return None
         known = self._known_keyframes
         if known is None or not np.array_equal(known.T_base_cam, T_base_cam):
-            known = Keyframes(self._map.keyframe_T_map_cam, T_base_cam, self._config)
+            known = KeyframeLookup(self._map.keyframe_T_map_cam, T_base_cam, self._config)
         self._known_keyframes = known
         return known
 

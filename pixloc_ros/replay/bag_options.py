@@ -9,9 +9,9 @@ import numpy as np
 
 from pixloc_ros.errors import BagError, DataError
 from pixloc_ros.maps.datum import Datum
-from pixloc_ros.replay import sensors
-from pixloc_ros.replay.degrade import degradation
-from pixloc_ros.replay.topics import Topics
+from pixloc_ros.replay import simulated_sensors
+from pixloc_ros.replay.degradation import degradation
+from pixloc_ros.sensors.topics import Topics
 
 STORAGES = ("mcap", "sqlite3")
 
@@ -44,8 +44,8 @@ class BagOptions:
             degradation(self.degrade)
         if self.storage not in STORAGES:
             raise BagError(f"storage '{self.storage}' is not one of {', '.join(STORAGES)}")
-        if self.receiver not in sensors.RECEIVERS:
-            known = ", ".join(sensors.RECEIVERS)
+        if self.receiver not in simulated_sensors.RECEIVERS:
+            known = ", ".join(simulated_sensors.RECEIVERS)
             raise BagError(f"GNSS receiver '{self.receiver}' is not one of {known}")
         if self.gnss == "fix" and self.datum is None:
             raise BagError("GNSS fixes need the map's place on earth: --datum, or --gnss pose")

@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from pixloc_ros.errors import BagError
-from pixloc_ros.replay import to_events
-from pixloc_ros.replay.decode import BadMessage
-from pixloc_ros.replay.events import CameraInfoEvent, Event, ImageEvent, RejectedEvent
 from pixloc_ros.replay.messages import typestore
 from pixloc_ros.replay.storage import RawMessage, open_sources
-from pixloc_ros.replay.topics import DISCOVERED, REQUIRED, TYPES, Topics
+from pixloc_ros.sensors import conversion
+from pixloc_ros.sensors.decoding import BadMessage
+from pixloc_ros.sensors.events import CameraInfoEvent, Event, ImageEvent, RejectedEvent
+from pixloc_ros.sensors.topics import DISCOVERED, REQUIRED, TYPES, Topics
 
 
 class BagReader:
@@ -103,7 +103,7 @@ class BagReader:
         msgtype, (part, _, camera_name) = self.types[raw.topic], key.partition("/")
         try:
             message = typestore().deserialize_cdr(raw.data, msgtype)
-            for event in to_events.events(part, msgtype, message):
+            for event in conversion.events(part, msgtype, message):
                 if isinstance(event, ImageEvent):
                     self._log_ns[camera_name, event.stamp_ns] = raw.log_ns
                 if isinstance(event, ImageEvent | CameraInfoEvent):
@@ -172,6 +172,6 @@ def _part(key: str) -> str:
 
 def _stamp_or(message: object, log_ns: int) -> int:
     try:
-        return to_events.stamp_ns(message)
+        return conversion.stamp_ns(message)
     except (BadMessage, AttributeError):
         return log_ns

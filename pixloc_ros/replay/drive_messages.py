@@ -11,16 +11,16 @@ import numpy as np
 import pymap3d
 from scipy.spatial.transform import Rotation
 
-from pixloc_ros import image_files
+from pixloc_ros.common import image_files
+from pixloc_ros.common.progress import Progress
 from pixloc_ros.errors import DataError
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.datum import Datum
-from pixloc_ros.replay import messages, sensors
+from pixloc_ros.replay import messages, simulated_sensors
 from pixloc_ros.replay.bag_options import BagOptions
-from pixloc_ros.replay.degrade import degradation
+from pixloc_ros.replay.degradation import degradation
 from pixloc_ros.replay.posed_images import PosedImages
-from pixloc_ros.replay.progress import Progress
 
 JPEG_QUALITY = 95
 # Of the pose that starts the drive, and of pose fixes: an INS with heading, not a bare receiver.
@@ -34,7 +34,7 @@ def drive_messages(
     drive: PosedImages, selected: np.ndarray, options: BagOptions, progress: Progress
 ) -> Iterator[Timed]:
     """All messages by stamp; at equal stamps odometry and CameraInfo come before the image."""
-    path = sensors.TimedPoses(drive.stamps_ns, drive.T_map_base)
+    path = simulated_sensors.TimedPoses(drive.stamps_ns, drive.T_map_base)
     # One generator per sensor, so that leaving one out does not change the others.
     rng_odometry, rng_gnss, rng_start = np.random.default_rng(options.seed).spawn(3)
     others = [*_odometry(path, options, rng_odometry), *_gnss(path, options, rng_gnss)]
@@ -101,9 +101,9 @@ def _image_message(stamp_ns: int, frame: str, image_rgb: np.ndarray, compressed:
 
 
 def _odometry(
-    path: sensors.TimedPoses, options: BagOptions, rng: np.random.Generator
+    path: simulated_sensors.TimedPoses, options: BagOptions, rng: np.random.Generator
 ) -> Iterator[Timed]:
-    drift = sensors.simulate_odometry(path, sensors.OdometryModel(), rng)
+    drift = simulated_sensors.simulate_odometry(path, simulated_sensors.OdometryModel(), rng)
     for stamp_ns, T_odom_base in zip(drift.stamps_ns.tolist(), drift.T_target_base, strict=True):
         yield (
             stamp_ns,
@@ -113,12 +113,12 @@ def _odometry(
 
 
 def _gnss(
-    path: sensors.TimedPoses, options: BagOptions, rng: np.random.Generator
+    path: simulated_sensors.TimedPoses, options: BagOptions, rng: np.random.Generator
 ) -> Iterator[Timed]:
     if options.gnss == "none":
         return
-    model = sensors.RECEIVERS[options.receiver]
-    stamps_ns, positions = sensors.simulate_gnss(path, model, rng)
+    model = simulated_sensors.RECEIVERS[options.receiver]
+    stamps_ns, positions = simulated_sensors.simulate_gnss(path, model, rng)
     sigma_m = np.array([model.horizontal_sigma_m, model.horizontal_sigma_m, model.vertical_sigma_m])
     T_true = path.at(stamps_ns)
     for stamp_ns, position, T_map_base in zip(stamps_ns.tolist(), positions, T_true, strict=True):
@@ -143,7 +143,9 @@ def _geodetic(datum: Datum, position_map: np.ndarray) -> tuple[float, float, flo
     )
 
 
-def _initial_pose(path: sensors.TimedPoses, options: BagOptions, rng: np.random.Generator) -> Timed:
+def _initial_pose(
+    path: simulated_sensors.TimedPoses, options: BagOptions, rng: np.random.Generator
+) -> Timed:
     stamp_ns = int(path.stamps_ns[0])
     T = _turned(path.T_target_base[0], INITIAL_SIGMA_DEG, rng)
     T[:3, 3] += rng.normal(0.0, INITIAL_SIGMA_M, 3)

@@ -20,7 +20,7 @@ from rosbags.typesys.store import Typestore
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.se3 import Matrix
-from pixloc_ros.replay import topics
+from pixloc_ros.sensors import topics
 
 NS_PER_S = 1_000_000_000
 JPEG_FORMAT = "rgb8; jpeg compressed bgr8"  # as image_transport writes it

@@ -14,7 +14,7 @@ from pixloc_ros.errors import CameraError, DataError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.se3 import Matrix
-from pixloc_ros.maps.posed import PosedImage
+from pixloc_ros.maps.build.posed_images import PosedImage
 
 DEFAULT_RATE_HZ = 10.0
 # Stamps near zero mean "unset" in ROS, so relative times are moved to a fixed date.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pixloc_ros import image_files
+from pixloc_ros.common import image_files
 from pixloc_ros.errors import DataError
 from pixloc_ros.evaluation.trajectory import associate, has_named_poses, read_poses, read_tum
 from pixloc_ros.geometry import se3

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from pixloc_ros import image_files
+from pixloc_ros.common import image_files
+from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.errors import CameraError, DataError
 from pixloc_ros.evaluation.frames import frame_result, write_frames
 from pixloc_ros.evaluation.trajectory import write_poses
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import COLMAP_MODELS, Camera
 from pixloc_ros.localizer import Localizer
-from pixloc_ros.replay.progress import Progress, silent
-from pixloc_ros.replay.query_starts import Starts, map_from_world
-from pixloc_ros.results import Estimate, Frame, Reason, Status
+from pixloc_ros.replay.query_priors import Starts, map_from_world
+from pixloc_ros.types import Estimate, Frame, Reason, Status
 
 COLUMNS = "name MODEL width height params..."
 

@@ -13,7 +13,8 @@ from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.priors.gnss import antenna_base
 from pixloc_ros.priors.tracker import PoseTracker
-from pixloc_ros.replay.events import (
+from pixloc_ros.sensors.camera_synchronizer import CameraSynchronizer
+from pixloc_ros.sensors.events import (
     CameraInfoEvent,
     Event,
     FixEvent,
@@ -22,10 +23,9 @@ from pixloc_ros.replay.events import (
     PoseEvent,
     RejectedEvent,
 )
-from pixloc_ros.replay.rig import FreezeWatch, frozen
-from pixloc_ros.replay.static_transforms import StaticTransforms, normalized
-from pixloc_ros.replay.together import Together
-from pixloc_ros.results import Estimate, Frame, Reason, Status
+from pixloc_ros.sensors.frozen_images import FreezeWatch, frozen
+from pixloc_ros.sensors.static_transforms import StaticTransforms, normalized
+from pixloc_ros.types import Estimate, Frame, Reason, Status
 
 
 class StampGuard:
@@ -67,12 +67,12 @@ class Replayer:
         self._transforms = transforms
         self._cameras: dict[str, CameraInfoEvent | None] = {c.camera_name: c for c in cameras}
         self._camera_problem = ""
-        self._together = Together[ImageEvent](
+        self._together = CameraSynchronizer[ImageEvent](
             config.node.camera_names, config.node.camera_tolerance_s
         )
         self._waiting: deque[Sequence[ImageEvent]] = deque()
         self._guard = StampGuard(config.priors.odometry_max_gap_s)
-        self._freezes = FreezeWatch(config.node.freeze_motion_m)
+        self._freezes = FreezeWatch(config.node.frozen_image_distance_m)
         self._newest_image_ns: dict[str, int] = {}
         self._frames = 0
 

@@ -11,7 +11,8 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from pixloc_ros.atomic import write_text
+from pixloc_ros.common.atomic_write import write_text
+from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.config import Config
 from pixloc_ros.errors import BagError, DataError
 from pixloc_ros.evaluation.metrics import Summary
@@ -19,16 +20,15 @@ from pixloc_ros.evaluation.report import LoadImage, write_report, write_run
 from pixloc_ros.evaluation.trajectory import Trajectory, read_tum
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.localizer import Localizer
-from pixloc_ros.maps.store import Map
+from pixloc_ros.maps.map import Map
 from pixloc_ros.priors.tracker import PoseTracker
 from pixloc_ros.replay.bag_reader import BagReader
 from pixloc_ros.replay.bag_writer import truth_path
-from pixloc_ros.replay.events import CameraInfoEvent, RejectedEvent, StaticTransformEvent
-from pixloc_ros.replay.progress import Progress, silent
 from pixloc_ros.replay.replayer import Replayer
-from pixloc_ros.replay.static_transforms import StaticTransforms
-from pixloc_ros.replay.topics import Topics
-from pixloc_ros.results import Estimate
+from pixloc_ros.sensors.events import CameraInfoEvent, RejectedEvent, StaticTransformEvent
+from pixloc_ros.sensors.static_transforms import StaticTransforms
+from pixloc_ros.sensors.topics import Topics
+from pixloc_ros.types import Estimate
 from pixloc_ros.visualization.recording import record, rerun_sdk
 
 CONFIG_FILE = "config.yaml"  # what this run was made with, ready for --config

@@ -14,14 +14,14 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from pixloc_ros.config import NodeConfig
 from pixloc_ros.geometry.camera import Camera
-from pixloc_ros.replay import decode, to_events, topics
-from pixloc_ros.replay.decode import BadMessage
-from pixloc_ros.replay.events import CameraInfoEvent
-from pixloc_ros.replay.static_transforms import normalized
-from pixloc_ros.replay.together import Together
 from pixloc_ros.ros import conversions
-from pixloc_ros.ros.diagnostics import Rate, Tally
-from pixloc_ros.ros.mailbox import Mailbox
+from pixloc_ros.ros.diagnostics import Counters, Rate
+from pixloc_ros.ros.latest_item import LatestItem
+from pixloc_ros.sensors import conversion, decoding, topics
+from pixloc_ros.sensors.camera_synchronizer import CameraSynchronizer
+from pixloc_ros.sensors.decoding import BadMessage
+from pixloc_ros.sensors.events import CameraInfoEvent
+from pixloc_ros.sensors.static_transforms import normalized
 
 # Best effort: an image that is lost is worth less than a newer one. One: the newest.
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -29,7 +29,7 @@ CALIBRATION = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 @dataclass(frozen=True, slots=True)
-class Arrival:
+class ImageGroup:
     """Undecoded images that belong together, by camera, and when the first of them came."""
 
     messages: Mapping[str, Any]
@@ -42,7 +42,7 @@ class Arrival:
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
+class CameraCalibration:
     """What a camera said of itself."""
 
     camera: Camera
@@ -56,14 +56,14 @@ class CameraInput:
         self,
         node: LifecycleNode,
         name: str,
-        tally: Tally,
+        tally: Counters,
         compressed: bool,
         on_image: Callable[[str, Any], None],
         on_calibration: Callable[[], None],
     ) -> None:
         self.name = name
         self.images = Rate()
-        self.calibration: Calibration | None = None
+        self.calibration: CameraCalibration | None = None
         self._node, self._tally, self._compressed = node, tally, compressed
         self._on_image, self._on_calibration = on_image, on_calibration
         self._info = node.create_subscription(
@@ -104,7 +104,7 @@ class CameraInput:
     def _on_info(self, message: CameraInfo) -> None:
         self._tally.add("camera_info.received")
         try:
-            (event,) = to_events.events(
+            (event,) = conversion.events(
                 "camera_info", topics.CAMERA_INFO, message, conversions.backend()
             )
             assert isinstance(event, CameraInfoEvent)
@@ -119,7 +119,7 @@ class CameraInput:
         if before is not None and _describe(before.camera) != _describe(event.camera):
             self._tally.add("camera_info.changed", _describe(event.camera))
             self._node.get_logger().warning(f"camera changed: {_describe(event.camera)}")
-        self.calibration = Calibration(event.camera, normalized(event.frame_id))
+        self.calibration = CameraCalibration(event.camera, normalized(event.frame_id))
         self._on_calibration()
 
 
@@ -127,11 +127,17 @@ class Cameras:
     """All cameras; puts what they saw at one moment into the mailbox."""
 
     def __init__(
-        self, node: LifecycleNode, config: NodeConfig, mailbox: Mailbox[Arrival], tally: Tally
+        self,
+        node: LifecycleNode,
+        config: NodeConfig,
+        mailbox: LatestItem[ImageGroup],
+        tally: Counters,
     ) -> None:
         self.enabled = True  # whether images are looked at
         self._mailbox, self._tally = mailbox, tally
-        self._together = Together[tuple[Any, float]](config.camera_names, config.camera_tolerance_s)
+        self._together = CameraSynchronizer[tuple[Any, float]](
+            config.camera_names, config.camera_tolerance_s
+        )
         self._newest_ns = 0
         self._changed = threading.Condition()
         self._inputs = {
@@ -164,7 +170,7 @@ class Cameras:
         times = [rate.last_s for rate in self.rates.values() if rate.last_s is not None]
         return max(times, default=None)
 
-    def calibration(self, name: str, timeout_s: float) -> Calibration | None:
+    def calibration(self, name: str, timeout_s: float) -> CameraCalibration | None:
         """Of a camera, waiting for it so long; None where it did not come in time."""
         camera = self._inputs[name]
         with self._changed:
@@ -183,11 +189,11 @@ class Cameras:
         for group in self._groups(name, message):
             messages = {camera: image for camera, (image, _) in group.items()}
             received_s = min(received_s for _, received_s in group.values())
-            if self._mailbox.put(Arrival(messages, received_s)):
+            if self._mailbox.put(ImageGroup(messages, received_s)):
                 self._tally.add("image.dropped")
 
     def _groups(self, name: str, message: Any) -> list[Mapping[str, tuple[Any, float]]]:
-        stamp_ns = decode.stamp_ns(message.header)
+        stamp_ns = decoding.stamp_ns(message.header)
         if stamp_ns < self._newest_ns - _BACK_NS:
             self._together.clear()
             self._newest_ns = stamp_ns
@@ -202,7 +208,7 @@ class Cameras:
 _BACK_NS = 10**9  # stamps that go back by more are a bag that began anew
 
 
-def refuse(node: LifecycleNode, tally: Tally, part: str, error: BadMessage) -> None:
+def refuse(node: LifecycleNode, tally: Counters, part: str, error: BadMessage) -> None:
     """Count a useless message; the first of its kind is logged."""
     if tally.add(f"{part}.bad.{error.reason}", str(error)) == 1:
         node.get_logger().warning(f"{part} refused ({error.reason}): {error}")

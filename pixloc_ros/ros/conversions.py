@@ -26,17 +26,17 @@ from numpy.typing import NDArray
 from std_msgs.msg import Header
 
 from pixloc_ros.geometry import se3
-from pixloc_ros.replay import decode
+from pixloc_ros.sensors import decoding
 
 Matrix = NDArray[np.float64]
 _NS_PER_S = 1_000_000_000
 
 
 @cache
-def backend() -> decode.Backend:
+def backend() -> decoding.Backend:
     """The decoders to use on this machine, tried once."""
-    return decode.Backend(
-        pixels=_cv_bridge_pixels if _works(_cv_bridge_check) else decode.pixels,
+    return decoding.Backend(
+        pixels=_cv_bridge_pixels if _works(_cv_bridge_check) else decoding.pixels,
         matrix=_tf_matrix if _works(_tf_check) else se3.from_quat_xyzw,
     )
 
@@ -118,7 +118,7 @@ def _cv_bridge_check() -> bool:
         )
         for encoding, step in (("mono16", 10), ("bgr8", 15))
     ]
-    return all(np.array_equal(_cv_bridge_pixels(p), decode.pixels(p)) for p in pictures)
+    return all(np.array_equal(_cv_bridge_pixels(p), decoding.pixels(p)) for p in pictures)
 
 
 def _tf_matrix(quat_xyzw: Matrix, translation: Matrix) -> Matrix:

@@ -12,11 +12,11 @@ from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from visualization_msgs.msg import MarkerArray
 
 from pixloc_ros.config import NodeConfig
-from pixloc_ros.maps.store import Map
-from pixloc_ros.results import Estimate
+from pixloc_ros.maps.map import Map
 from pixloc_ros.ros import clouds, conversions
-from pixloc_ros.ros.near_frame import NearFrame
-from pixloc_ros.visualization import ink, overlay
+from pixloc_ros.ros.local_frame import LocalVisualizationFrame
+from pixloc_ros.types import Estimate
+from pixloc_ros.visualization import drawing, overlay
 
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _SHOWN_KEYFRAMES = 300  # the nearest ones; more are slow to draw in RViz
@@ -40,7 +40,7 @@ class DebugOutputs:
         self._overlay = create(Image, "~/overlay", 1)
         self._compressed = create(CompressedImage, "~/overlay/compressed", 1)
         self._map: Map | None = None
-        self._near = NearFrame(node, config.map_frame)
+        self._near = LocalVisualizationFrame(node, config.map_frame)
         self._map_sent = False
 
     def close(self) -> None:
@@ -82,7 +82,7 @@ class DebugOutputs:
         points = points[:: max(1, -(-len(points) // self._config.map_points_max))]
         low, high = np.percentile(points[:, 2], [2, 98]) if len(points) else (0.0, 1.0)
         height = (points[:, 2] - low) / max(high - low, 1e-6)
-        rgb = clouds.packed(ink.colors(height, cv2.COLORMAP_VIRIDIS).reshape(-1, 3))
+        rgb = clouds.packed(drawing.colors(height, cv2.COLORMAP_VIRIDIS).reshape(-1, 3))
         stamp_ns = self._node.get_clock().now().nanoseconds
         return clouds.cloud(self._near.points(points), stamp_ns, self._near.name, rgb=rgb)
 
@@ -92,7 +92,7 @@ class DebugOutputs:
         assert alignment is not None
         seen = np.isfinite(alignment.residuals)
         residuals = alignment.residuals[seen]
-        colors = ink.colors(residuals / overlay.WORST_RESIDUAL).reshape(-1, 3)
+        colors = drawing.colors(residuals / overlay.WORST_RESIDUAL).reshape(-1, 3)
         return clouds.cloud(
             self._near.points(alignment.points_map[seen]),
             estimate.stamp_ns,

@@ -10,7 +10,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from pixloc_ros.ros import conversions
-from pixloc_ros.ros.state import State, Verdict
+from pixloc_ros.ros.state import State, StateReport
 
 _WINDOW = 50  # frames that rates and latencies are taken over
 
@@ -21,7 +21,7 @@ _LEVELS = {
 }
 
 
-class Tally:
+class Counters:
     """Counts by name, from several threads, and the last line about each thing gone wrong."""
 
     def __init__(self) -> None:
@@ -78,7 +78,7 @@ class Rate:
 
 
 def report(
-    name: str, stamp_ns: int, verdict: Verdict, lines: Iterable[tuple[str, str]]
+    name: str, stamp_ns: int, verdict: StateReport, lines: Iterable[tuple[str, str]]
 ) -> DiagnosticArray:
     """One DiagnosticStatus with the state and all lines as key and value."""
     about = [("state", verdict.state.value), ("state reason", verdict.reason.value)]

@@ -28,8 +28,8 @@ from rclpy.qos import (
 from pixloc_ros.config import NodeConfig
 from pixloc_ros.doctor import Finding
 from pixloc_ros.msg import LocalizationState
-from pixloc_ros.replay import decode, topics
-from pixloc_ros.replay.static_transforms import StaticTransforms, normalized
+from pixloc_ros.sensors import decoding, topics
+from pixloc_ros.sensors.static_transforms import StaticTransforms, normalized
 
 NODE = "/pixloc_localizer"
 MAX_SKEW_S = 0.5  # between the stamps of two sensors that are received together
@@ -43,7 +43,7 @@ _ANY = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 @dataclass(slots=True)
-class Watched:
+class WatchedTopic:
     """One topic and what came on it."""
 
     part: str
@@ -56,7 +56,7 @@ class Watched:
     def take(self, message: Any) -> None:
         self.received_s.append(time.monotonic())
         if hasattr(message, "header"):
-            self.ages_s.append(time.time() - decode.stamp_ns(message.header) * 1e-9)
+            self.ages_s.append(time.time() - decoding.stamp_ns(message.header) * 1e-9)
         self.last = message
 
     @property
@@ -73,14 +73,14 @@ def examine_live(seconds: float = 5.0, localizer: str = NODE) -> Iterator[Findin
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
     try:
-        yield from Examination(node, localizer).run(executor, seconds)
+        yield from LiveExamination(node, localizer).run(executor, seconds)
     finally:
         executor.shutdown()
         node.destroy_node()
         rclpy.shutdown(context=context)
 
 
-class Examination:
+class LiveExamination:
     """What one look at the graph and a few seconds of messages tell."""
 
     def __init__(self, node: Node, localizer: str) -> None:
@@ -140,7 +140,7 @@ class Examination:
         answer = future.result()
         return answer.values[0].string_value if answer else self._base_frame
 
-    def _topics(self, running: bool) -> Iterator[Watched]:
+    def _topics(self, running: bool) -> Iterator[WatchedTopic]:
         """What the node listens to, by type; `gnss/pose` and `initialpose` are optional clicks.
 
         Of a rig there are several images and calibrations.
@@ -153,13 +153,13 @@ class Examination:
         for part in ("image", "camera_info", "odom", "gnss_fix"):
             heard = [(kind, name) for kind, name in subscribed if kind in topics.TYPES[part]]
             for kind, name in heard or [(topics.TYPES[part][0], str(getattr(defaults, part)))]:
-                yield Watched(part, name, kind)
-        yield Watched("tf_static", "/tf_static", topics.TYPES["tf_static"][0])
+                yield WatchedTopic(part, name, kind)
+        yield WatchedTopic("tf_static", "/tf_static", topics.TYPES["tf_static"][0])
 
     def _add_static(self, message: Any) -> None:
         for each in message.transforms:
             parent, child = each.header.frame_id, each.child_frame_id
-            self._static.add(parent, child, decode.pose(each.transform))
+            self._static.add(parent, child, decoding.pose(each.transform))
 
     def _about_node(self, running: bool) -> Finding:
         if not running:
@@ -173,7 +173,7 @@ class Examination:
         detail = f"{state.state} ({state.reason}): {state.message}"
         return Finding(self._localizer, fine, detail, remedy, needed=False)
 
-    def _about_topic(self, topic: Watched, seconds: float) -> Finding:
+    def _about_topic(self, topic: WatchedTopic, seconds: float) -> Finding:
         needed = topic.part in NEEDED
         publishers = self._node.get_publishers_info_by_topic(topic.name)
         right = [p for p in publishers if p.topic_type == topic.kind]
@@ -191,7 +191,7 @@ class Examination:
         return Finding(topic.name, not low and bool(frame), detail, remedy, needed)
 
     def _unconnected(
-        self, topic: Watched, publishers: list[Any], right: list[Any]
+        self, topic: WatchedTopic, publishers: list[Any], right: list[Any]
     ) -> tuple[str, str] | None:
         """Why no message can arrive, and the remedy."""
         if not publishers:
@@ -212,7 +212,7 @@ class Examination:
         return None
 
     def _about_calibration(
-        self, image: Watched, info: Watched | None, of: str
+        self, image: WatchedTopic, info: WatchedTopic | None, of: str
     ) -> Iterator[Finding]:
         """Frames and sizes of what came; nothing where one of the two did not."""
         if image.last is None or info is None or info.last is None:
@@ -233,7 +233,7 @@ class Examination:
             yield Finding(f"image size{of}", fine, detail, remedy)
 
 
-def _calibration_of(image: Watched, watched: list[Watched]) -> Watched | None:
+def _calibration_of(image: WatchedTopic, watched: list[WatchedTopic]) -> WatchedTopic | None:
     """The only `camera_info`, or of a rig that in the same namespace."""
     infos = [each for each in watched if each.part == "camera_info"]
     if len(infos) == 1:
@@ -242,12 +242,12 @@ def _calibration_of(image: Watched, watched: list[Watched]) -> Watched | None:
     return next((each for each in infos if _camera_space(each) == space), None)
 
 
-def _camera_space(topic: Watched) -> str:
+def _camera_space(topic: WatchedTopic) -> str:
     """`/front` of `/front/image`, `/front/image/compressed` and `/front/camera_info`."""
     return topic.name.removesuffix("/compressed").rpartition("/")[0]
 
 
-def _about_stamps(image: Watched, odometry: Watched, of: str) -> Iterator[Finding]:
+def _about_stamps(image: WatchedTopic, odometry: WatchedTopic, of: str) -> Iterator[Finding]:
     """How far the clocks behind the stamps are apart; network delays cancel."""
     if not (image.ages_s and odometry.ages_s):
         return

@@ -11,15 +11,15 @@ from rclpy.timer import Timer
 from pixloc_ros.config import NodeConfig
 from pixloc_ros.ros import diagnostics
 from pixloc_ros.ros.outputs import HealthOutputs
-from pixloc_ros.ros.state import Facts, Verdict, judge
+from pixloc_ros.ros.state import NodeStatus, StateReport, judge
 
 _WATCH_HZ = 10.0  # how soon a change of state is published
 
 
-class Patient(Protocol):
+class StatusSource(Protocol):
     """What there is to know about a node."""
 
-    def facts(self) -> Facts: ...
+    def facts(self) -> NodeStatus: ...
     def max_coast_s(self) -> float: ...
     def lines(self) -> list[tuple[str, str]]: ...
 
@@ -27,11 +27,11 @@ class Patient(Protocol):
 class Health:
     """From the first moment of the process, in every lifecycle state; by the wall clock."""
 
-    def __init__(self, node: LifecycleNode, patient: Patient) -> None:
+    def __init__(self, node: LifecycleNode, patient: StatusSource) -> None:
         self._node = node
         self._patient = patient
         self._outputs = HealthOutputs(node)
-        self._verdict: Verdict | None = None
+        self._verdict: StateReport | None = None
         self._clock = Clock(clock_type=ClockType.STEADY_TIME)
         node.create_timer(1.0 / _WATCH_HZ, self.watch, clock=self._clock)
         self._timer: Timer | None = None
@@ -43,7 +43,7 @@ class Health:
             self._node.destroy_timer(self._timer)
         self._timer = self._node.create_timer(1.0 / rate_hz, self._report, clock=self._clock)
 
-    def watch(self) -> Verdict:
+    def watch(self) -> StateReport:
         """Judge the state; one line in the log and on `~/state` when it or its reason changed."""
         before, verdict = self._verdict, judge(self._patient.facts(), self._patient.max_coast_s())
         self._verdict = verdict

@@ -17,22 +17,22 @@ from tf2_msgs.msg import TFMessage
 from pixloc_ros.config import Config
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.priors.gnss import antenna_base
-from pixloc_ros.replay import to_events, topics
-from pixloc_ros.replay.decode import BadMessage
-from pixloc_ros.replay.events import (
+from pixloc_ros.ros import conversions
+from pixloc_ros.ros.cameras import Cameras, ImageGroup, refuse
+from pixloc_ros.ros.diagnostics import Counters
+from pixloc_ros.ros.latest_item import LatestItem
+from pixloc_ros.ros.moving_frames import MovingFrames
+from pixloc_ros.ros.shared_tracker import SharedTracker
+from pixloc_ros.sensors import conversion, topics
+from pixloc_ros.sensors.decoding import BadMessage
+from pixloc_ros.sensors.events import (
     Event,
     FixEvent,
     OdometryEvent,
     PoseEvent,
     StaticTransformEvent,
 )
-from pixloc_ros.replay.static_transforms import StaticTransforms, normalized
-from pixloc_ros.ros import conversions
-from pixloc_ros.ros.cameras import Arrival, Cameras, refuse
-from pixloc_ros.ros.diagnostics import Tally
-from pixloc_ros.ros.mailbox import Mailbox
-from pixloc_ros.ros.moving_frames import MovingFrames
-from pixloc_ros.ros.shared_tracker import SharedTracker
+from pixloc_ros.sensors.static_transforms import StaticTransforms, normalized
 
 SENSOR = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
 COMMAND = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
@@ -50,8 +50,8 @@ class Inputs:
         node: LifecycleNode,
         config: Config,
         tracker: SharedTracker,
-        mailbox: Mailbox[Arrival],
-        tally: Tally,
+        mailbox: LatestItem[ImageGroup],
+        tally: Counters,
     ) -> None:
         self.cameras = Cameras(node, config.node, mailbox, tally)
         self._node = node
@@ -217,4 +217,4 @@ _TYPES = {part: types[0] for part, types in topics.TYPES.items()}
 
 
 def _events(part: str, message: Any) -> list[Event]:
-    return to_events.events(part, _TYPES[part], message, conversions.backend())
+    return conversion.events(part, _TYPES[part], message, conversions.backend())

@@ -15,10 +15,10 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.priors.odometry import Twist
 from pixloc_ros.priors.smoothing import TransformSmoother
-from pixloc_ros.results import Estimate
 from pixloc_ros.ros import conversions
 from pixloc_ros.ros.shared_tracker import SharedTracker
 from pixloc_ros.ros.transform_watch import TransformWatch
+from pixloc_ros.types import Estimate
 
 _LOOPED_NS = 1_000_000_000  # stamps further back are of a bag that began anew
 _UNKNOWN_VARIANCE = 1e6  # of a twist that nothing measures

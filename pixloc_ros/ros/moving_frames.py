@@ -15,11 +15,11 @@ from rclpy.serialization import deserialize_message
 from tf2_msgs.msg import TFMessage
 
 from pixloc_ros.geometry.se3 import Matrix
-from pixloc_ros.replay import decode
-from pixloc_ros.replay.decode import BadMessage
-from pixloc_ros.replay.moving_transforms import MovingTransforms
-from pixloc_ros.replay.static_transforms import StaticTransforms
 from pixloc_ros.ros import conversions
+from pixloc_ros.sensors import decoding
+from pixloc_ros.sensors.decoding import BadMessage
+from pixloc_ros.sensors.moving_transforms import MovingTransforms
+from pixloc_ros.sensors.static_transforms import StaticTransforms
 
 _UNREAD = 5000  # messages; some seconds of a busy /tf
 
@@ -66,11 +66,11 @@ class MovingFrames:
         while self._unread:
             for message in deserialize_message(self._unread.popleft(), TFMessage).transforms:
                 try:
-                    T_parent_child = decode.pose(message.transform, conversions.backend())
+                    T_parent_child = decoding.pose(message.transform, conversions.backend())
                 except BadMessage:
                     continue  # somebody else's business
                 names = message.header.frame_id, message.child_frame_id
-                self._transforms.add(decode.stamp_ns(message.header), *names, T_parent_child)
+                self._transforms.add(decoding.stamp_ns(message.header), *names, T_parent_child)
 
     def _advance(self, target: str, source: str, on_moved: OnMoved) -> None:
         newest_ns = self._transforms.newest_ns(target, source)

@@ -12,17 +12,17 @@ import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
+from pixloc_ros.common.memory import keep_freed_memory
 from pixloc_ros.config import Config
 from pixloc_ros.errors import ConfigError, PixlocError
 from pixloc_ros.localizer import Localizer
-from pixloc_ros.memory import keep_freed_memory
 from pixloc_ros.ros import parameters
 from pixloc_ros.ros.health import Health
 from pixloc_ros.ros.outputs import Outputs
 from pixloc_ros.ros.parameters import LiveParameters
+from pixloc_ros.ros.runtime import NodeRuntime
 from pixloc_ros.ros.services import Services
-from pixloc_ros.ros.session import Session
-from pixloc_ros.ros.state import Facts
+from pixloc_ros.ros.state import NodeStatus
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -39,7 +39,7 @@ class LocalizerNode(LifecycleNode):
         parameters.declare(self)
         self.config = Config()
         self.localizer: Localizer | None = None
-        self.session: Session | None = None
+        self.session: NodeRuntime | None = None
         self._fault = ""
         self._outputs: Outputs | None = None
         self._live: LiveParameters | None = None
@@ -65,14 +65,14 @@ class LocalizerNode(LifecycleNode):
         self.close()
         self.config, self.localizer = localizer.config, localizer
         if session is not None:
-            self.session = Session(self, self.config, localizer, self._outputs)
+            self.session = NodeRuntime(self, self.config, localizer, self._outputs)
             self.session.enable(session.enabled)
 
-    def facts(self) -> Facts:
+    def facts(self) -> NodeStatus:
         """What the state of the node is judged by."""
         if self.session is not None:
             return self.session.facts()
-        return Facts(fault=self._fault, map_loaded=self.localizer is not None, active=False)
+        return NodeStatus(fault=self._fault, map_loaded=self.localizer is not None, active=False)
 
     def max_coast_s(self) -> float:
         """How long an accepted pose is gone on from."""
@@ -98,7 +98,7 @@ class LocalizerNode(LifecycleNode):
         assert self.localizer is not None
         assert self._outputs is not None
         activated = super().on_activate(state)
-        self.session = Session(self, self.config, self.localizer, self._outputs)
+        self.session = NodeRuntime(self, self.config, self.localizer, self._outputs)
         return activated
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:

@@ -15,11 +15,11 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from pixloc_ros.config import NodeConfig
 from pixloc_ros.geometry import se3
 from pixloc_ros.msg import AlignmentStatus, LocalizationState
-from pixloc_ros.results import Estimate
 from pixloc_ros.ros import conversions
 from pixloc_ros.ros.debug_outputs import DebugOutputs
 from pixloc_ros.ros.motion_outputs import MotionOutputs
-from pixloc_ros.ros.state import Verdict
+from pixloc_ros.ros.state import StateReport
+from pixloc_ros.types import Estimate
 
 
 class Outputs:
@@ -73,7 +73,7 @@ class HealthOutputs:
         self._state: Publisher = node.create_publisher(LocalizationState, "~/state", latched)
         self._report: Publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
 
-    def publish_state(self, verdict: Verdict, stamp_ns: int) -> None:
+    def publish_state(self, verdict: StateReport, stamp_ns: int) -> None:
         """To be called when state or reason change; latched for those who come later."""
         self._state.publish(
             LocalizationState(

@@ -12,22 +12,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pixloc_ros.common.stopwatch import Stopwatch
 from pixloc_ros.config import Config
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.localizer import Localizer
-from pixloc_ros.replay import decode, to_events
-from pixloc_ros.replay.decode import BadMessage
-from pixloc_ros.replay.rig import FreezeWatch, frozen
-from pixloc_ros.replay.static_transforms import normalized
-from pixloc_ros.results import Estimate, Frame, Reason, Status
 from pixloc_ros.ros import conversions
-from pixloc_ros.ros.cameras import Arrival, Calibration
-from pixloc_ros.ros.diagnostics import Rate, Tally
+from pixloc_ros.ros.cameras import CameraCalibration, ImageGroup
+from pixloc_ros.ros.diagnostics import Counters, Rate
 from pixloc_ros.ros.inputs import Inputs
 from pixloc_ros.ros.outputs import Outputs
 from pixloc_ros.ros.shared_tracker import SharedTracker
-from pixloc_ros.stopwatch import Stopwatch
+from pixloc_ros.sensors import conversion, decoding
+from pixloc_ros.sensors.decoding import BadMessage
+from pixloc_ros.sensors.frozen_images import FreezeWatch, frozen
+from pixloc_ros.sensors.static_transforms import normalized
+from pixloc_ros.types import Estimate, Frame, Reason, Status
 
 _SHARE_OF = 20  # frames that the share of accepted ones is taken over
 
@@ -50,7 +50,7 @@ class Pipeline:
         tracker: SharedTracker,
         inputs: Inputs,
         outputs: Outputs,
-        tally: Tally,
+        tally: Counters,
         listener: Callable[[Estimate], None],
     ) -> None:
         self._config = config
@@ -64,7 +64,7 @@ class Pipeline:
         self.latency_ms = Rate()
         self.last: Estimate | None = None
         self.missing: tuple[str, ...] = ()  # cameras of the rig without an image of the last moment
-        self._freezes = FreezeWatch(config.node.freeze_motion_m)
+        self._freezes = FreezeWatch(config.node.frozen_image_distance_m)
         self.accepted_s: float | None = None  # time.perf_counter() of the last accepted pose
         self._verdicts: deque[bool] = deque(maxlen=_SHARE_OF)
         self._lock = threading.Lock()
@@ -91,7 +91,7 @@ class Pipeline:
         verdicts = list(self._verdicts)
         return sum(verdicts) / len(verdicts) if verdicts else 1.0
 
-    def process(self, arrival: Arrival) -> None:
+    def process(self, arrival: ImageGroup) -> None:
         """Work on one image and publish what came of it."""
         watch, life, image_rgb = Stopwatch(), self._lives, None
         watch.timing_ms["queue"] = 1e3 * (time.perf_counter() - arrival.received_s)
@@ -107,7 +107,7 @@ class Pipeline:
             image_rgb = _image_of_lead(frames, estimate)
         self._publish(replace(estimate, timing_ms=watch.timing_ms), arrival, life, image_rgb)
 
-    def fail(self, arrival: Arrival, error: Exception) -> None:
+    def fail(self, arrival: ImageGroup, error: Exception) -> None:
         """An unforeseen exception: reported like any other outcome."""
         message = f"{type(error).__name__}: {' '.join(str(error).split())}"
         self._publish(_failed(arrival, Reason.INTERNAL_ERROR, message), arrival, self._lives)
@@ -139,7 +139,7 @@ class Pipeline:
         there = {frame.camera_name for frame in usable}
         return tuple(name for name in self._inputs.cameras.names if name not in there)
 
-    def _frames(self, arrival: Arrival) -> list[Frame]:
+    def _frames(self, arrival: ImageGroup) -> list[Frame]:
         """Of all cameras whose image can be used; raises what is wrong with the first if none.
 
         Calibration and extrinsics are waited for only where no camera has them: one of a rig that
@@ -157,7 +157,7 @@ class Pipeline:
         return frames
 
     def _frames_ready(
-        self, arrival: Arrival, wait_s: float
+        self, arrival: ImageGroup, wait_s: float
     ) -> tuple[list[Frame], list[BadMessage | NotReady]]:
         """Of the cameras that have all they need, waiting so long for each; and why others not."""
         frames: list[Frame] = []
@@ -174,13 +174,13 @@ class Pipeline:
         if known is None:
             of = f" of camera {name}" if name else ""
             raise NotReady(Reason.NO_CAMERA_INFO, f"no usable message on camera_info yet{of}")
-        stamp_ns = to_events.stamp_ns(message)
+        stamp_ns = conversion.stamp_ns(message)
         _require_same_frame(message.header.frame_id, known.frame)
         T_base_cam = self._extrinsics(self._camera_frame(message, known), wait_s)
-        image_rgb = decode.image_rgb(message, conversions.backend())
+        image_rgb = decoding.image_rgb(message, conversions.backend())
         return Frame(image_rgb, known.camera, stamp_ns, T_base_cam, str(stamp_ns), name)
 
-    def _camera_frame(self, message: Any, known: Calibration | None) -> str:
+    def _camera_frame(self, message: Any, known: CameraCalibration | None) -> str:
         stated = self._config.node.camera_frame or message.header.frame_id
         return stated or (known.frame if known else "")
 
@@ -205,7 +205,7 @@ class Pipeline:
     def _publish(
         self,
         estimate: Estimate,
-        arrival: Arrival,
+        arrival: ImageGroup,
         life: int,
         image_rgb: NDArray[np.uint8] | None = None,
     ) -> None:
@@ -251,6 +251,6 @@ def _image_of_lead(frames: Sequence[Frame], estimate: Estimate) -> NDArray[np.ui
     return by_name[next(iter(estimate.cameras), frames[0].camera_name)]
 
 
-def _failed(arrival: Arrival, reason: Reason, message: str) -> Estimate:
-    stamp_ns = decode.stamp_ns(arrival.lead.header)
+def _failed(arrival: ImageGroup, reason: Reason, message: str) -> Estimate:
+    stamp_ns = decoding.stamp_ns(arrival.lead.header)
     return Estimate(Status.FAILED, reason, message, stamp_ns, str(stamp_ns))

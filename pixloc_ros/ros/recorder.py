@@ -36,8 +36,8 @@ from pixloc_ros.evaluation.sources import load_frames
 from pixloc_ros.evaluation.tables import summary_table
 from pixloc_ros.evaluation.trajectory import write_tum
 from pixloc_ros.msg import AlignmentStatus
-from pixloc_ros.replay import decode
 from pixloc_ros.replay.bag_writer import truth_path
+from pixloc_ros.sensors import decoding
 
 QUEUE = 1000  # nothing is to be lost while the disk is busy
 
@@ -57,12 +57,12 @@ class Recorder(Node):
         return [self._frame(stamp_ns) for stamp_ns in sorted(self._statuses)]
 
     def _on_pose(self, message: PoseWithCovarianceStamped) -> None:
-        pose = PoseRecord.of(decode.pose(message.pose.pose))
+        pose = PoseRecord.of(decoding.pose(message.pose.pose))
         covariance = np.reshape(message.pose.covariance, (6, 6))
-        self._poses[decode.stamp_ns(message.header)] = pose, Sigma.of(covariance)
+        self._poses[decoding.stamp_ns(message.header)] = pose, Sigma.of(covariance)
 
     def _on_status(self, message: AlignmentStatus) -> None:
-        self._statuses[decode.stamp_ns(message.header)] = message
+        self._statuses[decoding.stamp_ns(message.header)] = message
 
     def _frame(self, stamp_ns: int) -> FrameResult:
         status = self._statuses[stamp_ns]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rclpy.task import Future
 
-from pixloc_ros.results import Estimate, Reason
+from pixloc_ros.types import Estimate, Reason
 
 
 @dataclass(frozen=True, slots=True)

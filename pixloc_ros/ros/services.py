@@ -16,9 +16,9 @@ from std_srvs.srv import SetBool, Trigger
 
 from pixloc_ros.errors import PixlocError
 from pixloc_ros.localizer import Localizer
-from pixloc_ros.replay import decode
 from pixloc_ros.ros import conversions, map_root
 from pixloc_ros.ros.relocalization import Outcome, Relocalization
+from pixloc_ros.sensors import decoding
 from pixloc_ros.srv import LoadMap, Relocalize
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Services:
             return Outcome("bad_request", f"timeout_s is {timeout_s}, must be positive")
         try:
             return session.relocalize(request.hint if request.use_hint else None, timeout_s)
-        except decode.BadMessage as error:
+        except decoding.BadMessage as error:
             return Outcome("bad_request", f"hint: {error}")
 
     def _answer(self, outcome: Outcome, response: Relocalize.Response) -> Relocalize.Response:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pixloc_ros.results import Reason
+from pixloc_ros.types import Reason
 
 IMAGE_TIMEOUT_S = 2.0  # without images for so long the camera counts as silent
 MIN_ACCEPTED_SHARE = 0.8  # of the last frames; below, tracking is degraded
@@ -47,7 +47,7 @@ class Cause(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class NodeStatus:
     """All that the state depends on. Ages are in seconds of the wall clock; None: never."""
 
     fault: str = ""  # why the node could not be configured
@@ -64,7 +64,7 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class StateReport:
     """The state, a stable code that says why, and one line for people."""
 
     state: State
@@ -80,53 +80,53 @@ _WAITING = {
 }
 
 
-def judge(facts: Facts, max_coast_s: float) -> Verdict:
+def judge(facts: NodeStatus, max_coast_s: float) -> StateReport:
     """The state that follows from the facts."""
     if idle := _idle(facts):
         return idle
     age_s = facts.accepted_age_s
     coasting = age_s is not None and age_s <= max_coast_s
     if facts.image_age_s is None:
-        return Verdict(State.WAITING_IMAGE, Cause.NO_IMAGE, "no image yet")
+        return StateReport(State.WAITING_IMAGE, Cause.NO_IMAGE, "no image yet")
     if facts.image_age_s > IMAGE_TIMEOUT_S:
         state = State.COASTING if coasting else State.WAITING_IMAGE
-        return Verdict(state, Cause.IMAGES_STOPPED, "no image any more")
+        return StateReport(state, Cause.IMAGES_STOPPED, "no image any more")
     if facts.reason is None:
-        return Verdict(State.INITIALIZING, Cause.FIRST_FRAME, "working on the first frame")
+        return StateReport(State.INITIALIZING, Cause.FIRST_FRAME, "working on the first frame")
     if facts.reason is Reason.OK:
         return _tracking(facts)
-    return Verdict(_without_pose(facts, coasting), facts.reason, facts.message)
+    return StateReport(_without_pose(facts, coasting), facts.reason, facts.message)
 
 
-def _idle(facts: Facts) -> Verdict | None:
+def _idle(facts: NodeStatus) -> StateReport | None:
     """Why no frame is looked at, if none is."""
     if facts.fault:
-        return Verdict(State.ERROR, Cause.CONFIGURATION, facts.fault)
+        return StateReport(State.ERROR, Cause.CONFIGURATION, facts.fault)
     if not facts.map_loaded:
-        return Verdict(State.WAITING_MAP, Cause.NOT_CONFIGURED, "not configured yet")
+        return StateReport(State.WAITING_MAP, Cause.NOT_CONFIGURED, "not configured yet")
     if not facts.active:
-        return Verdict(State.DISABLED, Cause.NOT_ACTIVE, "configured, but not active")
+        return StateReport(State.DISABLED, Cause.NOT_ACTIVE, "configured, but not active")
     if not facts.enabled:
         message = "images are ignored until ~/set_enabled is called"
-        return Verdict(State.DISABLED, Cause.DISABLED, message)
+        return StateReport(State.DISABLED, Cause.DISABLED, message)
     return None
 
 
-def _tracking(facts: Facts) -> Verdict:
+def _tracking(facts: NodeStatus) -> StateReport:
     """The last frame was accepted; is all well besides?"""
     if facts.odometry_stopped:
         message = "no odometry any more: the last motion is assumed to go on"
-        return Verdict(State.DEGRADED, Cause.ODOMETRY_STOPPED, message)
+        return StateReport(State.DEGRADED, Cause.ODOMETRY_STOPPED, message)
     if facts.cameras_missing:
         message = f"no image of camera {', '.join(facts.cameras_missing)}: the others go on"
-        return Verdict(State.DEGRADED, Cause.CAMERA_MISSING, message)
+        return StateReport(State.DEGRADED, Cause.CAMERA_MISSING, message)
     if facts.accepted_share < MIN_ACCEPTED_SHARE:
         message = f"only {100 * facts.accepted_share:.0f} % of the last frames were accepted"
-        return Verdict(State.DEGRADED, Cause.FEW_ACCEPTED, message)
-    return Verdict(State.TRACKING, Reason.OK, facts.message)
+        return StateReport(State.DEGRADED, Cause.FEW_ACCEPTED, message)
+    return StateReport(State.TRACKING, Reason.OK, facts.message)
 
 
-def _without_pose(facts: Facts, coasting: bool) -> State:
+def _without_pose(facts: NodeStatus, coasting: bool) -> State:
     """The last frame was not accepted."""
     if coasting:
         return State.COASTING

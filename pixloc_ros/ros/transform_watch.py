@@ -15,7 +15,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 from tf2_msgs.msg import TFMessage
 
-from pixloc_ros.replay.static_transforms import normalized
+from pixloc_ros.sensors.static_transforms import normalized
 
 _REMEMBERED = 500  # transforms of our own that may still be under way to us
 

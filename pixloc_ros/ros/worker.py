@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from pixloc_ros.ros.mailbox import Mailbox
+from pixloc_ros.ros.latest_item import LatestItem
 
 Item = TypeVar("Item")
 _POLL_S = 0.1  # how soon a stop is noticed while no frame comes
@@ -20,7 +20,7 @@ class Worker(Generic[Item]):
 
     def __init__(
         self,
-        mailbox: Mailbox[Item],
+        mailbox: LatestItem[Item],
         work: Callable[[Item], None],
         on_error: Callable[[Item, Exception], None],
     ) -> None:

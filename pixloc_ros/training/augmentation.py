@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from pixloc_ros.training.data_config import AugmentationConfig
-from pixloc_ros.training.draws import Draws
+from pixloc_ros.training.draws import RandomDraws
 from pixloc_ros.training.effects import lens, light, sensor, weather
 
-Effect = Callable[[Tensor, AugmentationConfig, Draws], Tensor]
+Effect = Callable[[Tensor, AugmentationConfig, RandomDraws], Tensor]
 
 # Names are those of the probabilities in AugmentationConfig.
 EFFECTS: dict[str, Effect] = {
@@ -31,7 +31,7 @@ EFFECTS: dict[str, Effect] = {
 }
 
 
-def augment(images: Tensor, config: AugmentationConfig, draws: Draws) -> Tensor:
+def augment(images: Tensor, config: AugmentationConfig, draws: RandomDraws) -> Tensor:
     """Copies of images (B, 3, H, W) of range 0..1, each changed by its own draws, in 8 bits."""
     if not config.enabled:
         return images

@@ -15,13 +15,13 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pixloc_ros.atomic import atomic_path
+from pixloc_ros.common.atomic_write import atomic_path
 from pixloc_ros.errors import TrainingError
 from pixloc_ros.training.config import TrainConfig, differences
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class TrainingProgress:
     """How far a run has come."""
 
     steps: int = 0  # done
@@ -33,7 +33,7 @@ class Progress:
 def write(
     path: Path,
     config: TrainConfig,
-    progress: Progress,
+    progress: TrainingProgress,
     networks: Mapping[str, nn.Module],
     adam: Optimizer,
 ) -> None:
@@ -56,7 +56,7 @@ def read(
     processes: int,
     networks: Mapping[str, nn.Module],
     adam: Optimizer,
-) -> Progress:
+) -> TrainingProgress:
     """Fill networks and optimiser from a checkpoint.
 
     Raises TrainingError for a file that is none, and for a run with other settings.
@@ -65,7 +65,7 @@ def read(
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        progress = Progress(**json.loads(metadata["progress"]))
+        progress = TrainingProgress(**json.loads(metadata["progress"]))
         theirs = TrainConfig.model_validate_json(metadata["config"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise TrainingError(
@@ -83,7 +83,7 @@ def read(
 
 
 def _check(
-    path: Path, ours: TrainConfig, theirs: TrainConfig, processes: int, progress: Progress
+    path: Path, ours: TrainConfig, theirs: TrainConfig, processes: int, progress: TrainingProgress
 ) -> None:
     changed = list(differences(ours, theirs))
     if processes != progress.processes:

@@ -13,15 +13,15 @@ from scipy.spatial import cKDTree
 from pixloc_ros.errors import CameraError, DataError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
-from pixloc_ros.maps.builder import Progress
-from pixloc_ros.maps.colmap import ColmapModel, read_model
+from pixloc_ros.maps.build.builder import Progress
+from pixloc_ros.maps.files.colmap import ColmapModel, read_model
 from pixloc_ros.training.data_config import CmuConfig
 from pixloc_ros.training.layouts import expect, subfolders
 from pixloc_ros.training.scenes import (
     MISSING,
     Array,
     Scene,
-    View,
+    TrainingView,
     not_hidden,
     pair_up,
     views_of_model,
@@ -64,10 +64,10 @@ def _queries(
     folder: Path,
     poses: Sequence[tuple[str, Array]],
     cameras: dict[str, Camera],
-    references: Sequence[View],
+    references: Sequence[TrainingView],
     model: ColmapModel,
     skipped: Counter[str],
-) -> list[View]:
+) -> list[TrainingView]:
     """Queries that a reference stands beside: its points, as far as they are in view."""
     T_world_ref = se3.inverse(np.stack([view.T_cam_world for view in references]))
     tree = cKDTree(T_world_ref[:, :3, 3])
@@ -82,7 +82,7 @@ def _queries(
         elif beside is None:
             skipped[FAR_AWAY] += 1
         else:
-            guess = View(folder / name, camera, T_cam_world, references[beside].seen)
+            guess = TrainingView(folder / name, camera, T_cam_world, references[beside].seen)
             seen = not_hidden(guess, model.points_world)
             queries.append(replace(guess, seen=seen))
     return queries

@@ -14,7 +14,7 @@ from pixloc_ros.errors import TrainingError
 
 
 @dataclass(frozen=True, slots=True)
-class Worker:
+class DistributedWorker:
     """One of `count` processes."""
 
     rank: int
@@ -35,13 +35,13 @@ class Worker:
 
 
 @contextmanager
-def this_worker(device: str) -> Iterator[Worker]:
+def this_worker(device: str) -> Iterator[DistributedWorker]:
     """This process among those that torchrun started; alone without it.
 
     device: auto, cpu or cuda. Raises TrainingError for a GPU that is not there.
     """
     rank, count = (int(os.environ.get(name, n)) for name, n in (("RANK", 0), ("WORLD_SIZE", 1)))
-    worker = Worker(rank, count, _device(device))
+    worker = DistributedWorker(rank, count, _device(device))
     if worker.device.type == "cuda":
         torch.cuda.set_device(worker.device)
     if count > 1:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 
-class Draws:
+class RandomDraws:
     """The draws of one batch: decisions on the CPU, without waiting for the device; fields on it.
 
     Takes one number of `generator`, so that its state alone says how a run goes on.

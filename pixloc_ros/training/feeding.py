@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from pixloc_ros.training.config import TrainConfig
-from pixloc_ros.training.distributed import Worker
+from pixloc_ros.training.distributed import DistributedWorker
 from pixloc_ros.training.pairs import PairBatch, PairSource
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class DrawnBatch:
     """The pairs of a step, and the generator of whatever else is drawn in it."""
 
     number: int  # of the step, from 0
@@ -24,22 +24,24 @@ class Drawn:
     generator: torch.Generator
 
 
-def draw(source: PairSource, config: TrainConfig, worker: Worker, number: int) -> Drawn:
+def draw(
+    source: PairSource, config: TrainConfig, worker: DistributedWorker, number: int
+) -> DrawnBatch:
     """What one process sees in one step: decided by seed, step and rank, and nothing before it."""
     seed = np.random.SeedSequence((config.seed, number, worker.rank)).generate_state(1, np.uint64)
     generator = torch.Generator().manual_seed(int(seed[0] >> np.uint64(1)))
-    return Drawn(number, source.sample(config.batch, generator), generator)
+    return DrawnBatch(number, source.sample(config.batch, generator), generator)
 
 
 def draw_ahead(
-    source: PairSource, config: TrainConfig, worker: Worker, first: int
-) -> Iterator[Drawn]:
+    source: PairSource, config: TrainConfig, worker: DistributedWorker, first: int
+) -> Iterator[DrawnBatch]:
     """Every step from `first` on to the last; `prefetch` of them are made while others train."""
     numbers = iter(range(first, config.steps))
     if not config.prefetch:
         yield from (draw(source, config, worker, number) for number in numbers)
         return
-    waiting: deque[Future[Drawn]] = deque()
+    waiting: deque[Future[DrawnBatch]] = deque()
     with ThreadPoolExecutor(1) as pool:
         for number in numbers:
             waiting.append(pool.submit(draw, source, config, worker, number))

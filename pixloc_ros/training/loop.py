@@ -12,11 +12,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pixloc_ros.errors import TrainingError
 from pixloc_ros.training import checkpoint
-from pixloc_ros.training.checkpoint import Progress
+from pixloc_ros.training.checkpoint import TrainingProgress
 from pixloc_ros.training.config import TrainConfig
 from pixloc_ros.training.distillation import Teacher, distillation_loss
-from pixloc_ros.training.distributed import Worker
-from pixloc_ros.training.feeding import Drawn, draw_ahead
+from pixloc_ros.training.distributed import DistributedWorker
+from pixloc_ros.training.feeding import DrawnBatch, draw_ahead
 from pixloc_ros.training.model import Average, PairNetwork, initial_network
 from pixloc_ros.training.objective import batch_loss
 from pixloc_ros.training.optimization import Optimizer
@@ -28,7 +28,7 @@ from pixloc_ros.training.validation import Validation
 class Trainer:
     """One run, in one of its processes. The first process writes into the folder."""
 
-    def __init__(self, config: TrainConfig, worker: Worker, folder: Path):
+    def __init__(self, config: TrainConfig, worker: DistributedWorker, folder: Path):
         self.config, self.worker, self.folder = config, worker, folder
         torch.manual_seed(config.seed)  # for the weights that begin at random
         self.network = PairNetwork(initial_network(config.model), config, worker.device)
@@ -37,7 +37,7 @@ class Trainer:
         self.teacher = Teacher(config, architecture, worker.device) if distills else None
         self.average = Average(self.network, config.ema_decay)
         self.optimizer = Optimizer(self.network.network, config.optimizer, config.steps)
-        self.progress = Progress(processes=worker.count)
+        self.progress = TrainingProgress(processes=worker.count)
         self._skipped_in_a_row = 0
         several = worker.count > 1
         self._forward = DistributedDataParallel(self.network) if several else self.network
@@ -69,7 +69,7 @@ class Trainer:
                     self.save()
                 began = time.perf_counter()
 
-    def step(self, drawn: Drawn) -> dict[str, float]:
+    def step(self, drawn: DrawnBatch) -> dict[str, float]:
         """One step of the optimiser, left out where the loss or its gradient is not finite."""
         batch = drawn.batch
         images = torch.cat([batch.reference_rgb, batch.query_rgb])

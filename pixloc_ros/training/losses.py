@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pixloc_ros.alignment.residuals import LevelSystem
 from pixloc_ros.alignment.robust import Barron
-from pixloc_ros.alignment.system import LevelSystem
 from pixloc_ros.geometry.pose import Pose
 from pixloc_ros.training.pairs import PairBatch
 

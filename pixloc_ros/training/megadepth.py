@@ -9,11 +9,11 @@ from collections import Counter
 from pathlib import Path
 
 from pixloc_ros.errors import DataError
-from pixloc_ros.maps.builder import Progress
-from pixloc_ros.maps.colmap import read_model
+from pixloc_ros.maps.build.builder import Progress
+from pixloc_ros.maps.files.colmap import read_model
 from pixloc_ros.training.data_config import MegaDepthConfig
 from pixloc_ros.training.layouts import expect, subfolders
-from pixloc_ros.training.scenes import Array, Scene, View, pair_up, views_of_model
+from pixloc_ros.training.scenes import Array, Scene, TrainingView, pair_up, views_of_model
 from pixloc_ros.training.upright import upright
 
 LAYOUT = "Undistorted_SfM/<scene>/images and Undistorted_SfM/<scene>/sparse"
@@ -41,7 +41,7 @@ def read_megadepth(
 
 def _read_scene(
     folder: Path, config: MegaDepthConfig, skipped: Counter[str]
-) -> tuple[list[View], Array]:
+) -> tuple[list[TrainingView], Array]:
     model = read_model(folder / "sparse")
     views = views_of_model(model, folder / "images", config, skipped)
     if any(view.camera.model != "PINHOLE" for view in views):

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from pixloc_ros import config as localizer
 from pixloc_ros.alignment.policy import Policy
-from pixloc_ros.alignment.system import LevelSystem
+from pixloc_ros.alignment.residuals import LevelSystem
 from pixloc_ros.features.architecture import Architecture
 from pixloc_ros.geometry.pose import Pose
 from pixloc_ros.training.config import InfoNceConfig, TrainConfig
-from pixloc_ros.training.feeding import Drawn
+from pixloc_ros.training.feeding import DrawnBatch
 from pixloc_ros.training.losses import (
     MIN_COMMON_POINTS,
     info_nce,
@@ -43,7 +43,7 @@ def batch_loss(
     architecture: Architecture,
     packed: Sequence[Tensor],
     damping: Tensor,
-    drawn: Drawn,
+    drawn: DrawnBatch,
 ) -> Loss:
     """packed, damping: what PairNetwork gives for the reference images and then the query's."""
     policy, batch = policy_of(config), drawn.batch
@@ -68,7 +68,7 @@ def short_alignments(
     config: TrainConfig,
     systems: Sequence[LevelSystem],
     damping: Tensor,
-    drawn: Drawn,
+    drawn: DrawnBatch,
 ) -> Loss:
     """Few steps at each level from a start of its own: all levels learn from the first step on."""
     batch = drawn.batch
@@ -89,7 +89,7 @@ def whole_alignment(
     config: TrainConfig,
     systems: Sequence[LevelSystem],
     damping: Tensor,
-    drawn: Drawn,
+    drawn: DrawnBatch,
 ) -> Loss:
     """From one start through all levels, each from where the one before ended (eq. 8)."""
     batch = drawn.batch

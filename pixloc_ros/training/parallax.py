@@ -15,7 +15,7 @@ from torch.nn import functional
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.pose import Pose, so3_exp
 from pixloc_ros.training.data_config import PhotosConfig
-from pixloc_ros.training.draws import Draws
+from pixloc_ros.training.draws import RandomDraws
 from pixloc_ros.training.pairs import pinhole
 
 WALLS = 3
@@ -42,14 +42,16 @@ class Crop:
         return (flat @ self.axes.mT + self.origin[:, None]).view_as(pixels)
 
 
-def draw_camera(count: int, size: Size, config: PhotosConfig, draws: Draws) -> Camera:
+def draw_camera(count: int, size: Size, config: PhotosConfig, draws: RandomDraws) -> Camera:
     """Pinholes (count,), each for both views of a pair."""
     focal = size[0] * draws.uniform(*config.focal, count, 1).expand(count, 2)
     spread = CENTER_SPREAD * size[0] * draws.uniform(-1.0, 1.0, count, 2)
     return pinhole(size, focal, spread + focal.new_tensor([size[0] - 1, size[1] - 1]) / 2)
 
 
-def draw_crop(count: int, size: Size, photo: Size, config: PhotosConfig, draws: Draws) -> Crop:
+def draw_crop(
+    count: int, size: Size, photo: Size, config: PhotosConfig, draws: RandomDraws
+) -> Crop:
     """Where the reference views lie in photos of a size: scaled, shifted, rolled, mirrored."""
     share = draws.uniform(*config.crop, count)
     factor = share * min(photo[0] / size[0], photo[1] / size[1])
@@ -63,7 +65,7 @@ def draw_crop(count: int, size: Size, photo: Size, config: PhotosConfig, draws: 
     return Crop(axes, origin, view / 2)
 
 
-def draw_inverse_depth(count: int, size: Size, depth_m: Tensor, draws: Draws) -> Tensor:
+def draw_inverse_depth(count: int, size: Size, depth_m: Tensor, draws: RandomDraws) -> Tensor:
     """(count, 1, H, W) in 1/m, of median 1 / depth_m (count,): a back, walls and a ground."""
     width, height = size
     x = torch.linspace(-1, 1, width, device=draws.device)
@@ -84,7 +86,7 @@ def draw_inverse_depth(count: int, size: Size, depth_m: Tensor, draws: Draws) ->
     return (surface / median).clamp(*INVERSE_DEPTHS) / depth_m[:, None, None, None]
 
 
-def draw_pose(depth_m: Tensor, config: PhotosConfig, draws: Draws) -> Pose:
+def draw_pose(depth_m: Tensor, config: PhotosConfig, draws: RandomDraws) -> Pose:
     """T_reference_query (B,) between views of scenes of median depth (B,)."""
     count = len(depth_m)
     angle = torch.deg2rad(draws.uniform(0.0, config.max_turn_deg, count, 1))
@@ -114,7 +116,7 @@ def sample(images: Tensor, pixels: Tensor) -> Tensor:
     return values[:, :, 0].unflatten(-1, pixels.shape[1:-1])
 
 
-def _rough(count: int, size: Size, draws: Draws) -> Tensor:
+def _rough(count: int, size: Size, draws: RandomDraws) -> Tensor:
     """(count, 1, H, W) noise of two scales."""
     fields = [draws.normal(count, 1, *cells) for cells in ((4, 5), (12, 16))]
     large, small = (

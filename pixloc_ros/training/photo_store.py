@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pixloc_ros.errors import DataError
-from pixloc_ros.maps.builder import Progress
+from pixloc_ros.maps.build.builder import Progress
 from pixloc_ros.training.data_config import PhotosConfig
 from pixloc_ros.training.layouts import reasons
 

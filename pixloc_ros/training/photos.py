@@ -10,11 +10,11 @@ from torch.nn import functional
 
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.pose import Pose
-from pixloc_ros.maps.builder import Progress
+from pixloc_ros.maps.build.builder import Progress
 from pixloc_ros.training import parallax
 from pixloc_ros.training.augmentation import augment
 from pixloc_ros.training.data_config import AugmentationConfig, PhotosConfig
-from pixloc_ros.training.draws import Draws
+from pixloc_ros.training.draws import RandomDraws
 from pixloc_ros.training.pairs import PairBatch
 from pixloc_ros.training.photo_store import load_photos
 
@@ -48,7 +48,7 @@ class PhotoSource:
 
     def sample(self, count: int, generator: torch.Generator) -> PairBatch:
         """See PairSource.sample; photos are drawn with repetition."""
-        draws = Draws(generator, self._photos.device)
+        draws = RandomDraws(generator, self._photos.device)
         index = draws.integers(len(self), count).to(draws.device)
         pairs = invent_views(self._photos[index].float() / 255, self._size, self._config, draws)
         both = augment(torch.cat([pairs.reference_rgb, pairs.query_rgb]), self._augmentation, draws)
@@ -56,7 +56,7 @@ class PhotoSource:
 
 
 def invent_views(
-    photos: Tensor, size: tuple[int, int], config: PhotosConfig, draws: Draws
+    photos: Tensor, size: tuple[int, int], config: PhotosConfig, draws: RandomDraws
 ) -> PairBatch:
     """One pair of each of the photos (B, 3, H, W) of range 0..1, not augmented."""
     count = len(photos)
@@ -86,7 +86,7 @@ def _choose(
     camera: Camera,
     T_reference_query: Pose,
     config: PhotosConfig,
-    draws: Draws,
+    draws: RandomDraws,
 ) -> tuple[Tensor, Tensor]:
     """Points (B, N, 3) in the reference's frame where there is contrast, and whether in view."""
     size = (query.shape[-1], query.shape[-2])

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry.camera import Camera
-from pixloc_ros.maps.observing import read_image
-from pixloc_ros.training.scenes import View
+from pixloc_ros.maps.build.feature_extraction import read_image
+from pixloc_ros.training.scenes import TrainingView
 
 THREADS = 4
 TURNED = (None, cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)
@@ -43,10 +43,10 @@ class PictureCache:
     ) -> None:
         self._size, self._least_share, self._device = size, least_share, device
         self._budget_bytes = int(budget_gib * 2**30)
-        self._pictures: OrderedDict[View, Picture] = OrderedDict()
+        self._pictures: OrderedDict[TrainingView, Picture] = OrderedDict()
         self._bytes = 0
 
-    def get(self, views: Sequence[View]) -> dict[View, Picture]:
+    def get(self, views: Sequence[TrainingView]) -> dict[TrainingView, Picture]:
         """Pictures of those views whose files can be read."""
         known = {view: self._pictures[view] for view in views if view in self._pictures}
         unknown = [view for view in dict.fromkeys(views) if view not in known]
@@ -58,14 +58,14 @@ class PictureCache:
         self._keep(fresh)
         return known | fresh
 
-    def _keep(self, fresh: dict[View, Picture]) -> None:
+    def _keep(self, fresh: dict[TrainingView, Picture]) -> None:
         self._pictures.update(fresh)
         self._bytes += sum(picture.rgb.nbytes for picture in fresh.values())
         while self._bytes > self._budget_bytes and self._pictures:
             _, oldest = self._pictures.popitem(last=False)
             self._bytes -= oldest.rgb.nbytes
 
-    def _read(self, view: View) -> Picture | None:
+    def _read(self, view: TrainingView) -> Picture | None:
         try:
             image = _upright(view)
         except MapError:
@@ -95,7 +95,7 @@ def _numbers(camera: Camera, field: str) -> list[float]:
     return getattr(camera, field).tolist()
 
 
-def _upright(view: View) -> Image:
+def _upright(view: TrainingView) -> Image:
     """The file's image as the view's camera has it; raises MapError."""
     turn = TURNED[view.turns % 4]
     if turn is None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pixloc_ros import image_files
+from pixloc_ros.common import image_files
 from pixloc_ros.training.pairs import PairBatch
 
 COLUMNS = 2  # of pairs

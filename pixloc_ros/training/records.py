@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from pixloc_ros.atomic import write_text
+from pixloc_ros.common.atomic_write import write_text
 from pixloc_ros.errors import DataError
 from pixloc_ros.evaluation import canvas
 

@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from pixloc_ros.atomic import atomic_path, write_text
+from pixloc_ros.common.atomic_write import atomic_path, write_text
 from pixloc_ros.evaluation.benchmark import device_name
 from pixloc_ros.features.architecture import Architecture
-from pixloc_ros.training.checkpoint import Progress
+from pixloc_ros.training.checkpoint import TrainingProgress
 from pixloc_ros.training.config import TrainConfig
-from pixloc_ros.training.distributed import Worker
+from pixloc_ros.training.distributed import DistributedWorker
 from pixloc_ros.training.model import PairNetwork
 from pixloc_ros.training.pairs import PairSource
 from pixloc_ros.training.records import last_validation
@@ -51,9 +51,9 @@ def write_release(
     folder: Path,
     config: TrainConfig,
     average: PairNetwork,
-    progress: Progress,
+    progress: TrainingProgress,
     source: PairSource,
-    worker: Worker,
+    worker: DistributedWorker,
 ) -> Path:
     """Write NAME.safetensors, NAME.json and NAME.md. Raises DataError when that fails."""
     network = average.network

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import torch
 
-from pixloc_ros.atomic import write_text
+from pixloc_ros.common.atomic_write import write_text
+from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.errors import TrainingError
-from pixloc_ros.replay.progress import Progress as ProgressBar
-from pixloc_ros.replay.progress import silent
-from pixloc_ros.training.checkpoint import Progress
+from pixloc_ros.training.checkpoint import TrainingProgress
 from pixloc_ros.training.config import TrainConfig
 from pixloc_ros.training.distributed import this_worker
 from pixloc_ros.training.loop import Trainer
@@ -30,12 +29,12 @@ class Finished:
 
     weights: Path
     curves: Path
-    progress: Progress
+    progress: TrainingProgress
     figures: dict[str, float]  # of the last validation
 
 
 def train(
-    config: TrainConfig, folder: Path, resume: bool = False, progress: ProgressBar = silent
+    config: TrainConfig, folder: Path, resume: bool = False, progress: Progress = silent
 ) -> Finished | None:
     """Train, or go on training. In the processes of torchrun that do not write: None.
 

@@ -13,9 +13,9 @@ from scipy.sparse import coo_array, csr_array
 
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
-from pixloc_ros.maps import visibility
-from pixloc_ros.maps.colmap import ColmapModel
-from pixloc_ros.maps.observing import visible_points
+from pixloc_ros.maps.build import visibility
+from pixloc_ros.maps.build.feature_extraction import visible_points
+from pixloc_ros.maps.files.colmap import ColmapModel
 from pixloc_ros.training.data_config import ViewsConfig
 
 Array = NDArray[np.float64]
@@ -24,7 +24,7 @@ MISSING = "image missing"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class View:
+class TrainingView:
     """A posed image. seen: (M,) ascending indices of the points it sees, none of them hidden.
 
     turns: quarters by which the file is turned counter-clockwise; camera and pose are of the
@@ -43,14 +43,14 @@ class Scene:
     """Views of points (P, 3), and pairs (K, 2) of reference and query among the views."""
 
     name: str
-    views: tuple[View, ...]
+    views: tuple[TrainingView, ...]
     points_world: Array
     pairs: Index
 
 
 def views_of_model(
     model: ColmapModel, images: Path, config: ViewsConfig, skipped: Counter[str]
-) -> list[View]:
+) -> list[TrainingView]:
     """The images of a model that are in the folder; the others are counted."""
     usable = model.errors_px <= config.max_error_px
     views = []
@@ -60,13 +60,13 @@ def views_of_model(
             continue
         seen, _ = visible_points(image, model, usable, config.max_error_px)
         camera = model.cameras[image.camera_id]
-        views.append(View(images / image.name, camera, image.T_cam_world, seen))
+        views.append(TrainingView(images / image.name, camera, image.T_cam_world, seen))
     return views
 
 
 def pair_up(
     name: str,
-    views: Sequence[View],
+    views: Sequence[TrainingView],
     points_world: Array,
     config: ViewsConfig,
     queries: Sequence[int] | None = None,
@@ -88,7 +88,7 @@ def pair_up(
     return Scene(name, tuple(views), points_world, pairs)
 
 
-def _shared(views: Sequence[View], point_count: int) -> coo_array:
+def _shared(views: Sequence[TrainingView], point_count: int) -> coo_array:
     """Counts of points that two views see, where there are any."""
     rows = np.repeat(np.arange(len(views)), [len(view.seen) for view in views])
     columns = np.concatenate([view.seen for view in views])
@@ -97,14 +97,14 @@ def _shared(views: Sequence[View], point_count: int) -> coo_array:
     return coo_array(sees @ sees.T)
 
 
-def _turn_deg(views: Sequence[View], reference: Index, query: Index) -> Array:
+def _turn_deg(views: Sequence[TrainingView], reference: Index, query: Index) -> Array:
     """(K,) angles between views that are paired."""
     R = np.stack([view.T_cam_world[:3, :3] for view in views])
     trace = np.einsum("kij,kij->k", R[reference], R[query])
     return np.rad2deg(np.arccos(np.clip((trace - 1) / 2, -1, 1)))
 
 
-def not_hidden(view: View, points_world: Array) -> Index:
+def not_hidden(view: TrainingView, points_world: Array) -> Index:
     """Which of view.seen are in its image and behind none of the others, where seen is a guess.
 
     Sparse points, as of trees, seem to hide more than they do; those in doubt are left out.

@@ -9,11 +9,11 @@ import torch
 
 from pixloc_ros.errors import ConfigError, DataError
 from pixloc_ros.geometry import se3
-from pixloc_ros.maps.builder import Progress
-from pixloc_ros.maps.cloud_files import read_cloud
-from pixloc_ros.maps.colmap import ColmapModel, read_model
-from pixloc_ros.maps.lidar import LidarOptions, observe_cloud
-from pixloc_ros.maps.triangulate import triangulate
+from pixloc_ros.maps.build.builder import Progress
+from pixloc_ros.maps.build.lidar import LidarOptions, observe_cloud
+from pixloc_ros.maps.build.triangulation import triangulate
+from pixloc_ros.maps.files.clouds import read_cloud
+from pixloc_ros.maps.files.colmap import ColmapModel, read_model
 from pixloc_ros.replay.posed_images import keyframes, map_from_world, read_posed_images
 from pixloc_ros.training.cmu import read_cmu
 from pixloc_ros.training.data_config import (

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pixloc_ros.alignment.lm import damped_step, motion_px
-from pixloc_ros.alignment.policy import Policy, Taken
-from pixloc_ros.alignment.system import LevelSystem
+from pixloc_ros.alignment.levenberg_marquardt import damped_step, motion_px
+from pixloc_ros.alignment.policy import Policy, StepTaken
+from pixloc_ros.alignment.residuals import LevelSystem
 from pixloc_ros.features.architecture import Architecture
 from pixloc_ros.features.pyramid import FeaturePyramid, level_of
 from pixloc_ros.geometry.pose import Pose
@@ -107,7 +107,7 @@ def unroll(
         pose = pose.retract(twist)
         previous, at = at, system.linearize(pose)
         if stops:
-            ended = ended | policy.stop(Taken(number, twist, gradient, motion_px(previous, at)))
+            ended = ended | policy.stop(StepTaken(number, twist, gradient, motion_px(previous, at)))
             if ended.all():
                 break
     return pose

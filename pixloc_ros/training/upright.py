@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
-from pixloc_ros.training.scenes import View
+from pixloc_ros.training.scenes import TrainingView
 
 UPRIGHT_DEG = 60.0  # images tilted less are left as they are
 
 
-def upright(views: Sequence[View]) -> list[View]:
+def upright(views: Sequence[TrainingView]) -> list[TrainingView]:
     """Views turned by quarters so that what most of them call down is down in all."""
     R_cam_world = np.stack([view.T_cam_world[:3, :3] for view in views])
     down_world = np.median(R_cam_world[:, 1], axis=0)
@@ -25,7 +25,7 @@ def upright(views: Sequence[View]) -> list[View]:
     return [turned(view, int(n)) for view, n in zip(views, turns, strict=True)]
 
 
-def turned(view: View, quarters: int) -> View:
+def turned(view: TrainingView, quarters: int) -> TrainingView:
     """The view with its image turned counter-clockwise; of pinhole cameras only."""
     camera, T_cam_world = view.camera, view.T_cam_world
     for _ in range(quarters):

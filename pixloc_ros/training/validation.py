@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pixloc_ros.training.config import TrainConfig
-from pixloc_ros.training.distributed import Worker
+from pixloc_ros.training.distributed import DistributedWorker
 from pixloc_ros.training.losses import MIN_COMMON_POINTS, mean_error_px
 from pixloc_ros.training.model import PairNetwork
 from pixloc_ros.training.objective import WIDTH_PX, policy_of
@@ -23,7 +23,7 @@ SEED = 20_210_619  # of pairs and starts, the same in every run: runs compare
 class Validation:
     """Pairs are drawn anew each time, and are the same each time; in one process only."""
 
-    def __init__(self, config: TrainConfig, worker: Worker):
+    def __init__(self, config: TrainConfig, worker: DistributedWorker):
         self.config = config
         augmentation = config.validation.augmentation
         measures = worker.writes and config.validation.every > 0

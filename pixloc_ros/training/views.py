@@ -18,11 +18,11 @@ from pixloc_ros.geometry.pose import Pose
 from pixloc_ros.training import parallax
 from pixloc_ros.training.augmentation import augment
 from pixloc_ros.training.data_config import AugmentationConfig, ViewsConfig
-from pixloc_ros.training.draws import Draws
+from pixloc_ros.training.draws import RandomDraws
 from pixloc_ros.training.layouts import reasons
 from pixloc_ros.training.pairs import PairBatch
 from pixloc_ros.training.pictures import Picture, PictureCache
-from pixloc_ros.training.scenes import Scene, View
+from pixloc_ros.training.scenes import Scene, TrainingView
 
 MAX_TRIES = 50  # at pairs whose images can be read
 SPREAD = 0.15  # of a cut-out's middle around what the pair shares, of its side
@@ -65,14 +65,14 @@ class ViewSource:
         self._config, self._augmentation = config, augmentation
         self._size, self._device = size, device
         self._pictures = PictureCache(size, config.crop[0], device, config.cache_gib)
-        self._unreadable: set[View] = set()
+        self._unreadable: set[TrainingView] = set()
 
     def __len__(self) -> int:
         return sum(len(scene.pairs) for scene in self._scenes)
 
     def sample(self, count: int, generator: torch.Generator) -> PairBatch:
         """See PairSource.sample; an unreadable image makes way for another pair."""
-        draws = Draws(generator, self._device)
+        draws = RandomDraws(generator, self._device)
         rng = draws.numpy()
         chosen, pictures = self._choose(count, rng)
         parts = [self._pair(scene, pair, pictures, rng) for scene, pair in chosen]
@@ -92,10 +92,10 @@ class ViewSource:
 
     def _choose(
         self, count: int, rng: np.random.Generator
-    ) -> tuple[list[tuple[Scene, tuple[View, View]]], dict[View, Picture]]:
+    ) -> tuple[list[tuple[Scene, tuple[TrainingView, TrainingView]]], dict[TrainingView, Picture]]:
         """Pairs of reference and query, and all their pictures."""
-        chosen: list[tuple[Scene, tuple[View, View]]] = []
-        pictures: dict[View, Picture] = {}
+        chosen: list[tuple[Scene, tuple[TrainingView, TrainingView]]] = []
+        pictures: dict[TrainingView, Picture] = {}
         for _ in range(MAX_TRIES):
             fresh = [self._draw(rng) for _ in range(count - len(chosen))]
             wanted = [v for _, pair in fresh for v in pair if v not in self._unreadable]
@@ -109,7 +109,7 @@ class ViewSource:
                 return chosen, pictures
         raise DataError(f"{self.name}: {len(self._unreadable)} images cannot be read, too many")
 
-    def _draw(self, rng: np.random.Generator) -> tuple[Scene, tuple[View, View]]:
+    def _draw(self, rng: np.random.Generator) -> tuple[Scene, tuple[TrainingView, TrainingView]]:
         scene = self._scenes[rng.choice(len(self._scenes), p=self._shares)]
         reference, query = scene.pairs[rng.integers(len(scene.pairs))]
         return scene, (scene.views[reference], scene.views[query])
@@ -117,8 +117,8 @@ class ViewSource:
     def _pair(
         self,
         scene: Scene,
-        pair: tuple[View, View],
-        pictures: dict[View, Picture],
+        pair: tuple[TrainingView, TrainingView],
+        pictures: dict[TrainingView, Picture],
         rng: np.random.Generator,
     ) -> tuple[_Cut, _Cut, Array, Array, NDArray[np.bool_]]:
         """Both cuts, T_query_reference, points (N, 3) in the reference's frame, and visible."""

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pixloc_ros.evaluation import canvas
-from pixloc_ros.maps.store import Map
+from pixloc_ros.maps.map import Map
 
 MAX_POINTS = 100_000  # more cannot be told apart
 SHOWN_SHARE = (0.01, 0.99)  # heights beyond these quantiles get the last colours

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from pixloc_ros.features.pyramid import FeatureLevel, FeaturePyramid
 from pixloc_ros.geometry import se3
-from pixloc_ros.results import Alignment, Estimate, Status
-from pixloc_ros.visualization import ink
-from pixloc_ros.visualization.ink import Color, Image
+from pixloc_ros.types import Alignment, Estimate, Status
+from pixloc_ros.visualization import drawing
+from pixloc_ros.visualization.drawing import Color, Image
 
 WORST_RESIDUAL = 1.0  # of two unit vectors that have nothing in common the norm is 1.4
 RESIDUAL_SCALE = ("residual 0", f">{WORST_RESIDUAL:g}")
@@ -29,7 +29,7 @@ def draw_estimate(image_rgb: Image, estimate: Estimate, note: str = "") -> Image
     caption = " | ".join(filter(None, [estimate.name, *_facts(estimate), note]))
     color = STATUS_COLORS[estimate.status]
     if estimate.alignment is None:
-        return ink.with_caption(ink.fit(image_rgb), str(estimate.status), color, caption)
+        return drawing.with_caption(drawing.fit(image_rgb), str(estimate.status), color, caption)
     return draw_alignment(
         image_rgb, estimate.alignment.of_camera(0), str(estimate.status), caption, color
     )
@@ -40,14 +40,14 @@ def draw_alignment(
     alignment: Alignment,
     title: str = "",
     caption: str = "",
-    color: Color = ink.INK,
+    color: Color = drawing.INK,
 ) -> Image:
     """Before and after: points at the prior (hollow), and at the result coloured by residual.
 
     image_rgb (H, W, 3) is the full query image, which the pixels of the alignment refer to. Wide
     images are stacked, others stand side by side. title (in `color`) and caption go below.
     """
-    panel = ink.fit(image_rgb)
+    panel = drawing.fit(image_rgb)
     scale = panel.shape[1] / image_rgb.shape[1]
     prior, pose = (
         (p.astype(np.float64) + 0.5) * scale - 0.5
@@ -55,22 +55,24 @@ def draw_alignment(
     )
     before = _panel_before(panel, prior, pose)
     after = _panel_after(panel, pose, alignment.residuals)
-    ink.label(before, _describe_prior(alignment))
-    ink.label(after, f"aligned: {np.isfinite(alignment.residuals).sum()} points in view")
-    return ink.with_caption(ink.join([before, after]), title, color, caption, RESIDUAL_SCALE)
+    drawing.label(before, _describe_prior(alignment))
+    drawing.label(after, f"aligned: {np.isfinite(alignment.residuals).sum()} points in view")
+    return drawing.with_caption(
+        drawing.join([before, after]), title, color, caption, RESIDUAL_SCALE
+    )
 
 
 def draw_confidence(image_rgb: Image, pyramid: FeaturePyramid) -> Image:
     """The learned confidence of every level over the image (H, W, 3), the finest first."""
-    image = ink.fit(image_rgb, ink.MIN_WIDTH // 2, ink.MIN_WIDTH)
+    image = drawing.fit(image_rgb, drawing.MIN_WIDTH // 2, drawing.MIN_WIDTH)
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     panels = []
     for level, confidence in zip(pyramid.levels, pyramid.confidences, strict=True):
-        heat = ink.colors(confidence.float().cpu().numpy(), cv2.COLORMAP_INFERNO)
+        heat = drawing.colors(confidence.float().cpu().numpy(), cv2.COLORMAP_INFERNO)
         panel = cv2.addWeighted(grey, 0.4, _spread(heat, level, grey), 0.6, 0.0)
-        ink.label(panel, f"stride {level.stride}: mean {float(confidence.mean()):.2f}")
+        drawing.label(panel, f"stride {level.stride}: mean {float(confidence.mean()):.2f}")
         panels.append(panel)
-    return ink.join(panels[::-1])
+    return drawing.join(panels[::-1])
 
 
 def _spread(heat: Image, level: FeatureLevel, panel: Image) -> Image:
@@ -103,24 +105,24 @@ def _describe_prior(alignment: Alignment) -> str:
 
 
 def _panel_before(panel: Image, prior: NDArray, pose: NDArray) -> Image:
-    canvas = ink.dim(panel, 0.6)
+    canvas = drawing.dim(panel, 0.6)
     lines = canvas.copy()
-    shown = ink.drawable(prior, canvas)
-    travelled = shown & ink.drawable(pose, canvas)
+    shown = drawing.drawable(prior, canvas)
+    travelled = shown & drawing.drawable(pose, canvas)
     for start, end in zip(prior[travelled], pose[travelled], strict=True):
-        ink.line(lines, start, end, TRAVEL_COLOR)
+        drawing.line(lines, start, end, TRAVEL_COLOR)
     canvas = cv2.addWeighted(lines, 0.6, canvas, 0.4, 0.0)
     for point in prior[shown]:
-        ink.circle(canvas, point, 2.6 * ink.unit(canvas), PRIOR_COLOR, thickness=1)
+        drawing.circle(canvas, point, 2.6 * drawing.unit(canvas), PRIOR_COLOR, thickness=1)
     return canvas
 
 
 def _panel_after(panel: Image, pose: NDArray, residuals: NDArray) -> Image:
-    canvas = ink.dim(panel, 0.85)
-    unit = ink.unit(canvas)
-    colors = ink.colors(residuals / WORST_RESIDUAL).reshape(-1, 3)
-    shown = np.flatnonzero(np.isfinite(residuals) & ink.drawable(pose, canvas))
+    canvas = drawing.dim(panel, 0.85)
+    unit = drawing.unit(canvas)
+    colors = drawing.colors(residuals / WORST_RESIDUAL).reshape(-1, 3)
+    shown = np.flatnonzero(np.isfinite(residuals) & drawing.drawable(pose, canvas))
     for i in shown[np.argsort(-residuals[shown])]:  # the good ones on top
-        ink.circle(canvas, pose[i], 3.8 * unit, (0, 0, 0))
-        ink.circle(canvas, pose[i], 2.9 * unit, tuple(colors[i].tolist()))
+        drawing.circle(canvas, pose[i], 3.8 * unit, (0, 0, 0))
+        drawing.circle(canvas, pose[i], 2.9 * unit, tuple(colors[i].tolist()))
     return canvas

@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from pixloc_ros import image_files
-from pixloc_ros.atomic import atomic_path
+from pixloc_ros.common import image_files
+from pixloc_ros.common.atomic_write import atomic_path
 from pixloc_ros.errors import ConfigError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.se3 import Matrix
-from pixloc_ros.results import Alignment, Estimate
-from pixloc_ros.visualization import ink, overlay
+from pixloc_ros.types import Alignment, Estimate
+from pixloc_ros.visualization import drawing, overlay
 
 _MAP_POINTS = 200_000  # more are slow to turn around
 _ROUND_M = 100.0  # of the origin: the viewer draws with 32 bits
@@ -77,7 +77,7 @@ class Recording:
         points = points_map[:: max(1, -(-len(points_map) // _MAP_POINTS))]
         low, high = np.percentile(points[:, 2], [2, 98])
         height = (points[:, 2] - low) / max(high - low, 1e-6)
-        colors = ink.colors(height, cv2.COLORMAP_VIRIDIS).reshape(-1, 3)
+        colors = drawing.colors(height, cv2.COLORMAP_VIRIDIS).reshape(-1, 3)
         log, kinds = self._stream.log, self._rerun
         log("/", kinds.ViewCoordinates.RIGHT_HAND_Z_UP, static=True)
         log("map/points", kinds.Points3D(points - self._origin, colors=colors), static=True)
@@ -103,7 +103,7 @@ class Recording:
             self._log_alignment(estimate.alignment.of_camera(0), camera)
 
     def _log_pose(
-        self, name: str, T_map_base: Matrix, covariance: Matrix, color: ink.Color
+        self, name: str, T_map_base: Matrix, covariance: Matrix, color: drawing.Color
     ) -> None:
         """Axes of the vehicle, and the ellipsoid of its position."""
         center = T_map_base[:3, 3] - self._origin
@@ -143,7 +143,7 @@ class Recording:
             image_plane_distance=2.0,
         )
         seen = np.isfinite(alignment.residuals)
-        colors = ink.colors(alignment.residuals[seen] / overlay.WORST_RESIDUAL).reshape(-1, 3)
+        colors = drawing.colors(alignment.residuals[seen] / overlay.WORST_RESIDUAL).reshape(-1, 3)
         points = alignment.points_map[seen] - self._origin
         at_prior = alignment.pixels_prior[np.isfinite(alignment.pixels_prior).all(axis=-1)]
         log = self._stream.log

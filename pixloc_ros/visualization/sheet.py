@@ -6,17 +6,17 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from pixloc_ros.visualization import ink
-from pixloc_ros.visualization.ink import Image
+from pixloc_ros.visualization import drawing
+from pixloc_ros.visualization.drawing import Image
 
 
 def contact_sheet(pictures: Mapping[str, Image], columns: int, width_px: int) -> Image:
     """Pictures of one size with their names, row by row."""
     panels = []
     for name, picture in pictures.items():
-        panel = ink.fit(picture, width_px, width_px)
-        ink.label(panel, name)
+        panel = drawing.fit(picture, width_px, width_px)
+        drawing.label(panel, name)
         panels.append(panel)
-    panels += [np.full_like(panels[0], ink.PAPER)] * (-len(panels) % columns)
+    panels += [np.full_like(panels[0], drawing.PAPER)] * (-len(panels) % columns)
     rows = [np.hstack(panels[i : i + columns]) for i in range(0, len(panels), columns)]
     return np.vstack(rows)

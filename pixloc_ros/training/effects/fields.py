@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pixloc_ros.training.draws import Draws
+from pixloc_ros.training.draws import RandomDraws
 
 # Effects in pixels are given for images so wide, and grow with the width.
 REFERENCE_WIDTH_PX = 512.0
 
 
-def smooth(images: Tensor, cells: tuple[int, int], draws: Draws) -> Tensor:
+def smooth(images: Tensor, cells: tuple[int, int], draws: RandomDraws) -> Tensor:
     """(K, 1, H, W) about standard normal noise, with so many (rows, columns) of independence."""
     coarse = draws.normal(len(images), 1, *cells)
     return functional.interpolate(
@@ -20,7 +20,9 @@ def smooth(images: Tensor, cells: tuple[int, int], draws: Draws) -> Tensor:
     )
 
 
-def scalars(images: Tensor, low: float, high: float, draws: Draws, channels: int = 1) -> Tensor:
+def scalars(
+    images: Tensor, low: float, high: float, draws: RandomDraws, channels: int = 1
+) -> Tensor:
     """(K, channels, 1, 1) uniform in [low, high), to be broadcast over images (K, 3, H, W)."""
     return draws.uniform(low, high, len(images), channels, 1, 1)
 

@@ -7,13 +7,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from pixloc_ros.training.data_config import AugmentationConfig
-from pixloc_ros.training.draws import Draws
+from pixloc_ros.training.draws import RandomDraws
 from pixloc_ros.training.effects.fields import scale
 
 GAUSSIAN_RADIUS_PX = 5
 
 
-def motion_blur(images: Tensor, config: AugmentationConfig, draws: Draws) -> Tensor:
+def motion_blur(images: Tensor, config: AugmentationConfig, draws: RandomDraws) -> Tensor:
     """Along a line of any direction, about the pixel's own place."""
     longest = config.max_motion_px * scale(images)
     length = draws.uniform(2.0, max(longest, 2.0), len(images))[:, None, None]
@@ -24,7 +24,7 @@ def motion_blur(images: Tensor, config: AugmentationConfig, draws: Draws) -> Ten
     return filtered(images, _soft_step(length / 2 - along) * _soft_step(0.5 - across))
 
 
-def defocus(images: Tensor, config: AugmentationConfig, draws: Draws) -> Tensor:
+def defocus(images: Tensor, config: AugmentationConfig, draws: RandomDraws) -> Tensor:
     """A disc of confusion."""
     largest = max(config.max_defocus_px * scale(images), 0.5)
     radius = draws.uniform(0.5, largest, len(images))[:, None, None]
@@ -32,7 +32,7 @@ def defocus(images: Tensor, config: AugmentationConfig, draws: Draws) -> Tensor:
     return filtered(images, _soft_step(radius - torch.hypot(x, y)))
 
 
-def soft(images: Tensor, config: AugmentationConfig, draws: Draws) -> Tensor:
+def soft(images: Tensor, config: AugmentationConfig, draws: RandomDraws) -> Tensor:
     """A little Gaussian blur."""
     return gaussian(images, draws.uniform(0.3, 1.5, len(images)))
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pixloc_ros.training.data_config import AugmentationConfig
-from pixloc_ros.training.draws import Draws
+from pixloc_ros.training.draws import RandomDraws
 from pixloc_ros.training.effects.fields import coordinates, scalars, smooth
 
 SHADOW_EDGES = 3
@@ -15,12 +15,12 @@ LAMPS = 6
 LAMP_REDUCTION = 2  # lamps are drawn in a smaller image
 
 
-def illumination(images: Tensor, config: AugmentationConfig, draws: Draws) -> Tensor:
+def illumination(images: Tensor, config: AugmentationConfig, draws: RandomDraws) -> Tensor:
     """A smooth field of light and dark."""
     return images * torch.exp(scalars(images, 0.1, 0.7, draws) * smooth(images, (3, 4), draws))
 
 
-def shadows(images: Tensor, config: AugmentationConfig, draws: Draws) -> Tensor:
+def shadows(images: Tensor, config: AugmentationConfig, draws: RandomDraws) -> Tensor:
     """Hard, bluish shadows behind a few straight or ragged edges."""
     x, y = coordinates(images)
     lit = torch.ones_like(images[:, :1])
@@ -36,7 +36,7 @@ def shadows(images: Tensor, config: AugmentationConfig, draws: Draws) -> Tensor:
     return images * (1 - depth * sky_light * (1 - lit))
 
 
-def night(images: Tensor, config: AugmentationConfig, draws: Draws) -> Tensor:
+def night(images: Tensor, config: AugmentationConfig, draws: RandomDraws) -> Tensor:
     """Most light gone, what remains tinted and uneven, lamps with halos, a noisy sensor."""
     remaining = 1 - scalars(images, *config.darkening, draws)
     tint = scalars(images, 0.6, 1.0, draws, channels=3)
@@ -47,7 +47,7 @@ def night(images: Tensor, config: AugmentationConfig, draws: Draws) -> Tensor:
     return dark + noise + _lamps(images, draws)
 
 
-def _lamps(images: Tensor, draws: Draws) -> Tensor:
+def _lamps(images: Tensor, draws: RandomDraws) -> Tensor:
     """(K, 3, H, W) light of up to LAMPS lamps, some off, each a core and a halo."""
     small = images[..., ::LAMP_REDUCTION, ::LAMP_REDUCTION]
     x, y = coordinates(small)

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from pixloc_ros.training.data_config import AugmentationConfig
-from pixloc_ros.training.draws import Draws
+from pixloc_ros.training.draws import RandomDraws
 from pixloc_ros.training.effects.fields import coordinates, grey, scalars
 
 PIECES = 3
 
 
-def occluders(images: Tensor, config: AugmentationConfig, draws: Draws) -> Tensor:
+def occluders(images: Tensor, config: AugmentationConfig, draws: RandomDraws) -> Tensor:
     """Boxes and ellipses that show a piece of another image, mirrored."""
     other = images.roll(1, 0).flip(-1)
     x, y = coordinates(images)
@@ -27,7 +27,7 @@ def occluders(images: Tensor, config: AugmentationConfig, draws: Draws) -> Tenso
     return images
 
 
-def tone(images: Tensor, config: AugmentationConfig, draws: Draws) -> Tensor:
+def tone(images: Tensor, config: AugmentationConfig, draws: RandomDraws) -> Tensor:
     """A curve that is not even monotone: edges keep their places and lose their signs."""
     strength = scalars(images, 0.05, 0.25, draws)
     waves = scalars(images, 0.5, 1.5, draws)
@@ -35,7 +35,7 @@ def tone(images: Tensor, config: AugmentationConfig, draws: Draws) -> Tensor:
     return images + strength * torch.sin(2 * torch.pi * waves * images + phase)
 
 
-def colour(images: Tensor, config: AugmentationConfig, draws: Draws) -> Tensor:
+def colour(images: Tensor, config: AugmentationConfig, draws: RandomDraws) -> Tensor:
     """White balance, mixing of colours, desaturation, contrast, brightness and gamma."""
     count = len(images)
     mixing = torch.eye(3, device=images.device) + 0.06 * draws.normal(count, 3, 3)
@@ -53,7 +53,7 @@ def colour(images: Tensor, config: AugmentationConfig, draws: Draws) -> Tensor:
     return stretched.clamp(1e-4, 1) ** gamma
 
 
-def noise(images: Tensor, config: AugmentationConfig, draws: Draws) -> Tensor:
+def noise(images: Tensor, config: AugmentationConfig, draws: RandomDraws) -> Tensor:
     """Of electronics, the same everywhere, and of photons, which grows with the light."""
     deviation = config.max_noise * scalars(images, 0.0, 1.0, draws) ** 2
     photons = scalars(images, 0.0, 1.0, draws)

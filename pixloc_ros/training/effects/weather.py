@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pixloc_ros.training.data_config import AugmentationConfig
-from pixloc_ros.training.draws import Draws
+from pixloc_ros.training.draws import RandomDraws
 from pixloc_ros.training.effects.fields import coordinates, grey, scalars, smooth
 from pixloc_ros.training.effects.lens import gaussian
 
@@ -15,7 +15,7 @@ DROP_GRIDS = ((5, 7), (9, 12))  # rows and columns of drops, large and small
 DROP_MAGNIFICATION = 5.0  # of what a drop shows, upside down
 
 
-def fog(images: Tensor, config: AugmentationConfig, draws: Draws) -> Tensor:
+def fog(images: Tensor, config: AugmentationConfig, draws: RandomDraws) -> Tensor:
     """Air of one colour, densest around a horizon and unevenly spread."""
     _, y = coordinates(images)
     horizon = scalars(images, -0.4, 0.3, draws)
@@ -26,7 +26,7 @@ def fog(images: Tensor, config: AugmentationConfig, draws: Draws) -> Tensor:
     return images * clear + air * (1 - clear)
 
 
-def snow(images: Tensor, config: AugmentationConfig, draws: Draws) -> Tensor:
+def snow(images: Tensor, config: AugmentationConfig, draws: RandomDraws) -> Tensor:
     """Snow that lies, mostly on what is low, and snow that falls."""
     _, y = coordinates(images)
     where = y * scalars(images, 0.0, 2.0, draws) + smooth(images, (6, 8), draws)
@@ -39,7 +39,7 @@ def snow(images: Tensor, config: AugmentationConfig, draws: Draws) -> Tensor:
     return lying + (5 * falling).clamp(max=0.9) * (0.95 - lying).clamp(min=0)
 
 
-def rain(images: Tensor, config: AugmentationConfig, draws: Draws) -> Tensor:
+def rain(images: Tensor, config: AugmentationConfig, draws: RandomDraws) -> Tensor:
     """A wet lens: less contrast, and drops that show the scene small and upside down."""
     haze = scalars(images, 0.0, 0.2, draws)
     wet = gaussian(images, draws.uniform(0.3, 1.0, len(images))) * (1 - haze) + 0.7 * haze
@@ -48,7 +48,7 @@ def rain(images: Tensor, config: AugmentationConfig, draws: Draws) -> Tensor:
     return wet
 
 
-def _drops(images: Tensor, grid: tuple[int, int], draws: Draws) -> Tensor:
+def _drops(images: Tensor, grid: tuple[int, int], draws: RandomDraws) -> Tensor:
     """One drop, or none, in each cell of a grid (rows, columns)."""
     count, shape = len(images), images.shape[-2:]
     radius = draws.uniform(0.15, 0.45, count, 1, *grid)

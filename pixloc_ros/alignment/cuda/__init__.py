@@ -1,0 +1,1 @@
+"""The alignment loop as Triton kernels; README.md says which function is which of torch's."""

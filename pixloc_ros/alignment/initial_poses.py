@@ -1,0 +1,76 @@
+"""Starts drawn from the prior's covariance, measured in pixels.
+
+A yaw error moves far points most, a translation near ones, and what one start can mend is an
+image motion. So the prior's directions are scaled by the mean pixel motion that they cause: where
+one start reaches far enough nothing is drawn, and the count follows from the directions left.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import qmc
+from torch import Tensor
+
+from pixloc_ros.config import HypothesesConfig
+from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.geometry.pose import Pose, jacobian_of_transform
+
+Matrix = NDArray[np.float64]
+
+
+def draw_starts(
+    T_cam_local: Pose,
+    covariance_cam: Matrix,
+    points: Tensor,
+    camera: Camera,
+    config: HypothesesConfig,
+) -> Pose:
+    """Starts (K,) around an unbatched prior pose, the prior itself first.
+
+    covariance_cam: (6, 6) of the update on the left in the camera frame. points: (N, 3) local.
+    camera: of the image that the network sees.
+    """
+    directions, motion_px = _principal_motions(
+        covariance_cam, _motion_matrix(T_cam_local, points, camera)
+    )
+    spans = (
+        config.coverage_sigma * motion_px / config.convergence_radius_px
+    )  # half-widths, in reaches
+    wide = spans > 1
+    count = min(int(np.prod(np.ceil(spans[wide]))), config.max_count)
+    offsets = config.coverage_sigma * _cover_ball(int(wide.sum()), count)
+    twists = torch.from_numpy(offsets @ directions[:, wide].T).to(T_cam_local.t)
+    return Pose(T_cam_local.R[None], T_cam_local.t[None]).retract(twists)
+
+
+def _motion_matrix(T_cam_local: Pose, points: Tensor, camera: Camera) -> Matrix:
+    """Mean of J'J (6, 6): the mean squared pixel motion of the points per squared twist."""
+    points_cam = T_cam_local.transform(points)
+    _, valid, J_pixel_cam = camera.project_with_jacobian(points_cam)
+    if not valid.any():
+        return np.zeros((6, 6))
+    J = (J_pixel_cam @ jacobian_of_transform(points_cam))[valid].flatten(0, 1).double()
+    return (J.mT @ J).cpu().numpy() / int(valid.sum())
+
+
+def _principal_motions(covariance: Matrix, motion_matrix: Matrix) -> tuple[Matrix, Matrix]:
+    """Twists (6, 6; columns) of one sigma each, and the pixel motion (6,) that each causes."""
+    values, vectors = np.linalg.eigh(covariance)
+    root = vectors * np.sqrt(values.clip(min=0))
+    squared_px, rotation = np.linalg.eigh(root.T @ motion_matrix @ root)
+    return root @ rotation, np.sqrt(squared_px.clip(min=0))
+
+
+def _cover_ball(dimensions: int, count: int) -> Matrix:
+    """`count` low-discrepancy points (count, dimensions) in the unit ball, its centre first."""
+    if dimensions == 0 or count == 1:
+        return np.zeros((1, dimensions))
+    exponent, inside = 6, np.zeros((0, dimensions))
+    while len(inside) < count - 1:  # Sobol sequences are balanced in powers of two only
+        sobol = qmc.Sobol(dimensions, rng=np.random.default_rng(0))
+        drawn = 2.0 * sobol.random_base2(exponent) - 1.0
+        inside = drawn[np.linalg.norm(drawn, axis=1) <= 1.0]
+        exponent += 1
+    return np.vstack([np.zeros((1, dimensions)), inside[: count - 1]])

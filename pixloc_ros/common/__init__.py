@@ -1,0 +1,1 @@
+"""Small tools without a domain: files, timing, progress, process settings."""

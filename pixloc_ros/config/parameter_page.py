@@ -1,0 +1,68 @@
+"""The page about all parameters, written from the configuration. Needs no ROS.
+
+python -m pixloc_ros.config.parameter_page > docs/parameters.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from pixloc_ros.config import LIVE, Config
+from pixloc_ros.config.parameter_file import scalar
+
+_HEADER = """\
+# Parameters
+
+Every setting, for the node (`-p NAME:=VALUE`, a parameter file, `ros2 param`), for the command
+line (`--set NAME=VALUE`, `--config FILE`, `pixloc config`) and for Python (`pixloc_ros.config`).
+This page is made from the configuration:
+`python -m pixloc_ros.config.parameter_page > docs/parameters.md`.
+
+Names that do not exist are refused with the nearest that does, values out of range with the range.
+Those marked **live** can be set while the node works; the others are read when it is configured.
+"""
+_SIGNS = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
+
+
+def render() -> str:
+    """The page in Markdown."""
+    return _HEADER + "".join(f"\n{section}\n" for section in _sections(Config()))
+
+
+def _sections(config: Config) -> Iterator[str]:
+    yield _section("", "General", config)
+    for name, value in config:
+        if isinstance(value, BaseModel):
+            yield _section(f"{name}.", name, value)
+
+
+def _section(prefix: str, title: str, section: BaseModel) -> str:
+    about = (type(section).__doc__ or "").strip()
+    schemas = type(section).model_json_schema()["properties"]
+    rows = [
+        _row(f"{prefix}{name}", schemas[name], value)
+        for name, value in section
+        if not isinstance(value, BaseModel)
+    ]
+    head = ["| name | default | allowed | meaning |", "|---|---|---|---|"]
+    return "\n".join([f"## {title}", about, "", *head, *rows])
+
+
+def _row(name: str, schema: Mapping[str, Any], value: Any) -> str:
+    live = " **live**" if name.startswith(LIVE) else ""
+    meaning = schema["description"].replace("|", "\\|")
+    return f"| `{name}`{live} | `{scalar(value)}` | {_allowed(schema)} | {meaning} |"
+
+
+def _allowed(schema: Mapping[str, Any]) -> str:
+    """Choices, or limits."""
+    choices = [f"`{choice}`" for choice in schema.get("enum", ())]
+    limits = [f"{sign} {schema[key]:g}" for key, sign in _SIGNS.items() if key in schema]
+    return ", ".join(choices or limits)
+
+
+if __name__ == "__main__":
+    print(render(), end="")

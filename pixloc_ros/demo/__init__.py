@@ -1,0 +1,1 @@
+"""`pixloc demo`: everything end to end on a generated street."""

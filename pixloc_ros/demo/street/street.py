@@ -1,0 +1,184 @@
+"""A generated street with exact geometry: what the demo drives through and localizes against.
+
+Map frame: x along the street, y to the left, z up, metres, the road at z = 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixloc_ros.demo.street import facade, furniture, roof, sky
+from pixloc_ros.demo.street.furniture import Car, Tree
+from pixloc_ros.demo.street.ground import FACADE_M, KERB_M, GroundPicture, Layout
+from pixloc_ros.demo.street.house import GROUND_FLOOR_M, SHOPS, UPPER_FLOOR_M, plan
+from pixloc_ros.demo.street.surfaces import Array, Light, Surface, Texture, Wall
+
+Drive = Literal["mapping", "query"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Street:
+    """All surfaces of the street, and the sky around it.
+
+    arrays: the surfaces' numbers side by side for the renderer: corners (N, 4, 3), normals
+    (N, 3), map_from_texel (N, 4, 3), two_sided (N,), edge (N,). The sky has the same, with
+    corners that are directions.
+    """
+
+    layout: Layout
+    cars: tuple[Car, ...]
+    arrays: dict[str, NDArray]
+    textures: list[Texture]
+    sky_arrays: dict[str, NDArray]
+    sky_textures: list[Texture]
+
+    @staticmethod
+    def generate(seed: int = 0, length_m: float = 110.0, drive: Drive = "mapping") -> Street:
+        """Build the street. The same seed gives the same street, bit for bit.
+
+        For the query drive some cars have left, others have come, and the sun has moved on.
+        """
+        light = Light() if drive == "mapping" else Light(to_sun=(-0.60, 0.36, 0.714))
+        layout = Layout.curve(length_m)
+        cars = _park(layout, seed, drive)
+        trees = _plant(layout, np.random.default_rng([seed, 3]))
+        surfaces = [*_houses(layout, light, seed), *_furnish(layout, light, seed, trees)]
+        for index, car in enumerate(cars):
+            surfaces += furniture.build_car(car, light, np.random.default_rng([seed, 4, index]))
+        surfaces += _ground(layout, light, seed, cars, trees)
+        return Street.of(layout, surfaces, np.random.default_rng([seed, 6]), cars)
+
+    @staticmethod
+    def of(
+        layout: Layout,
+        surfaces: list[Surface],
+        rng: np.random.Generator,
+        cars: tuple[Car, ...] = (),
+    ) -> Street:
+        """A street of these surfaces, under a sky of its own."""
+        return Street(layout, cars, *_packed(surfaces), *_packed(sky.build(rng)))
+
+
+def _packed(surfaces: list[Surface]) -> tuple[dict[str, NDArray], list[Texture]]:
+    corners = np.stack([s.corners for s in surfaces])
+    normals = np.cross(corners[:, 3] - corners[:, 0], corners[:, 1] - corners[:, 0])
+    arrays = {
+        "corners": corners,
+        "normals": normals / np.linalg.norm(normals, axis=1, keepdims=True),
+        "map_from_texel": np.stack([s.map_from_texel for s in surfaces]),
+        "two_sided": np.array([s.two_sided for s in surfaces]),
+        "edge": np.array([s.edge for s in surfaces]),
+    }
+    return arrays, [s.texture for s in surfaces]
+
+
+def _plots(layout: Layout, seed: int) -> Iterator[tuple[Array, Array, int]]:
+    """Front corners (left, right as seen from the road) and floors of every house."""
+    for side in (1, -1):
+        rng = np.random.default_rng([seed, 1, side + 1])
+        x, last = float(layout.nodes[0, 0]), float(layout.nodes[-1, 0])
+        while x < last - 6.0:
+            end = x + rng.uniform(7.0, 12.5)
+            end = last if last - end < 6.0 else end
+            setback = FACADE_M + rng.choice([0.0, 0.0, 0.25, 0.5])
+            ends = [layout.at(x, side * setback, KERB_M), layout.at(end, side * setback, KERB_M)]
+            left, right = ends if side > 0 else ends[::-1]
+            yield left, right, int(rng.integers(2, 5))
+            x = end
+
+
+def _houses(layout: Layout, light: Light, seed: int) -> list[Surface]:
+    surfaces: list[Surface] = []
+    names = np.random.default_rng([seed, 9]).permutation(SHOPS).tolist()
+    for index, (left, right, floors) in enumerate([*_plots(layout, seed), *_ends(layout)]):
+        rng = np.random.default_rng([seed, 2, index])
+        width = float(np.linalg.norm(right - left))
+        house = plan(
+            Wall(left, (right - left) / width), width, floors, names[index % len(names)], rng
+        )
+        surfaces += facade.build(house, light, rng) + roof.build(house, light, rng)
+    return surfaces
+
+
+def _ends(layout: Layout) -> list[tuple[Array, Array, int]]:
+    """Houses across both ends of the street."""
+    first, last = float(layout.nodes[0, 0]), float(layout.nodes[-1, 0])
+    reach = FACADE_M + 1.0
+    return [
+        (layout.at(last, reach, KERB_M), layout.at(last, -reach, KERB_M), 4),
+        (layout.at(first, -reach, KERB_M), layout.at(first, reach, KERB_M), 3),
+    ]
+
+
+def _park(layout: Layout, seed: int, drive: Drive) -> tuple[Car, ...]:
+    """Cars in the bays on both sides; about a third differ between the two drives."""
+    rng, cars = np.random.default_rng([seed, 5]), []
+    for side in (1, -1):
+        for x in np.arange(float(layout.nodes[0, 0]) + 3.0, float(layout.nodes[-1, 0]) - 3, 5.6):
+            chance, jitter = rng.uniform(size=2), rng.normal(0, 0.12, 2)
+            here, there = (rng.spawn(1)[0] for _ in range(2))
+            moved = chance[0] < 0.34
+            taken = chance[1] < 0.55
+            if drive == "query" and moved:
+                taken, here = not taken, there
+            if taken:
+                place = layout.at(x + jitter[0], side * 3.72 + jitter[1] * 0.4)
+                turn = float(layout.heading(x)) + (np.pi if side > 0 else 0.0)
+                cars.append(furniture.random_car(place[0], place[1], turn, here))
+    return tuple(cars)
+
+
+def _plant(layout: Layout, rng: np.random.Generator) -> list[Tree]:
+    trees = []
+    for side in (1, -1):
+        for x in np.arange(layout.nodes[0, 0] + 5, layout.nodes[-1, 0] - 4, 13.0):
+            if rng.uniform() < 0.55:
+                spot = layout.at(x + rng.uniform(0, 7), side * 5.5)
+                trees.append(Tree(spot[0], spot[1], rng.uniform(4.2, 5.0), rng.uniform(1.3, 1.7)))
+    return trees
+
+
+def _furnish(layout: Layout, light: Light, seed: int, trees: list[Tree]) -> list[Surface]:
+    rng, surfaces = np.random.default_rng([seed, 7]), []
+    for tree in trees:
+        surfaces += furniture.build_tree(tree, light, rng)
+    for side, x in _lamp_places(layout):
+        foot = layout.at(x, side * 5.05, KERB_M)
+        surfaces += furniture.build_lamp(foot, np.array([0.0, -side, 0.0]), light, rng)
+    for k, x in enumerate(np.arange(layout.nodes[0, 0] + 14, layout.nodes[-1, 0] - 5, 17.0)):
+        turn = float(layout.heading(x))
+        ahead = np.array([np.cos(turn), np.sin(turn), 0.0]) * (1 if k % 2 else -1)
+        foot = layout.at(x, -5.0 if k % 2 else 5.0, KERB_M)
+        surfaces += furniture.build_sign(foot, ahead, k % 3, light)
+    return surfaces
+
+
+def _lamp_places(layout: Layout) -> Iterator[tuple[float, float]]:
+    for k, x in enumerate(np.arange(layout.nodes[0, 0] + 4, layout.nodes[-1, 0] - 3, 11.0)):
+        yield (1.0 if k % 2 else -1.0), float(x)
+
+
+def _ground(
+    layout: Layout, light: Light, seed: int, cars: tuple[Car, ...], trees: list[Tree]
+) -> list[Surface]:
+    picture = GroundPicture(layout, np.random.default_rng([seed, 8]))
+    picture.paint_road()
+    picture.paint_pavement()
+    for left, right, floors in _plots(layout, seed):
+        height = GROUND_FLOOR_M + UPPER_FLOOR_M * floors + 1.5
+        normal = np.array([right[1] - left[1], left[0] - right[0], 0.0])
+        if light.incidence(normal) == 0.0:
+            picture.cast_upright(np.array([left[:2], right[:2]]), height, light)
+    for side, x in _lamp_places(layout):
+        foot = layout.at(x, side * 5.05)[:2]
+        picture.cast_upright(np.add(foot, [[0, -0.07], [0, 0.07]]), 5.8, light)
+    for tree in trees:
+        picture.cast_tree(tree, light)
+    for car in cars:
+        picture.cast_car(car, light)
+    return picture.surfaces(light)

@@ -1,0 +1,221 @@
+"""From a COLMAP model and its images to a map with precomputed reference features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixloc_ros.errors import MapError
+from pixloc_ros.features.pyramid import FeatureExtractor
+from pixloc_ros.geometry import se3
+from pixloc_ros.maps.build import feature_extraction, writer
+from pixloc_ros.maps.build.feature_extraction import ImageTask
+from pixloc_ros.maps.build.work_folder import Parts, work_folder
+from pixloc_ros.maps.build.workers import WorkerPool
+from pixloc_ros.maps.datum import AnyDatum
+from pixloc_ros.maps.feature_store import Arrays, FeatureStore, covisibility, create
+from pixloc_ros.maps.files.colmap import ColmapImage, ColmapModel, read_model
+from pixloc_ros.maps.map import Map, pack_names
+from pixloc_ros.maps.schema import ROW_TYPE, TILE_M, CameraEntry, RowType, Storage
+
+Progress = Callable[[Sequence[Any], str], Iterable[Any]]  # wraps a sequence, with a description
+HALF_TRACK = 3.0  # a track of this length has half the priority that an endless one would have
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """How a map is made of a model."""
+
+    features: Storage = "observations"
+    row_type: RowType = ROW_TYPE
+    tile_m: float = TILE_M  # side of a tile; 0: all in one
+    min_track_length: int = 3  # images of the model that see a point
+    max_error_px: float = 4.0  # between a keypoint and its projected point
+    keyframe_step: int = 1  # take every n-th image by name
+    axes: Literal["keep", "optical_to_ros"] = "keep"
+    datum: AnyDatum | None = None
+    T_base_cam: NDArray[np.float64] | None = None
+    overwrite: bool = False
+    team: WorkerPool = field(
+        default_factory=WorkerPool
+    )  # who observes the images: of no effect on the map
+
+    @property
+    def T_map_world(self) -> NDArray[np.float64]:
+        """(4, 4); world is the model's. Its optical axes become REP-103 axes when asked for."""
+        return se3.base_from_optical() if self.axes == "optical_to_ros" else np.eye(4)
+
+
+def build_from_colmap(
+    model_dir: str | Path,
+    images_dir: str | Path,
+    output: str | Path,
+    extractor: FeatureExtractor,
+    options: BuildOptions | None = None,
+    progress: Progress | None = None,
+) -> Map:
+    """Build a map folder at `output` from the COLMAP model in `model_dir` and open it.
+
+    Raises MapError for a model, images or an output that cannot be used; then nothing is written.
+    """
+    options = options or BuildOptions()
+    writer.check_output(output, options.overwrite)
+    model = read_model(model_dir)
+    return build_map(model, images_dir, output, extractor, options, progress)
+
+
+def build_map(
+    model: ColmapModel,
+    images_dir: str | Path,
+    output: str | Path,
+    extractor: FeatureExtractor,
+    options: BuildOptions,
+    progress: Progress | None = None,
+    work: Path | None = None,
+) -> Map:
+    """As build_from_colmap, for a model in memory, wherever its points come from.
+
+    work: the work_folder of a build that has begun. A build that was interrupted goes on where it
+    was: images that are unchanged, and so are their points, are not observed again.
+    """
+    writer.check_output(output, options.overwrite)
+    with nullcontext(work) if work else work_folder(output) as folder:
+        return _build(model, Path(images_dir), output, extractor, options, progress, Parts(folder))
+
+
+def _build(
+    model: ColmapModel,
+    images_dir: Path,
+    output: str | Path,
+    extractor: FeatureExtractor,
+    options: BuildOptions,
+    progress: Progress | None,
+    parts: Parts,
+) -> Map:
+    images = model.images[:: options.keyframe_step]
+    paths = feature_extraction.find_images(images, images_dir)
+    rows, descriptors = _collect(model, images, paths, extractor, options, progress, parts)
+    T_map_cam = options.T_map_world @ se3.inverse([image.T_cam_world for image in images])
+    writer.save(
+        {
+            "keyframe_T_map_cam": T_map_cam,
+            "keyframe_descriptors": descriptors,
+            **_keyframe_arrays(images, model, rows),
+        },
+        {**_point_arrays(model, rows, options.T_map_world), **rows.row_arrays()},
+        _metadata(model, extractor, options),
+        output,
+        options.overwrite,
+    )
+    return Map.load(output, verify=False)
+
+
+def _collect(
+    model: ColmapModel,
+    images: Sequence[ColmapImage],
+    paths: Sequence[Path],
+    extractor: FeatureExtractor,
+    options: BuildOptions,
+    progress: Progress | None,
+    parts: Parts,
+) -> tuple[FeatureStore, NDArray[np.float16]]:
+    rows = create(options.features, len(model.point_ids), extractor.dims)
+    usable = _usable_points(model, options.min_track_length)
+    seen = [
+        feature_extraction.visible_points(i, model, usable, options.max_error_px) for i in images
+    ]
+    if not any(len(points) for points, _ in seen):
+        raise MapError(
+            f"the model has no point seen by {options.min_track_length} images within "
+            f"{options.max_error_px:g} px; reconstruct it again, or ask for less"
+        )
+    cameras = [model.cameras[image.camera_id] for image in images]
+    tasks = [
+        ImageTask(path, (camera.width, camera.height), pixels)
+        for path, camera, (_, pixels) in zip(paths, cameras, seen, strict=True)
+    ]
+    descriptors = []
+    observed = _observe(tasks, extractor, options.team, progress, parts)
+    for (points, _), arrays in zip(seen, observed, strict=True):
+        rows.add(points, *feature_extraction.by_level(arrays))
+        descriptors.append(arrays["descriptor"])
+    return rows, np.stack(descriptors)
+
+
+def _observe(
+    tasks: Sequence[ImageTask],
+    extractor: FeatureExtractor,
+    team: WorkerPool,
+    progress: Progress | None,
+    parts: Parts,
+) -> Iterator[Arrays]:
+    """What each image shows, kept as a part: from the last build, or observed by the team."""
+    keyed = [(task.key(extractor), task) for task in tasks]
+    missing = {key: task for key, task in keyed if key not in parts}
+    found = team.observe(list(missing.values()), extractor)
+    for key, _ in progress(keyed, "Extracting features") if progress else keyed:
+        if key not in parts:
+            parts.put(key, next(found))
+        yield parts.get(key)
+
+
+def _usable_points(model: ColmapModel, min_track_length: int) -> NDArray[np.bool_]:
+    lengths = np.zeros(len(model.point_ids), np.int64)
+    for image in model.images:
+        ids = np.unique(image.point_ids[image.point_ids >= 0])
+        lengths[np.searchsorted(model.point_ids, ids)] += 1
+    return (lengths >= min_track_length) & np.isfinite(model.points_world).all(-1)
+
+
+def _keyframe_arrays(
+    images: Sequence[ColmapImage], model: ColmapModel, rows: FeatureStore
+) -> Arrays:
+    camera_ids = list(model.cameras)
+    observations = rows.observation_arrays()
+    depths = [image.depth_m for image in images if image.depth_m is not None]
+    return {
+        **({"keyframe_depth_m": np.stack(depths)} if len(depths) == len(images) else {}),
+        "keyframe_names": pack_names([image.name for image in images]),
+        "keyframe_camera": np.array([camera_ids.index(i.camera_id) for i in images], np.int32),
+        **observations,
+        **covisibility(observations["observation_offsets"], observations["observation_point"]),
+    }
+
+
+def _point_arrays(
+    model: ColmapModel, rows: FeatureStore, T_map_world: NDArray[np.float64]
+) -> Arrays:
+    counts = rows.counts[rows.kept]
+    priority = rows.mean_confidence * counts / (counts + HALF_TRACK)
+    return {
+        "points": se3.transform(T_map_world, model.points_world[rows.kept]),
+        "point_error_px": model.errors_px[rows.kept].astype(np.float32),
+        "point_priority": priority.astype(np.float32),
+    }
+
+
+def _metadata(
+    model: ColmapModel, extractor: FeatureExtractor, options: BuildOptions
+) -> dict[str, Any]:
+    T_base_cam = options.T_base_cam
+    return {
+        "axes": options.axes,
+        "T_map_world": tuple(options.T_map_world.ravel().tolist()),
+        "datum": options.datum,
+        "T_base_cam": None if T_base_cam is None else tuple(T_base_cam.ravel().tolist()),
+        "model_id": extractor.model_id,
+        "weights_sha256": extractor.sha256,
+        "max_side_px": extractor.max_side_px,
+        "strides": extractor.strides,
+        "dims": extractor.dims,
+        "storage": options.features,
+        "row_type": options.row_type,
+        "tile_m": options.tile_m,
+        "cameras": tuple(CameraEntry.of(camera) for camera in model.cameras.values()),
+    }

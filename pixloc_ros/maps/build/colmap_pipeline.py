@@ -1,0 +1,210 @@
+"""COLMAP's own steps, by pycolmap: keypoints, matches, and points for given poses."""
+
+from __future__ import annotations
+
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixloc_ros.errors import MapError
+from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.maps.build.builder import Progress
+from pixloc_ros.maps.build.pose_check import Matches
+from pixloc_ros.maps.build.posed_images import PosedImage
+from pixloc_ros.maps.files.colmap import ColmapModel, read_model
+
+CHUNK = 8  # images or pairs between two steps of the progress bar
+THREADS = 2
+SEED = 0
+
+
+class ColmapRun:
+    """One run of COLMAP in a folder of its own: links, database, model.
+
+    COLMAP itself leaves out the images and pairs that its database has. All methods raise MapError
+    where COLMAP fails, and so does the first use without pycolmap.
+    """
+
+    def __init__(
+        self, folder: Path, images: Sequence[PosedImage], progress: Progress | None
+    ) -> None:
+        self.pycolmap, self.folder, self.images = _import_pycolmap(), folder, images
+        self.progress = progress or (lambda items, description: items)
+        self.database = folder / "database.db"
+        # Lists of pairs are separated by spaces, so names must have none.
+        self.names = [f"{i:08d}{image.path.suffix}" for i, image in enumerate(images)]
+        (folder / "images").mkdir(parents=True, exist_ok=True)
+        for name, image in zip(self.names, images, strict=True):
+            (folder / "images" / name).unlink(missing_ok=True)
+            (folder / "images" / name).symlink_to(image.path.resolve())
+
+    def extract(self) -> None:
+        """Find the keypoints of all images."""
+        by_camera: dict[str, list[str]] = defaultdict(list)
+        for name, image in zip(self.names, self.images, strict=True):
+            by_camera[repr(colmap_camera(image.camera))].append(name)
+        chunks = [
+            (names[0], names[start : start + CHUNK])
+            for names in by_camera.values()
+            for start in range(0, len(names), CHUNK)
+        ]
+        for first, names in self.progress(chunks, "Finding keypoints"):
+            camera = self.images[self.names.index(names[0])].camera
+            self._extract(names, camera, self._camera_id(first))
+
+    def _camera_id(self, name: str) -> int:
+        """Of an image in the database, -1 where it is not there yet."""
+        with self.pycolmap.Database.open(self.database) as database:
+            if not database.exists_image(name):
+                return -1
+            return database.read_image_with_name(name).camera_id
+
+    def _extract(self, names: Sequence[str], camera: Camera, camera_id: int) -> None:
+        model, _, _, params = colmap_camera(camera)
+        reader = self.pycolmap.ImageReaderOptions()
+        reader.camera_model, reader.camera_params = model, ",".join(map(repr, params))
+        reader.existing_camera_id = camera_id
+        options = self.pycolmap.FeatureExtractionOptions()
+        options.use_gpu, options.num_threads = False, 1  # which finish first get the first ids
+        with self._quiet():
+            self.pycolmap.extract_features(
+                self.database,
+                self.folder / "images",
+                image_names=names,
+                camera_mode=self.pycolmap.CameraMode.SINGLE,
+                reader_options=reader,
+                extraction_options=options,
+            )
+
+    def match(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Match pairs of images, given by their numbers, and verify the matches."""
+        matching = self.pycolmap.FeatureMatchingOptions()
+        matching.use_gpu, matching.num_threads = False, THREADS
+        verification = self.pycolmap.TwoViewGeometryOptions()
+        verification.ransac.random_seed = SEED
+        listed = self.pycolmap.ImportedPairingOptions()
+        listed.match_list_path = self.folder / "pairs.txt"
+        chunks = [pairs[start : start + 4 * CHUNK] for start in range(0, len(pairs), 4 * CHUNK)]
+        for chunk in self.progress(chunks, "Matching images"):
+            lines = (f"{self.names[i]} {self.names[j]}" for i, j in chunk)
+            (self.folder / "pairs.txt").write_text("\n".join(lines) + "\n")
+            with self._quiet():
+                self.pycolmap.match_image_pairs(
+                    self.database,
+                    matching_options=matching,
+                    pairing_options=listed,
+                    verification_options=verification,
+                )
+
+    def matches(self) -> list[Matches]:
+        """What every pair shares, in the normalised image plane."""
+        found = []
+        with self.pycolmap.Database.open(self.database) as database:
+            keypoints = {}
+            for image in database.read_all_images():
+                camera = database.read_camera(image.camera_id)
+                pixels = database.read_keypoints(image.image_id)[:, :2].astype(np.float64)
+                rays = camera.cam_from_img(pixels).astype(np.float64)
+                keypoints[image.image_id] = (
+                    self.names.index(image.name),
+                    rays,
+                    camera.mean_focal_length(),
+                )
+            for pair, geometry in zip(*database.read_two_view_geometries(), strict=True):
+                index = np.asarray(geometry.inlier_matches)
+                if not len(index):
+                    continue
+                first, second = self.pycolmap.pair_id_to_image_pair(pair)
+                (i, rays_i, focal_i), (j, rays_j, focal_j) = keypoints[first], keypoints[second]
+                found.append(
+                    Matches(
+                        first=i,
+                        second=j,
+                        rays_first=rays_i[index[:, 0]],
+                        rays_second=rays_j[index[:, 1]],
+                        focal_px=(focal_i + focal_j) / 2,
+                    )
+                )
+        return found
+
+    def triangulate(self, T_map_cam: NDArray[np.float64]) -> ColmapModel:
+        """The model of all matches for poses (N, 4, 4) of the images, which stay as they are."""
+        output = self.folder / "model"
+        shutil.rmtree(output, ignore_errors=True)
+        output.mkdir()
+        options = self.pycolmap.IncrementalPipelineOptions()
+        options.extract_colors, options.num_threads, options.random_seed = False, THREADS, SEED
+        options.triangulation.random_seed = SEED
+        with self._quiet():
+            model = self.pycolmap.triangulate_points(
+                self._posed(T_map_cam),
+                self.database,
+                self.folder / "images",
+                output,
+                options=options,
+            )
+        if not model.num_points3D():
+            raise MapError(
+                "no point could be triangulated: do the images overlap, and do the cameras move?"
+            )
+        return read_model(output)
+
+    def _posed(self, T_map_cam: NDArray[np.float64]) -> Any:
+        model = self.pycolmap.Reconstruction()
+        with self.pycolmap.Database.open(self.database) as database:
+            for camera in database.read_all_cameras():
+                model.add_camera(camera)
+            for rig in database.read_all_rigs():
+                model.add_rig(rig)
+            images = database.read_all_images()
+            poses = {i.frame_id: T_map_cam[self.names.index(i.name)] for i in images}
+            for frame in database.read_all_frames():
+                T_cam_map = se3.inverse(poses[frame.frame_id])
+                frame.rig_from_world = self.pycolmap.Rigid3d(T_cam_map[:3])
+                model.add_frame(frame)
+            for image in images:
+                model.add_image(image)
+            for frame_id in poses:
+                model.register_frame(frame_id)
+        return model
+
+    @contextmanager
+    def _quiet(self) -> Iterator[None]:
+        """COLMAP logs to stderr, where the progress bar is; its exceptions become MapError."""
+        logging = self.pycolmap.logging
+        level, logging.minloglevel = logging.minloglevel, logging.ERROR.value
+        try:
+            yield
+        except (RuntimeError, ValueError) as error:
+            raise MapError(f"pycolmap failed: {' '.join(str(error).split())}") from None
+        finally:
+            logging.minloglevel = level
+
+
+def colmap_camera(camera: Camera) -> tuple[str, int, int, list[float]]:
+    """Model, width, height and parameters as COLMAP has them, pixel centres at +0.5."""
+    distortion = camera.distortion.tolist()
+    model = camera.model
+    if model == "RADIAL":  # COLMAP's has one focal length
+        model, distortion = "OPENCV", [*distortion, 0.0, 0.0]
+    params = [*camera.focal.tolist(), *(camera.center + 0.5).tolist(), *distortion]
+    return model, camera.width, camera.height, params
+
+
+def _import_pycolmap() -> ModuleType:
+    try:
+        import pycolmap
+    except ImportError:
+        raise MapError(
+            "posed images are triangulated by pycolmap, which is not installed: "
+            "pip install pycolmap, or give a COLMAP model"
+        ) from None
+    return pycolmap

@@ -1,0 +1,205 @@
+"""New maps from old ones: a part of one, or several as one. Features are kept as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import block_diag, csr_array
+
+from pixloc_ros.errors import MapError
+from pixloc_ros.maps.build import writer
+from pixloc_ros.maps.datum import T_first_second
+from pixloc_ros.maps.feature_store import Arrays, covisibility_arrays
+from pixloc_ros.maps.map import OPTIONAL_ARRAYS, Map, pack_names
+from pixloc_ros.maps.schema import MapMetadata, RowType
+from pixloc_ros.maps.tiles import Tile, join
+
+Array = NDArray[np.float64]
+COUNTED = {
+    "schema_version", "keyframes", "keyframes_file", "observations", "points", "point_id_end",
+    "tiles", "files",
+}  # fmt: skip
+# What must be equal for features to be comparable.
+SAME = ("weights_sha256", "max_side_px", "strides", "dims", "storage")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMap:
+    """How a new map is stored; None: as the first of the old ones."""
+
+    tile_m: float | None = None
+    row_type: RowType | None = None
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Of the metadata, those to be changed."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+AS_BEFORE = StoredMap()
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Keyframes of a map that go into the new one."""
+
+    map: Map
+    keyframes: NDArray[np.intp]  # ascending
+    names: tuple[str, ...]
+    camera: NDArray[np.int32]  # (K,) index into the cameras of the new map
+    T_new_map: Array  # (4, 4)
+
+    def tile(self, keyframes: NDArray[np.intp], first: int, first_id: int) -> list[Tile]:
+        """What these keyframes, indices into `keyframes`, see: by tile of the old map.
+
+        first, first_id: the indices of the first keyframe and of the first point in the new map.
+        Raises MapError for a tile that is refused.
+        """
+        old = self.keyframes[keyframes]
+        parts = []
+        for index in np.unique(self.map.keyframe_tile[old]).tolist():
+            here = self.map.keyframe_tile[old] == index
+            part = self.map.tiles.tile(index).part(old[here]).moved(self.T_new_map)
+            new = (keyframes[here] + first).astype(np.int32)
+            parts.append(replace(part, keyframes=new, point_id=part.point_id + first_id))
+        return parts
+
+
+def crop(
+    map_: Map,
+    low: Sequence[float],
+    high: Sequence[float],
+    output: str | Path,
+    overwrite: bool,
+    stored: StoredMap = AS_BEFORE,
+) -> Map:
+    """The keyframes between two corners (x, y) in metres, and what they see, as a map of its own.
+
+    Raises MapError where no keyframe lies between, for an output that cannot be written, and where
+    a tile that is needed is refused.
+    """
+    places = map_.keyframe_T_map_cam[:, :2, 3]
+    kept = np.flatnonzero(((places >= low) & (places <= high)).all(-1))
+    if not len(kept):
+        least, most = places.min(0), places.max(0)
+        raise MapError(
+            f"no keyframe from x,y {_pair(low)} to {_pair(high)}; the map's are from "
+            f"{_pair(least)} to {_pair(most)}"
+        )
+    names = tuple(map_.keyframe_names[k] for k in kept)
+    part = _Source(map_, kept, names, map_.keyframe_camera[kept], np.eye(4))
+    return _save([part], dict(map_.metadata) | stored.fields, output, overwrite)
+
+
+def merge(
+    maps: Sequence[tuple[str, Map]],
+    output: str | Path,
+    overwrite: bool,
+    stored: StoredMap = AS_BEFORE,
+) -> Map:
+    """Several named maps as one, in the frame of the first.
+
+    With a datum in all of them they are placed by it, without any they must share a frame.
+    Keyframes whose names clash get their map's name in front. Raises MapError for maps
+    of other weights or storage, and where only some have a datum.
+    """
+    (first_name, first), *others = maps
+    for name, map_ in others:
+        _check_alike(first_name, first.metadata, name, map_.metadata)
+    all_names = [keyframe for _, map_ in maps for keyframe in map_.keyframe_names]
+    clash = len(set(all_names)) < len(all_names)
+    cameras = list(dict.fromkeys(entry for _, map_ in maps for entry in map_.metadata.cameras))
+    sources = []
+    for name, map_ in maps:
+        names = map_.keyframe_names
+        if clash:
+            names = tuple(f"{name}/{keyframe}" for keyframe in names)
+        index = np.array([cameras.index(entry) for entry in map_.metadata.cameras], np.int32)
+        camera, T_first_map = index[map_.keyframe_camera], _placed(first_name, first, name, map_)
+        sources.append(_Source(map_, np.arange(len(names)), names, camera, T_first_map))
+    metadata = dict(first.metadata) | stored.fields
+    for field in _FORGOTTEN:
+        if any(getattr(m.metadata, field) != getattr(first.metadata, field) for _, m in others):
+            metadata |= _FORGOTTEN[field]
+    metadata["cameras"] = tuple(cameras)
+    return _save(sources, metadata, output, overwrite)
+
+
+_FORGOTTEN: dict[str, dict[str, Any]] = {
+    "T_base_cam": {"T_base_cam": None},
+    "calibration": {"calibration": None},
+    "T_map_world": {"T_map_world": tuple(np.eye(4).ravel().tolist()), "axes": "keep"},
+}
+
+
+def _pair(numbers: Sequence[float] | Array) -> str:
+    return ",".join(f"{number:.1f}" for number in numbers)
+
+
+def _check_alike(first: str, a: MapMetadata, second: str, b: MapMetadata) -> None:
+    for field in SAME:
+        if getattr(a, field) != getattr(b, field):
+            raise MapError(
+                f"{first} and {second} differ in {field} ({getattr(a, field)}, "
+                f"{getattr(b, field)}); build them alike"
+            )
+    if (a.datum is None) != (b.datum is None):
+        lacking = first if a.datum is None else second
+        raise MapError(f"{lacking} has no datum, the other has; build it with --datum, or both not")
+
+
+def _placed(first_name: str, first: Map, second_name: str, second: Map) -> Array:
+    """T_first_second (4, 4) of two maps' frames."""
+    if first.datum is None or second.datum is None:
+        return np.eye(4)  # `_check_alike` saw to it that both lack one
+    try:
+        return T_first_second(first.datum, second.datum)
+    except MapError as error:
+        raise MapError(f"{first_name} and {second_name}: {error}") from None
+
+
+def _save(
+    sources: Sequence[_Source], metadata: dict[str, Any], output: str | Path, overwrite: bool
+) -> Map:
+    kept = {name: value for name, value in metadata.items() if name not in COUNTED}
+    first = np.cumsum([0, *(len(source.keyframes) for source in sources)])
+    first_id = np.cumsum([0, *(source.map.point_id_end for source in sources)])
+    row_type = metadata["row_type"]
+    with writer.writing(_keyframe_arrays(sources), kept, output, overwrite) as (cells, tiles):
+        for cell, keyframes in cells.items():
+            parts: list[Tile] = []
+            for i, source in enumerate(sources):
+                own = keyframes[(keyframes >= first[i]) & (keyframes < first[i + 1])] - first[i]
+                parts += source.tile(own, int(first[i]), int(first_id[i]))
+            parts = [part.with_rows(row_type) for part in parts]
+            tiles.add(cell, join(parts, metadata["storage"]))
+    return Map.load(output, verify=False)
+
+
+def _keyframe_arrays(sources: Sequence[_Source]) -> Arrays:
+    arrays: Arrays = {
+        "keyframe_T_map_cam": np.concatenate(
+            [s.T_new_map @ s.map.keyframe_T_map_cam[s.keyframes] for s in sources]
+        ),
+        "keyframe_names": pack_names([name for source in sources for name in source.names]),
+        "keyframe_camera": np.concatenate([source.camera for source in sources]),
+        **covisibility_arrays(block_diag([_shared(s.map, s.keyframes) for s in sources], "csr")),
+    }
+    for name in OPTIONAL_ARRAYS:
+        optional = [getattr(source.map, name) for source in sources]
+        if all(array is not None for array in optional):
+            parts = [array[s.keyframes] for array, s in zip(optional, sources, strict=True)]
+            arrays[name] = np.concatenate(parts)
+    return arrays
+
+
+def _shared(map_: Map, keyframes: NDArray[np.intp]) -> csr_array:
+    """Counts of points that each pair of these keyframes shares."""
+    count = len(map_.keyframe_names)
+    neighbours = map_.covisible_points, map_.covisible_keyframe, map_.covisible_offsets
+    return csr_array(neighbours, shape=(count, count))[keyframes][:, keyframes]

@@ -1,0 +1,101 @@
+"""A COLMAP model from images with given poses, which stay as they are. Needs pycolmap."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixloc_ros.geometry import se3
+from pixloc_ros.maps.build import pose_check
+from pixloc_ros.maps.build.builder import Progress
+from pixloc_ros.maps.build.colmap_pipeline import ColmapRun, colmap_camera
+from pixloc_ros.maps.build.posed_images import PosedImage, check_posed, near_pairs
+from pixloc_ros.maps.files.colmap import ColmapModel
+from pixloc_ros.maps.schema import file_sha256
+
+
+@dataclass(frozen=True, slots=True)
+class TriangulationReport:
+    """How well images and poses agree."""
+
+    points: int
+    mean_error_px: float  # of reprojection
+    mean_track_length: float  # images per point
+    unseen: tuple[str, ...]  # images that see no point
+
+    def __str__(self) -> str:
+        text = (
+            f"{self.points} points triangulated, {self.mean_error_px:.2f} px mean reprojection "
+            f"error, seen by {self.mean_track_length:.1f} images on average"
+        )
+        return text + (f"; {len(self.unseen)} images see none" if self.unseen else "")
+
+
+def triangulate(
+    images: Sequence[PosedImage], progress: Progress | None = None, work: Path | None = None
+) -> tuple[ColmapModel, TriangulationReport]:
+    """Match near images and triangulate what they share; the model's world is the map.
+
+    work: the work_folder of a build, where keypoints and matches are kept for the next try.
+    Raises MapError without pycolmap, for images that share nothing, and for poses that contradict
+    the images (naming the images, or the convention that would fit).
+    """
+    check_posed(images)
+    T_map_cam = np.stack([image.T_map_cam for image in images])
+    zero = np.round(np.median(T_map_cam[:, :3, 3], axis=0))  # COLMAP's tolerances are near zero
+    T_map_cam[:, :3, 3] -= zero
+    with nullcontext(work) if work else tempfile.TemporaryDirectory(prefix="pixloc-") as folder:
+        run = ColmapRun(Path(folder) / _digest(images), images, progress)
+        run.extract()
+        run.match(near_pairs(T_map_cam))
+        names, matches = [image.name for image in images], run.matches()
+        pose_check.check(names, T_map_cam, matches)
+        model = run.triangulate(T_map_cam)
+    pose_check.check_points(names, matches, _points_seen(model))
+    model = _named(model, images, zero)
+    return model, _report(model)
+
+
+def _digest(images: Sequence[PosedImage]) -> str:
+    """Stands for all that keypoints and matches depend on."""
+    digest = hashlib.sha256()
+    for image in images:
+        digest.update(file_sha256(image.path).encode())
+        digest.update(repr(colmap_camera(image.camera)).encode() + image.T_map_cam.tobytes())
+    return f"colmap-{digest.hexdigest()}"
+
+
+def _named(
+    model: ColmapModel, images: Sequence[PosedImage], zero: NDArray[np.float64]
+) -> ColmapModel:
+    """The model with the names and poses that were given, to the last digit."""
+    renamed = (
+        replace(
+            image,
+            name=images[int(Path(image.name).stem)].name,
+            T_cam_world=se3.inverse(images[int(Path(image.name).stem)].T_map_cam),
+        )
+        for image in model.images
+    )
+    return replace(model, images=tuple(renamed), points_world=model.points_world + zero)
+
+
+def _points_seen(model: ColmapModel) -> list[int]:
+    return [int((image.point_ids >= 0).sum()) for image in model.images]
+
+
+def _report(model: ColmapModel) -> TriangulationReport:
+    seen = _points_seen(model)
+    return TriangulationReport(
+        points=len(model.point_ids),
+        mean_error_px=float(model.errors_px.mean()),
+        mean_track_length=float(sum(seen) / len(model.point_ids)),
+        unseen=tuple(i.name for i, count in zip(model.images, seen, strict=True) if not count),
+    )

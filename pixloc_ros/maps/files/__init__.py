@@ -1,0 +1,1 @@
+"""Formats of others: COLMAP models, point clouds, meshes."""

@@ -1,0 +1,93 @@
+"""Write a COLMAP model (binary) with numpy alone, for geometry that is already known."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+Array = NDArray[np.floating]
+PINHOLE_ID = 1
+CAMERA_ID = 1
+
+# Width, height and fx fy cx cy in COLMAP's convention: the top left pixel centre is (0.5, 0.5).
+PinholeCamera = tuple[int, int, tuple[float, float, float, float]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageToWrite:
+    """A posed image. T_cam_world (4, 4); pixels (M, 2) in COLMAP's convention; points (M,)."""
+
+    name: str
+    T_cam_world: Array
+    pixels: Array
+    points: NDArray[np.int64]
+
+
+def write_model(
+    folder: Path,
+    camera: PinholeCamera,
+    images: Sequence[ImageToWrite],
+    points: Array,
+    colours: NDArray[np.uint8],
+) -> None:
+    """Write cameras.bin, images.bin and points3D.bin into folder.
+
+    points: (N, 3) world coordinates, colours (N, 3). Images and points are numbered from 1 in
+    the order given. Format: COLMAP documentation, "Binary File Format".
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "cameras.bin").write_bytes(_camera_bytes(camera))
+    header = struct.pack("<Q", len(images))
+    bodies = [_image_bytes(number, image) for number, image in enumerate(images, start=1)]
+    (folder / "images.bin").write_bytes(header + b"".join(bodies))
+    (folder / "points3D.bin").write_bytes(_points_bytes(camera, images, points, colours))
+
+
+def _camera_bytes(camera: PinholeCamera) -> bytes:
+    width, height, params = camera
+    return struct.pack("<QIiQQ4d", 1, CAMERA_ID, PINHOLE_ID, width, height, *params)
+
+
+def _image_bytes(number: int, image: ImageToWrite) -> bytes:
+    x, y, z, w = Rotation.from_matrix(image.T_cam_world[:3, :3]).as_quat()
+    pose = struct.pack("<I7dI", number, w, x, y, z, *image.T_cam_world[:3, 3], CAMERA_ID)
+    observed = np.zeros(len(image.points), [("xy", "<f8", 2), ("point", "<u8")])
+    observed["xy"], observed["point"] = image.pixels, image.points + 1
+    name = image.name.encode() + b"\0"
+    return pose + name + struct.pack("<Q", len(observed)) + observed.tobytes()
+
+
+def _points_bytes(
+    camera: PinholeCamera,
+    images: Sequence[ImageToWrite],
+    points: Array,
+    colours: NDArray[np.uint8],
+) -> bytes:
+    tracks: list[list[int]] = [[] for _ in points]
+    errors = np.zeros(len(points))
+    for number, image in enumerate(images, start=1):
+        np.add.at(errors, image.points, _reprojection_errors(camera, image, points))
+        for slot, point in enumerate(image.points.tolist()):
+            tracks[point] += (number, slot)
+    chunks = [struct.pack("<Q", len(points))]
+    for number, track in enumerate(tracks, start=1):
+        length = len(track) // 2
+        xyz, rgb = points[number - 1], colours[number - 1]
+        error = errors[number - 1] / max(length, 1)
+        chunks.append(struct.pack("<Q3d3BdQ", number, *xyz, *rgb.tolist(), error, length))
+        chunks.append(struct.pack(f"<{len(track)}I", *track))
+    return b"".join(chunks)
+
+
+def _reprojection_errors(camera: PinholeCamera, image: ImageToWrite, points: Array) -> Array:
+    fx, fy, cx, cy = camera[2]
+    rotation, translation = image.T_cam_world[:3, :3], image.T_cam_world[:3, 3]
+    in_cam = points[image.points] @ rotation.T + translation
+    pixels = in_cam[:, :2] / in_cam[:, 2:] * (fx, fy) + (cx, cy)
+    return np.linalg.norm(pixels - image.pixels, axis=1)

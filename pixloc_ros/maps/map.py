@@ -1,0 +1,191 @@
+"""A map: its keyframes in memory, what they see in tiles that are opened where they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import KDTree
+from torch import Tensor
+
+from pixloc_ros.config import TilesConfig, ViewConfig
+from pixloc_ros.errors import MapError
+from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.maps import schema, view
+from pixloc_ros.maps.cache import TileCache
+from pixloc_ros.maps.datum import AnyDatum
+from pixloc_ros.maps.schema import MapMetadata
+from pixloc_ros.maps.tiles import Tile, join, read_tensors
+
+
+@dataclass(frozen=True)
+class Map:
+    """Keyframes with their poses, names and neighbours; `tiles` hold points and features."""
+
+    metadata: MapMetadata
+    sha256: str  # stands for all files of the map
+    keyframe_names: tuple[str, ...]
+    keyframe_T_map_cam: NDArray[np.float64]  # (M, 4, 4)
+    keyframe_camera: NDArray[np.int32]  # (M,) index into cameras
+    keyframe_tile: NDArray[np.int32]  # (M,) index of the tile that has what it sees
+    keyframe_descriptors: NDArray[np.float16] | None  # (M, D) of whole images; not in older maps
+    keyframe_depth_m: NDArray[np.float16] | None  # (M, *occlusion.GRID) of maps from surfaces
+    covisible_offsets: NDArray[np.int64]  # (M + 1,) where each keyframe's neighbours begin
+    covisible_keyframe: NDArray[np.int32]  # (C,)
+    covisible_points: NDArray[np.int32]  # (C,) count of shared points
+    tiles: TileCache
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        verify: bool = True,
+        tiles: TilesConfig | None = None,
+        device: str = "cpu",
+    ) -> Map:
+        """Open a map; of its tiles none is opened before it is needed, unless it is the only one.
+
+        verify: compare every file with its SHA-256, a tile when it is opened. Missing or altered
+        tiles are refused one by one, see `tiles.refused`.
+        Raises MapError when no tile is left, when map.json or the file of keyframes is missing
+        or altered, and for another schema version.
+        """
+        folder = Path(folder).expanduser()
+        metadata, sha256 = schema.read(folder)
+        arrays = read_tensors(folder, metadata, metadata.keyframes_file, verify)
+        try:
+            named = _keyframe_arrays(metadata, arrays)
+        except KeyError as error:
+            raise MapError(f"{folder} lacks the array {error}; rebuild the map") from None
+        boxes = _boxes(named["keyframe_T_map_cam"], named["keyframe_tile"], len(metadata.tiles))
+        cache = TileCache(folder, metadata, boxes, tiles or TilesConfig(), device, verify)
+        cache.check_sizes()
+        if len(cache) == 1:
+            cache.tile(0)
+        names = unpack_names(arrays["keyframe_names"].numpy())
+        return cls(metadata, sha256, names, tiles=cache, **named)
+
+    @property
+    def point_count(self) -> int:
+        """Distinct points of all tiles."""
+        return self.metadata.points or self.metadata.tiles[0].points
+
+    @property
+    def point_id_end(self) -> int:
+        """Above the ids of all points."""
+        return self.metadata.point_id_end or self.metadata.tiles[0].points
+
+    @property
+    def datum(self) -> AnyDatum | None:
+        return self.metadata.datum
+
+    @property
+    def T_base_cam(self) -> NDArray[np.float64] | None:
+        """(4, 4) of the camera that took the keyframes, where known."""
+        return schema.as_matrix(self.metadata.T_base_cam)
+
+    @property
+    def model_id(self) -> str:
+        return self.metadata.model_id
+
+    @property
+    def weights_sha256(self) -> str:
+        return self.metadata.weights_sha256
+
+    @property
+    def cameras(self) -> tuple[Camera, ...]:
+        """Cameras that took the keyframes."""
+        return tuple(entry.camera() for entry in self.metadata.cameras)
+
+    @cached_property
+    def _places(self) -> KDTree:
+        return KDTree(self.keyframe_T_map_cam[:, :3, 3])
+
+    def keyframes_within(
+        self, position: NDArray[np.float64], radius_m: float
+    ) -> tuple[NDArray[np.intp], float]:
+        """Indices, ascending, of the keyframes that near, and the distance to the nearest of all.
+
+        What it costs depends on how many are near, not on the size of the map.
+        """
+        nearest_m = float(self._places.query(position)[0])
+        within = self._places.query_ball_point(position, radius_m, return_sorted=True)
+        return np.array(within, dtype=np.intp), nearest_m
+
+    def nearest_keyframes(self, position: NDArray[np.float64], count: int) -> NDArray[np.intp]:
+        """Indices of so many keyframes, or of all, the nearest first."""
+        ranks = np.arange(1, min(count, len(self.keyframe_names)) + 1)
+        return self._places.query(position, ranks)[1]
+
+    def view(
+        self,
+        T_map_cam_prior: NDArray[np.float64],
+        camera: Camera,
+        config: ViewConfig,
+        device: str = "cpu",
+    ) -> view.MapView:
+        """Points and reference features worth aligning at this prior, see view.select."""
+        return view.select(self, T_map_cam_prior, camera, config, device)
+
+    def points_seen_by(self, keyframe: int) -> NDArray[np.float64]:
+        """(N, 3) in map coordinates. Raises MapError where its tile is refused."""
+        tile = self.tiles.tile(int(self.keyframe_tile[keyframe]))
+        return tile.points_map()[tile.observation_point[tile.observations(keyframe)]]
+
+    def points_map(self) -> NDArray[np.float64]:
+        """(P, 3) in map coordinates, of all tiles that are not refused; for pictures."""
+        tiles = [tile for _, tile in self.tiles.sound()]
+        _, first = np.unique(np.concatenate([t.point_id for t in tiles]), return_index=True)
+        return np.concatenate([tile.points_map() for tile in tiles])[first]
+
+    def whole(self) -> Tile:
+        """All tiles as one, in memory; raises MapError if one is refused."""
+        tiles = [self.tiles.tile(index) for index in range(len(self.tiles))]
+        return join(tiles, self.metadata.storage)
+
+    def close(self) -> None:
+        """Let go of all tiles and open none ahead any more."""
+        self.tiles.close()
+
+
+def _keyframe_arrays(metadata: MapMetadata, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
+    if metadata.schema_version == 1:
+        arrays["keyframe_tile"] = np.zeros(metadata.keyframes, np.int32)
+    required = {name: arrays[name] for name in KEYFRAME_ARRAYS}
+    return required | {name: arrays.get(name) for name in OPTIONAL_ARRAYS}
+
+
+KEYFRAME_ARRAYS = (
+    "keyframe_T_map_cam",
+    "keyframe_camera",
+    "keyframe_tile",
+    "covisible_offsets",
+    "covisible_keyframe",
+    "covisible_points",
+)
+OPTIONAL_ARRAYS = ("keyframe_descriptors", "keyframe_depth_m")
+
+
+def _boxes(
+    T_map_cam: NDArray[np.float64], tile: NDArray[np.int32], count: int
+) -> NDArray[np.float64]:
+    """(count, 4) x_min, y_min, x_max, y_max of the keyframes of every tile."""
+    boxes = np.full((count, 4), np.inf)
+    np.minimum.at(boxes[:, :2], tile, T_map_cam[:, :2, 3])
+    np.minimum.at(boxes[:, 2:], tile, -T_map_cam[:, :2, 3])
+    return boxes * [1, 1, -1, -1]
+
+
+def pack_names(names: Sequence[str]) -> NDArray[np.uint8]:
+    """Names as one array of bytes, so that map.json stays small."""
+    return np.frombuffer(bytearray("\0".join(names), "utf-8"), np.uint8)
+
+
+def unpack_names(packed: NDArray[np.uint8]) -> tuple[str, ...]:
+    return tuple(packed.tobytes().decode().split("\0"))

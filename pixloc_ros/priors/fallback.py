@@ -1,0 +1,41 @@
+"""When a prior that leads nowhere is passed over, so that others get their turn."""
+
+from __future__ import annotations
+
+from pixloc_ros.config import PriorsConfig
+
+
+class PriorFallback:
+    """Due after `fallback_after_misses` misses in a row, then after twice as many, and so on.
+
+    A vehicle that was carried elsewhere is found again within a few frames, and one that drives
+    past what nobody could recognise does not search the whole map at every frame.
+    """
+
+    def __init__(self, config: PriorsConfig) -> None:
+        self._config = config
+        self._misses = 0
+        self._since_ns = 0
+
+    def clear(self) -> None:
+        """The prior was right."""
+        self._misses = 0
+
+    def miss(self, stamp_ns: int) -> None:
+        """One more frame that could be looked at and did not fit."""
+        if self._misses == 0:
+            self._since_ns = stamp_ns
+        self._misses += 1
+
+    def outdates(self, stamp_ns: int | None) -> bool:
+        """Whether what is of that stamp was known before the misses began, and did not help."""
+        return self.due and stamp_ns is not None and stamp_ns <= self._since_ns
+
+    def reconfigure(self, config: PriorsConfig) -> None:
+        """Go on with another number of frames."""
+        self._config = config
+
+    @property
+    def due(self) -> bool:
+        times, rest = divmod(self._misses, self._config.fallback_after_misses)
+        return times > 0 and rest == 0 and times.bit_count() == 1

@@ -1,0 +1,87 @@
+"""Whether a pose that nobody expected is believed: only when several frames agree on it.
+
+One image may fit a wrong place well (repeated structures). Frames of a moving vehicle that fit the
+same wrong place one after the other are much rarer.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+
+from pixloc_ros.config import PriorsConfig
+from pixloc_ros.geometry import covariance as cov
+from pixloc_ros.geometry import se3
+from pixloc_ros.priors.odometry import OdometryBuffer
+from pixloc_ros.priors.stamped_pose import StampedPose, odometry_step, standing_step
+from pixloc_ros.types import PosePrior
+
+
+class JumpConfirmation:
+    """Lets expected poses pass, and jumps once `jump_frames` of `jump_window` frames agree."""
+
+    def __init__(self, config: PriorsConfig) -> None:
+        self._suspects: deque[StampedPose | None] = deque()
+        self.reconfigure(config)
+
+    def reconfigure(self, config: PriorsConfig) -> None:
+        """Go on with other limits."""
+        self._config = config
+        window = max(config.jump_window, config.jump_frames)
+        self._suspects = deque(self._suspects, maxlen=window)
+
+    def clear(self) -> None:
+        """Forget the jumps that were seen."""
+        self._suspects.clear()
+
+    def miss(self) -> None:
+        """A frame without a pose: it agrees with nothing, and takes its place in the window."""
+        self._suspects.append(None)
+
+    def objection(
+        self,
+        found: StampedPose,
+        expected: PosePrior | None,
+        odometry: OdometryBuffer,
+        guess: str = "",
+    ) -> str:
+        """Why a pose is not believed yet, in one line; empty when it is.
+
+        expected: where the last accepted pose and the odometry put the vehicle, with covariance;
+        None when nothing does. guess: where the search began, if nothing measured that.
+        """
+        sigmas = _sigmas(found, expected) if expected else np.inf
+        if sigmas <= self._config.jump_sigma or (expected is None and not guess):
+            self.clear()
+            return ""
+        self._suspects.append(found)
+        agreeing, needed = self._agreeing(found, odometry), self._config.jump_frames
+        if agreeing >= needed:
+            self.clear()
+            return ""
+        why = f"found from a guess ({guess})"
+        if expected is not None:
+            distance_m = se3.distance_m(found.T_map_base, expected.T_map_base)
+            place = "where the last pose and the odometry put it"
+            why = f"{distance_m:.1f} m ({sigmas:.0f} sigma) from {place}"
+        return f"{why}; {agreeing} of {needed} frames agree"
+
+    def _agreeing(self, found: StampedPose, odometry: OdometryBuffer) -> int:
+        """How many suspects, the newest among them, are of the same place after their motion."""
+        return sum(
+            suspect is not None
+            and _sigmas(found, self._carried(suspect, found.stamp_ns, odometry))
+            <= self._config.jump_sigma
+            for suspect in self._suspects
+        )
+
+    def _carried(self, suspect: StampedPose, stamp_ns: int, odometry: OdometryBuffer) -> PosePrior:
+        step = odometry_step(suspect, odometry, stamp_ns, self._config)
+        return suspect.moved(stamp_ns, step or standing_step(suspect, stamp_ns, self._config))
+
+
+def _sigmas(found: StampedPose, expected: PosePrior) -> float:
+    """Mahalanobis distance of the two, both being uncertain."""
+    error = cov.base_error(found.T_map_base, expected.T_map_base)
+    return float(np.sqrt(cov.mahalanobis2(error, expected.covariance + found.covariance)))

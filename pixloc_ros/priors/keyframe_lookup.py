@@ -1,0 +1,108 @@
+"""What a pose does not know, borrowed from the nearest mapped camera: height, tilt, heading."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import KDTree
+from scipy.spatial.transform import Rotation
+
+from pixloc_ros.config import PriorsConfig
+from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.covariance import skew
+from pixloc_ros.maps.datum import AnyDatum
+from pixloc_ros.priors.gnss import Fix
+from pixloc_ros.priors.heading import Heading
+
+Matrix = NDArray[np.float64]
+
+# RViz and flat GNSS leave these variances zero: they state nothing about height, roll and pitch.
+_PLANAR = [2, 3, 4]
+_VAGUE_HEADING_RAD2 = 1.0  # beyond about 60 degrees a heading is no information
+
+
+class MapLike(Protocol):
+    """The part of a map that priors need."""
+
+    @property
+    def keyframe_T_map_cam(self) -> Matrix: ...  # (M, 4, 4)
+    @property
+    def datum(self) -> AnyDatum | None: ...
+    @property
+    def T_base_cam(self) -> Matrix | None: ...  # of the mapping camera
+
+
+class KeyframeLookup:
+    """Vehicle poses of the mapping drive, T_map_base (M, 4, 4)."""
+
+    def __init__(self, T_map_cam: Matrix, T_base_cam: Matrix, config: PriorsConfig) -> None:
+        self.T_base_cam = T_base_cam
+        self._T_map_base = T_map_cam @ se3.inverse(T_base_cam)
+        self._places = KDTree(self._T_map_base[:, :2, 3])
+        self._config = config
+
+    def nearest(self, position_map: Matrix) -> Matrix:
+        """T_map_base (4, 4) of the keyframe that is nearest in the plane."""
+        return self._T_map_base[self._places.query(position_map[:2])[1]]
+
+    def stand_at(self, position_map: Matrix) -> Matrix:
+        """T_map_base at a plane position (2+,), with height and attitude of the nearest one."""
+        T_map_base = self.nearest(position_map).copy()
+        T_map_base[:2, 3] = position_map[:2]
+        return T_map_base
+
+    def covariance(self, position_covariance: Matrix) -> Matrix:
+        """(6, 6) of a pose whose plane position alone was measured, (2+, 2+) in m^2."""
+        config = self._config
+        covariance = np.zeros((6, 6))
+        covariance[:2, :2] = position_covariance[:2, :2]
+        covariance[2, 2] = config.gnss_height_sigma_m**2
+        covariance[3, 3] = covariance[4, 4] = np.deg2rad(config.gnss_tilt_sigma_deg) ** 2
+        covariance[5, 5] = np.deg2rad(config.gnss_heading_sigma_deg) ** 2
+        return covariance
+
+    def place(self, fix: Fix, heading: Heading | None) -> tuple[Matrix, Matrix]:
+        """T_map_base and covariance (6, 6) of the vehicle whose antenna is there.
+
+        heading: where the vehicle's motion tells it; None: of the nearest keyframe. An error of the
+        attitude swings the vehicle about its antenna; the height is that of the keyframe.
+        """
+        T_map_base = self.stand_at(fix.position_map)
+        covariance = self.covariance(fix.covariance)
+        if heading is not None:
+            T_map_base = _turned(T_map_base, heading.angle_rad)
+            covariance[5, 5] = heading.sigma_rad**2
+        lever_map = T_map_base[:3, :3] @ fix.antenna_base
+        T_map_base[:2, 3] -= lever_map[:2]
+        J = np.eye(6)
+        J[:2, 3:] = skew(lever_map)[:2]
+        return T_map_base, J @ covariance @ J.T
+
+    def complete(self, T_map_base: Matrix, covariance: Matrix) -> tuple[Matrix, Matrix]:
+        """Fill in what a pose leaves open by zero or huge variances; the rest stays as it is."""
+        if not covariance.any():
+            covariance = self.covariance(np.eye(2) * self._config.gnss_default_sigma_m**2)
+            return self._on_the_map(T_map_base), covariance
+        if covariance[5, 5] > _VAGUE_HEADING_RAD2:
+            return self.stand_at(T_map_base[:3, 3]), self.covariance(covariance)
+        if covariance[_PLANAR, _PLANAR].any():
+            return T_map_base, covariance
+        borrowed = self.covariance(covariance)
+        borrowed[5, 5] = covariance[5, 5] or borrowed[5, 5]
+        return self._on_the_map(T_map_base), borrowed
+
+    def _on_the_map(self, T_map_base: Matrix) -> Matrix:
+        """The same plane position and heading, with height and tilt of the nearest keyframe."""
+        return _turned(self.stand_at(T_map_base[:3, 3]), _heading(T_map_base))
+
+
+def _turned(T_map_base: Matrix, heading_rad: float) -> Matrix:
+    """The same place and tilt with another heading."""
+    turn = Rotation.from_euler("z", heading_rad - _heading(T_map_base)).as_matrix()
+    return se3.make(turn @ T_map_base[:3, :3], T_map_base[:3, 3])
+
+
+def _heading(T_map_base: Matrix) -> float:
+    return float(np.arctan2(T_map_base[1, 0], T_map_base[0, 0]))

@@ -1,0 +1,87 @@
+"""A pose believed at one moment, carried to another by odometry or by assumption."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixloc_ros.config import PriorsConfig
+from pixloc_ros.geometry import se3
+from pixloc_ros.priors import motion
+from pixloc_ros.priors.gates import seconds
+from pixloc_ros.priors.odometry import OdometryBuffer, OdometryReading
+from pixloc_ros.types import PosePrior
+
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class StampedPose:
+    """A pose somebody stated, and what the odometry said at that moment (None: unknown yet)."""
+
+    T_map_base: Matrix
+    covariance: Matrix  # (6, 6) map axes
+    stamp_ns: int
+    source: str
+    reading: OdometryReading | None = None
+
+    def within(self, stamp_ns: int, limit_s: float) -> bool:
+        """Whether the stamp is no farther away than this."""
+        return abs(seconds(stamp_ns - self.stamp_ns)) <= limit_s
+
+    def read(self, odometry: OdometryBuffer) -> StampedPose:
+        """The same with its odometry reading, if it is known by now, or known better."""
+        if self.reading is not None and not self.reading.extrapolated_s:
+            return self
+        return replace(self, reading=odometry.at(self.stamp_ns) or self.reading)
+
+    def moved(self, stamp_ns: int, step: motion.Step) -> PosePrior:
+        """As a prior after one step."""
+        T_map_base, covariance = motion.carry(self.T_map_base, self.covariance, step)
+        return PosePrior(T_map_base, covariance, self.source, stamp_ns)
+
+
+def is_vague(covariance: Matrix, config: PriorsConfig) -> bool:
+    """Whether a pose with this covariance (6, 6) does not tell the place, as a vague GNSS fix."""
+    return bool(covariance[:2, :2].max() > config.gnss_max_sigma_m**2)
+
+
+def odometry_step(
+    belief: StampedPose, odometry: OdometryBuffer, stamp_ns: int, config: PriorsConfig
+) -> motion.Step | None:
+    """The motion since then by odometry; None where it broke or does not reach."""
+    before, after = belief.reading, odometry.at(stamp_ns)
+    if before is None or after is None or before.epoch != after.epoch:
+        return None
+    T_before_after = se3.inverse(before.T_odom_base) @ after.T_odom_base
+    assumed_s = before.extrapolated_s + after.extrapolated_s
+    return motion.odometry_step(T_before_after, after.driven_m - before.driven_m, config, assumed_s)
+
+
+def standing_step(belief: StampedPose, stamp_ns: int, config: PriorsConfig) -> motion.Step:
+    """No motion that is known of."""
+    return motion.blind_step(np.eye(4), seconds(stamp_ns - belief.stamp_ns), config)
+
+
+def carried(
+    belief: StampedPose, stamp_ns: int, odometry: OdometryBuffer, config: PriorsConfig
+) -> PosePrior:
+    """As a prior at another stamp: by odometry or, without it, standing still."""
+    step = odometry_step(belief, odometry, stamp_ns, config)
+    return belief.moved(stamp_ns, step or standing_step(belief, stamp_ns, config))
+
+
+def velocity_step(
+    first: StampedPose | None, second: StampedPose, stamp_ns: int, config: PriorsConfig
+) -> motion.Step:
+    """The motion between two beliefs, going on after the second."""
+    elapsed_ns = stamp_ns - second.stamp_ns
+    between_ns = second.stamp_ns - first.stamp_ns if first else 0
+    if first is None or not 0 < seconds(between_ns) <= config.odometry_max_gap_s:
+        return standing_step(second, stamp_ns, config)
+    T_before_after = motion.extrapolate(
+        first.T_map_base, second.T_map_base, elapsed_ns / between_ns
+    )
+    return motion.blind_step(T_before_after, seconds(elapsed_ns), config)

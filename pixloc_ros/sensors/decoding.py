@@ -1,0 +1,189 @@
+"""From messages to arrays and matrices, checked at the door. Needs no ROS.
+
+Messages are duck-typed: those of rclpy and those that `rosbags` reads have the same fields.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rosbags.image import message_to_cvimage
+from rosbags.image.image import convert_color
+
+from pixloc_ros.common import image_files
+from pixloc_ros.errors import CameraError, DataError
+from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.camera import Camera
+
+Matrix = NDArray[np.float64]
+Image = NDArray[np.uint8]
+
+MAX_SIDE_PX = 16_384
+UNIT_TOLERANCE = 0.01  # of a quaternion's length
+
+# Bytes per pixel of the encodings that can be read (sensor_msgs/image_encodings.hpp).
+ENCODINGS = {
+    **dict.fromkeys(["mono8", "bayer_rggb8", "bayer_bggr8", "bayer_gbrg8", "bayer_grbg8"], 1),
+    **dict.fromkeys(["mono16", "bayer_rggb16", "bayer_bggr16", "bayer_gbrg16", "bayer_grbg16"], 2),
+    **dict.fromkeys(["yuv422", "uyvy", "yuv422_yuy2", "yuyv"], 2),
+    **dict.fromkeys(["rgb8", "bgr8"], 3),
+    **dict.fromkeys(["rgba8", "bgra8"], 4),
+    **dict.fromkeys(["rgb16", "bgr16"], 6),
+    **dict.fromkeys(["rgba16", "bgra16"], 8),
+}
+# OpenCV's types say how many channels there are, not their order; drivers mean these.
+ALIASES = {"8UC1": "mono8", "16UC1": "mono16", "8UC3": "bgr8", "8UC4": "bgra8"}
+
+
+class BadMessage(DataError):
+    """A message that cannot be used: `reason` is a stable code to count it by."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def stamp_ns(header: Any) -> int:
+    """Stamp of a std_msgs/Header."""
+    return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
+
+
+def pixels(message: Any) -> NDArray[Any]:
+    """Pixels of an Image without padding, as they are: (H, W) or (H, W, C), uint8 or uint16."""
+    return message_to_cvimage(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """Who decodes pictures and rotations; a node may bring ROS's own means."""
+
+    pixels: Callable[[Any], NDArray[Any]] = pixels  # of a packed Image, colours unchanged
+    matrix: Callable[[Matrix, Matrix], Matrix] = se3.from_quat_xyzw  # quat_xyzw, translation
+
+
+WITHOUT_ROS = Backend()
+
+
+def image_rgb(message: Any, backend: Backend = WITHOUT_ROS) -> Image:
+    """Image (H, W, 3) of a sensor_msgs/Image or CompressedImage; raises BadMessage."""
+    if hasattr(message, "format"):
+        return _decompressed(message)
+    _check_image(message)
+    packed = _packed(message)
+    image, encoding = backend.pixels(packed), packed.encoding
+    if image.dtype == np.uint16:
+        image = cv2.convertScaleAbs(image, alpha=255.0 / 65535.0)
+        encoding = encoding.replace("16", "8")
+    return np.array(convert_color(image, encoding, "rgb8"), np.uint8, order="C")
+
+
+def camera(message: Any) -> Camera:
+    """Camera of a sensor_msgs/CameraInfo, with its region of interest and binning applied.
+
+    Raises BadMessage for a calibration that is missing or impossible.
+    """
+    try:
+        full = Camera.from_ros(
+            message.distortion_model,
+            message.width,
+            message.height,
+            [float(value) for value in message.k],
+            [float(value) for value in message.d],
+        )
+    except CameraError as error:
+        raise BadMessage("camera_info_unusable", f"CameraInfo: {error}") from None
+    roi = message.roi
+    if roi.width and roi.height:
+        full = full.crop([roi.x_offset, roi.y_offset], [roi.width, roi.height])
+    binning = [1.0 / max(message.binning_x, 1), 1.0 / max(message.binning_y, 1)]
+    return full if binning == [1.0, 1.0] else full.scale(binning)
+
+
+def pose(message: Any, backend: Backend = WITHOUT_ROS) -> Matrix:
+    """(4, 4) of a geometry_msgs/Pose or Transform.
+
+    Raises BadMessage for NaN and for quaternions that are not of unit length; all zero, as in a
+    message that was never filled in, is one of them.
+    """
+    translation = message.position if hasattr(message, "position") else message.translation
+    rotation = message.orientation if hasattr(message, "orientation") else message.rotation
+    xyz = np.array([translation.x, translation.y, translation.z])
+    quat_xyzw = np.array([rotation.x, rotation.y, rotation.z, rotation.w])
+    if not (np.isfinite(xyz).all() and np.isfinite(quat_xyzw).all()):
+        raise BadMessage("not_finite", f"pose is not finite: {xyz}, {quat_xyzw}")
+    length = float(np.linalg.norm(quat_xyzw))
+    if abs(length - 1.0) > UNIT_TOLERANCE:
+        raise BadMessage("bad_quaternion", f"quaternion {quat_xyzw} has length {length:g}, not 1")
+    return backend.matrix(quat_xyzw, xyz)
+
+
+def pose_covariance(message: Any) -> Matrix:
+    """(6, 6) of a geometry_msgs/PoseWithCovariance."""
+    return np.array(message.covariance, np.float64).reshape(6, 6)
+
+
+def fix_covariance(message: Any) -> Matrix | None:
+    """(3, 3) ENU of a sensor_msgs/NavSatFix in m^2; None when its type says unknown."""
+    if not message.position_covariance_type:
+        return None
+    return np.array(message.position_covariance, np.float64).reshape(3, 3)
+
+
+def _encoding(message: Any) -> str:
+    return ALIASES.get(message.encoding, message.encoding)
+
+
+def _check_image(message: Any) -> None:
+    width, height, step = message.width, message.height, message.step
+    if _encoding(message) not in ENCODINGS:
+        known = ", ".join([*ENCODINGS, *ALIASES])
+        raise BadMessage("image_encoding", f"encoding '{message.encoding}' is not one of {known}")
+    if not (0 < width <= MAX_SIDE_PX and 0 < height <= MAX_SIDE_PX):
+        raise BadMessage("image_size", f"image of {width}x{height} pixels")
+    needed = width * ENCODINGS[_encoding(message)]
+    if step < needed:
+        raise BadMessage("image_step", f"step is {step} bytes, a row needs {needed}")
+    if len(message.data) != step * height:
+        raise BadMessage(
+            "image_size", f"image holds {len(message.data)} bytes, step * height is {step * height}"
+        )
+
+
+def _packed(message: Any) -> SimpleNamespace:
+    """The fields of a checked Image, in this machine's byte order and without padding.
+
+    Not all decoders mind padding, or know how to swap bytes beside numpy 2.
+    """
+    encoding = _encoding(message)
+    row_bytes = message.width * ENCODINGS[encoding]
+    rows = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
+    data = np.ascontiguousarray(rows[:, :row_bytes]).reshape(-1)
+    native_is_big = sys.byteorder == "big"
+    if encoding.endswith("16") and bool(message.is_bigendian) != native_is_big:
+        data = data.view(np.uint16).byteswap().view(np.uint8)
+    return SimpleNamespace(
+        height=message.height,
+        width=message.width,
+        encoding=encoding,
+        is_bigendian=native_is_big,
+        step=row_bytes,
+        data=data,
+    )
+
+
+def _decompressed(message: Any) -> Image:
+    data = bytes(message.data)
+    # OpenCV fills what is missing of a JPEG with grey instead of failing.
+    if data.startswith(b"\xff\xd8") and not data.rstrip(b"\0").endswith(b"\xff\xd9"):
+        raise BadMessage("image_truncated", f"JPEG of {len(data)} bytes has no end")
+    image_rgb = image_files.decode(data)
+    if image_rgb is None:
+        raise BadMessage("image_undecodable", f"compressed image ('{message.format}') not decoded")
+    return image_rgb

@@ -1,0 +1,111 @@
+"""Transforms of /tf over the last seconds, joined by those of /tf_static."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable
+from itertools import pairwise
+
+import numpy as np
+
+from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.se3 import Matrix
+from pixloc_ros.sensors.static_transforms import StaticTransforms, chain, is_transform, normalized
+
+KEPT_NS = 10_000_000_000
+LOOPED_NS = 1_000_000_000  # stamps further back are of a bag that began anew
+AHEAD_NS = 500_000_000  # the newest transform holds so much longer
+
+
+class MovingTransforms:
+    """What tf2's buffer is, for chains with few moving frames, and without its threads."""
+
+    def __init__(self, static: StaticTransforms) -> None:
+        self._static = static
+        self._histories: dict[str, dict[str, _History]] = {}  # by parent, then child
+        self._parents: dict[str, set[str]] = {}  # by child
+
+    def add(self, stamp_ns: int, parent: str, child: str, T_parent_child: Matrix) -> bool:
+        """Add one transform; False, and nothing added, where it is not rigid or names no frames."""
+        parent, child = normalized(parent), normalized(child)
+        if not is_transform(parent, child, T_parent_child):
+            return False
+        history = self._histories.setdefault(parent, {}).setdefault(child, _History())
+        history.add(stamp_ns, T_parent_child)
+        self._parents.setdefault(child, set()).add(parent)
+        return True
+
+    def lookup(self, target: str, source: str, stamp_ns: int) -> Matrix | None:
+        """T_target_source (4, 4) at a stamp; None where no chain joins the frames at that time."""
+        T_target_source = np.eye(4)
+        for before, after in pairwise(self._chain(target, source) or ("", "")):
+            T_before_after = self._between(before, after, stamp_ns)
+            if T_before_after is None:
+                return None
+            T_target_source = T_target_source @ T_before_after
+        return T_target_source
+
+    def newest_ns(self, target: str, source: str) -> int | None:
+        """The newest stamp at which all of the chain is known; None where nothing in it moves."""
+        links = pairwise(self._chain(target, source) or ())
+        histories = [self._history(*link) or self._history(*link[::-1]) for link in links]
+        return min((h.newest_ns for h in histories if h is not None), default=None)
+
+    @property
+    def frames(self) -> tuple[str, ...]:
+        """Names of all frames, sorted."""
+        return tuple(sorted({*self._static.frames, *self._histories, *self._parents}))
+
+    def _chain(self, target: str, source: str) -> tuple[str, ...] | None:
+        return chain(normalized(target), normalized(source), self._around)
+
+    def _around(self, frame: str) -> Iterable[str]:
+        yield from self._static.around(frame)
+        yield from self._histories.get(frame, ())
+        yield from self._parents.get(frame, ())
+
+    def _between(self, before: str, after: str, stamp_ns: int) -> Matrix | None:
+        """Of two neighbours; a frame that moved once moves."""
+        if (history := self._history(before, after)) is not None:
+            return history.at(stamp_ns)
+        if (history := self._history(after, before)) is not None:
+            T_after_before = history.at(stamp_ns)
+            return None if T_after_before is None else se3.inverse(T_after_before)
+        return self._static.around(before).get(after)
+
+    def _history(self, parent: str, child: str) -> _History | None:
+        return self._histories.get(parent, {}).get(child)
+
+
+class _History:
+    """One transform over the last seconds."""
+
+    def __init__(self) -> None:
+        self._stamps_ns: list[int] = []
+        self._T_of: dict[int, Matrix] = {}
+
+    @property
+    def newest_ns(self) -> int:
+        return self._stamps_ns[-1]
+
+    def add(self, stamp_ns: int, T: Matrix) -> None:
+        if self._stamps_ns and stamp_ns < self.newest_ns - LOOPED_NS:
+            self._stamps_ns.clear()
+            self._T_of.clear()
+        if stamp_ns not in self._T_of:
+            insort(self._stamps_ns, stamp_ns)
+        self._T_of[stamp_ns] = np.asarray(T, np.float64)
+        while self._stamps_ns[0] < self.newest_ns - KEPT_NS:
+            del self._T_of[self._stamps_ns.pop(0)]
+
+    def at(self, stamp_ns: int) -> Matrix | None:
+        """Interpolated; None before the oldest and long after the newest."""
+        stamps_ns = self._stamps_ns
+        if not stamps_ns[0] <= stamp_ns <= stamps_ns[-1] + AHEAD_NS:
+            return None
+        after_ns = stamps_ns[min(bisect_left(stamps_ns, stamp_ns), len(stamps_ns) - 1)]
+        if stamp_ns >= after_ns:
+            return self._T_of[after_ns]
+        before_ns = stamps_ns[bisect_left(stamps_ns, stamp_ns) - 1]
+        fraction = (stamp_ns - before_ns) / (after_ns - before_ns)
+        return se3.interpolate(self._T_of[before_ns], self._T_of[after_ns], fraction)

@@ -1,0 +1,1 @@
+"""Scenes, drives, bags and a live node that several tests use."""

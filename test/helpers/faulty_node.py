@@ -1,0 +1,62 @@
+"""The node as it is, but for an aligner that fails when it is told to.
+
+    python faulty_node.py ORDERS --ros-args ...
+
+The file ORDERS names the fault of the frames to come; while it is empty all is well.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+
+from pixloc_ros.config import Config
+from pixloc_ros.localizer import Localizer
+from pixloc_ros.maps.map import Map
+from pixloc_ros.ros import node
+
+SLOW_S = 0.5
+
+
+class FaultyAligner:
+    """Another aligner's answers, if any."""
+
+    def __init__(self, aligner: Any, orders: Path) -> None:
+        self._aligner = aligner
+        self._orders = orders
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._aligner, name)
+
+    def align(self, *arguments: Any) -> Any:
+        order = self._orders.read_text()
+        if order == "out of memory":
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        if order == "defect":
+            raise IndexError("list index\nout of range")
+        if order:
+            time.sleep({"slow": SLOW_S, "hang": 3600.0}[order])
+        return self._aligner.align(*arguments)
+
+
+class FaultyLocalizer(Localizer):
+    """Aligns through a FaultyAligner."""
+
+    def __init__(self, config: Config, map: Map | None = None) -> None:
+        super().__init__(config, map)
+        aligner: Any = FaultyAligner(self.contest.aligner, Path(sys.argv[1]))
+        self.contest = replace(self.contest, aligner=aligner)
+
+
+def main() -> NoReturn:
+    node.Localizer = FaultyLocalizer  # type: ignore[misc]
+    node.main([sys.argv[0], *sys.argv[2:]])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,338 @@
+"""A real node in a process of its own, and a test rig that talks to it over DDS."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseWithCovarianceStamped
+from lifecycle_msgs.srv import ChangeState, GetState
+from nav_msgs.msg import Odometry
+from rcl_interfaces.srv import GetParameters
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import parameter_value_to_python
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, NavSatFix
+from tf2_msgs.msg import TFMessage
+
+from pixloc_ros.msg import AlignmentStatus
+from pixloc_ros.replay.storage import RawMessage, open_sources
+from pixloc_ros.sensors import topics
+from pixloc_ros.sensors.decoding import stamp_ns
+
+PATIENCE_S = 60.0  # for anything at all to happen on a busy machine
+NODE = "import sys; from pixloc_ros.ros.node import main; sys.exit(main())"
+LATCHED = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+CLASSES = {
+    topics.IMAGE: Image,
+    topics.CAMERA_INFO: CameraInfo,
+    topics.ODOMETRY: Odometry,
+    topics.NAV_SAT_FIX: NavSatFix,
+    topics.POSE_WITH_COVARIANCE: PoseWithCovarianceStamped,
+    topics.TF_MESSAGE: TFMessage,
+}
+INPUTS = {
+    "/image": Image,
+    "/camera_info": CameraInfo,
+    "/odom": Odometry,
+    "/gnss/fix": NavSatFix,
+    "/initialpose": PoseWithCovarianceStamped,
+}
+# Names in the node's counters.
+PARTS = {
+    "/camera_info": "camera_info",
+    "/odom": "odom",
+    "/gnss/fix": "gnss_fix",
+    "/initialpose": "initialpose",
+    "/tf_static": "tf_static",
+    "/tf": "odom_tf",
+}
+
+
+def new_domain() -> int:
+    """A ROS_DOMAIN_ID of our own, so that two nodes under test never hear each other."""
+    return random.SystemRandom().randint(1, 101)
+
+
+def environment(domain: int) -> dict[str, str]:
+    """For processes that are to live in a domain."""
+    return {**os.environ, "ROS_DOMAIN_ID": str(domain)}
+
+
+@contextmanager
+def running_node(
+    log: Path,
+    domain: int,
+    space: str = "",
+    program: Sequence[str | Path] = ("-c", NODE),
+    **parameters: object,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The node as a process; `log` gets what it says. Ended by its process id.
+
+    space: namespace of the node and of its /tf and /tf_static, as `/left`.
+    program: what Python is to run instead of the node.
+    """
+    command = [sys.executable, *map(str, program), "--ros-args"]
+    if space:
+        for rule in (f"__ns:={space}", "/tf:=tf", "/tf_static:=tf_static"):
+            command += ["-r", rule]
+    for name, value in {"node.last_pose_file": "''", **parameters}.items():
+        command += ["-p", f"{name}:={value}"]
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            command, stdout=file, stderr=subprocess.STDOUT, env=environment(domain)
+        )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+class Bag:
+    """The messages of a bag as those of rclpy, by topic, and in order."""
+
+    def __init__(self, path: Path) -> None:
+        from rclpy.serialization import deserialize_message
+
+        (source,) = open_sources(path)
+        raws: list[RawMessage] = list(source.messages(set(source.types), None, None))
+        self.messages = [
+            (raw.topic, deserialize_message(bytes(raw.data), CLASSES[source.types[raw.topic]]))
+            for raw in raws
+        ]
+        source.close()
+
+    def on(self, topic: str) -> list[Any]:
+        return [message for name, message in self.messages if name == topic]
+
+    def between(self, first: Any, last: Any) -> list[tuple[str, Any]]:
+        """The messages from one to another; from the beginning where it is the first image."""
+        index = [next(i for i, (_, m) in enumerate(self.messages) if m is x) for x in (first, last)]
+        images = (i for i, (topic, _) in enumerate(self.messages) if topic.endswith("/image"))
+        return self.messages[0 if index[0] == next(images) else index[0] : index[1]]
+
+
+class Rig:
+    """Publishes what a vehicle would and remembers what the node says."""
+
+    def __init__(
+        self,
+        domain: int,
+        space: str = "",
+        compressed: bool = False,
+        tf_odometry: bool = False,
+        cameras: Sequence[str] = (),
+    ) -> None:
+        self.name = name = f"{space}/pixloc_localizer"  # of the node that it talks to
+        self._context = Context()
+        rclpy.init(context=self._context, domain_id=domain)
+        self.node = rclpy.create_node("test_rig", context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        create = self.node.create_publisher
+        inputs: dict[str, Any] = dict(INPUTS) | ({"/tf": TFMessage} if tf_odometry else {})
+        if cameras:
+            inputs |= {f"/{c}{t}": inputs[t] for c in cameras for t in ("/image", "/camera_info")}
+            del inputs["/image"], inputs["/camera_info"]
+        names = {topic: f"{space}{topic}" for topic in inputs}
+        if compressed:
+            names["/image"], inputs["/image"] = f"{space}/image/compressed", CompressedImage
+        if tf_odometry:
+            del inputs["/odom"]
+        self._publishers = {topic: create(inputs[topic], names[topic], 50) for topic in inputs}
+        self._publishers["/tf_static"] = create(TFMessage, f"{space}/tf_static", LATCHED)
+        self._clients: dict[str, Any] = {}
+        self._sent: Counter[str] = Counter()
+        self.statuses: list[AlignmentStatus] = []
+        self.poses: list[PoseWithCovarianceStamped] = []
+        self.transforms: list[Any] = []
+        self.heard: dict[str, list[Any]] = {}
+        self.diagnostics: dict[str, str] = {}
+        self.state = ""
+        listen = self.node.create_subscription
+        self._subscriptions = [
+            listen(AlignmentStatus, f"{name}/status", self.statuses.append, 50),
+            listen(PoseWithCovarianceStamped, f"{name}/pose", self.poses.append, 50),
+            listen(TFMessage, f"{space}/tf", lambda m: self.transforms.extend(m.transforms), 50),
+        ]
+        listen(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+
+    def __enter__(self) -> Rig:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self._context)
+
+    def until(self, done: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> None:
+        """Let messages come until `done`; fails naming what did not happen."""
+        end = time.monotonic() + patience_s
+        self._executor.spin_once(0.02)
+        while not done():
+            assert time.monotonic() < end, f"waited in vain for {what}; last state: {self.state}"
+            self._executor.spin_once(0.05)
+
+    def listen(self, kind: Any, name: str, qos: Any = 50) -> list[Any]:
+        """What the node says from now on on a topic of its own."""
+        heard = self.heard.setdefault(name, [])
+        create = self.node.create_subscription
+        new = create(kind, f"{self.name}/{name}", heard.append, qos)
+        self.until(lambda: self._is_told(new), f"a publisher of {name}")
+        return heard
+
+    def connected(self) -> bool:
+        """Whether rig and node have found each other, which DDS does for each side on its own."""
+        return all(map(self._is_heard, self._publishers.values())) and all(
+            map(self._is_told, self._subscriptions)
+        )
+
+    def _is_heard(self, publisher: Any) -> bool:
+        name = publisher.topic_name
+        known = self.diagnostics.get(f"publishers of {name}")
+        return publisher.get_subscription_count() and known == str(self.node.count_publishers(name))
+
+    def _is_told(self, subscription: Any) -> bool:
+        name = subscription.topic_name
+        known = self.diagnostics.get(f"subscribers of {name}")
+        return subscription.get_publisher_count() and known == str(
+            self.node.count_subscribers(name)
+        )
+
+    def send(self, topic: str, message: Any) -> None:
+        self._publishers[topic].publish(message)
+        self._sent[topic] += 1
+
+    def is_new(self) -> bool:
+        """Whether the node has counted nothing yet; reports of an earlier activation linger."""
+        counted = any(key.startswith("count ") for key in self.diagnostics)
+        return "no image yet" in self.state and not counted
+
+    def arrived(self) -> bool:
+        """Whether the node counts all that was sent since it was activated."""
+        counted = {
+            topic: self.diagnostics.get(f"count {PARTS[topic]}.received", "0") for topic in PARTS
+        }
+        return all(int(counted[topic]) >= self._sent[topic] for topic in PARTS)
+
+    def look(self, image: Image | CompressedImage) -> AlignmentStatus:
+        """Publish an image and return the node's verdict on it."""
+        self.send("/image", image)
+        return self.verdict_on(image)
+
+    def verdict_on(self, image: Image | CompressedImage) -> AlignmentStatus:
+        """What the node says of an image that was sent."""
+        stamp = stamp_ns(image.header)
+        self.until(
+            lambda: self.statuses and stamp_ns(self.statuses[-1].header) == stamp,
+            f"the status of image {stamp}",
+        )
+        return self.statuses[-1]
+
+    def play(self, messages: list[tuple[str, Any]]) -> list[AlignmentStatus]:
+        """Publish messages in order, waiting for the verdict on each image.
+
+        Between topics DDS keeps no order: an image is sent when all before it has arrived.
+        """
+        verdicts = []
+        for topic, message in messages:
+            if topic == "/image":
+                self.until(self.arrived, "the arrival of what was sent")
+                verdicts.append(self.look(message))
+            else:
+                self.send(topic, message)
+        return verdicts
+
+    def report(self) -> dict[str, str]:
+        """A diagnostics report that begins after this call."""
+        self.diagnostics = {}
+        self.until(lambda: self.diagnostics, "diagnostics")
+        self.diagnostics = {}
+        self.until(lambda: self.diagnostics, "diagnostics")
+        return self.diagnostics
+
+    def change_state(self, label: str) -> bool:
+        """Ask for a lifecycle transition: configure, activate, deactivate, cleanup."""
+        request = ChangeState.Request()
+        request.transition.label = label
+        return bool(self.call(ChangeState, "change_state", request).success)
+
+    def lifecycle_state(self) -> str:
+        return str(self.call(GetState, "get_state", GetState.Request()).current_state.label)
+
+    def call(self, kind: Any, name: str, request: Any) -> Any:
+        """The answer of a service of the node."""
+        future = self.begin_call(kind, name, request)
+        self.until(future.done, f"the answer of {name}")
+        return future.result()
+
+    def begin_call(self, kind: Any, name: str, request: Any) -> Any:
+        """Ask a service of the node; the future of its answer."""
+        client = self._clients.get(name)
+        if client is None:
+            client = self.node.create_client(kind, f"{self.name}/{name}")
+            self._clients[name] = client
+        assert client.wait_for_service(PATIENCE_S), f"no service {name}"
+        return client.call_async(request)
+
+    def parameters(self, *names: str) -> list[Any]:
+        """Values of the node's parameters."""
+        request = GetParameters.Request(names=list(names))
+        values = self.call(GetParameters, "get_parameters", request).values
+        return [parameter_value_to_python(value) for value in values]
+
+    def forget(self) -> None:
+        """Drop what was heard so far, once the poses have come of all frames that were told of."""
+        self.until(lambda: len(self.poses) >= sum(s.localized for s in self.statuses), "all poses")
+        for heard in (self.statuses, self.poses, self.transforms, *self.heard.values()):
+            heard.clear()
+
+    def begin_again(self) -> None:
+        """As forget, for a node whose counters begin anew."""
+        self.forget()
+        self._sent.clear()
+        self.diagnostics = {}
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        (status,) = message.status
+        if not self.name.endswith(f"/{status.hardware_id}"):
+            return  # of another node
+        self.state = status.message
+        self.diagnostics = {pair.key: pair.value for pair in status.values}
+
+
+@contextmanager
+def fresh_rig(domain: int) -> Iterator[Rig]:
+    """A rig connected to a running node, which begins anew."""
+    with Rig(domain) as rig:
+        if rig.lifecycle_state() == "active":
+            assert rig.change_state("deactivate")
+        if rig.lifecycle_state() == "inactive":
+            assert rig.change_state("activate")
+        rig.until(lambda: rig.is_new() and rig.connected(), "a node that begins anew")
+        rig.forget()
+        yield rig

@@ -1,0 +1,36 @@
+"""A model of many images, and a build of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from helpers.scene import BOARDS, CAMERA, pose
+from pixloc_ros.features.pyramid import FeatureExtractor
+from pixloc_ros.maps.build.builder import BuildOptions, build_map
+from pixloc_ros.maps.build.lidar import LidarOptions, observe_cloud
+from pixloc_ros.maps.build.posed_images import PosedImage
+from pixloc_ros.maps.files.colmap import ColmapModel
+from pixloc_ros.maps.map import Map
+
+COUNT = 12
+
+
+OPTIONS = LidarOptions(voxel_m=0.1, cells_per_image=200)
+
+
+def make_model(folder: Path) -> ColmapModel:
+    points = np.concatenate([board.points(0.1) for board in BOARDS])
+    names = [f"drive 1/{i:03d}.png" for i in range(COUNT)]
+    images = [PosedImage(n, folder / "images" / n, CAMERA, pose(i)) for i, n in enumerate(names)]
+    return observe_cloud(points, images, OPTIONS)[0]
+
+
+def build(
+    model: ColmapModel, folder: Path, output: Path, extractor=None, progress=None, **options: Any
+) -> Map:
+    extractor = extractor or FeatureExtractor()
+    options_ = BuildOptions(**options)
+    return build_map(model, folder / "images", output, extractor, options_, progress)

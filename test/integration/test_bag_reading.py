@@ -1,0 +1,226 @@
+"""Bags that others wrote, and bags that are cut off or damaged: used as far as they go."""
+
+import contextlib
+import shutil
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from helpers.drives import (
+    HEIGHT,
+    START_NS,
+    WIDTH,
+    of,
+    read,
+    read_drive,
+    write_drive,
+    write_messages,
+)
+from pixloc_ros.errors import BagError, ConfigError
+from pixloc_ros.maps.datum import Datum
+from pixloc_ros.replay import messages
+from pixloc_ros.replay.bag_options import BagOptions
+from pixloc_ros.replay.bag_reader import BagReader
+from pixloc_ros.replay.bag_writer import create_bag
+from pixloc_ros.sensors.events import (
+    CameraInfoEvent,
+    ImageEvent,
+    RejectedEvent,
+    StaticTransformEvent,
+)
+from pixloc_ros.sensors.topics import Topics
+
+
+def frame_messages(image_topic="/image", info_topic="/camera_info", stamp_ns=START_NS):
+    camera = read_camera()
+    pixels = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    return [
+        (stamp_ns, info_topic, messages.camera_info(stamp_ns, "cam", camera)),
+        (stamp_ns, image_topic, messages.image(stamp_ns, "cam", pixels)),
+    ]
+
+
+def read_camera():
+    from pixloc_ros.geometry.camera import Camera
+
+    return Camera.create("PINHOLE", [WIDTH, HEIGHT], [80.0, 80.0], [47.5, 31.5])
+
+
+def test_the_only_topic_of_a_type_is_taken(tmp_path):
+    timed = frame_messages("/front/image_raw", "/front/camera_info")
+    events, reader = read(write_messages(tmp_path / "bag", timed))
+    assert reader.parts == {"image": "/front/image_raw", "camera_info": "/front/camera_info"}
+    assert len(of(ImageEvent, events)) == 1
+
+
+def test_of_two_topics_one_must_be_named(tmp_path):
+    timed = frame_messages("/left/image", "/left/info") + frame_messages("/right/image", "/r/info")
+    path = write_messages(tmp_path / "bag", timed)
+    with pytest.raises(BagError, match=r"--topic image=.*/left/image \(sensor_msgs/msg/Image\)"):
+        read(path)
+    chosen = Topics().remapped(["image=/right/image", "camera_info=r/info"])
+    assert len(of(ImageEvent, read(path, chosen)[0])) == 1
+
+
+def test_a_named_topic_is_not_replaced_by_another(tmp_path):
+    path = write_messages(tmp_path / "bag", frame_messages())
+    with pytest.raises(BagError, match="'/odometry' \\(odom\\)"):
+        read(path, Topics().remapped(["odom=/odometry"]))
+
+
+@pytest.mark.parametrize("text", ["image", "image=", "picture=/image", "chosen=/x"])
+def test_topic_assignments_that_cannot_be(text):
+    with pytest.raises(ConfigError, match="part=/topic"):
+        Topics().remapped([text])
+
+
+def test_messages_of_other_types_are_passed_over(tmp_path):
+    store = messages.typestore()
+    other = store.types["std_msgs/msg/String"](data="hello")
+    timed = [*frame_messages(), (START_NS, "/chatter", other)]
+    events, _ = read(write_messages(tmp_path / "bag", timed))
+    assert len(events) == 2
+
+
+def bad_messages():
+    stamp, camera = START_NS, read_camera()
+    pixels = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+
+    def image(**changes):
+        return "image", "/image", replace(messages.image(stamp, "cam", pixels), **changes)
+
+    jpeg = cv2.imencode(".jpg", pixels)[1].tobytes()
+    info = messages.camera_info(stamp, "cam", camera)
+    T = np.eye(4)
+    odometry = messages.odometry(stamp, "odom", "base_link", T)
+    odometry.pose.pose.position.x = float("nan")
+    unturned = messages.pose_with_covariance(stamp, "map", T, np.eye(6))
+    unturned.pose.pose.orientation.w = 0.0
+    return {
+        "step": image(step=7),
+        "short": image(data=np.zeros(100, np.uint8)),
+        "encoding": image(encoding="rgb7"),
+        "no pixels": image(width=0, step=0, data=np.zeros(0, np.uint8)),
+        "no stamp": ("image", "/image", messages.image(0, "cam", pixels)),
+        "cut jpeg": (
+            "image",
+            "/image/compressed",
+            messages.compressed_image(stamp, "cam", jpeg[:-40]),
+        ),
+        "no jpeg": ("image", "/image/compressed", messages.compressed_image(stamp, "cam", b"text")),
+        "empty jpeg": ("image", "/image/compressed", messages.compressed_image(stamp, "cam", b"")),
+        "focal": ("camera_info", "/camera_info", replace(info, k=np.zeros(9))),
+        "model": (
+            "camera_info",
+            "/camera_info",
+            replace(info, distortion_model="fancy", d=np.ones(5)),
+        ),
+        "nan odometry": ("odom", "/odom", odometry),
+        "zero quaternion": ("initialpose", "/initialpose", unturned),
+    }
+
+
+@pytest.mark.parametrize("name", bad_messages())
+def test_bad_messages_are_told_and_the_next_ones_are_read(name, tmp_path):
+    part, topic, bad = bad_messages()[name]
+    timed = [(START_NS, topic, bad), *frame_messages(stamp_ns=START_NS + 1)]
+    if topic == "/image/compressed":
+        jpeg = cv2.imencode(".jpg", np.zeros((HEIGHT, WIDTH, 3), np.uint8))[1].tobytes()
+        timed[2] = (START_NS + 1, topic, messages.compressed_image(START_NS + 1, "cam", jpeg))
+    events, _ = read(write_messages(tmp_path / "bag", timed))
+    rejected, *others = events
+    assert isinstance(rejected, RejectedEvent)
+    assert rejected.part == part
+    assert rejected.reason.startswith(part)
+    assert "\n" not in rejected.message
+    assert [type(event) for event in others] == [CameraInfoEvent, ImageEvent]
+
+
+# --- bags that are cut off or damaged -------------------------------------------------------------
+
+
+def storage_file(bag):
+    return next(path for path in bag.iterdir() if path.suffix in (".mcap", ".db3"))
+
+
+@pytest.fixture(scope="module", params=["mcap", "sqlite3"])
+def long_bag(request, tmp_path_factory):
+    """Some chunks of mcap, and some levels of sqlite's tree."""
+    folder = tmp_path_factory.mktemp(f"long_{request.param}")
+    drive = read_drive(write_drive(folder / "drive", count=150))
+    options = BagOptions(gnss="pose", compressed=False, storage=request.param)
+    create_bag(drive, folder / "bag", options)
+    return folder / "bag"
+
+
+@pytest.mark.parametrize("metadata", [True, False])
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_a_bag_that_is_cut_off_is_used_up_to_there(share, metadata, long_bag, tmp_path):
+    copy = shutil.copytree(long_bag, tmp_path / "bag")
+    file = storage_file(copy)
+    file.write_bytes(file.read_bytes()[: round(file.stat().st_size * share)])
+    if not metadata:
+        (copy / "metadata.yaml").unlink()
+    events, reader = read(copy)
+    images = of(ImageEvent, events)
+    assert (share - 0.3) * 150 < len(images) < (share + 0.05) * 150
+    assert of(StaticTransformEvent, events)
+    assert reader.truncated is not None
+    assert file.name in reader.truncated
+    everything = of(ImageEvent, read(long_bag)[0])
+    for image, original in zip(images, everything, strict=False):
+        assert image.stamp_ns == original.stamp_ns
+        np.testing.assert_array_equal(image.image_rgb, original.image_rgb)
+
+
+def test_a_recording_without_metadata_is_read_whole(long_bag, tmp_path):
+    copy = shutil.copytree(long_bag, tmp_path / "bag")
+    (copy / "metadata.yaml").unlink()
+    events, reader = read(copy)
+    assert len(of(ImageEvent, events)) == reader.image_count == 150
+    assert reader.truncated is None
+    assert len(of(ImageEvent, read(storage_file(copy))[0])) == 150
+
+
+@pytest.fixture(scope="module", params=["mcap", "sqlite3"])
+def bag(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    datum = Datum(latitude_deg=49.0, longitude_deg=8.4, altitude_m=110.0, yaw_deg=30.0)
+    options = BagOptions(datum=datum, compressed=False, storage=request.param, initial_pose=True)
+    create_bag(read_drive(write_drive(folder / "drive")), folder / "bag", options)
+    return folder / "bag"
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(cut=st.floats(0, 1), hole=st.floats(0, 1), size=st.integers(0, 5000))
+@example(cut=1.0, hole=0.046875, size=88)  # topics of a database without their names
+def test_no_damage_makes_it_crash(bag, tmp_path_factory, cut, hole, size):
+    data = bytearray(storage_file(bag).read_bytes())
+    begin = round(hole * len(data))
+    data[begin : begin + size] = bytes(len(data[begin : begin + size]))
+    copy = shutil.copytree(bag, tmp_path_factory.mktemp("damaged") / "bag")
+    storage_file(copy).write_bytes(data[: round(cut * len(data))])
+    with contextlib.suppress(BagError):
+        events, reader = read(copy)
+        assert len(of(ImageEvent, events)) <= 12
+        assert reader.truncated or cut > 0.9
+
+
+@pytest.mark.parametrize("content", [None, b"", b"something else"])
+def test_what_is_no_bag(content, tmp_path):
+    path = tmp_path / "bag"
+    if content is not None:
+        path.mkdir()
+        (path / "bag_0.mcap").write_bytes(content)
+    with pytest.raises(BagError, match="bag"):
+        BagReader(path)
+    for name in ("old.bag", "notes.txt"):
+        (tmp_path / name).write_text("x")
+        with pytest.raises(BagError):
+            BagReader(tmp_path / name)

@@ -1,0 +1,248 @@
+"""Builds that are interrupted, shared by workers, run twice at once, or short of disk."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from helpers.map_building import COUNT, build, make_model
+from helpers.scene import write_scene
+from pixloc_ros.errors import MapError
+from pixloc_ros.features.pyramid import FeatureExtractor
+from pixloc_ros.maps.build.work_folder import work_folder
+from pixloc_ros.maps.build.workers import WorkerPool
+from pixloc_ros.maps.files.colmap import ColmapModel
+from pixloc_ros.maps.integrity import find_problems
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("scene")
+    write_scene(folder, COUNT)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(folder) -> ColmapModel:
+    return make_model(folder)
+
+
+# Builds the map that `build` below builds, in a process that may be killed.
+BUILD = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from helpers.map_building import build, make_model
+build(make_model(Path(sys.argv[2])), Path(sys.argv[2]), Path(sys.argv[3]))
+"""
+
+
+class CountingExtractor(FeatureExtractor):
+    """Knows how many images it has seen."""
+
+    seen = 0
+
+    def extract(self, image_rgb):
+        self.seen += 1
+        return super().extract(image_rgb)
+
+
+@pytest.fixture(scope="module")
+def whole(model, folder, tmp_path_factory) -> str:
+    """SHA-256 of the map that an uninterrupted build gives."""
+    return build(model, folder, tmp_path_factory.mktemp("maps") / "map").sha256
+
+
+def parts_of(output: Path) -> list[Path]:
+    return sorted(output.with_name(f".{output.name}.work").glob("*.safetensors"))
+
+
+def hidden_beside(output: Path) -> list[str]:
+    return [path.name for path in output.parent.iterdir() if path.name.startswith(".")]
+
+
+# --- interrupted ---------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_killed_build_goes_on_where_it_was(model, folder, whole, tmp_path):
+    output = tmp_path / "map"
+    command = [sys.executable, "-c", BUILD, *map(str, (Path(__file__).parents[1], folder, output))]
+    process = subprocess.Popen(command)
+    while process.poll() is None and len(parts_of(output)) < 3:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    done = len(parts_of(output))
+    assert 3 <= done < COUNT and not output.exists()
+    extractor = CountingExtractor()
+    assert build(model, folder, output, extractor).sha256 == whole
+    assert extractor.seen == COUNT - done
+    assert find_problems(output) == [] and hidden_beside(output) == []
+
+
+@pytest.mark.slow
+def test_image_that_changed_is_observed_again(model, folder, whole, tmp_path):
+    images = shutil.copytree(folder / "images", tmp_path / "images")
+    broken = images / "drive 1" / "008.png"
+    content = broken.read_bytes()
+    broken.write_bytes(content[:100])
+    with pytest.raises(MapError, match=r"008\.png cannot be read as an image"):
+        build(model, tmp_path, tmp_path / "map")
+    assert len(parts_of(tmp_path / "map")) == 8
+    broken.write_bytes(content)
+    extractor = CountingExtractor()
+    assert build(model, tmp_path, tmp_path / "map", extractor).sha256 == whole
+    assert extractor.seen == 4
+
+
+def test_part_of_another_network_is_not_taken(model, folder, tmp_path):
+    small = replace(model, images=model.images[:3])
+    at_full_size, reduced = FeatureExtractor(), FeatureExtractor(max_side_px=200)
+    keys = set()
+    for extractor in (at_full_size, reduced):
+        with pytest.raises(ZeroDivisionError):
+            build(small, folder, tmp_path / "map", extractor, stop_after(2), min_track_length=1)
+        keys.add(len(parts_of(tmp_path / "map")))
+    assert keys == {2, 4}
+
+
+def stop_after(count: int):
+    def progress(items: Iterable[Any], description: str) -> Iterator[Any]:
+        for i, item in enumerate(items):
+            yield item
+            if i + 1 == count:
+                raise ZeroDivisionError
+
+    return progress
+
+
+# --- at once -------------------------------------------------------------------------------------
+
+
+def test_second_build_of_a_map_is_refused_and_a_dead_one_is_not_in_the_way(tmp_path):
+    output = tmp_path / "map"
+    hold = (
+        f"from pixloc_ros.maps.build.work_folder import work_folder\n"
+        f"with work_folder({str(output)!r}):\n print(flush=True); input()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert other.stdout is not None and other.stdout.readline()
+    message = f"another build, process {other.pid}, writes"
+    with pytest.raises(MapError, match=message) as caught, work_folder(output):
+        pass
+    assert "\n" not in str(caught.value)
+    other.kill()
+    other.wait()
+    with work_folder(output) as folder:
+        assert (folder / "lock").read_text() == f"{os.getpid()}\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- short of disk -------------------------------------------------------------------------------
+
+
+@contextmanager
+def files_of_at_most(size_bytes: int) -> Iterator[None]:
+    """The kernel refuses to write more to a file, as it does on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("part_sizes", "done"), [(0.5, 0), (3.0, COUNT)])
+def test_full_disk_leaves_no_half_map_and_what_is_done_is_kept(
+    model, folder, whole, tmp_path, part_sizes, done
+):
+    """Full with the first part, and full with the map itself."""
+    part_bytes = part_size(model, folder, tmp_path)
+    output = tmp_path / "map"
+    with files_of_at_most(int(part_sizes * part_bytes)), pytest.raises(MapError) as caught:
+        build(model, folder, output)
+    assert "cannot be written" in str(caught.value) and "\n" not in str(caught.value)
+    assert not output.exists() and len(parts_of(output)) == done
+    extractor = CountingExtractor()
+    assert build(model, folder, output, extractor).sha256 == whole
+    assert extractor.seen == COUNT - done and hidden_beside(output) == []
+
+
+def part_size(model: ColmapModel, folder: Path, tmp_path: Path) -> int:
+    with pytest.raises(ZeroDivisionError):
+        build(model, folder, tmp_path / "try", progress=stop_after(2))
+    size = max(part.stat().st_size for part in parts_of(tmp_path / "try"))
+    shutil.rmtree(tmp_path / ".try.work")
+    return size
+
+
+# --- many hands ----------------------------------------------------------------------------------
+
+
+def kill_one_after(count: int, victims):
+    """A progress that kills the first of `victims()` at a point of the build."""
+
+    def progress(items: Iterable[Any], description: str) -> Iterator[Any]:
+        for i, item in enumerate(items):
+            yield item
+            if i + 1 == count:
+                os.kill(victims()[0].pid, signal.SIGKILL)
+
+    return progress
+
+
+@pytest.mark.slow
+def test_processes_give_the_same_map_and_one_that_is_killed_is_told(model, folder, whole, tmp_path):
+    output, team = tmp_path / "map", WorkerPool(2)
+    kill = kill_one_after(3, lambda: [p for p in children() if "spawn_main" in cmdline(p)])
+    with pytest.raises(MapError, match=r"worker process was killed.*start again"):
+        build(model, folder, output, progress=kill, team=team)
+    assert 3 <= len(parts_of(output)) < COUNT
+    assert build(model, folder, output).sha256 == whole
+
+
+def children() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
+def cmdline(process: psutil.Process) -> str:
+    return " ".join(process.cmdline())
+
+
+def test_ray_that_is_not_there_is_named(model, folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MapError, match=r'pip install "pixloc_ros\[ray\]"'):
+        build(model, folder, tmp_path / "map", team=WorkerPool(ray_address="auto"))
+
+
+@pytest.mark.slow
+def test_ray_cluster_gives_the_same_map_though_a_worker_is_killed(model, folder, whole, tmp_path):
+    pytest.importorskip("ray", reason='Ray is optional: pip install "pixloc_ros[ray]"')
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    cluster.add_node(num_cpus=1)
+    kill = kill_one_after(3, lambda: [p for p in children() if "_observe_as_worker" in cmdline(p)])
+    try:
+        team = WorkerPool(ray_address=cluster.address)
+        built = build(model, folder, tmp_path / "map", progress=kill, team=team)
+    finally:
+        cluster.shutdown()
+    assert built.sha256 == whole

@@ -1,0 +1,173 @@
+"""The generated street: its pictures, depth, tracks and files tell one exact geometry."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from pixloc_ros.demo.street.dataset import DatasetOptions, write_dataset
+from pixloc_ros.demo.street.drive import T_BASE_CAM, drive_poses, mapping_poses
+from pixloc_ros.demo.street.render import RenderedView, render
+from pixloc_ros.demo.street.street import Street
+from pixloc_ros.demo.street.tracks import PosedView, build_tracks, project_visible
+from pixloc_ros.errors import DataError
+
+WIDTH, HEIGHT = 320, 192
+K = np.array([200.0, 200.0, 158.4, 96.7])
+SMALL = DatasetOptions(
+    length_m=8.0, width=WIDTH, height=HEIGHT, keyframe_spacing_m=1.0, rate_hz=5.0, workers=1
+)
+
+
+@pytest.fixture(scope="module")
+def street() -> Street:
+    return Street.generate(seed=0, length_m=15.0)
+
+
+@pytest.fixture(scope="module")
+def views(street: Street) -> list[PosedView]:
+    poses = [T @ T_BASE_CAM for T in mapping_poses(street.layout, 0.0, 5.0, 1.0)]
+    rendered = [(render(street, pose, K, WIDTH, HEIGHT), pose) for pose in poses]
+    return [PosedView(view.image_rgb, view.depth_m, pose) for view, pose in rendered]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("generated") / "street"
+    write_dataset(folder, SMALL)
+    return folder
+
+
+def points_of(view: PosedView, pixels: np.ndarray) -> np.ndarray:
+    """Map points of whole pixels (N, 2)."""
+    rays = np.column_stack([(pixels - K[2:]) / K[:2], np.ones(len(pixels))])
+    in_cam = rays * view.depth_m[pixels[:, 1], pixels[:, 0]].astype(float)[:, None]
+    return in_cam @ view.T_map_cam[:3, :3].T + view.T_map_cam[:3, 3]
+
+
+def test_ground_has_the_depth_of_its_plane(views: list[PosedView]) -> None:
+    view = views[0]
+    columns = np.arange(100, 220)
+    pixels = np.column_stack([columns, np.full_like(columns, HEIGHT - 2)])
+    assert np.abs(points_of(view, pixels)[:, 2]).max() < 1e-4
+
+
+def test_points_of_one_view_have_the_same_colour_in_another(views: list[PosedView]) -> None:
+    u, v = np.meshgrid(np.arange(3, WIDTH - 3, 2), np.arange(3, HEIGHT - 3, 2))
+    pixels = np.column_stack([u.ravel(), v.ravel()])
+    pixels = pixels[np.isfinite(views[0].depth_m[pixels[:, 1], pixels[:, 0]])]
+    moved, seen = project_visible(views[1], K, points_of(views[0], pixels))
+    where = moved[seen].astype(np.float32)[None]
+    there = cv2.remap(views[1].image_rgb, where[..., 0], where[..., 1], cv2.INTER_LINEAR)[0]
+    here = views[0].image_rgb[pixels[seen][:, 1], pixels[seen][:, 0]]
+    assert seen.mean() > 0.6
+    difference = np.abs(there.astype(float) - here).mean(axis=1)
+    shifted = np.abs(np.roll(there, 1, axis=0).astype(float) - here).mean(axis=1)
+    assert np.median(difference) < 8 < np.median(shifted)
+
+
+def test_a_turned_camera_sees_the_picture_moved_by_its_calibration(street: Street) -> None:
+    """Turning about the optical centre moves every pixel by K R K^-1, whatever the depth."""
+    pose = mapping_poses(street.layout, 0.0, 1.0, 1.0)[0] @ T_BASE_CAM
+    R_turn = cv2.Rodrigues(np.array([0.004, 2.5 / K[0], 0.006]))[0]
+    turned = pose.copy()
+    turned[:3, :3] = pose[:3, :3] @ R_turn
+    first, second = (
+        cv2.cvtColor(render(street, T, K, WIDTH, HEIGHT).image_rgb, cv2.COLOR_RGB2GRAY)
+        for T in (pose, turned)
+    )
+    matrix = np.array([[K[0], 0, K[2]], [0, K[1], K[3]], [0, 0, 1]])
+    pixel_map = matrix @ R_turn.T @ np.linalg.inv(matrix)
+    moved = cv2.warpPerspective(first, pixel_map, (WIDTH, HEIGHT), flags=cv2.INTER_CUBIC)
+    for window in np.s_[8:-8, 8:-8], np.s_[100:-8, 8:150], np.s_[60:140, 150:-8]:
+        assert shift_between(moved[window], second[window]) == pytest.approx((0, 0), abs=0.08)
+
+
+def shift_between(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Least-squares translation (2,) in pixels from one grey picture to a nearly equal one."""
+    a, b = first.astype(float), second.astype(float)
+    slopes = np.stack([np.gradient((a + b) / 2, axis=axis).ravel() for axis in (1, 0)], axis=1)
+    return np.linalg.lstsq(slopes, (a - b).ravel(), rcond=None)[0]
+
+
+def test_sky_is_infinitely_far(street: Street) -> None:
+    pose = mapping_poses(street.layout, 0.0, 1.0, 1.0)[0] @ T_BASE_CAM
+    view: RenderedView = render(street, pose, K, WIDTH, HEIGHT)
+    assert np.isinf(view.depth_m[0, WIDTH // 2])
+    assert 2.0 < view.depth_m[-1].min() < 8.0
+
+
+@pytest.mark.slow
+def test_same_seed_same_street_other_drive_other_cars(street: Street) -> None:
+    again = Street.generate(seed=0, length_m=15.0)
+    query = Street.generate(seed=0, length_m=15.0, drive="query")
+    pose = mapping_poses(street.layout, 0.0, 1.0, 1.0)[0] @ T_BASE_CAM
+    first, second = (render(s, pose, K, WIDTH, HEIGHT).image_rgb for s in (street, again))
+    assert np.array_equal(first, second)
+    stayed = {(car.x, car.y) for car in street.cars} & {(car.x, car.y) for car in query.cars}
+    assert 0 < len(stayed) < len(street.cars)
+
+
+def test_tracks_hold_no_hidden_point(views: list[PosedView]) -> None:
+    tracks = build_tracks(views, K)
+    assert len(tracks.points) > 300
+    lengths = np.zeros(len(tracks.points), int)
+    for view, (pixels, numbers) in zip(views, tracks.observations, strict=True):
+        where, seen = project_visible(view, K, tracks.points[numbers])
+        assert seen.mean() > 0.99
+        assert np.abs(where - pixels).max() < 1e-3
+        lengths[numbers] += 1
+    assert lengths.min() >= 3
+
+
+def test_a_point_behind_a_house_is_not_visible(views: list[PosedView]) -> None:
+    behind = np.array([[12.0, 14.0, 3.0]])
+    assert not project_visible(views[0], K, behind)[1].any()
+
+
+def test_drive_moves_at_its_speed(street: Street) -> None:
+    stamps, poses = drive_poses(street.layout, 0.0, 40.0)
+    positions = np.array([pose[:3, 3] for pose in poses])
+    speed = np.linalg.norm(np.diff(positions, axis=0), axis=1) / (np.diff(stamps) / 1e9)
+    assert speed.min() > 7.0
+    assert speed.max() < 9.0
+    ahead = np.array([pose[:3, 0] for pose in poses])[:-1]
+    assert (np.sum(ahead * np.diff(positions, axis=0), axis=1) > 0.7).all()
+
+
+@pytest.mark.slow
+def test_colmap_reads_the_model_with_exact_reprojections(dataset: Path) -> None:
+    pycolmap = pytest.importorskip("pycolmap")
+    model = pycolmap.Reconstruction(dataset / "mapping" / "colmap")
+    model.update_point_3d_errors()
+    assert model.num_points3D() > 300
+    assert model.compute_mean_reprojection_error() < 0.01
+    meta = json.loads((dataset / "mapping" / "meta.json").read_text())
+    assert model.num_images() == len(meta["images"])
+    for image in model.images.values():
+        (record,) = [entry for entry in meta["images"] if entry["file"] == image.name]
+        T_world_cam = np.array(record["T_world_cam"]).reshape(3, 4)
+        T_cam_world = image.cam_from_world().matrix()
+        assert T_cam_world[:, :3] @ T_world_cam[:, 3] + T_cam_world[:, 3] == pytest.approx(0.0)
+        assert record["K"][2] + 0.5 == pytest.approx(model.cameras[image.camera_id].params[2])
+
+
+@pytest.mark.slow
+def test_dataset_has_every_image_its_meta_names(dataset: Path) -> None:
+    for part in ("mapping", "drive"):
+        meta = json.loads((dataset / part / "meta.json").read_text())
+        assert meta["world_axes"] == "ros"
+        assert np.array(meta["T_base_cam"]).reshape(4, 4) == pytest.approx(T_BASE_CAM)
+        stamps = [record["t"] for record in meta["images"]]
+        assert stamps == sorted(set(stamps))
+        for record in meta["images"]:
+            image = cv2.imread(str(dataset / part / "images" / record["file"]))
+            assert image.shape == (record["height"], record["width"], 3)
+
+
+@pytest.mark.slow
+def test_an_existing_folder_is_left_alone(dataset: Path) -> None:
+    with pytest.raises(DataError, match="exists already"):
+        write_dataset(dataset, SMALL)

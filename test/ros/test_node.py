@@ -1,0 +1,429 @@
+"""The real node over real DDS, on a small generated street."""
+
+from __future__ import annotations
+
+import math
+import signal
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from helpers.messages import changed, shifted, up_to_frame, without
+from helpers.node_checks import errors
+from pixloc_ros.config import Config, flatten, load, parameter_page
+from pixloc_ros.config.parameter_file import render
+from pixloc_ros.evaluation.trajectory import Trajectory
+from pixloc_ros.geometry import se3
+from pixloc_ros.ros.latest_item import LatestItem
+from pixloc_ros.ros.state import State
+from pixloc_ros.sensors import decoding
+from pixloc_ros.types import Reason
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_a_drive_is_localized_live(rig: Any, bag: Any, truth: Trajectory) -> None:
+    verdicts = rig.play(bag.messages)
+    assert [v.reason for v in verdicts] == ["ok"] * len(bag.on("/image")), verdicts[0].message
+    rig.until(lambda: len(rig.poses) == len(verdicts), "a pose for every frame")
+    assert verdicts[0].prior_source == "gnss"
+    assert {v.prior_source for v in verdicts[1:]} == {"odometry"}
+    error = errors(verdicts, rig.poses, truth)
+    assert np.median(error[:, 0]) < 0.05
+    assert error[:, 0].max() < 0.25
+    assert error[:, 1].max() < 1.0
+    last = verdicts[-1]
+    assert last.header.frame_id == "map"
+    assert last.camera_frame == "camera_optical"
+    assert last.localized
+    assert last.points > 50
+    assert last.keyframes
+    assert set(last.stages) >= {"queue", "decode", "odometry", "features", "alignment"}
+    assert last.latency_ms >= sum(last.stages_ms)
+    report = rig.report()
+    assert rig.state.startswith("TRACKING")
+    assert report["count frame.ok"] == str(len(verdicts))
+    covariance = decoding.pose_covariance(rig.poses[-1].pose)
+    assert np.linalg.eigvalsh(covariance)[0] > 0
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_map_odom_joins_map_and_odometry(rig: Any, bag: Any) -> None:
+    messages = without(bag)
+    rig.play(up_to_frame(messages, 0))
+    rig.report()
+    assert not rig.transforms, "a transform before the first pose"
+    rig.play(up_to_frame(messages, 4)[len(up_to_frame(messages, 0)) :])
+    rig.until(lambda: len(rig.poses) == 4 and rig.transforms, "poses and transforms")
+    stamp = decoding.stamp_ns(rig.poses[-1].header)
+    T_accepted = decoding.pose(rig.poses[-1].pose.pose)
+    (odometry,) = [m for m in bag.on("/odom") if decoding.stamp_ns(m.header) == stamp]
+    newest = [m for topic, m in up_to_frame(messages, 4) if topic == "/odom"][-1]
+    rig.forget()
+    rig.send("/odom", shifted(newest, 0.04))
+    rig.until(lambda: rig.transforms, "a new transform")
+    transform = rig.transforms[-1]
+    assert (transform.header.frame_id, transform.child_frame_id) == ("map", "odom")
+    T_map_base = decoding.pose(transform.transform) @ decoding.pose(odometry.pose.pose)
+    np.testing.assert_allclose(T_map_base, T_accepted, atol=1e-6)
+    # Odometry goes on, no more images: the transform is re-sent, then withheld.
+    for tick in range(1, 40):
+        rig.send("/odom", shifted(newest, 0.04 + 0.2 * tick))
+        rig.until(lambda: True, "")
+    rig.report()
+    last = max(decoding.stamp_ns(t.header) for t in rig.transforms)
+    assert 2 < (last - stamp) * 1e-9 <= Config().priors.max_coast_s + 0.11
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_odometry_and_path_are_in_the_map(rig: Any, bag: Any, truth: Trajectory) -> None:
+    from nav_msgs.msg import Odometry, Path
+
+    odometry, paths = rig.listen(Odometry, "odometry"), rig.listen(Path, "path")
+    rig.play(up_to_frame(without(bag), 6))
+    rig.until(lambda: len(rig.poses) == 6 and paths and odometry, "poses, path and odometry")
+    newest = odometry[-1]
+    assert (newest.header.frame_id, newest.child_frame_id) == ("map", "base_link")
+    T_map_base = decoding.pose(newest.pose.pose)
+    nearest = np.argmin(np.abs(truth.stamps_ns - decoding.stamp_ns(newest.header)))
+    assert se3.distance_m(T_map_base, truth.T_map_base[nearest]) < 0.3
+    grown = decoding.pose_covariance(newest.pose) - decoding.pose_covariance(rig.poses[-1].pose)
+    assert np.trace(grown) > 0
+    driven_m = se3.distance_m(truth.T_map_base[5], truth.T_map_base[0])
+    elapsed_s = (truth.stamps_ns[5] - truth.stamps_ns[0]) * 1e-9
+    assert newest.twist.twist.linear.x == pytest.approx(driven_m / elapsed_s, rel=0.3)
+    assert 0 < newest.twist.covariance[0] < 1
+    spots = [decoding.pose(p.pose) for p in paths[-1].poses]
+    assert all(se3.distance_m(a, b) >= 0.5 for a, b in pairwise(spots))
+    assert 2 <= len(spots) <= 6
+    assert se3.distance_m(spots[0], decoding.pose(rig.poses[0].pose.pose)) < 1e-9
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_a_second_publisher_of_the_transform_is_reported(rig: Any, bag: Any) -> None:
+    from tf2_msgs.msg import TFMessage
+
+    from pixloc_ros.ros import conversions
+
+    key = "other publisher of the transform"
+    rig.play(up_to_frame(without(bag), 3))
+    rig.until(lambda: len(rig.poses) == 3 and rig.transforms, "poses and transforms")
+    publisher = rig.node.create_publisher(TFMessage, "/tf", 10)
+    other = conversions.transform_message(np.eye(4), 10**9, "odom", "base_link")
+    rig.until(publisher.get_subscription_count, "listeners on /tf")
+    publisher.publish(TFMessage(transforms=[other]))
+    assert rig.report()[key] == "none"
+    mine = conversions.transform_message(np.eye(4), 10**9, "map", "odom")
+    publisher.publish(TFMessage(transforms=[mine]))
+    rig.until(lambda: "/test_rig" in rig.diagnostics.get(key, ""), "the other publisher's name")
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_live_poses_equal_those_of_replay(rig: Any, bag: Any, street: Path, tmp_path: Path) -> None:
+    from pixloc_ros.replay.runner import replay
+
+    rig.play(bag.messages)
+    rig.until(lambda: len(rig.poses) == len(bag.on("/image")), "a pose for every frame")
+    config = Config(map=str(street / "map"))
+    result = replay(street / "bag", config, tmp_path / "run", report=False)
+    replayed = {e.stamp_ns: e.T_map_base for e in result.estimates if e.ok}
+    for pose in rig.poses:
+        T_replayed = replayed[decoding.stamp_ns(pose.header)]
+        assert se3.distance_m(decoding.pose(pose.pose.pose), T_replayed) < 1e-3
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("missing", "reason", "state"),
+    [
+        ("/camera_info", Reason.NO_CAMERA_INFO, State.WAITING_CAMERA_INFO),
+        ("/tf_static", Reason.NO_EXTRINSICS, State.WAITING_EXTRINSICS),
+        ("/gnss/fix", Reason.NO_PRIOR, State.WAITING_PRIOR),
+    ],
+)
+def test_what_is_missing_is_said(
+    rig: Any, bag: Any, missing: str, reason: Reason, state: State
+) -> None:
+    verdicts = rig.play(up_to_frame(without(bag, missing), 2))
+    assert [v.reason for v in verdicts] == [reason.value] * 2
+    assert not any(v.localized for v in verdicts)
+    rig.report()
+    assert rig.state.startswith(state)
+    assert not rig.poses
+    assert not rig.transforms
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+@pytest.mark.parametrize("late", ["/camera_info", "/tf_static"])
+def test_an_image_that_overtakes_the_calibration_is_not_lost(rig: Any, bag: Any, late: str) -> None:
+    before = up_to_frame(without(bag), 1)
+    rig.play([(topic, message) for topic, message in before if topic not in ("/image", late)])
+    rig.until(rig.arrived, "all but the calibration")
+    rig.send("/image", bag.on("/image")[0])
+    rig.until(lambda: True, "")
+    for message in bag.on(late)[:1]:
+        rig.send(late, message)
+    rig.until(lambda: rig.statuses, "the verdict")
+    assert rig.statuses[0].reason == "ok", rig.statuses[0].message
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_bad_messages_are_counted_and_the_drive_goes_on(rig: Any, bag: Any) -> None:
+    messages = without(bag)
+    rig.play(up_to_frame(messages, 1))
+    image, info, odometry, fix = (
+        bag.on(topic)[1] for topic in ("/image", "/camera_info", "/odom", "/gnss/fix")
+    )
+    wrong: list[tuple[str, Any, dict[str, Any]]] = [
+        ("/odom", odometry, {"pose.pose.position.x": math.nan}),
+        ("/odom", odometry, {"pose.pose.orientation.w": 7.0}),
+        ("/odom", odometry, {"header.frame_id": "world"}),
+        ("/odom", odometry, {"child_frame_id": "wheel"}),
+        ("/gnss/fix", fix, {"latitude": math.nan}),
+        ("/gnss/fix", fix, {"status.status": -1}),
+    ]
+    for topic, message, changes in wrong:
+        rig.send(topic, changed(message, **changes))
+    bad_images: list[dict[str, Any]] = [
+        {"step": 5},
+        {"encoding": "32FC1"},
+        {"data": b"short"},
+        {"header.frame_id": "rear"},
+    ]
+    for tick, changes in enumerate(bad_images, start=1):
+        verdict = rig.look(changed(image, **{"header.stamp.nanosec": tick, **changes}))
+        assert (verdict.status, verdict.reason) == ("FAILED", "bad_image")
+    report = rig.report()
+    for name in (
+        "odom.bad.not_finite",
+        "odom.bad.bad_quaternion",
+        "image.bad.image_step",
+        "image.bad.image_encoding",
+        "image.bad.image_size",
+        "image.bad.frame",
+        "prior.rejected.gnss_not_a_position",
+        "prior.rejected.gnss_no_fix",
+    ):
+        assert report[f"count {name}"].startswith("1"), (name, report)
+    assert report["count odom.bad.frame"].startswith("2")
+    rig.send("/camera_info", changed(info, k=[0.0] * 9))
+    rig.until(rig.arrived, "the calibration")
+    assert rig.look(image).reason == "no_camera_info"
+    rest = messages[len(up_to_frame(messages, 2)) + 1 :]
+    verdicts = rig.play(rest)
+    assert all(v.localized for v in verdicts), [v.message for v in verdicts]
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_a_changed_camera_is_noticed(rig: Any, bag: Any) -> None:
+    rig.play(up_to_frame(without(bag), 1))
+    info = bag.on("/camera_info")[1]
+    rig.send("/camera_info", changed(info, width=2 * info.width))
+    rig.until(rig.arrived, "the calibration")
+    verdict = rig.look(bag.on("/image")[1])
+    assert verdict.reason == "bad_image"
+    assert "calibrated for" in verdict.message
+    assert rig.report()["count camera_info.changed"].startswith("1")
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_a_bag_that_loops_starts_over(rig: Any, bag: Any, truth: Trajectory) -> None:
+    first_half = up_to_frame(without(bag), 5)
+    later = [
+        (topic, shifted(message, 60) if hasattr(message, "header") else message)
+        for topic, message in first_half
+    ]
+    assert all(v.localized for v in rig.play(later))
+    rig.forget()
+    stray, *verdicts = rig.play(first_half)
+    assert not stray.localized, "one frame alone may have an odd stamp"
+    assert [v.prior_source for v in verdicts[:2]] == ["gnss", "odometry"]
+    assert all(v.localized for v in verdicts)
+    rig.until(lambda: len(rig.poses) == 4, "poses")
+    assert errors(verdicts, rig.poses, truth)[:, 0].max() < 0.25
+    assert rig.report()["count prior.rejected.odometry_stamps_back"] == "1"
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_a_click_starts_it_where_there_is_no_gnss(rig: Any, bag: Any, truth: Trajectory) -> None:
+    from pixloc_ros.ros import conversions
+
+    messages = without(bag, "/gnss/fix")
+    rig.play(up_to_frame(messages, 0))
+    covariance = np.zeros((6, 6))
+    covariance[0, 0] = covariance[1, 1] = 0.25
+    covariance[5, 5] = 0.0685
+    clicked = truth.T_map_base[0].copy()
+    clicked[:3, 3] += [0.4, -0.2, -clicked[2, 3]]
+    stamp = decoding.stamp_ns(bag.on("/image")[0].header)
+    for frame in ("odom", "map"):
+        rig.send("/initialpose", conversions.pose_message(clicked, covariance, stamp, frame))
+        rig.until(rig.arrived, "a click")
+    assert rig.report()["count initialpose.bad.frame"].startswith("1")
+    verdicts = rig.play(up_to_frame(messages, 3)[len(up_to_frame(messages, 0)) :])
+    assert verdicts[0].prior_source == "initialpose"
+    assert all(v.localized for v in verdicts)
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_newest_frame_wins_and_drops_are_counted(rig: Any, bag: Any) -> None:
+    rig.play(up_to_frame(without(bag), 0))
+    for image in bag.on("/image"):
+        rig.send("/image", image)
+        rig.until(lambda: True, "")
+
+    def all_accounted_for() -> bool:
+        report = rig.report()
+        received, dropped = (
+            int(report.get(f"count image.{k}", 0)) for k in ("received", "dropped")
+        )
+        return received > 3 and received == len(rig.statuses) + dropped and dropped > 0
+
+    rig.until(all_accounted_for, "a verdict or a drop for every image")
+    stamps = [decoding.stamp_ns(status.header) for status in rig.statuses]
+    assert stamps == sorted(stamps)
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_parameters_are_those_of_the_configuration_and_fixed_while_configured(rig: Any) -> None:
+    from rcl_interfaces.msg import Parameter, ParameterValue
+    from rcl_interfaces.srv import DescribeParameters, ListParameters, SetParameters
+
+    listed = rig.call(ListParameters, "list_parameters", ListParameters.Request()).result.names
+    names = {name for name, _ in flatten(Config())}
+    assert names <= set(listed)
+    request = DescribeParameters.Request(names=["alignment.robust_scale"])
+    (descriptor,) = rig.call(DescribeParameters, "describe_parameters", request).descriptors
+    assert "robust cost" in descriptor.description
+    value = ParameterValue(type=2, integer_value=4)
+    change = SetParameters.Request(parameters=[Parameter(name="view.keyframes", value=value)])
+    (result,) = rig.call(SetParameters, "set_parameters", change).results
+    assert not result.successful
+    assert "deactivate" in result.reason
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("parameters", "complaint"),
+    [
+        ({"alignment.robust_scal": 0.2}, "did you mean 'alignment.robust_scale'"),
+        ({"alignment.robust_scale": -1.0}, "alignment.robust_scale"),
+        ({"view.max_points": "many"}, "view.max_points"),
+        ({"map": "/nowhere/to/be/found"}, "/nowhere/to/be/found"),
+    ],
+)
+def test_a_configuration_that_cannot_be_is_told(
+    tmp_path: Path, parameters: dict[str, Any], complaint: str
+) -> None:
+    from helpers.live import Rig, new_domain, running_node
+
+    domain, log = new_domain(), tmp_path / "log.txt"
+    with running_node(log, domain, **parameters) as process, Rig(domain) as rig:
+        rig.until(lambda: complaint in rig.state, "the complaint in /diagnostics")
+        assert rig.state.startswith("ERROR")
+        assert rig.lifecycle_state() == "unconfigured"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+    assert complaint in log.read_text()
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_without_autostart_a_manager_leads_it_through_its_life(
+    street: Path, bag: Any, tmp_path: Path
+) -> None:
+    from helpers.live import Rig, new_domain, running_node
+
+    domain = new_domain()
+    parameters = {"map": street / "map", "node.autostart": False, "node.diagnostics_rate_hz": 10.0}
+    with running_node(tmp_path / "log.txt", domain, **parameters), Rig(domain) as rig:
+        assert rig.lifecycle_state() == "unconfigured"
+        rig.until(lambda: rig.state.startswith("WAITING_MAP"), "a node without a map")
+        for _ in range(2):
+            assert rig.change_state("configure")
+            assert rig.change_state("activate")
+            rig.until(rig.connected, "the node's subscriptions")
+            assert all(v.localized for v in rig.play(up_to_frame(without(bag), 2)))
+            assert rig.change_state("deactivate")
+            assert rig.change_state("cleanup")
+            rig.begin_again()
+        assert rig.lifecycle_state() == "unconfigured"
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_a_working_node_ends_on_a_signal_and_the_player_feeds_it(
+    street: Path, tmp_path: Path, stop: signal.Signals
+) -> None:
+    from helpers.live import Rig, environment, new_domain, running_node
+
+    domain, log = new_domain(), tmp_path / "log.txt"
+    play = [sys.executable, "-m", "pixloc_ros.ros.bag_player", str(street / "bag"), "--clock"]
+    parameters = {"map": street / "map", "use_sim_time": True, "threads": 1}
+    with running_node(log, domain, **parameters) as process, Rig(domain) as rig:
+        player = subprocess.Popen([*play, "--rate", "0.5"], env=environment(domain))
+        try:
+            rig.until(lambda: rig.poses and rig.transforms, "a pose")
+            process.send_signal(stop)
+            assert process.wait(10) == 0
+        finally:
+            player.terminate()
+            assert player.wait(10) == 0
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_the_player_says_that_nobody_listens(street: Path) -> None:
+    play = [sys.executable, "-m", "pixloc_ros.ros.bag_player", str(street / "bag")]
+    from helpers.live import environment, new_domain
+
+    done = subprocess.run(
+        [*play, "--timeout", "0.3"], capture_output=True, text=True, env=environment(new_domain())
+    )
+    assert done.returncode == 1
+    assert "nobody subscribed" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_the_mailbox_keeps_the_newest() -> None:
+    mailbox: LatestItem[int] = LatestItem()
+    assert mailbox.take(0.0) is None
+    assert [mailbox.put(n) for n in (1, 2, 3)] == [False, True, True]
+    assert mailbox.take(0.0) == 3
+    assert not mailbox.put(4)
+
+
+def test_the_parameter_file_is_in_step_with_the_configuration() -> None:
+    path = ROOT / "config" / "localizer.yaml"
+    assert path.read_text() == render(Config()), "run python -m pixloc_ros.config.parameter_file"
+    assert load(path) == Config()
+    page = ROOT / "docs" / "parameters.md"
+    assert page.read_text() == parameter_page.render(), (
+        "run python -m pixloc_ros.config.parameter_page > docs/parameters.md"
+    )
+    parameters = yaml.safe_load(path.read_text())["/**/pixloc_localizer"]["ros__parameters"]
+    assert parameters["alignment"]["iterations"] == list(Config().alignment.iterations)

@@ -1,0 +1,180 @@
+"""The node itself fails: it says so, publishes no wrong pose, and recovers with the cause gone."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers.faulty_node import SLOW_S
+from helpers.messages import up_to_frame, without
+from helpers.node_checks import assert_no_wrong_pose, frames, reasons, state
+from pixloc_ros.sensors import decoding
+
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
+
+
+@dataclass(frozen=True, slots=True)
+class FaultyNode:
+    """A node whose aligner fails as the file says. It waits for a clock that nobody publishes."""
+
+    process: subprocess.Popen[bytes]
+    domain: int
+    orders: Path
+
+    def order(self, fault: str) -> None:
+        self.orders.write_text(fault)
+
+
+@pytest.fixture(scope="module")
+def faulty(street: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyNode]:
+    from helpers.live import new_domain, running_node
+
+    folder, domain = tmp_path_factory.mktemp("faulty"), new_domain()
+    orders = folder / "orders"
+    orders.touch()
+    parameters = {"map": street / "map", "node.diagnostics_rate_hz": 10.0, "threads": 1}
+    parameters |= {"retrieval.enabled": False, "use_sim_time": True}
+    program = Path(__file__).parents[1] / "helpers" / "faulty_node.py", orders
+    with running_node(folder / "log.txt", domain, program=program, **parameters) as process:
+        yield FaultyNode(process, domain, orders)
+
+
+@pytest.fixture
+def rig(faulty: FaultyNode) -> Iterator[Any]:
+    from helpers.live import fresh_rig
+
+    faulty.order("")
+    with fresh_rig(faulty.domain) as rig:
+        yield rig
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason", "message"),
+    [
+        ("out of memory", "out_of_memory", "Tried to allocate"),
+        ("defect", "internal_error", "IndexError: list index out of range"),
+    ],
+)
+def test_a_frame_that_breaks_is_told_and_the_next_ones_are_localized(
+    faulty: FaultyNode, rig: Any, bag: Any, truth: Any, fault: str, reason: str, message: str
+) -> None:
+    messages = without(bag)
+    faulty.order(fault)
+    verdicts = rig.play(up_to_frame(messages, 2))
+    assert reasons(verdicts) == [reason] * 2
+    assert message in verdicts[0].message
+    assert "\n" not in verdicts[0].message
+    first = "ERROR" if fault == "defect" else "INITIALIZING"
+    assert state(rig) == (first, reason)
+    faulty.order("")
+    assert all(v.localized for v in rig.play(frames(messages, 2, 5)))
+    faulty.order(fault)
+    assert reasons(rig.play(frames(messages, 5, 7))) == [reason] * 2
+    assert state(rig) == ("COASTING", reason)
+    faulty.order("")
+    verdicts = rig.play(frames(messages, 7))
+    assert [(v.reason, v.prior_source) for v in verdicts] == [("ok", "odometry")] * len(verdicts)
+    assert_no_wrong_pose(rig, truth)
+
+
+def test_ten_images_a_second_into_a_machine_that_does_two(
+    faulty: FaultyNode, rig: Any, bag: Any, truth: Any
+) -> None:
+    rig.play(up_to_frame(without(bag), 1))
+    rig.forget()
+    faulty.order("slow")
+    images = []
+    for topic, message in frames(without(bag), 1):
+        rig.send(topic, message)
+        if topic == "/image":
+            images.append(decoding.stamp_ns(message.header))
+            end_s = time.monotonic() + 0.1
+            rig.until(lambda end_s=end_s: time.monotonic() > end_s, "the next image")
+    newest = images[-1]
+    rig.until(lambda: decoding.stamp_ns(rig.statuses[-1].header) == newest, "the newest image")
+    report = rig.report()
+    received, dropped = (int(report[f"count image.{key}"]) for key in ("received", "dropped"))
+    assert dropped == received - len(rig.statuses) - 1 > 0
+    stamps = [decoding.stamp_ns(status.header) for status in rig.statuses]
+    assert stamps == sorted(stamps)
+    # A frame waits for the one before at most: what waits longer is dropped for a newer one.
+    for before, after in pairwise(rig.statuses):
+        queue_ms = dict(zip(after.stages, after.stages_ms, strict=True))["queue"]
+        assert queue_ms < before.latency_ms + 1e3 * SLOW_S
+    assert_no_wrong_pose(rig, truth)
+
+
+def test_a_clock_that_is_late_holds_nothing_up(rig: Any, bag: Any, truth: Any) -> None:
+    from rosgraph_msgs.msg import Clock
+
+    messages = without(bag)
+    assert rig.parameters("use_sim_time") == [True]
+    assert all(v.localized for v in rig.play(up_to_frame(messages, 4)))
+    rig.until(lambda: rig.transforms, "a transform")
+    clock = rig.node.create_publisher(Clock, "/clock", 10)
+    rig.until(clock.get_subscription_count, "the node's clock")
+    clock.publish(Clock(clock=messages[len(up_to_frame(messages, 4))][1].header.stamp))
+    assert all(v.localized for v in rig.play(frames(messages, 4)))
+    assert state(rig) == ("TRACKING", "ok")
+    assert_no_wrong_pose(rig, truth)
+
+
+def test_maps_and_weights_that_cannot_be_used_and_then_can(
+    rig: Any, bag: Any, truth: Any, street: Path, tmp_path: Path
+) -> None:
+    good, broken = street / "map", tmp_path / "broken"
+    shutil.copytree(good, broken)
+    victim = sorted(broken.glob("tile*.safetensors"))[0]
+    victim.write_bytes(victim.read_bytes()[:-1] + b"\x7f")
+    assert rig.change_state("deactivate")
+    for name, value, complaint in (
+        ("map", tmp_path / "nowhere", "nowhere"),
+        ("map", broken, "altered"),
+        ("features.weights", tmp_path / "none.safetensors", "none.safetensors"),
+    ):
+        assert rig.change_state("cleanup")
+        (before,) = rig.parameters(name)
+        set_parameter(rig, name, str(value))
+        assert not rig.change_state("configure")
+        rig.until(lambda complaint=complaint: complaint in rig.state, f"'{complaint}'")
+        assert state(rig) == ("ERROR", "configuration")
+        set_parameter(rig, name, before)
+        assert rig.change_state("configure")
+    assert rig.change_state("activate")
+    rig.begin_again()
+    rig.until(rig.connected, "the node's subscriptions")
+    assert all(v.localized for v in rig.play(up_to_frame(without(bag), 3)))
+    assert_no_wrong_pose(rig, truth)
+
+
+def set_parameter(rig: Any, name: str, text: str) -> None:
+    from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+    from rcl_interfaces.srv import SetParameters
+
+    value = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=text)
+    request = SetParameters.Request(parameters=[Parameter(name=name, value=value)])
+    (result,) = rig.call(SetParameters, "set_parameters", request).results
+    assert result.successful, result.reason
+
+
+def test_a_frame_that_never_ends_does_not_keep_it_alive(
+    faulty: FaultyNode, rig: Any, bag: Any
+) -> None:
+    """The last one here: the node is gone afterwards."""
+    rig.play(up_to_frame(without(bag), 2))
+    faulty.order("hang")
+    messages = frames(without(bag), 2, 3)
+    for topic, message in messages:
+        rig.send(topic, message)
+    rig.until(lambda: rig.diagnostics.get("count image.received") == "3", "the image")
+    faulty.process.send_signal(signal.SIGTERM)
+    assert faulty.process.wait(10) == 0

@@ -1,0 +1,112 @@
+"""`pixloc doctor --live` on live topics: what fits, and what is missing, named one by one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from helpers.messages import changed, shifted
+from helpers.node_checks import examined
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_a_robot_that_is_well_gets_no_complaint(
+    rig: Any, node: Any, bag: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rclpy.qos import QoSProfile
+    from tf2_msgs.msg import TFMessage
+
+    rig.send("/tf_static", bag.on("/tf_static")[0])
+    ticks = iter(range(10_000))
+
+    def feed() -> None:
+        tick = next(ticks)
+        for topic in ("/image", "/camera_info", "/odom", "/gnss/fix"):
+            rig.send(topic, shifted(bag.on(topic)[0], 0.05 * tick))
+        rig.until(lambda: True, "")
+
+    findings = examined(monkeypatch, node[1], feed)
+    wrong = {s: f for s, f in findings.items() if not f.fine}
+    assert not wrong, wrong
+    assert "frame 'camera_optical'" in findings["/image"].detail
+    assert "'base_link' to 'camera_optical'" in findings["mounting"].detail
+    assert "Hz" in findings["/odom"].detail
+    assert "TRACKING" in findings["/pixloc_localizer"].detail
+    rig.node.create_publisher(TFMessage, "/tf_static", QoSProfile(depth=1))
+    findings = examined(monkeypatch, node[1], feed)
+    assert "quality of service of test_rig" in findings["/tf_static"].detail
+    assert "volatile publisher" in findings["/tf_static"].remedy
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_what_does_not_fit_together_is_named(bag: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from helpers.live import Rig, new_domain
+
+    domain = new_domain()
+    image, info = bag.on("/image")[0], bag.on("/camera_info")[0]
+    wrong = changed(info, **{"header.frame_id": "rear", "width": 2 * info.width})
+    with Rig(domain) as rig:
+
+        def feed() -> None:
+            rig.send("/image", image)
+            rig.send("/camera_info", wrong)
+            rig.send("/odom", shifted(bag.on("/odom")[0], -5.0))
+            rig.until(lambda: True, "")
+
+        findings = examined(monkeypatch, domain, feed)
+    assert "not running" in findings["/pixloc_localizer"].detail
+    assert findings["/image"].fine
+    assert findings["/gnss/fix"].detail.startswith("silent")
+    for subject, part in (
+        ("camera frame", "'rear'"),
+        ("image size", f"camera_info {2 * info.width}x"),
+        ("mounting", "does not join"),
+        ("stamps", "ahead of odometry"),
+    ):
+        assert not findings[subject].fine
+        assert part in findings[subject].detail
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_topics_of_other_names_and_types_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    import rclpy
+    from nav_msgs.msg import Odometry
+    from rclpy.context import Context
+    from sensor_msgs.msg import CompressedImage
+
+    from helpers.live import new_domain
+
+    domain = new_domain()
+    context = Context()
+    rclpy.init(context=context, domain_id=domain)
+    node = rclpy.create_node("driver", context=context)
+    node.create_publisher(CompressedImage, "/image", 1)
+    node.create_publisher(Odometry, "/wheel/odom", 1)
+    try:
+        findings = examined(monkeypatch, domain, lambda: None)
+    finally:
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+    assert "published as sensor_msgs/msg/CompressedImage" in findings["/image"].detail
+    assert "node.compressed" in findings["/image"].remedy
+    assert "/wheel/odom" in findings["/odom"].remedy
+    assert "nobody publishes" in findings["/camera_info"].detail
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_the_command_says_what_is_missing_and_fails() -> None:
+    from helpers.live import environment, new_domain
+
+    code = "import sys; from pixloc_ros.cli.main import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "doctor", "--live", "--seconds", "0.2"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(new_domain()))
+    assert done.returncode == 1
+    assert "nobody publishes" in done.stdout
+    assert "Traceback" not in done.stderr

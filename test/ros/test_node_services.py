@@ -1,0 +1,211 @@
+"""Services of the live node: they answer when the matter is decided, and say what happened."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from helpers.messages import up_to_frame, without
+from helpers.node_checks import relocalize
+from pixloc_ros.errors import MapError
+from pixloc_ros.ros import map_root
+
+
+def hint_at(T_map_base: np.ndarray, stamp_ns: int = 0, frame: str = "map") -> Any:
+    from pixloc_ros.ros import conversions
+
+    covariance = np.diag([0.25, 0.25, 0.0, 0.0, 0.0, 0.01])
+    return conversions.pose_message(T_map_base, covariance, stamp_ns, frame)
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_a_hint_relocalizes_and_the_answer_is_the_accepted_pose(
+    rig: Any, bag: Any, truth: Any
+) -> None:
+    messages = without(bag, "/gnss/fix")
+    rig.play(up_to_frame(messages, 1))
+    assert rig.statuses[-1].reason == "no_prior"
+    answer = relocalize(rig, hint_at(truth.T_map_base[0]))
+    assert rig.report(), "the executor is blocked"
+    assert not answer.done(), "an answer before any image"
+    (verdict,) = rig.play(up_to_frame(messages, 2)[len(up_to_frame(messages, 1)) :])[-1:]
+    assert (verdict.reason, verdict.prior_source) == ("ok", "initialpose")
+    rig.until(answer.done, "the answer")
+    result = answer.result()
+    assert (result.success, result.code) == (True, "ok")
+    assert result.frames >= 1
+    assert 0.5 < result.score <= 1
+    assert result.pose == rig.poses[-1]
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_relocalizing_through_gnss_and_the_refusals(rig: Any, bag: Any, truth: Any) -> None:
+    rig.play(up_to_frame(without(bag), 2))
+    answer = relocalize(rig, hint_at(truth.T_map_base[1], frame="moon"))
+    rig.until(answer.done, "a refusal")
+    assert answer.result().code == "bad_request"
+    assert "moon" in answer.result().message
+    answer = relocalize(rig, timeout_s=-1.0)
+    rig.until(answer.done, "a refusal")
+    assert answer.result().code == "bad_request"
+    first = relocalize(rig)
+    second = relocalize(rig)
+    rig.until(second.done, "the second one's answer")
+    assert second.result().code == "busy"
+    verdicts = rig.play(up_to_frame(without(bag), 3)[len(up_to_frame(without(bag), 2)) :])
+    assert verdicts[0].prior_source == "gnss"
+    rig.until(first.done, "the first one's answer")
+    assert first.result().success
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_a_wrong_hint_ends_in_the_reason_of_the_last_frame(rig: Any, bag: Any, truth: Any) -> None:
+    messages = without(bag, "/gnss/fix")
+    rig.play(up_to_frame(messages, 0))
+    away = truth.T_map_base[0].copy()
+    away[:3, 3] += [500.0, 0.0, 0.0]
+    answer = relocalize(rig, hint_at(away), timeout_s=3.0)
+    rig.play(up_to_frame(messages, 1)[len(up_to_frame(messages, 0)) :])
+    rig.until(answer.done, "the answer")
+    result = answer.result()
+    assert (result.success, result.code, result.frames) == (False, "out_of_map", 1)
+    assert "keyframe" in result.message
+    assert math.isnan(result.score)
+    assert not rig.poses
+    answer = relocalize(rig, timeout_s=0.3)
+    rig.until(answer.done, "the answer")
+    assert (answer.result().success, answer.result().code) == (False, "no_image")
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_reset_begins_anew(rig: Any, bag: Any) -> None:
+    from std_srvs.srv import Trigger
+
+    messages = without(bag)
+    rig.play(up_to_frame(messages, 2))
+    assert rig.call(Trigger, "reset", Trigger.Request()).success
+    verdicts = rig.play(up_to_frame(messages, 4)[len(up_to_frame(messages, 2)) :])
+    assert [v.reason for v in verdicts] == ["no_prior", "ok"], "the old fix was used"
+    assert verdicts[1].prior_source == "gnss"
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_a_disabled_node_looks_at_no_image(rig: Any, bag: Any) -> None:
+    from std_srvs.srv import SetBool
+
+    rig.play(up_to_frame(without(bag), 1))
+    waiting, second = relocalize(rig), relocalize(rig)
+    rig.until(second.done, "the sign that the first one is under way")
+    assert rig.call(SetBool, "set_enabled", SetBool.Request(data=False)).success
+    rig.until(waiting.done, "the answer of what was under way")
+    assert waiting.result().code == "interrupted"
+    rig.send("/image", bag.on("/image")[1])
+    rig.until(lambda: rig.diagnostics.get("count image.ignored") == "1", "the image to be ignored")
+    assert rig.state.startswith("DISABLED")
+    assert len(rig.statuses) == 1
+    refused = relocalize(rig)
+    rig.until(refused.done, "a refusal")
+    assert refused.result().code == "disabled"
+    assert rig.call(SetBool, "set_enabled", SetBool.Request(data=True)).success
+    assert rig.look(bag.on("/image")[1]).localized
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_another_map_is_checked_before_it_is_used(rig: Any, bag: Any, street: Path) -> None:
+    from pixloc_ros.srv import LoadMap
+
+    def load(name: str) -> Any:
+        return rig.call(LoadMap, "load_map", LoadMap.Request(name=name))
+
+    sha256 = rig.report()["map sha256"]
+    rig.play(up_to_frame(without(bag), 2))
+    altered = street / "altered"
+    shutil.copytree(street / "map", altered, dirs_exist_ok=True)
+    victim = sorted(altered.glob("*.safetensors"))[0]
+    victim.write_bytes(victim.read_bytes()[:-1] + b"\x7f")
+    for name, complaint in (
+        ("nowhere", "no map 'nowhere'"),
+        ("../map", "below"),
+        ("/etc", "below"),
+        ("altered", "altered"),
+    ):
+        answer = load(name)
+        assert not answer.success, name
+        assert complaint in answer.message
+        assert answer.map_sha256 == sha256
+    rest = without(bag)[len(up_to_frame(without(bag), 2)) :]
+    assert rig.play(up_to_frame(rest, 1))[-1].prior_source == "odometry", "tracking was disturbed"
+    shutil.copytree(street / "map", street / "twin", dirs_exist_ok=True)
+    answer = load("twin")
+    assert answer.success, answer.message
+    assert "keyframes" in answer.message
+    rig.until(lambda: rig.diagnostics.get("map", "").endswith("twin"), "the other map")
+    rig.begin_again()
+    rig.until(rig.connected, "the node's subscriptions")
+    verdicts = rig.play(up_to_frame(without(bag), 2))
+    assert [v.prior_source for v in verdicts] == ["gnss", "odometry"]
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_a_map_that_is_written_over_while_it_runs(rig: Any, bag: Any, street: Path) -> None:
+    from pixloc_ros.srv import LoadMap
+
+    messages = without(bag)
+    played = len(up_to_frame(messages, 2))
+    assert rig.play(messages[:played])[-1].reason == "ok"
+    files = {path: path.read_bytes() for path in (street / "map").iterdir()}
+    try:
+        for path in files:
+            path.write_bytes(b"")  # in place, as scp does
+        verdicts = rig.play(up_to_frame(messages[played:], 2))
+        assert [v.reason for v in verdicts] == ["ok", "ok"]
+        answer = rig.call(LoadMap, "load_map", LoadMap.Request(name="map"))
+        assert not answer.success and "map.json" in answer.message
+    finally:
+        for path, content in files.items():
+            path.write_bytes(content)
+    answer = rig.call(LoadMap, "load_map", LoadMap.Request(name="map"))
+    assert answer.success, answer.message
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_an_inactive_node_says_so(rig: Any, truth: Any) -> None:
+    from std_srvs.srv import SetBool, Trigger
+
+    assert rig.change_state("deactivate")
+    for kind, name in ((Trigger, "reset"), (SetBool, "set_enabled")):
+        answer = rig.call(kind, name, kind.Request())
+        assert not answer.success
+        assert "not active" in answer.message
+    answer = relocalize(rig, hint_at(truth.T_map_base[0]))
+    rig.until(answer.done, "a refusal")
+    assert answer.result().code == "inactive"
+
+
+def test_maps_are_found_below_the_root_only(tmp_path: Path) -> None:
+    root, outside = tmp_path / "maps", tmp_path / "secret"
+    (root / "campus").mkdir(parents=True)
+    (root / "campus" / "map.json").touch()
+    outside.mkdir()
+    (root / "link").symlink_to(outside)
+    assert map_root.find(str(root), "campus") == (root / "campus").resolve()
+    for name in ("", ".", "..", "../secret", str(outside), "link", "campus/../../secret"):
+        with pytest.raises(MapError, match="below"):
+            map_root.find(str(root), name)
+    with pytest.raises(MapError, match="maps there: campus"):
+        map_root.find(str(root), "harbour")
+    with pytest.raises(MapError, match="map_root"):
+        map_root.find("", "campus")

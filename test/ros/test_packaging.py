@@ -1,0 +1,175 @@
+"""The package as its users meet it: through rosdep and colcon, through pip, and as messages."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
+
+import pytest
+from catkin_pkg.package import Package, parse_package
+from rosbags.typesys import get_types_from_msg
+
+import pixloc_ros
+from pixloc_ros.types import Reason, Status
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = ROOT / "pixloc_ros"
+MESSAGE = "pixloc_ros/msg/AlignmentStatus"
+
+# Imports of ROS packages; cv_bridge and tf_transformations are optional but belong to it.
+ROS_PACKAGE = re.compile(r"rclpy|tf2_ros|tf_transformations|cv_bridge|\w+_(msgs|srvs|interfaces)")
+OPTIONAL = {
+    "h5py",
+    "kornia",
+    "laspy",
+    "onnx",
+    "open3d",
+    "pycolmap",
+    "pyproj",
+    "ray",
+    "rerun",
+    "triton",
+}  # extras, and laspy for LAS files
+
+# Imports every module that must work without ROS and without the optional libraries.
+IMPORT_WITHOUT_ROS = """
+import importlib, pkgutil, re, sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        package = name.partition(".")[0]
+        if re.fullmatch(r"rclpy|tf2_ros|\\w+_(msgs|srvs)|pycolmap|open3d|triton", package):
+            raise ModuleNotFoundError(f"{name} is not there", name=name)
+
+sys.meta_path.insert(0, Blocker())
+import pixloc_ros
+for module in pkgutil.walk_packages(pixloc_ros.__path__, "pixloc_ros."):
+    if not re.match(r"pixloc_ros\\.(ros|msg|srv|pixloc_ros_s__|alignment\\.kernels)", module.name):
+        importlib.import_module(module.name)
+        print(module.name)
+"""
+
+
+@pytest.fixture(scope="module")
+def manifest() -> Package:
+    return parse_package(str(ROOT / "package.xml"))
+
+
+def imported_packages() -> Iterator[str]:
+    """Top-level names of everything that the sources import, wherever in a file."""
+    for path in SOURCES.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                yield from (alias.name.partition(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                yield node.module.partition(".")[0]
+
+
+def test_manifest_is_valid_for_colcon(manifest: Package) -> None:
+    manifest.validate(warnings=(warnings := []))
+    assert not warnings
+    assert manifest.get_build_type() == "ament_cmake"
+    assert "rosidl_interface_packages" in [group.name for group in manifest.member_of_groups]
+
+
+def test_one_version_everywhere(manifest: Package) -> None:
+    assert manifest.version == pixloc_ros.__version__ == version("pixloc_ros")
+
+
+def test_ros_imports_are_declared_in_the_manifest(manifest: Package) -> None:
+    declared = {dependency.name for dependency in manifest.exec_depends}
+    used = {name for name in imported_packages() if ROS_PACKAGE.fullmatch(name)}
+    assert used <= declared
+
+
+def test_python_imports_are_declared_for_pip() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {re.split(r"[<>=\[]", line)[0].lower() for line in project["dependencies"]}
+    distributions = packages_distributions()
+    for name in set(imported_packages()) - set(sys.stdlib_module_names) - OPTIONAL:
+        if name != "pixloc_ros" and not ROS_PACKAGE.fullmatch(name):
+            assert {each.lower() for each in distributions[name]} & declared, (
+                f"{name} is undeclared"
+            )
+
+
+def test_message_has_the_codes_of_the_localizer() -> None:
+    types = get_types_from_msg((ROOT / "msg" / "AlignmentStatus.msg").read_text(), MESSAGE)
+    constants, fields = types[MESSAGE]
+    values = {name: value for name, _, value in constants}
+    assert values == {
+        **{f"STATUS_{status.name}": status.value for status in Status},
+        **{f"REASON_{reason.name}": reason.value for reason in Reason},
+    }
+    assert {"header", "status", "reason", "message"} <= {name for name, _ in fields}
+
+
+@pytest.mark.ros
+def test_message_survives_the_wire_beside_the_modules() -> None:
+    from rclpy.serialization import deserialize_message, serialize_message
+
+    from pixloc_ros.msg import AlignmentStatus
+
+    sent = AlignmentStatus(
+        status=AlignmentStatus.STATUS_REJECTED,
+        reason=Reason.FEW_INLIERS.value,
+        iterations=[20, 7, 3],
+        stages=["features", "alignment"],
+        stages_ms=[61.5, 40.25],
+    )
+    assert deserialize_message(serialize_message(sent), AlignmentStatus) == sent
+
+
+@pytest.mark.ros
+def test_installed_node_can_be_started() -> None:
+    from ament_index_python import get_package_prefix
+
+    node = Path(get_package_prefix("pixloc_ros")) / "lib" / "pixloc_ros" / "localizer_node"
+    assert os.access(node, os.X_OK)
+    assert Path(node.read_text().splitlines()[0].removeprefix("#!")).exists()
+
+
+@pytest.mark.slow
+def test_everything_but_the_node_imports_without_ros() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", IMPORT_WITHOUT_ROS], cwd=ROOT, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    assert "pixloc_ros.localizer" in run.stdout.split()
+
+
+@pytest.mark.slow
+def test_wheel_carries_the_weights_and_nothing_foreign(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(SOURCES, source / "pixloc_ros")
+    for name in ("pyproject.toml", "setup.py", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
+    options = ["--no-build-isolation", "--wheel-dir", str(tmp_path), str(source)]
+    subprocess.run([*command, *options], check=True)
+    names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
+    weights = {path.name for path in (SOURCES / "weights").iterdir() if path.suffix != ".py"}
+    assert weights - {"__pycache__"} <= {Path(name).name for name in names}
+    assert {name.partition("/")[0].partition("-")[0] for name in names} == {"pixloc_ros"}
+
+
+def test_builder_paths_in_ros_wheels_are_replaced_once(tmp_path: Path) -> None:
+    sys.path.insert(0, str(ROOT / "tools"))
+    from patch_ros_wheels import patch
+
+    cached, installed = tmp_path / "cached.cmake", tmp_path / "installed.cmake"
+    content = "set(a /opt/python/cp312-cp312/include/python3.12;/usr/include)\n"
+    cached.write_text(content)
+    installed.hardlink_to(cached)
+    assert patch(installed)
+    assert "/opt/python" not in installed.read_text()
+    assert installed.read_text().endswith(";/usr/include)\n")
+    assert not patch(installed)
+    assert cached.read_text() == content

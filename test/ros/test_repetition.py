@@ -1,0 +1,82 @@
+"""On a street whose facades repeat exactly no wrong pose is told, wherever a search begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import write_street
+
+from helpers.messages import up_to_frame, without
+from helpers.repeating import PERIOD_M, RepeatingStreet
+from pixloc_ros.evaluation.trajectory import read_tum
+from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.covariance import diagonal
+from pixloc_ros.sensors import decoding
+
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["same ground", "own ground"])
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A street below a folder, and whether its ground repeats, too."""
+    options = RepeatingStreet(
+        length_m=18.0, width=320, height=192, workers=1, rate_hz=5.0, same_ground=request.param
+    )
+    return write_street(tmp_path_factory.mktemp("repeating"), options), request.param
+
+
+@pytest.fixture(scope="module")
+def domain(place: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    from helpers.live import new_domain, running_node
+
+    domain, log = new_domain(), tmp_path_factory.mktemp("node") / "log.txt"
+    parameters = {"map": place[0] / "map", "node.diagnostics_rate_hz": 10.0, "threads": 1}
+    with running_node(log, domain, **parameters):
+        yield domain
+
+
+@pytest.fixture
+def rig(domain: int) -> Iterator[Any]:
+    from helpers.live import fresh_rig
+
+    with fresh_rig(domain) as rig:
+        yield rig
+
+
+def state_a_pose(rig: Any, T_map_base: np.ndarray, sigma_m: float, stamp_ns: int) -> None:
+    from pixloc_ros.ros import conversions
+
+    covariance = diagonal(sigma_m, 2.0)
+    rig.send("/initialpose", conversions.pose_message(T_map_base, covariance, stamp_ns, "map"))
+
+
+@pytest.mark.parametrize(("periods", "sigma_m"), [(1, 2.0), (-1, 3.0), (None, 0.0), (0, 0.2)])
+def test_a_prior_some_periods_off(
+    place: Any, rig: Any, periods: int | None, sigma_m: float
+) -> None:
+    """periods None: no prior at all, the map is searched."""
+    from helpers.live import Bag
+
+    folder, same_ground = place
+    truth = read_tum(folder / "bag.truth.txt")
+    T_true = dict(zip(truth.stamps_ns.tolist(), truth.T_map_base, strict=True))
+    messages = without(Bag(folder / "bag"), "/gnss/fix")
+    rig.play(up_to_frame(messages, 0))
+    if periods is not None:
+        T_stated = truth.T_map_base[0].copy()
+        T_stated[0, 3] += periods * PERIOD_M
+        state_a_pose(rig, T_stated, sigma_m, int(truth.stamps_ns[0]))
+    rig.until(rig.arrived, "the pose")
+    verdicts = rig.play(messages[len(up_to_frame(messages, 0)) : len(up_to_frame(messages, 4))])
+    rig.until(lambda: len(rig.poses) == sum(v.localized for v in verdicts), "all poses")
+    for pose in rig.poses:
+        T_map_base = decoding.pose(pose.pose.pose)
+        assert se3.distance_m(T_map_base, T_true[decoding.stamp_ns(pose.header)]) < 0.3
+    if sigma_m == 0.2 or not same_ground:  # something tells the periods apart
+        assert verdicts[-1].localized, [v.message for v in verdicts]
+    else:
+        assert not rig.poses
+        assert "ambiguous" in {v.reason for v in verdicts}

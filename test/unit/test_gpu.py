@@ -1,0 +1,367 @@
+"""The kernels give what plain torch gives. Without a GPU they run in Triton's interpreter.
+
+On a machine with one: TRITON_INTERPRET=0 python -m pytest test/test_gpu.py
+"""
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from helpers.alignment import CAMERA, DAMPING, OFFSET, STRIDES, scene, starts, system_of
+from helpers.wall import CAMERA as WALL_CAMERA
+from helpers.wall import write_dataset
+from pixloc_ros.alignment.coarse_to_fine import Aligner, Stage
+from pixloc_ros.alignment.cuda.fused_aligner import FusedAligner, fused_aligner
+from pixloc_ros.alignment.cuda.schedule import CHUNK_TILES, LevelBuffers, PoseBuffers
+from pixloc_ros.alignment.levenberg_marquardt import damped_step, minimize
+from pixloc_ros.alignment.policy import Policy
+from pixloc_ros.alignment.residuals import LevelSystem
+from pixloc_ros.alignment.rig import CameraObservation
+from pixloc_ros.config import AlignmentConfig, HypothesesConfig, from_flat
+from pixloc_ros.features.pyramid import FeatureExtractor
+from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.geometry.covariance import diagonal, perturb_base
+from pixloc_ros.geometry.pose import Pose
+from pixloc_ros.localizer import Localizer
+from pixloc_ros.maps.build.builder import BuildOptions, build_from_colmap
+from pixloc_ros.maps.build.feature_extraction import read_image
+from pixloc_ros.maps.map import Map
+from pixloc_ros.maps.view import MapView
+from pixloc_ros.types import Alignment, Frame, PosePrior, Reason, Status
+
+pytest.importorskip("triton", reason="the kernels need triton: pip install pixloc_ros[gpu]")
+
+INTERPRETED = os.environ["TRITON_INTERPRET"] == "1"
+DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
+CONFIG = AlignmentConfig(iterations=(4, 4, 6))
+FEW = HypothesesConfig(screening_iterations=2, screening_points=50, keep_screened=3, keep_coarse=2)
+SIZE = (320, 192)
+CAMERAS = {
+    "PINHOLE": CAMERA,
+    "RADIAL": Camera.create("RADIAL", SIZE, (200, 210), (159.5, 95.5), (-0.1, 0.01)),
+    "FULL_OPENCV": Camera.create(
+        "FULL_OPENCV",
+        SIZE,
+        (200, 200),
+        (150.5, 99.5),
+        (-0.1, 0.02, 1e-3, -2e-3, 0.01, 0.02, 0.01, 1e-3),
+    ),
+}
+
+
+def on_device(
+    system: LevelSystem,
+    poses: Pose,
+    stage: Stage | None = None,
+    policy: Policy | None = None,
+    places: int = 0,
+) -> LevelBuffers:
+    """The problem, loaded and started."""
+    room = PoseBuffers(places or len(poses.t), DEVICE)
+    stage = stage or Stage(2, 0, len(poses.t))
+    policy = policy or Policy.of(CONFIG)
+    problem = LevelBuffers(stage, system, room, DAMPING.to(DEVICE), policy, FEW)
+    problem.load(system)
+    room.start(poses)
+    return problem
+
+
+def as_stored(system: LevelSystem) -> LevelSystem:
+    """The system with its features rounded as the kernels' maps are."""
+    rows = system.level.rows.half().float()
+    return replace(
+        system,
+        level=replace(system.level, rows=rows),
+        reference=system.reference.half().float(),
+    )
+
+
+def sums_of(problem: LevelBuffers, points: int) -> torch.Tensor:
+    return problem.sums[:, : -(-points // problem.block)].sum(1).cpu()
+
+
+def assert_same_sums(problem: LevelBuffers, system: LevelSystem, poses: Pose, rtol: float) -> None:
+    total, at = sums_of(problem, len(system.points)), system.linearize(poses)
+    # A gradient is as exact as the terms that it sums up: they cancel at the solution.
+    unit = at.hessian.diagonal(dim1=-2, dim2=-1).sqrt()
+    outer = unit[:, :, None] * unit[:, None, :]
+    close = {"rtol": rtol, "atol": rtol}
+    torch.testing.assert_close(total[:, :6, :6] / outer, at.hessian / outer, **close)
+    torch.testing.assert_close(total[:, 6, :6] / unit, at.gradient / unit, **close)
+    torch.testing.assert_close(total[:, 7, 0] / total[:, 7, 4], at.cost, **close)
+    assert total[:, 7, 1].int().tolist() == at.seen.tolist()
+
+
+def align(fused: FusedAligner | None, view: MapView, poses: Pose, config=CONFIG) -> Alignment:
+    pyramid = scene(1)[0]
+    sight = CameraObservation(pyramid, CAMERA.to(torch.float32), view)
+    return Aligner(DAMPING, config, FEW, fused).align([sight], poses)
+
+
+def fused(**limits: int) -> FusedAligner:
+    return FusedAligner(DAMPING.to(DEVICE), CONFIG, FEW, **limits)
+
+
+@pytest.mark.parametrize("model", CAMERAS)
+@pytest.mark.parametrize("level", [0, 2])
+def test_normal_equations(model: str, level: int) -> None:
+    system = as_stored(system_of(level, confidence=torch.linspace(0, 1, 500)))
+    camera = CAMERAS[model].scale(1 / STRIDES[level]).to(torch.float32)
+    system = replace(system, camera=camera)
+    poses = starts([0.01] * 6, OFFSET)
+    problem = on_device(system, poses)
+    problem.linearize(problem.now)
+    assert_same_sums(problem, system, poses, rtol=1e-4)
+
+
+def test_half_precision_costs_less_than_a_thousandth() -> None:
+    system = system_of()
+    problem = on_device(system, starts(OFFSET))
+    problem.linearize(problem.now)
+    assert_same_sums(problem, system, starts(OFFSET), rtol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_points_that_cannot_be_seen_add_nothing() -> None:
+    """Not finite, behind the camera, or beside the image: only the others count."""
+    hidden = torch.tensor(
+        [[torch.nan, 0, 8], [0, torch.inf, 8], [0, 0, -8], [0, 0, 0], [90, 0, 8]]
+    ).float()
+    system = as_stored(system_of())
+    both = replace(
+        system,
+        points=torch.cat([hidden, system.points]),
+        reference=torch.cat([system.reference[:5], system.reference]),
+        confidence=torch.cat([torch.ones(5), system.confidence]),
+    )
+    with_hidden, without = on_device(both, starts(OFFSET)), on_device(system, starts(OFFSET))
+    for problem in (with_hidden, without):
+        problem.linearize(problem.now)
+    sums, expected = sums_of(with_hidden, 505)[0], sums_of(without, 500)[0]
+    torch.testing.assert_close(sums[:7], expected[:7], rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(sums[7, :2], expected[7, :2] + torch.tensor([5.0, 0]))
+
+
+def test_what_is_emitted_per_point() -> None:
+    system = as_stored(system_of())
+    problem = on_device(system, starts(OFFSET))
+    problem.linearize(problem.now, emit=True)
+    at = system.linearize(starts(OFFSET))[0]
+    seen = at.squared.isfinite()
+    squared = problem.squared[:500].cpu()
+    torch.testing.assert_close(squared, at.squared, rtol=1e-4, atol=1e-5, equal_nan=True)
+    torch.testing.assert_close(
+        problem.gradients[:500, :6].cpu()[seen], at.point_gradients[seen], rtol=1e-3, atol=1e-2
+    )
+    torch.testing.assert_close(
+        problem.pixels[1, 0, :500].cpu()[seen], at.pixels[seen], rtol=1e-5, atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("longest_m", [5.0, 0.01])
+def test_one_step(longest_m: float) -> None:
+    config = AlignmentConfig(max_step_m=longest_m)
+    system, poses = as_stored(system_of()), starts([0.02] * 6, OFFSET)
+    problem = on_device(system, poses, policy=Policy.of(config))
+    problem.linearize(problem.now)
+    problem.step()
+    at = system.linearize(poses)
+    twist = damped_step(at.hessian, at.gradient, DAMPING[2], Policy.of(config))
+    assert (twist[:, :3].norm(dim=-1) <= longest_m * (1 + 1e-6)).all()
+    expected = poses.retract(twist).matrix()
+    torch.testing.assert_close(problem.now.T.cpu(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_more_tiles_than_are_added_at_once() -> None:
+    """Each point five times: the same step."""
+    once = as_stored(system_of())
+    parts = {name: getattr(once, name) for name in ("points", "reference", "confidence")}
+    often = replace(once, **{name: torch.cat([part] * 5) for name, part in parts.items()})
+    problems = on_device(once, starts(OFFSET)), on_device(often, starts(OFFSET))
+    for problem in problems:
+        problem.linearize(problem.now)
+        problem.step()
+    assert problems[1].tiles > CHUNK_TILES
+    torch.testing.assert_close(problems[0].now.T, problems[1].now.T, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(problems[0].now.state, problems[1].now.state)
+
+
+def test_no_step_where_the_system_is_singular() -> None:
+    """Zero confidence everywhere: the damping's floor alone solves it, and nothing moves."""
+    problem = on_device(system_of(confidence=torch.zeros(500)), starts(OFFSET))
+    problem.linearize(problem.now)
+    problem.step()
+    torch.testing.assert_close(problem.now.T.cpu(), starts(OFFSET).matrix())
+    assert problem.now.state[0, :6].tolist() == [0, 0, 1, 0, 0, 1]
+
+
+@pytest.mark.slow
+def test_whole_minimisation_with_frozen_problems() -> None:
+    away = [0, 0, 0, 0, 3.0, 0]
+    poses = starts(OFFSET, away, [0.05] * 6)
+    system = system_of()
+    problem = on_device(system, poses, Stage(2, 8, 3))
+    problem.solve()
+    expected = minimize(system, poses, DAMPING[2], 8, CONFIG)
+    state, best = problem.now.state.cpu(), problem.best_T.cpu()
+    torch.testing.assert_close(best, expected.T_cam_local.matrix(), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(state[:, 0], expected.cost, rtol=1e-3, atol=1e-4)
+    assert state[:, 1].tolist() == expected.iterations.tolist()
+    assert state[:, 3].bool().tolist() == expected.converged.tolist()
+    assert state[:, 4].bool().tolist() == expected.failed.tolist() == [False, True, False]
+    assert problem.result[:, 0].tolist() == sorted(state[:, 0].tolist())
+
+
+def test_pruning_keeps_the_best_distinct_poses() -> None:
+    """Poses 0, 1 and 3 are one, 4 is turned, 2 failed, and the sixth place is empty."""
+    poses = starts([0.0] * 6, [0.1] + [0] * 5, [9.0] + [0] * 5, [0, 0.2] + [0] * 4, [0] * 5 + [0.1])
+    problem = on_device(system_of(), poses, Stage(2, 0, 4), places=6)
+    problem.best_T.copy_(problem.now.T)
+    problem.now.state[:5, 0] = torch.tensor([0.3, 0.1, torch.inf, 0.2, 0.2])
+    problem.select()
+    result = problem.result.cpu()
+    assert result[:, 5].tolist() == [1, 1, 1, 0]  # the fourth does not exist
+    torch.testing.assert_close(result[:3, 0], torch.tensor([0.1, 0.2, torch.inf]))
+    torch.testing.assert_close(
+        result[:3, 8:].view(3, 4, 4), poses.matrix()[[1, 4, 2]], rtol=0, atol=1e-6
+    )
+    torch.testing.assert_close(problem.next.T[:3].cpu(), poses.matrix()[[1, 4, 2]])
+    assert problem.next.state[:, 2].tolist() == [1, 1, 1, 0]  # active
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 5])
+def test_the_whole_alignment(count: int) -> None:
+    view = scene(120)[1]
+    poses = starts(OFFSET, [3.0, 1, 0, 0, 0.4, 0], [0] * 4 + [3, 0], [0.1] * 6, OFFSET)[:count]
+    found, expected = align(fused(), view, poses), align(None, view, poses)
+    np.testing.assert_allclose(found.T_map_cam, expected.T_map_cam, atol=1e-3)
+    np.testing.assert_allclose(found.hessian, expected.hessian, rtol=1e-2, atol=1e-1)
+    np.testing.assert_allclose(found.cost_per_level, expected.cost_per_level, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(found.pixels, expected.pixels, atol=0.05)
+    np.testing.assert_allclose(found.runner_up_cost, expected.runner_up_cost, rtol=1e-3)
+    assert found.iterations == expected.iterations
+    assert found.converged == expected.converged
+    assert found.hypotheses == count and found.hypotheses_dropped == 0
+
+
+@pytest.mark.slow
+def test_buffers_are_used_again_without_traces() -> None:
+    """Fewer points after more, in the same rounded size: as if they came first; and bit by bit."""
+    aligner, fewer = fused(), scene(60)[1]
+    align(aligner, scene(120)[1], starts(OFFSET))
+    second, first = align(aligner, fewer, starts(OFFSET)), align(fused(), fewer, starts(OFFSET))
+    np.testing.assert_array_equal(second.T_map_cam, first.T_map_cam)
+    np.testing.assert_array_equal(second.residuals, first.residuals)
+    np.testing.assert_array_equal(second.covariance_cam, first.covariance_cam)
+
+
+@pytest.mark.parametrize("kind", ["behind", "nan", "zero"])
+def test_hopeless_alignments_end_quietly(kind: str) -> None:
+    view = scene(64)[1]
+    if kind == "zero":
+        view = replace(view, confidences=(torch.zeros(64),) * 3)
+    else:
+        view.points[:, 2] = torch.nan if kind == "nan" else -5.0
+    found = align(fused(), view, starts(OFFSET, [0.0] * 6), AlignmentConfig(iterations=(1, 1, 1)))
+    assert np.isfinite(found.T_map_cam).all()
+    assert found.cost == (0 if kind == "zero" else np.inf)
+    assert not np.isfinite(found.covariance_cam).all() or kind == "zero"
+
+
+@pytest.mark.slow
+def test_memory_for_some_hypotheses_only() -> None:
+    view, poses = scene(60)[1], starts(OFFSET, *[[0.1 * i] * 6 for i in range(5)])
+    found = align(fused(budget_bytes=50_000), view, poses)
+    assert found.hypotheses + found.hypotheses_dropped == 6
+    assert 1 <= found.hypotheses < 6
+    np.testing.assert_allclose(found.T_map_cam[:3, 3], 0, atol=0.05)  # the first one is there
+
+
+def test_memory_for_no_hypothesis() -> None:
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        align(fused(budget_bytes=100), scene(60)[1], starts(OFFSET))
+
+
+@pytest.fixture(scope="module")
+def wall(tmp_path_factory: pytest.TempPathFactory) -> tuple[Map, Frame, PosePrior]:
+    """A map of a textured wall, a frame that it was built from, and a prior of 10 cm."""
+    folder = tmp_path_factory.mktemp("wall")
+    write_dataset(folder, np.zeros(3))
+    places = (folder / name for name in ("colmap", "images", "map"))
+    build_from_colmap(*places, FeatureExtractor(), BuildOptions())
+    map_ = Map.load(folder / "map")
+    truth = map_.keyframe_T_map_cam[2]
+    image = read_image(folder / "images" / "drive 1" / "002.png", WALL_CAMERA)
+    error = np.array([0.05, 0.03, -0.1, 0.005, 0.01, -0.005])
+    prior = PosePrior(perturb_base(truth, error), diagonal(0.1, 1.0), "file", 0)
+    return map_, Frame(image, WALL_CAMERA, 0, np.eye(4)), prior
+
+
+@pytest.mark.slow
+def test_a_frame_is_localized_as_on_the_cpu(wall: tuple[Map, Frame, PosePrior]) -> None:
+    map_, frame, prior = wall
+    config = from_flat({"view.max_points": 120, "alignment.iterations": (3, 3, 8)})
+    plain, with_kernels = Localizer(config, map_), Localizer(config, map_)
+    use_kernels(with_kernels)
+    expected, found = plain.localize(frame, prior), with_kernels.localize(frame, prior)
+    assert (found.status, found.reason) == (expected.status, expected.reason)
+    assert se3.distance_m(found.candidate_T_map_base, expected.candidate_T_map_base) < 1e-3
+    assert se3.angle_deg(found.candidate_T_map_base, expected.candidate_T_map_base) < 0.01
+
+
+@pytest.mark.slow
+def test_memory_that_does_not_suffice_is_told(wall: tuple[Map, Frame, PosePrior]) -> None:
+    map_, frame, prior = wall
+    vague = replace(prior, covariance=diagonal(3.0, 6.0))
+    config = from_flat(
+        {
+            "view.max_points": 120,
+            "alignment.iterations": (1, 1, 1),
+            "hypotheses.screening_iterations": 1,
+        }
+    )
+    localizer = Localizer(config, map_)
+    use_kernels(localizer, budget_bytes=50_000)
+    some = localizer.localize(frame, vague)
+    assert 0 < some.alignment.hypotheses < some.alignment.hypotheses_dropped
+    assert f"no memory for {some.alignment.hypotheses_dropped} more starts" in some.message
+    use_kernels(localizer, budget_bytes=100)
+    none = localizer.localize(frame, vague)
+    assert (none.status, none.reason) == (Status.FAILED, Reason.OUT_OF_MEMORY)
+
+
+def use_kernels(localizer: Localizer, **limits: int) -> None:
+    plain = localizer.contest.aligner
+    fused = FusedAligner(plain.damping.to(DEVICE), plain.config, plain.hypotheses, **limits)
+    localizer.contest = replace(localizer.contest, aligner=replace(plain, fused=fused))
+
+
+def test_where_the_kernels_are_not_used(caplog: pytest.LogCaptureFixture) -> None:
+    assert fused_aligner(DAMPING, CONFIG, FEW) is None  # on the CPU
+    fisheye = Camera.create("OPENCV_FISHEYE", SIZE, (200, 200), (159.5, 95.5), (0.01,))
+    assert not fused().supports(fisheye)
+    assert "OPENCV_FISHEYE" in caplog.text
+
+
+@pytest.mark.slow
+def test_kernels_compile_for_an_h200_without_spilling() -> None:
+    """Needs no GPU; in a process of its own, as this one interprets the kernels."""
+    root = Path(__file__).parents[2]
+    run = subprocess.run(
+        [sys.executable, root / "tools" / "compile_kernels.py", "90", "128"],
+        env={**os.environ, "TRITON_INTERPRET": "0", "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    stacks = [int(size) for size in re.findall(r"(\d+) bytes of stack", run.stdout)]
+    assert len(stacks) == 5 and max(stacks) <= 64

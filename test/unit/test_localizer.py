@@ -1,0 +1,173 @@
+"""The whole story on a generated street: a pose when there is one, the right reason when not."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pixloc_ros.config import from_flat
+from pixloc_ros.errors import ConfigError, MapError
+from pixloc_ros.evaluation.shots import posed_frames
+from pixloc_ros.features.pyramid import FeatureExtractor
+from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.covariance import diagonal, perturb_base
+from pixloc_ros.localizer import Localizer
+from pixloc_ros.maps.build.builder import build_from_colmap
+from pixloc_ros.maps.map import Map
+from pixloc_ros.replay.posed_images import read_posed_images
+from pixloc_ros.types import Frame, PosePrior, Reason, Status
+
+pytestmark = pytest.mark.slow
+Case = tuple[Frame, np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def localizer(street: Path) -> Localizer:
+    return Localizer(from_flat({"map": str(street / "map"), "threads": 1}))
+
+
+@pytest.fixture(scope="module")
+def case(street: Path) -> Case:
+    """A frame in the middle of the drive and its true T_map_base."""
+    folder = street / "data" / "drive"
+    drive = read_posed_images(folder / "meta.json", folder / "images")
+    return next(posed_frames(drive, [len(drive.files) // 2]))
+
+
+def prior_of(case: Case, error: list[float], sigma_m: float, sigma_deg: float) -> PosePrior:
+    frame, T_map_base = case
+    off = np.array([*error[:3], *np.deg2rad(error[3:])])
+    covariance = diagonal(sigma_m, sigma_deg)
+    return PosePrior(perturb_base(T_map_base, off), covariance, "test", frame.stamp_ns)
+
+
+NEAR = [0.3, -0.2, 0.05, 0.2, -0.3, 1.0]
+
+
+def test_a_frame_is_localized_with_a_covariance_that_fits(localizer, case) -> None:
+    frame, T_map_base = case
+    estimate = localizer.localize(frame, prior_of(case, NEAR, 0.4, 1.0))
+    assert estimate.status is Status.OK, estimate.message
+    assert se3.distance_m(estimate.T_map_base, T_map_base) < 0.03
+    assert se3.angle_deg(estimate.T_map_base, T_map_base) < 0.15
+    sigma = np.sqrt(np.diag(estimate.covariance))
+    assert (np.linalg.eigvalsh(estimate.covariance) > 0).all()
+    assert sigma[:3].max() < 0.1
+    assert np.rad2deg(sigma[3:]).max() < 0.5
+
+
+def test_the_result_hardly_depends_on_the_prior(localizer, case) -> None:
+    frame, _ = case
+    one = localizer.localize(frame, prior_of(case, NEAR, 0.4, 1.0))
+    other = localizer.localize(frame, prior_of(case, [-v for v in NEAR], 0.4, 1.0))
+    assert se3.distance_m(one.T_map_base, other.T_map_base) < 0.005
+
+
+def test_a_vague_prior_is_searched_along_the_map(localizer, case) -> None:
+    frame, T_map_base = case
+    prior = prior_of(case, [-5.0, 0.5, 0.0, 0, 0, 4.0], 3.0, 4.0)
+    estimate = localizer.localize(frame, prior)
+    assert estimate.ok, estimate.message
+    assert se3.distance_m(estimate.T_map_base, T_map_base) < 0.03
+    assert estimate.alignment.hypotheses > 8
+
+
+def test_a_frame_with_no_prior_is_searched_on_the_whole_map(localizer, case) -> None:
+    frame, T_map_base = case
+    estimate = localizer.localize(frame)
+    assert estimate.ok, estimate.message
+    assert se3.distance_m(estimate.T_map_base, T_map_base) < 0.03
+    assert estimate.prior.source == "retrieval"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        ([500.0, 0, 0, 0, 0, 0], Reason.OUT_OF_MAP),
+        ([0, 0, 0, 0, 0, 180.0], Reason.TOO_FEW_POINTS),
+    ],
+)
+def test_a_prior_without_map_around_it(localizer, case, error, reason) -> None:
+    estimate = localizer.localize(case[0], prior_of(case, error, 0.4, 1.0))
+    assert (estimate.status, estimate.reason) == (Status.FAILED, reason), estimate.message
+
+
+def test_a_prior_surer_than_it_may_be_is_contradicted(localizer, case) -> None:
+    estimate = localizer.localize(case[0], prior_of(case, NEAR, 0.01, 0.02))
+    assert (estimate.status, estimate.reason) == (Status.REJECTED, Reason.FAR_FROM_PRIOR)
+    assert estimate.T_map_base is None
+    assert estimate.candidate_T_map_base is not None
+
+
+@pytest.mark.parametrize("sigma_m", [0.4, 6.0])
+@pytest.mark.parametrize("kind", ["black", "noise", "upside down"])
+def test_images_of_something_else_never_give_a_pose(localizer, case, kind, sigma_m) -> None:
+    frame, _ = case
+    images = {
+        "black": np.zeros_like(frame.image_rgb),
+        "noise": np.random.default_rng(0).integers(0, 255, frame.image_rgb.shape, np.uint8),
+        "upside down": np.ascontiguousarray(frame.image_rgb[::-1, ::-1]),
+    }
+    prior = prior_of(case, NEAR, sigma_m, 5.0 * sigma_m)
+    estimate = localizer.localize(replace(frame, image_rgb=images[kind]), prior)
+    assert estimate.status is Status.REJECTED
+    assert estimate.T_map_base is None
+
+
+def test_an_image_of_another_size_than_calibrated(localizer, case) -> None:
+    frame, _ = case
+    smaller = replace(frame, image_rgb=np.ascontiguousarray(frame.image_rgb[:100]))
+    estimate = localizer.localize(smaller, prior_of(case, NEAR, 0.4, 1.0))
+    assert estimate.reason is Reason.BAD_IMAGE
+    assert "320x100" in estimate.message
+    assert "320x192" in estimate.message
+
+
+def test_queries_are_reduced_as_the_images_of_the_map_were(street: Path, case, tmp_path) -> None:
+    mapping = street / "data" / "mapping"
+    at_200_px = FeatureExtractor(max_side_px=200)
+    build_from_colmap(mapping / "colmap", mapping / "images", tmp_path / "map", at_200_px)
+    settings = {"map": str(tmp_path / "map"), "threads": 1}
+    frame, T_map_base = case
+    as_the_map, at_full_size = (
+        Localizer(from_flat(settings | more)).localize(frame, prior_of(case, NEAR, 0.4, 1.0))
+        for more in ({}, {"features.max_side_px": 320})
+    )
+    assert as_the_map.ok, as_the_map.message
+    assert se3.distance_m(as_the_map.T_map_base, T_map_base) < 0.05
+    assert as_the_map.alignment.cost < at_full_size.alignment.cost - 0.1
+
+
+@pytest.mark.parametrize("side_px", [1, 63, -1])
+def test_a_query_is_not_reduced_to_nothing(side_px: int) -> None:
+    with pytest.raises(ConfigError, match=rf"features.max_side_px' = {side_px}: "):
+        from_flat({"features.max_side_px": side_px})
+
+
+def test_a_map_of_other_weights_is_refused(street: Path) -> None:
+    loaded = Map.load(street / "map")
+    other = loaded.metadata.model_copy(update={"weights_sha256": "0" * 64, "model_id": "mine"})
+    with pytest.raises(MapError, match="built with weights 'mine'"):
+        Localizer(from_flat({}), replace(loaded, metadata=other))
+
+
+def test_a_map_in_utm_coordinates_localizes_to_the_same_millimetre(street: Path, case) -> None:
+    """The map and the prior moved by 5,400 km: float32 alone would be off by half a metre."""
+    frame, _ = case
+    loaded, shift = Map.load(street / "map"), np.array([4.5e5, 5.4e6, 120.0])
+    T_map_cam = loaded.keyframe_T_map_cam.copy()
+    T_map_cam[:, :3, 3] += shift
+    tile = loaded.metadata.tiles[0]
+    moved_tile = tile.model_copy(update={"origin": tuple(np.array(tile.origin) + shift)})
+    metadata = loaded.metadata.model_copy(update={"tiles": (moved_tile,)})
+    far = replace(loaded, keyframe_T_map_cam=T_map_cam, metadata=metadata)
+    prior = prior_of(case, NEAR, 0.4, 1.0)
+    T_far = prior.T_map_base.copy()
+    T_far[:3, 3] += shift
+    config = from_flat({"threads": 1})
+    near = Localizer(config, loaded).localize(frame, prior)
+    moved = Localizer(config, far).localize(frame, replace(prior, T_map_base=T_far))
+    assert near.ok
+    assert moved.ok
+    np.testing.assert_allclose(moved.T_map_base[:3, 3] - shift, near.T_map_base[:3, 3], atol=1e-3)

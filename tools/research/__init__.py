@@ -1,0 +1,1 @@
+"""Baselines, ablations and pictures for the lab notes: tested, and not installed."""
