@@ -49,7 +49,7 @@ class Status(StrEnum):
 
 
 class Reason(StrEnum):
-    """Stable codes that say why; documented one by one in docs/troubleshooting.md."""
+    """Stable codes that say why; documented one by one in docs/guide/troubleshooting.md."""
 
     OK = "ok"
     NO_PRIOR = "no_prior"

@@ -1,6 +1,6 @@
 """Where the reference (PixLoc as published) and this package choose differently, in one object.
 
-docs/reference_mode.md has the table that says why.
+docs/guide/reference_mode.md has the table that says why.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def _from_meta(file: Path) -> dict[str, Array]:
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise DataError(f"{file}: missing or malformed {error}; see docs/bags.md") from None
+        raise DataError(f"{file}: missing or malformed {error}; see docs/guide/bags.md") from None
 
 
 def _lines(file: Path) -> list[str]:

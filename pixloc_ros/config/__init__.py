@@ -30,6 +30,7 @@ from pixloc_ros.errors import ConfigError
 
 __all__ = [
     "LIVE",
+    "RENAMED",
     "AcceptanceConfig",
     "AlignmentConfig",
     "Config",
@@ -79,6 +80,28 @@ LIVE = (
 )
 
 
+# Settings of earlier versions, and what they are called now.
+RENAMED = {
+    "view.max_unlikeness": "view.max_viewpoint_change",
+    "view.anchor_spacing_m": "view.extra_view_spacing_m",
+    "view.max_anchors": "view.max_extra_views",
+    "view.renew_m": "view.reselect_distance_m",
+    "view.renew_deg": "view.reselect_angle_deg",
+    "hypotheses.reach_px": "hypotheses.convergence_radius_px",
+    "hypotheses.scout_points": "hypotheses.screening_points",
+    "hypotheses.scout_iterations": "hypotheses.screening_iterations",
+    "hypotheses.keep_looks": "hypotheses.keep_views",
+    "hypotheses.keep_scout": "hypotheses.keep_screened",
+    "hypotheses.rival_step_m": "hypotheses.alternative_step_m",
+    "hypotheses.max_rivals": "hypotheses.max_alternatives",
+    "hypotheses.merge_m": "hypotheses.same_pose_m",
+    "hypotheses.merge_deg": "hypotheses.same_pose_deg",
+    "alignment.inlier_squared": "alignment.inlier_max_squared_residual",
+    "priors.doubt_frames": "priors.fallback_after_misses",
+    "node.freeze_motion_m": "node.frozen_image_distance_m",
+}
+
+
 def flatten(config: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted names and values of all fields, in order."""
     for name, value in config:
@@ -105,6 +128,8 @@ def from_flat(values: Mapping[str, Any]) -> Config:
     known = dict(flatten(Config()))
     nested: dict[str, Any] = {}
     for name, value in values.items():
+        if name in RENAMED:
+            raise ConfigError(f"parameter '{name}' is now called '{RENAMED[name]}': rename it")
         if name not in known:
             raise ConfigError(f"unknown parameter '{name}'{_nearest(name, known)}")
         *sections, leaf = name.split(".")

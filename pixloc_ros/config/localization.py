@@ -143,7 +143,7 @@ class AcceptanceConfig(Section):
 
 
 class CovarianceConfig(Section):
-    """The covariance on maps without a calibration of their own, see docs/covariance.md."""
+    """The covariance on maps without a calibration of their own, see docs/lab/covariance.md."""
 
     from_map: bool = Field(default=True, description="a calibration in the map wins over these")
     scale: float = Field(default=2.0, gt=0, description="factor on the aligner's covariance")

@@ -1,6 +1,6 @@
 """The page about all parameters, written from the configuration. Needs no ROS.
 
-python -m pixloc_ros.config.parameter_page > docs/parameters.md
+python -m pixloc_ros.config.parameter_page > docs/guide/parameters.md
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _HEADER = """\
 Every setting, for the node (`-p NAME:=VALUE`, a parameter file, `ros2 param`), for the command
 line (`--set NAME=VALUE`, `--config FILE`, `pixloc config`) and for Python (`pixloc_ros.config`).
 This page is made from the configuration:
-`python -m pixloc_ros.config.parameter_page > docs/parameters.md`.
+`python -m pixloc_ros.config.parameter_page > docs/guide/parameters.md`.
 
 Names that do not exist are refused with the nearest that does, values out of range with the range.
 Those marked **live** can be set while the node works; the others are read when it is configured.

@@ -1,4 +1,4 @@
-"""How accurate poses on one map are, measured where the truth is known (docs/covariance.md).
+"""How accurate poses on one map are, measured where the truth is known (docs/lab/covariance.md).
 
 An alignment cannot see the errors of its map. They are a floor under its covariance: one variance
 per axis of the vehicle, chosen so that errors are within 1, 2 and 3 sigma as often as a Gaussian's.

@@ -54,7 +54,7 @@ def most_alike(
 ) -> Ranking:
     """Indices (count,) of the descriptors (M, D) most like a descriptor (D,), and how much.
 
-    An exact search, see docs/maps.md for its time. Raises MapError where there are none.
+    An exact search, see docs/guide/maps.md for its time. Raises MapError where there are none.
     """
     if descriptors is None:
         raise MapError("the map has no descriptors of keyframes; build it again to have them")

@@ -53,7 +53,7 @@ class CameraEntry(Entry):
 
 
 class Calibration(Entry):
-    """How accurate poses on this map were where the truth was known: docs/covariance.md."""
+    """How accurate poses on this map were where the truth was known: docs/lab/covariance.md."""
 
     scale: float = Field(gt=0)  # of the alignment's own covariance
     floor_m: Vector  # sigma of the map forward, to the left and up

@@ -44,7 +44,7 @@ def read_posed_images(meta_file: Path, images_dir: Path, axes: str = "keep") -> 
     content = _load(meta_file)
     entries = content.get("images")
     if not isinstance(entries, list) or not entries:
-        raise DataError(f"{meta_file} has no list 'images'; see docs/bags.md for the format")
+        raise DataError(f"{meta_file} has no list 'images'; see docs/guide/bags.md for the format")
     T_base_cam = _base_from_cam(content, meta_file)
     frames = [_frame(entry, index, meta_file) for index, entry in enumerate(entries)]
     frames.sort(key=lambda frame: frame[1])

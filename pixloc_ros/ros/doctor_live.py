@@ -169,7 +169,7 @@ class LiveExamination:
             return Finding(self._localizer, False, "runs, says no state", "update it", False)
         state = self._state[-1]
         fine = state.state in ("TRACKING", "DEGRADED", "COASTING")
-        remedy = "" if fine else f"docs/troubleshooting.md#{state.reason}"
+        remedy = "" if fine else f"docs/guide/troubleshooting.md#{state.reason}"
         detail = f"{state.state} ({state.reason}): {state.message}"
         return Finding(self._localizer, fine, detail, remedy, needed=False)
 

@@ -15,7 +15,7 @@ MIN_ACCEPTED_SHARE = 0.8  # of the last frames; below, tracking is degraded
 
 
 class State(StrEnum):
-    """Stable names, see docs/node.md."""
+    """Stable names, see docs/guide/node.md."""
 
     ERROR = "ERROR"
     WAITING_MAP = "WAITING_MAP"
@@ -32,7 +32,7 @@ class State(StrEnum):
 
 
 class Cause(StrEnum):
-    """Reasons of a state that no single frame has; stable, see docs/troubleshooting.md."""
+    """Reasons of a state that no single frame has; stable, see docs/guide/troubleshooting.md."""
 
     CONFIGURATION = "configuration"
     NOT_CONFIGURED = "not_configured"

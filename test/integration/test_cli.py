@@ -40,6 +40,7 @@ def test_the_printed_settings_load_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        ("priors: {doubt_frames: 3}", "is now called 'priors.fallback_after_misses'"),
         ("alignment: {robust_scal: 1}", "did you mean 'alignment.robust_scale'"),
         ("alignment: {robust_scale: -1}", "alignment.robust_scale"),
         ("[1, 2]", "not a mapping"),

@@ -423,7 +423,7 @@ def test_the_parameter_file_is_in_step_with_the_configuration() -> None:
     assert load(path) == Config()
     page = ROOT / "docs" / "parameters.md"
     assert page.read_text() == parameter_page.render(), (
-        "run python -m pixloc_ros.config.parameter_page > docs/parameters.md"
+        "run python -m pixloc_ros.config.parameter_page > docs/guide/parameters.md"
     )
     parameters = yaml.safe_load(path.read_text())["/**/pixloc_localizer"]["ros__parameters"]
     assert parameters["alignment"]["iterations"] == list(Config().alignment.iterations)

