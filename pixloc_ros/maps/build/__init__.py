@@ -1,0 +1,1 @@
+"""How maps are made: from models, clouds, posed images; edited, merged, georeferenced."""
