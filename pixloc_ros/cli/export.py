@@ -16,7 +16,7 @@ def export(
         str, typer.Option(help="WIDTHxHEIGHT of its images; when empty any that fit")
     ] = "",
 ) -> None:
-    """Write a network as an ONNX file, for TensorRT, onnxruntime and others; see docs/guide/export.md.
+    """Write a network as an ONNX file, for TensorRT, onnxruntime and others.
 
     Example: pixloc export fast --onnx fast.onnx --size 640x384
     """

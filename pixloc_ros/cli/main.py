@@ -8,7 +8,7 @@ import sys
 import typer
 from rich.console import Console
 
-from pixloc_ros.common.memory import keep_freed_memory
+from pixloc_ros.common.process import prepare_process
 from pixloc_ros.errors import PixlocError
 
 # Command or group -> module and attribute. Modules are imported when the command line is built.
@@ -52,12 +52,12 @@ def _load(target: str):  # type: ignore[no-untyped-def]
 
 def main() -> None:
     """Entry point: exit code 0 done, 1 expected error in one line, 2 usage."""
+    prepare_process()  # before the commands import torch
     run(build())
 
 
 def run(app: typer.Typer) -> None:
     """Run a command line; every expected error becomes one line and exit code 1."""
-    keep_freed_memory()
     try:
         app()
     except PixlocError as error:

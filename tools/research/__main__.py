@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from pixloc_ros.cli.main import run
-from research.baseline_shots import baseline_shots
-from research.benchmark_maps import benchmark_maps
-from research.commands import app
+from pixloc_ros.common.process import prepare_process
 
-app.command("benchmark-maps")(benchmark_maps)
-app.command("shots")(baseline_shots)
+
+def main() -> None:
+    """Entry point, as that of `pixloc`."""
+    prepare_process()  # before the commands import torch
+    from research.baseline_shots import baseline_shots
+    from research.benchmark_maps import benchmark_maps
+    from research.commands import app
+
+    app.command("benchmark-maps")(benchmark_maps)
+    app.command("shots")(baseline_shots)
+    run(app)
+
 
 if __name__ == "__main__":
-    run(app)
+    main()

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from pixloc_ros.common.process import PASSIVE_WAITING
 from pixloc_ros.errors import MapError
 from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.maps.build.feature_extraction import ImageTask, observe
@@ -136,7 +137,12 @@ def _connect(address: str) -> ModuleType:
     except ImportError:
         raise MapError('--ray needs Ray: pip install "pixloc_ros[ray]"') from None
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level="ERROR",
+            runtime_env={"env_vars": PASSIVE_WAITING},
+        )
     except (ConnectionError, ValueError, RuntimeError) as error:
         why = str(error).strip().partition("\n")[0]
         raise MapError(
