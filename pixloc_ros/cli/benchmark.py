@@ -11,19 +11,27 @@ from rich.console import Console
 from rich.table import Table
 
 from pixloc_ros.cli.replay import ConfigOption, DeviceOption, SetOption, resolve_config
+from pixloc_ros.evaluation.neighbours import Neighbour, neighbours
 
 
 def benchmark(
     size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of the image")] = "640x384",
     runs: Annotated[int, typer.Option(min=3, help="runs per row, after a warm-up")] = 20,
     json: Annotated[Path | None, typer.Option(help="file for the figures")] = None,
+    beside: Annotated[
+        int, typer.Option(min=0, help="other programs that run on this machine meanwhile")
+    ] = 0,
+    neighbour: Annotated[
+        Neighbour, typer.Option(help="what they are: busy loops, or torch with its threads")
+    ] = "busy",
     config: ConfigOption = None,
     settings: SetOption = None,
     device: DeviceOption = None,
 ) -> None:
     """Time network, iterations and alignment, against the floor that this machine sets.
 
-    Example: pixloc benchmark --size 1248x384 --json benchmark.json
+    The floor is measured before the other programs start.
+    Example: pixloc benchmark --size 1248x384 --beside 2 --json benchmark.json
     """
     from json import dumps
 
@@ -38,12 +46,15 @@ def benchmark(
         f"{machine.gflop_per_s:.0f} GFLOP/s, {machine.gbyte_per_s:.1f} GB/s"
     )
     rows: list[BenchmarkRow] = []
-    for row in bench.rows():
-        rows.append(row)
-        console.print(f"{row.stage}: {row.median_ms:.2f} ms", style="dim")
+    with neighbours(beside, neighbour):
+        for row in bench.rows():
+            rows.append(row)
+            console.print(f"{row.stage}: {row.median_ms:.2f} ms", style="dim")
     console.print(_table(rows))
     if json is not None:
-        content = {"machine": asdict(machine), "rows": [asdict(row) for row in rows]}
+        others = {"count": beside, "kind": neighbour}
+        stages = [asdict(row) for row in rows]
+        content = {"machine": asdict(machine), "beside": others, "rows": stages}
         write_text(json, dumps(content, indent=2) + "\n")
 
 
@@ -57,12 +68,15 @@ def parse_size(size: str) -> tuple[int, int]:
 
 
 def _table(rows) -> Table:  # type: ignore[no-untyped-def]
-    table = Table("stage", "median ms", "p99 ms", "GFLOP", "MB", "floor ms", "times the floor")
+    table = Table(
+        "stage", "median ms", "p95 ms", "p99 ms", "GFLOP", "MB", "floor ms", "times the floor"
+    )
     for row in rows:
         known = row.floor_ms > 0
         table.add_row(
             row.stage,
             f"{row.median_ms:.2f}",
+            f"{row.p95_ms:.2f}",
             f"{row.p99_ms:.2f}",
             f"{row.gflop:.3f}" if known else "",
             f"{row.mbyte:.2f}" if known else "",

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -111,3 +112,14 @@ def test_the_benchmark_writes_every_stage_with_its_floor(tmp_path: Path) -> None
     assert any("network 160x96" in stage for stage in stages)
     assert stages["LM iteration, stride 2, 16 x 1500 points"]["floor_ms"] > 0
     assert all(row["median_ms"] > 0 for row in stages.values())
+
+
+def test_the_benchmark_ends_the_programs_it_ran_beside(tmp_path: Path) -> None:
+    figures, before = (
+        tmp_path / "benchmark.json",
+        {child.pid for child in psutil.Process().children()},
+    )
+    size = ("--size", "160x96", "--runs", "3")
+    run("benchmark", *size, "--beside", "1", "--neighbour", "torch", "--json", str(figures))
+    assert json.loads(figures.read_text())["beside"] == {"count": 1, "kind": "torch"}
+    assert {child.pid for child in psutil.Process().children()} == before
