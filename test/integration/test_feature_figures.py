@@ -1,4 +1,4 @@
-"""What `pixloc features` measures and draws."""
+"""What the experiments with the features measure and draw."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import torch
 from typer.testing import CliRunner
 
 from helpers.scene import photograph, pose
-from pixloc_ros.cli import main
 from pixloc_ros.config import Config
 from pixloc_ros.demo.street.dataset import DatasetOptions
 from pixloc_ros.errors import DataError, WeightsError
@@ -22,6 +21,7 @@ from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.map import Map
 from pixloc_ros.replay.posed_images import read_posed_images
 from research import descent, marked_pairs, street_labels, variants
+from research.commands import app
 from research.descent import CHAIN, Descent, offsets
 from research.street_confidence import confidence_by_class, labelled_views
 
@@ -165,7 +165,7 @@ def test_commands_write_pictures(street, tmp_path):
         "travel.jpg": ["travel", *posed, "--frame", 5],
         "basin.png": ["basin", *posed, "--every", 9],
     }.items():
-        command = ["features", *map(str, arguments), "--output", str(tmp_path / name)]
-        result = CliRunner().invoke(main.build(), command)
+        command = [*map(str, arguments), "--output", str(tmp_path / name)]
+        result = CliRunner().invoke(app, command)
         assert result.exit_code == 0, result.output
         assert cv2.imread(str(tmp_path / name)).std() > 10

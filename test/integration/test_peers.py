@@ -13,7 +13,6 @@ import torch
 from typer.testing import CliRunner
 
 from helpers.scene import CAMERA, photograph, pose
-from pixloc_ros.cli import main
 from pixloc_ros.config import Config
 from pixloc_ros.errors import MapError
 from pixloc_ros.evaluation.shots import Offset, posed_frames, shoot
@@ -22,6 +21,7 @@ from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.maps.map import Map
 from pixloc_ros.replay.posed_images import read_posed_images
 from pixloc_ros.types import Reason, Status
+from research.__main__ import app
 from research.baselines.localizer import MATCHERS, BaselineLocalizer
 from research.baselines.matcher import SiftRatio
 from research.baselines.pnp import normalized, solve_pnp
@@ -191,7 +191,7 @@ def test_shots_command_compares_on_the_same_degraded_frames(street, tmp_path):
     ]
     arguments += ["--map-images", street / "data" / "mapping" / "images", "--every", "6"]
     arguments += ["--degrade", "clean", "--degrade", "night", "--output", figures]
-    result = CliRunner().invoke(main.build(), ["shots", "--method", "sift", *map(str, arguments)])
+    result = CliRunner().invoke(app, ["shots", "--method", "sift", *map(str, arguments)])
     assert result.exit_code == 0, result.output
     found = json.loads(figures.read_text())
     assert list(found) == ["2,3", "2,3 night"]

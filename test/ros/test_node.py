@@ -421,7 +421,7 @@ def test_the_parameter_file_is_in_step_with_the_configuration() -> None:
     path = ROOT / "config" / "localizer.yaml"
     assert path.read_text() == render(Config()), "run python -m pixloc_ros.config.parameter_file"
     assert load(path) == Config()
-    page = ROOT / "docs" / "parameters.md"
+    page = ROOT / "docs" / "guide" / "parameters.md"
     assert page.read_text() == parameter_page.render(), (
         "run python -m pixloc_ros.config.parameter_page > docs/guide/parameters.md"
     )

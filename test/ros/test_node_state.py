@@ -76,10 +76,10 @@ def test_the_message_has_the_states_and_the_docs_have_every_code() -> None:
     definition = (ROOT / "msg" / "LocalizationState.msg").read_text()
     constants, _ = get_types_from_msg(definition, name)[name]
     assert {value for _, _, value in constants} == set(State)
-    described = (ROOT / "docs" / "troubleshooting.md").read_text()
+    described = (ROOT / "docs" / "guide" / "troubleshooting.md").read_text()
     headings = set(re.findall(r"^## (\w+)$", described, re.MULTILINE))
     assert headings == (set(Reason) | set(Cause)) - {Reason.OK}
-    table = (ROOT / "docs" / "node.md").read_text()
+    table = (ROOT / "docs" / "guide" / "node.md").read_text()
     assert all(f"| `{state}` |" in table for state in State)
 
 

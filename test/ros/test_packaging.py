@@ -50,8 +50,8 @@ class Blocker:
 
 sys.meta_path.insert(0, Blocker())
 import pixloc_ros
-for module in pkgutil.walk_packages(pixloc_ros.__path__, "pixloc_ros."):
-    if not re.match(r"pixloc_ros\\.(ros|msg|srv|pixloc_ros_s__|alignment\\.kernels)", module.name):
+for module in pkgutil.walk_packages(["pixloc_ros"], "pixloc_ros."):
+    if not re.match(r"pixloc_ros\\.(ros|msg|srv|pixloc_ros_s__|alignment\\.cuda\\.)", module.name):
         importlib.import_module(module.name)
         print(module.name)
 """
