@@ -52,8 +52,8 @@ def parity() -> Path:
 def write_street(folder: Path, options: Any) -> Path:
     """map/, bag/ and bag.truth.txt of a generated drive, below a folder."""
     from pixloc_ros.demo.street.dataset import write_dataset
-    from pixloc_ros.features.pyramid import FeatureExtractor
-    from pixloc_ros.maps.build.builder import BuildOptions, build_from_colmap
+    from pixloc_ros.maps.build.builder import BuildOptions, build_map
+    from pixloc_ros.maps.build.sources import ColmapSource
     from pixloc_ros.maps.datum import Datum
     from pixloc_ros.replay.bag_options import BagOptions
     from pixloc_ros.replay.bag_writer import create_bag
@@ -63,13 +63,9 @@ def write_street(folder: Path, options: Any) -> Path:
     write_dataset(folder / "data", options)
     mapping, drive = folder / "data" / "mapping", folder / "data" / "drive"
     posed = read_posed_images(drive / "meta.json", drive / "images")
-    build_from_colmap(
-        mapping / "colmap",
-        mapping / "images",
-        folder / "map",
-        FeatureExtractor(),
-        BuildOptions(datum=datum, T_base_cam=posed.T_base_cam),
-    )
+    source = ColmapSource(model_dir=mapping / "colmap", images=mapping / "images")
+    options_ = BuildOptions(datum=datum, T_base_cam=posed.T_base_cam)
+    build_map(source, folder / "map", options_)
     create_bag(posed, folder / "bag", BagOptions(compressed=False, datum=datum))
     return folder
 

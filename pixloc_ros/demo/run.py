@@ -17,9 +17,9 @@ from pixloc_ros.evaluation.frames import FrameResult
 from pixloc_ros.evaluation.metrics import Summary
 from pixloc_ros.evaluation.report import report_on
 from pixloc_ros.evaluation.sources import load_frames
-from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.geometry import se3
-from pixloc_ros.maps.build.builder import BuildOptions, build_from_colmap
+from pixloc_ros.maps.build.builder import BuildOptions, build_map
+from pixloc_ros.maps.build.sources import ColmapSource
 from pixloc_ros.maps.datum import Datum
 from pixloc_ros.replay.bag_options import BagOptions
 from pixloc_ros.replay.bag_writer import create_bag
@@ -74,9 +74,8 @@ def _build_map(output: Path, progress: Progress) -> Path:
     drive = read_posed_images(mapping / "meta.json", mapping / "images")
     options = BuildOptions(datum=DATUM, T_base_cam=drive.T_base_cam)
     folder = output / "map"
-    build_from_colmap(
-        mapping / "colmap", mapping / "images", folder, FeatureExtractor(), options, progress
-    )
+    source = ColmapSource(model_dir=mapping / "colmap", images=mapping / "images")
+    build_map(source, folder, options, progress=progress)
     return folder
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from helpers.scene import BOARDS, CAMERA, pose
 from pixloc_ros.features.pyramid import FeatureExtractor
-from pixloc_ros.maps.build.builder import BuildOptions, build_map
+from pixloc_ros.maps.build.builder import BuildOptions, build_from_model
 from pixloc_ros.maps.build.lidar import LidarOptions, observe_cloud
 from pixloc_ros.maps.build.posed_images import PosedImage
 from pixloc_ros.maps.files.colmap import ColmapModel
@@ -33,4 +33,4 @@ def build(
 ) -> Map:
     extractor = extractor or FeatureExtractor()
     options_ = BuildOptions(**options)
-    return build_map(model, folder / "images", output, extractor, options_, progress)
+    return build_from_model(model, folder / "images", output, extractor, options_, progress)

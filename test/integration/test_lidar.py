@@ -18,7 +18,7 @@ from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.geometry import se3
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.build import lidar, visibility
-from pixloc_ros.maps.build.builder import BuildOptions, build_map
+from pixloc_ros.maps.build.builder import BuildOptions, build_from_model
 from pixloc_ros.maps.build.lidar import LidarOptions, observe_cloud
 from pixloc_ros.maps.build.posed_images import PosedImage
 from pixloc_ros.maps.build.visibility import Cloud, prepare, thin, visible
@@ -176,7 +176,7 @@ def test_ignoring_occlusion_spoils_the_features(images, points, built, tmp_path,
     model, _ = observe_cloud(points, images, OPTIONS)
     folder = images[0].path.parents[1]
     extractor = FeatureExtractor()
-    naive = build_map(model, folder, tmp_path / "map", extractor, BuildOptions())
+    naive = build_from_model(model, folder, tmp_path / "map", extractor, BuildOptions())
     monkeypatch.undo()
     assert max(hidden_shares(naive)) > 0.05
     careful, careless = (localize(m, 3.5).alignment for m in (Map.load(built), naive))

@@ -31,7 +31,8 @@ from pixloc_ros.errors import ConfigError, MapError
 from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.geometry import se3
 from pixloc_ros.maps import schema
-from pixloc_ros.maps.build.builder import BuildOptions, build_from_colmap
+from pixloc_ros.maps.build.builder import BuildOptions, build_map
+from pixloc_ros.maps.build.sources import ColmapSource
 from pixloc_ros.maps.datum import Datum
 from pixloc_ros.maps.files.colmap import read_model
 from pixloc_ros.maps.integrity import find_problems
@@ -52,9 +53,11 @@ def dataset(tmp_path_factory) -> Path:
     return folder
 
 
-def build(dataset: Path, output: Path, extractor: FeatureExtractor, **options) -> Map:
-    images = dataset / "images"
-    return build_from_colmap(dataset / "colmap", images, output, extractor, BuildOptions(**options))
+def build(
+    dataset: Path, output: Path, extractor: FeatureExtractor, images: Path | None = None, **options
+) -> Map:
+    source = ColmapSource(model_dir=dataset / "colmap", images=images or dataset / "images")
+    return build_map(source, output, BuildOptions(**options), extractor)
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +197,7 @@ def test_missing_images_are_counted_and_the_first_is_named(dataset, extractor, t
     assert_refused(
         "lacks 1 of the model's 6 images, the first is 'drive 1/003.png'",
         tmp_path,
-        lambda: build_from_colmap(dataset / "colmap", images, tmp_path / "map", extractor),
+        lambda: build(dataset, tmp_path / "map", extractor, images),
     )
 
 
@@ -204,7 +207,7 @@ def test_image_of_another_size_is_named_with_both_sizes(dataset, extractor, tmp_
     assert_refused(
         r"003\.png is 128x80, its camera in the model 256x160",
         tmp_path,
-        lambda: build_from_colmap(dataset / "colmap", images, tmp_path / "map", extractor),
+        lambda: build(dataset, tmp_path / "map", extractor, images),
     )
 
 
@@ -214,7 +217,7 @@ def test_image_that_is_none_is_named(dataset, extractor, tmp_path):
     assert_refused(
         r"003\.png cannot be read as an image",
         tmp_path,
-        lambda: build_from_colmap(dataset / "colmap", images, tmp_path / "map", extractor),
+        lambda: build(dataset, tmp_path / "map", extractor, images),
     )
 
 

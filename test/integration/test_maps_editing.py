@@ -17,7 +17,7 @@ from pixloc_ros.errors import ConfigError, MapError
 from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.geometry import se3
 from pixloc_ros.maps.build import edit
-from pixloc_ros.maps.build.builder import BuildOptions, build_map
+from pixloc_ros.maps.build.builder import BuildOptions, build_from_model
 from pixloc_ros.maps.build.lidar import LidarOptions, observe_cloud
 from pixloc_ros.maps.build.posed_images import PosedImage
 from pixloc_ros.maps.datum import Datum, GridDatum
@@ -40,7 +40,7 @@ def build(tmp_path_factory):
 
     def run(name: str, **options) -> Path:
         path = tmp_path_factory.mktemp("maps") / name
-        build_map(model, folder / "images", path, extractor, BuildOptions(**options))
+        build_from_model(model, folder / "images", path, extractor, BuildOptions(**options))
         return path
 
     return run

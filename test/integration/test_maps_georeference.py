@@ -15,12 +15,12 @@ from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
 
 from pixloc_ros.cli.map import app
-from pixloc_ros.cli.map_alignment import align_model
 from pixloc_ros.errors import ConfigError, DataError, MapError
 from pixloc_ros.evaluation.trajectory import write_poses
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.maps.build import georeference
+from pixloc_ros.maps.build.image_positions import align_model
 from pixloc_ros.maps.datum import Datum, GridDatum
 from pixloc_ros.maps.files import colmap_writer as write
 from pixloc_ros.maps.files.colmap import ColmapImage, ColmapModel
@@ -105,7 +105,9 @@ def test_fixes_of_an_antenna_beside_the_camera_are_taken_as_such(tmp_path):
 def test_antenna_needs_three_numbers_and_the_mount_of_the_camera(tmp_path):
     model = scale_free(true_poses())
     camera = (640, 480, (500.0, 500.0, 320.5, 240.5))
-    images = [write.ImageToWrite(i.name, i.T_cam_world, i.pixels, i.point_ids) for i in model.images]
+    images = [
+        write.ImageToWrite(i.name, i.T_cam_world, i.pixels, i.point_ids) for i in model.images
+    ]
     colours = np.zeros((len(model.points_world), 3), np.uint8)
     write.write_model(tmp_path / "colmap", camera, images, model.points_world, colours)
     file = write_fixes(tmp_path / "fixes.csv", true_poses()[:, :3, 3], KARLSRUHE)

@@ -16,7 +16,7 @@ from pixloc_ros.features.pyramid import FeatureExtractor, FeaturePyramid
 from pixloc_ros.geometry import se3
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps import schema
-from pixloc_ros.maps.build.builder import BuildOptions, build_map
+from pixloc_ros.maps.build.builder import BuildOptions, build_from_model
 from pixloc_ros.maps.build.lidar import LidarOptions, observe_cloud
 from pixloc_ros.maps.build.posed_images import PosedImage
 from pixloc_ros.maps.map import Map
@@ -39,7 +39,7 @@ def folder(tmp_path_factory, extractor) -> Path:
     images = [PosedImage(n, folder / "images" / n, CAMERA, pose(i)) for i, n in enumerate(names)]
     points = np.concatenate([board.points(0.06) for board in BOARDS])
     model, _ = observe_cloud(points, images, LidarOptions(cells_per_image=300))
-    build_map(model, folder / "images", folder / "map", extractor, BuildOptions())
+    build_from_model(model, folder / "images", folder / "map", extractor, BuildOptions())
     return folder / "map"
 
 

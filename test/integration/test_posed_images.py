@@ -15,16 +15,16 @@ from typer.testing import CliRunner
 
 from helpers.scene import CENTER, FOCAL, photograph, pose, write_scene
 from pixloc_ros.cli.map import app
-from pixloc_ros.cli.map_sources import Sources, read_posed
 from pixloc_ros.config import Config
 from pixloc_ros.errors import DataError, MapError
 from pixloc_ros.evaluation.trajectory import write_poses
 from pixloc_ros.geometry import se3
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.build import pose_check
-from pixloc_ros.maps.build.builder import BuildOptions
+from pixloc_ros.maps.build.builder import BuildContext, BuildOptions
 from pixloc_ros.maps.build.pose_check import Matches
 from pixloc_ros.maps.build.posed_images import PosedImage, near_pairs
+from pixloc_ros.maps.build.sources import PosedImagesSource
 from pixloc_ros.maps.build.triangulation import triangulate
 from pixloc_ros.maps.integrity import find_problems
 from pixloc_ros.maps.map import Map
@@ -32,6 +32,11 @@ from pixloc_ros.types import Frame, PosePrior
 
 NAMES = [f"{i}.png" for i in range(8)]
 INTRINSICS = f"{FOCAL},{FOCAL},{CENTER[0]},{CENTER[1]}"
+
+
+def read(images: Path, poses: Path, intrinsics: str = "") -> list[PosedImage]:
+    source = PosedImagesSource(images=images, poses=poses, intrinsics=intrinsics)
+    return source.read(BuildOptions(), BuildContext(images))[0]
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +48,7 @@ def scene(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def posed(scene) -> list[PosedImage]:
-    return read_posed(Sources(scene / "images", posed_images=scene / "meta.json"), BuildOptions())[
-        0
-    ]
+    return read(scene / "images", scene / "meta.json")
 
 
 @pytest.fixture(scope="module")
@@ -207,8 +210,7 @@ def test_tum_poses_belong_to_images_named_by_time(scene, tmp_path, nanoseconds):
     stamps = [f"1305031102.{i}00000000" for i in range(5)]
     names = [f"{s.replace('.', '') if nanoseconds else s[:-3]}.png" for s in stamps[:3]]
     images = link_images(scene, tmp_path, [*names, "1305039999.0.png"])
-    sources = Sources(images, posed_images=write_tum(tmp_path, stamps), intrinsics=INTRINSICS)
-    posed, _ = read_posed(sources, BuildOptions())
+    posed = read(images, write_tum(tmp_path, stamps), INTRINSICS)
     assert [image.name for image in posed] == names
     np.testing.assert_allclose([image.T_map_cam for image in posed], [pose(i) for i in range(3)])
 
@@ -217,8 +219,9 @@ def test_tum_poses_of_a_vehicle_need_its_camera_mount(scene, tmp_path):
     stamps = ["1305031102.0", "1305031103.0"]
     images = link_images(scene, tmp_path, [f"{s}.png" for s in stamps])
     mount = se3.base_from_optical()
-    sources = Sources(images, posed_images=write_tum(tmp_path, stamps), intrinsics=INTRINSICS)
-    posed, options = read_posed(sources, BuildOptions(T_base_cam=mount))
+    poses = write_tum(tmp_path, stamps)
+    source = PosedImagesSource(images=images, poses=poses, intrinsics=INTRINSICS)
+    posed, options = source.read(BuildOptions(T_base_cam=mount), BuildContext(tmp_path))
     np.testing.assert_allclose(posed[1].T_map_cam, pose(1) @ mount)
     np.testing.assert_array_equal(options.T_base_cam, mount)
 
@@ -227,22 +230,20 @@ def test_poses_by_name_are_those_of_the_world_in_the_camera(scene, tmp_path):
     path = tmp_path / "poses.txt"
     write_poses(path, {"b.png": se3.inverse(pose(1)), "a.png": np.eye(4)})
     images = link_images(scene, tmp_path, ["a.png", "b.png"])
-    sources = Sources(images, posed_images=path, intrinsics=INTRINSICS)
-    posed, _ = read_posed(sources, BuildOptions())
+    posed = read(images, path, INTRINSICS)
     assert [image.name for image in posed] == ["b.png", "a.png"]
     np.testing.assert_allclose(posed[0].T_map_cam, pose(1), atol=1e-7)
     with pytest.raises(DataError, match="expected FX,FY,CX,CY"):
-        read_posed(replace(sources, intrinsics="1,2,3"), BuildOptions())
+        read(images, path, "1,2,3")
     (images / "a.png").unlink()
     with pytest.raises(DataError, match=r"a\.png, one of 2 with a pose, does not exist"):
-        read_posed(sources, BuildOptions())
+        read(images, path, INTRINSICS)
 
 
 def test_tum_poses_without_images_say_how_many(scene, tmp_path):
     images = link_images(scene, tmp_path, ["a.png"])
-    sources = Sources(images, posed_images=write_tum(tmp_path, ["5.0"]), intrinsics=INTRINSICS)
     with pytest.raises(DataError, match="1 images, 1 poses"):
-        read_posed(sources, BuildOptions())
+        read(images, write_tum(tmp_path, ["5.0"]), INTRINSICS)
 
 
 def test_command_line_wants_one_source(tmp_path):

@@ -22,7 +22,8 @@ from pixloc_ros.evaluation.trajectory import read_poses, read_tum, write_poses
 from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.geometry import se3
 from pixloc_ros.localizer import Localizer
-from pixloc_ros.maps.build.builder import BuildOptions, build_from_colmap
+from pixloc_ros.maps.build.builder import BuildOptions, build_map
+from pixloc_ros.maps.build.sources import ColmapSource
 from pixloc_ros.maps.datum import Datum
 from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.retrieval import describe
@@ -62,7 +63,8 @@ def map_folder(street, tmp_path_factory) -> Path:
     mapping = street / "mapping"
     T_base_cam = np.reshape(json.loads((mapping / "meta.json").read_text())["T_base_cam"], (4, 4))
     options = BuildOptions(T_base_cam=T_base_cam)
-    build_from_colmap(mapping / "colmap", mapping / "images", folder, FeatureExtractor(), options)
+    source = ColmapSource(model_dir=mapping / "colmap", images=mapping / "images")
+    build_map(source, folder, options)
     return folder
 
 

@@ -25,14 +25,14 @@ from pixloc_ros.alignment.policy import Policy
 from pixloc_ros.alignment.residuals import LevelSystem
 from pixloc_ros.alignment.rig import CameraObservation
 from pixloc_ros.config import AlignmentConfig, HypothesesConfig, from_flat
-from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.covariance import diagonal, perturb_base
 from pixloc_ros.geometry.pose import Pose
 from pixloc_ros.localizer import Localizer
-from pixloc_ros.maps.build.builder import BuildOptions, build_from_colmap
+from pixloc_ros.maps.build.builder import build_map
 from pixloc_ros.maps.build.feature_extraction import read_image
+from pixloc_ros.maps.build.sources import ColmapSource
 from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.view import MapView
 from pixloc_ros.types import Alignment, Frame, PosePrior, Reason, Status
@@ -296,9 +296,8 @@ def wall(tmp_path_factory: pytest.TempPathFactory) -> tuple[Map, Frame, PosePrio
     """A map of a textured wall, a frame that it was built from, and a prior of 10 cm."""
     folder = tmp_path_factory.mktemp("wall")
     write_dataset(folder, np.zeros(3))
-    places = (folder / name for name in ("colmap", "images", "map"))
-    build_from_colmap(*places, FeatureExtractor(), BuildOptions())
-    map_ = Map.load(folder / "map")
+    source = ColmapSource(model_dir=folder / "colmap", images=folder / "images")
+    map_ = build_map(source, folder / "map")
     truth = map_.keyframe_T_map_cam[2]
     image = read_image(folder / "images" / "drive 1" / "002.png", WALL_CAMERA)
     error = np.array([0.05, 0.03, -0.1, 0.005, 0.01, -0.005])

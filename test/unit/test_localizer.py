@@ -13,7 +13,8 @@ from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.covariance import diagonal, perturb_base
 from pixloc_ros.localizer import Localizer
-from pixloc_ros.maps.build.builder import build_from_colmap
+from pixloc_ros.maps.build.builder import build_map
+from pixloc_ros.maps.build.sources import ColmapSource
 from pixloc_ros.maps.map import Map
 from pixloc_ros.replay.posed_images import read_posed_images
 from pixloc_ros.types import Frame, PosePrior, Reason, Status
@@ -127,7 +128,8 @@ def test_an_image_of_another_size_than_calibrated(localizer, case) -> None:
 def test_queries_are_reduced_as_the_images_of_the_map_were(street: Path, case, tmp_path) -> None:
     mapping = street / "data" / "mapping"
     at_200_px = FeatureExtractor(max_side_px=200)
-    build_from_colmap(mapping / "colmap", mapping / "images", tmp_path / "map", at_200_px)
+    source = ColmapSource(model_dir=mapping / "colmap", images=mapping / "images")
+    build_map(source, tmp_path / "map", extractor=at_200_px)
     settings = {"map": str(tmp_path / "map"), "threads": 1}
     frame, T_map_base = case
     as_the_map, at_full_size = (

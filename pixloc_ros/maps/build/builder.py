@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from pixloc_ros.maps.build.work_folder import Parts, work_folder
 from pixloc_ros.maps.build.workers import WorkerPool
 from pixloc_ros.maps.datum import AnyDatum
 from pixloc_ros.maps.feature_store import Arrays, FeatureStore, covisibility, create
-from pixloc_ros.maps.files.colmap import ColmapImage, ColmapModel, read_model
+from pixloc_ros.maps.files.colmap import ColmapImage, ColmapModel
 from pixloc_ros.maps.map import Map, pack_names
 from pixloc_ros.maps.schema import ROW_TYPE, TILE_M, CameraEntry, RowType, Storage
 
@@ -52,25 +52,62 @@ class BuildOptions:
         return se3.base_from_optical() if self.axes == "optical_to_ros" else np.eye(4)
 
 
-def build_from_colmap(
-    model_dir: str | Path,
-    images_dir: str | Path,
-    output: str | Path,
-    extractor: FeatureExtractor,
-    options: BuildOptions | None = None,
-    progress: Progress | None = None,
-) -> Map:
-    """Build a map folder at `output` from the COLMAP model in `model_dir` and open it.
+@dataclass(frozen=True, slots=True)
+class BuildContext:
+    """What a build gives its source to work with."""
 
-    Raises MapError for a model, images or an output that cannot be used; then nothing is written.
-    """
-    options = options or BuildOptions()
-    writer.check_output(output, options.overwrite)
-    model = read_model(model_dir)
-    return build_map(model, images_dir, output, extractor, options, progress)
+    work: Path  # folder for results that the next try can use, should this one be interrupted
+    progress: Progress | None = None
+    report: Callable[[str], None] = lambda line: None
+
+
+class MapSource(Protocol):
+    """What a map can be built from; maps/build/sources.py has those that exist."""
+
+    @property
+    def images(self) -> str | Path:
+        """Folder that the names of the model's images start from."""
+
+    def model(
+        self, options: BuildOptions, context: BuildContext
+    ) -> tuple[ColmapModel, BuildOptions]:
+        """Return images, points and who sees which, and the options that are left to apply."""
 
 
 def build_map(
+    source: MapSource,
+    output: str | Path,
+    options: BuildOptions | None = None,
+    extractor: FeatureExtractor | None = None,
+    progress: Progress | None = None,
+    report: Callable[[str], None] = lambda line: None,
+) -> Map:
+    """Build a map folder at `output` and open it.
+
+    source: a ColmapSource, PosedImagesSource, LidarSource, MeshSource or DepthImagesSource.
+    extractor: the network that sees the images, by default the packaged one on the CPU.
+    progress: wraps the sequences that take long, with a description, as a progress bar does.
+    report: receives a line on how well images, poses and points agree.
+    A build that was interrupted continues when it is called again.
+    Raises MapError or DataError for a source or an output that cannot be used; then no map is
+    written.
+    """
+    options = options or BuildOptions()
+    writer.check_output(output, options.overwrite)
+    with work_folder(output) as work:
+        model, options_left = source.model(options, BuildContext(work, progress, report))
+        return build_from_model(
+            model,
+            source.images,
+            output,
+            extractor or FeatureExtractor(),
+            options_left,
+            progress,
+            work,
+        )
+
+
+def build_from_model(
     model: ColmapModel,
     images_dir: str | Path,
     output: str | Path,
@@ -79,10 +116,10 @@ def build_map(
     progress: Progress | None = None,
     work: Path | None = None,
 ) -> Map:
-    """As build_from_colmap, for a model in memory, wherever its points come from.
+    """Build a map from a model in memory, wherever its points come from.
 
-    work: the work_folder of a build that has begun. A build that was interrupted goes on where it
-    was: images that are unchanged, and so are their points, are not observed again.
+    work: the work_folder of a build that has begun. Features that an interrupted build has
+    extracted there are used again where image and points are unchanged.
     """
     writer.check_output(output, options.overwrite)
     with nullcontext(work) if work else work_folder(output) as folder:

@@ -1,4 +1,4 @@
-"""`pixloc map build --align-to`: where the images of a model without scale or place really were."""
+"""Scale and place a COLMAP model by the known positions of some of its images."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ def align_model(
     tolerance_m: float,
     antenna_cam: Array | None = None,
 ) -> tuple[ColmapModel, AnyDatum | None, AlignmentReport]:
-    """The model in the map's frame and metres, the map's datum, and how well it fits.
+    """Return the model in the map's frame and metres, the map's datum, and how well they fit.
 
-    file: meta.json or poses by name give places in the map; lines `name latitude longitude
-    altitude` (WGS 84) give them on Earth: without a datum the first line becomes it, x to the east.
-    antenna_cam: (3,) metres, where in the camera's frame the antenna is, for such lines.
-    Raises DataError for a file that cannot be read, MapError where it does not fit.
+    file: positions in the map (meta.json, or poses by image name), or GNSS fixes, lines `name
+    latitude longitude altitude` (WGS 84). Without a datum the first fix becomes it, x to the east.
+    antenna_cam: (3,) metres, the antenna that took the fixes, in the camera's frame.
+    Raises DataError for a file that cannot be read, MapError where it does not fit the model.
     """
     offset = np.zeros(3)
     if file.suffix == ".json":
-        places = _from_meta(file)
+        positions = _from_meta(file)
     elif _is_gnss(file):
         fixes = _read_fixes(file)
-        placed = datum = datum or _datum_at(next(iter(fixes.values())))
-        places = {name: placed.position_map(*fix) for name, fix in fixes.items()}
+        origin = datum = datum or _datum_at(next(iter(fixes.values())))
+        positions = {name: origin.position_map(*fix) for name, fix in fixes.items()}
         offset = offset if antenna_cam is None else antenna_cam
     else:
-        places = {name: se3.inverse(T)[:3, 3] for name, T in read_poses(file).items()}
-    images = [image for image in model.images if image.name in places]
+        positions = {name: se3.inverse(T)[:3, 3] for name, T in read_poses(file).items()}
+    images = [image for image in model.images if image.name in positions]
     if not images:
         raise MapError(
             f"{file} names none of the model's images, as '{model.images[0].name}'; the names must "
@@ -52,7 +52,7 @@ def align_model(
         )
     names = [image.name for image in images]
     T_model_cam = se3.inverse([image.T_cam_world for image in images])
-    in_map = np.stack([places[name] for name in names])
+    in_map = np.stack([positions[name] for name in names])
     found, report = georeference.fit_antenna(names, T_model_cam, in_map, offset, tolerance_m)
     return georeference.apply(found, model), datum, report
 
