@@ -1,0 +1,88 @@
+"""The examples do what they say, run as their readers would run them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pixloc_ros.common import image_files
+from pixloc_ros.evaluation.trajectory import read_poses, write_poses
+from pixloc_ros.geometry import se3
+from pixloc_ros.maps.map import Map
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+pytestmark = pytest.mark.slow
+
+
+def run(name: str, *arguments: object) -> str:
+    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def query(street: Path) -> dict:
+    """An image of the drive: its path, its intrinsics, and its true pose T_map_cam."""
+    drive = street / "data" / "drive"
+    entry = json.loads((drive / "meta.json").read_text())["images"][8]
+    T_map_cam = np.vstack([np.reshape(entry["T_world_cam"], (-1, 4))[:3], [0, 0, 0, 1]])
+    K = ",".join(f"{number}" for number in entry["K"])
+    return entry | {"path": drive / "images" / entry["file"], "K": K, "T_map_cam": T_map_cam}
+
+
+def position(output: str) -> np.ndarray:
+    line = next(line for line in output.splitlines() if line.startswith("position in the map"))
+    return np.array([float(word) for word in line.split(":")[1].split()[:3]])
+
+
+@pytest.mark.parametrize("with_prior", [False, True])
+def test_localize_one_image(street: Path, query: dict, with_prior: bool) -> None:
+    T_map_cam = query["T_map_cam"]
+    arguments = [street / "map", query["path"], "--intrinsics", query["K"]]
+    if with_prior:
+        wrong = T_map_cam[:3, 3] + [0.4, -0.3, 0.1]
+        arguments += ["--prior=" + ",".join(map(str, [*wrong, *se3.quat_xyzw(T_map_cam)]))]
+    found = position(run("localize_one_image.py", *arguments))
+    np.testing.assert_allclose(found, T_map_cam[:3, 3], atol=0.05)
+
+
+def test_localize_one_image_says_why_not(street: Path, query: dict, tmp_path: Path) -> None:
+    black = tmp_path / "black.png"
+    image_files.write(black, np.zeros((query["height"], query["width"], 3), np.uint8))
+    arguments = [street / "map", black, "--intrinsics", query["K"]]
+    command = [sys.executable, str(EXAMPLES / "localize_one_image.py"), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith(("REJECTED", "AMBIGUOUS", "FAILED"))
+
+
+def test_build_a_map_from_colmap(street: Path, tmp_path: Path) -> None:
+    mapping = street / "data" / "mapping"
+    output = tmp_path / "map"
+    arguments = [mapping / "colmap", mapping / "images", output, "--datum", "49.0,8.4,110,25"]
+    said = run("build_a_map_from_colmap.py", *arguments)
+    built, known = Map.load(output), Map.load(street / "map")
+    assert f"{len(known.keyframe_names)} keyframes, {known.point_count} points" in said
+    assert built.keyframe_names == known.keyframe_names
+    assert built.datum == known.datum
+
+
+def test_refine_poses_of_another_system(street: Path, query: dict, tmp_path: Path) -> None:
+    fx, fy, cx, cy = (float(number) for number in query["K"].split(","))
+    size = f"{query['width']} {query['height']}"
+    model = f"PINHOLE {size} {fx} {fy} {cx + 0.5} {cy + 0.5}"
+    (tmp_path / "queries.txt").write_text(f"{query['file']} {model}\n")
+    given = query["T_map_cam"].copy()
+    given[:3, 3] += [0.2, 0.1, -0.1]
+    write_poses(tmp_path / "poses.txt", {query["file"]: se3.inverse(given)})
+    files = [tmp_path / name for name in ("queries.txt", "poses.txt", "refined.txt")]
+    run("refine_poses_of_another_system.py", street / "map", query["path"].parent, *files)
+    refined = se3.inverse(read_poses(files[-1])[query["file"]])
+    assert se3.distance_m(refined, query["T_map_cam"]) < 0.05
