@@ -55,9 +55,9 @@ def write_street(folder: Path, options: Any) -> Path:
     from pixloc_ros.maps.build.builder import BuildOptions, build_map
     from pixloc_ros.maps.build.sources import ColmapSource
     from pixloc_ros.maps.datum import Datum
+    from pixloc_ros.maps.files.posed_images import read_posed_images
     from pixloc_ros.replay.bag_options import BagOptions
     from pixloc_ros.replay.bag_writer import create_bag
-    from pixloc_ros.replay.posed_images import read_posed_images
 
     datum = Datum(latitude_deg=49.0, longitude_deg=8.4, altitude_m=110.0, yaw_deg=25.0)
     write_dataset(folder / "data", options)
@@ -88,7 +88,7 @@ def bag(street: Path) -> Any:
 
 @pytest.fixture(scope="session")
 def truth(street: Path) -> Any:
-    from pixloc_ros.evaluation.trajectory import read_tum
+    from pixloc_ros.geometry.trajectory import read_tum
 
     return read_tum(street / "bag.truth.txt")
 

@@ -23,7 +23,7 @@ from pixloc_ros.geometry.covariance import cam_covariance_from_base
 from pixloc_ros.geometry.pose import Pose
 from pixloc_ros.maps import retrieval
 from pixloc_ros.maps.map import Map
-from pixloc_ros.maps.view import MapView
+from pixloc_ros.maps.view import MapView, select_view
 from pixloc_ros.types import Frame, Matrix, PosePrior
 
 
@@ -67,7 +67,7 @@ class ViewSelector:
     def view(self, frame: Frame, T_map_base: Matrix) -> MapView:
         """The view of the map that a frame has where the vehicle is at a pose (4, 4)."""
         T_map_cam = T_map_base @ frame.T_base_cam
-        return self.map.view(T_map_cam, frame.camera, self.config.view, self.config.device)
+        return select_view(self.map, T_map_cam, frame.camera, self.config.view, self.config.device)
 
     def places(self, seen: ImageFeatures) -> list[PosePrior]:
         """Priors where keyframes look like a frame, the likeliest first."""

@@ -11,9 +11,9 @@ from rich.table import Table
 
 from pixloc_ros.cli.progress import track
 from pixloc_ros.maps.datum import Datum
+from pixloc_ros.maps.files.posed_images import read_posed_images
 from pixloc_ros.replay.bag_options import BagOptions
 from pixloc_ros.replay.bag_writer import BagSummary, create_bag
-from pixloc_ros.replay.posed_images import read_posed_images
 from pixloc_ros.sensors.topics import Topics
 
 app = typer.Typer(help="Make rosbags.", no_args_is_help=True)

@@ -42,9 +42,9 @@ def info(
     map_ = Map.load(folder, verify=False)
     Console().print(map_table(map_, folder))
     if plot is not None:
-        from pixloc_ros.visualization.map_plot import write_map_plot
+        from pixloc_ros.visualization.plotting import save_map_plot
 
-        write_map_plot(map_, plot)
+        save_map_plot(map_, plot)
 
 
 @app.command()

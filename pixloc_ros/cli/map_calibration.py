@@ -23,8 +23,8 @@ from pixloc_ros.evaluation.calibration import (
 from pixloc_ros.evaluation.shots import posed_frames
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps import schema
+from pixloc_ros.maps.files.posed_images import read_posed_images
 from pixloc_ros.maps.schema import Calibration
-from pixloc_ros.replay.posed_images import read_posed_images
 
 AXES = ("forward", "left", "up", "about forward", "about left", "about up")
 

@@ -10,8 +10,8 @@ import typer
 from pixloc_ros.cli.progress import track
 from pixloc_ros.common.atomic_write import atomic_path
 from pixloc_ros.errors import MapError
-from pixloc_ros.evaluation.trajectory import read_poses
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.trajectory import read_poses
 from pixloc_ros.maps.build.moving_objects import Scan, static_points
 from pixloc_ros.maps.files import ply
 from pixloc_ros.maps.files.clouds import read_cloud

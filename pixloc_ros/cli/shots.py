@@ -17,7 +17,7 @@ from pixloc_ros.cli.replay import ConfigOption, DeviceOption, MapOption, SetOpti
 
 if TYPE_CHECKING:
     from pixloc_ros.evaluation.shots import Localizes, Offset
-    from pixloc_ros.replay.posed_images import PosedImages
+    from pixloc_ros.maps.files.posed_images import PosedImages
 
 ImagesOption = Annotated[Path, typer.Option(help="folder of the query images")]
 MetaOption = Annotated[Path, typer.Option(help="meta.json with their true poses")]
@@ -58,7 +58,7 @@ def shots(
     Example: pixloc shots --map town --images drive/images --meta drive/meta.json --offset 2,3
     """
     from pixloc_ros.localizer import Localizer
-    from pixloc_ros.replay.posed_images import read_posed_images
+    from pixloc_ros.maps.files.posed_images import read_posed_images
 
     localizer = Localizer(resolve_config(config, settings, map_folder, device))
     series = ShotSeries(

@@ -21,9 +21,9 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.maps.build.builder import BuildOptions, build_map
 from pixloc_ros.maps.build.sources import ColmapSource
 from pixloc_ros.maps.datum import Datum
+from pixloc_ros.maps.files.posed_images import read_posed_images
 from pixloc_ros.replay.bag_options import BagOptions
 from pixloc_ros.replay.bag_writer import create_bag
-from pixloc_ros.replay.posed_images import read_posed_images
 from pixloc_ros.replay.runner import ReplayResult, replay
 
 DATUM = Datum(latitude_deg=48.137, longitude_deg=11.575, altitude_m=519.0, yaw_deg=30.0)

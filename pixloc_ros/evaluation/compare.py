@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixloc_ros.evaluation.frames import FrameResult, PoseRecord, with_truth
-from pixloc_ros.evaluation.trajectory import Trajectory, associate
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.trajectory import Trajectory, associate
 from pixloc_ros.types import Status
 
 Matrix = NDArray[np.float64]

@@ -13,8 +13,8 @@ from scipy.spatial.transform import Rotation
 
 from pixloc_ros.common.atomic_write import write_text
 from pixloc_ros.errors import DataError
-from pixloc_ros.evaluation.trajectory import Trajectory
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.trajectory import Trajectory
 from pixloc_ros.types import Estimate, PosePrior, Status
 
 Matrix = NDArray[np.float64]

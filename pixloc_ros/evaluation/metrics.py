@@ -11,7 +11,7 @@ from pydantic import Field
 
 from pixloc_ros.evaluation.compare import compare_trajectories
 from pixloc_ros.evaluation.frames import FrameResult, PoseError, Record, Vector, with_truth
-from pixloc_ros.evaluation.trajectory import Trajectory
+from pixloc_ros.geometry.trajectory import Trajectory
 
 
 class Threshold(NamedTuple):

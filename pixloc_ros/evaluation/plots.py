@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import ArrayLike, NDArray
 
-from pixloc_ros.evaluation import canvas
 from pixloc_ros.evaluation.frames import FrameResult, PoseError, PoseRecord
 from pixloc_ros.evaluation.metrics import THRESHOLDS
 from pixloc_ros.types import Status
+from pixloc_ros.visualization import plotting
 
 Matrix = NDArray[np.float64]
 
@@ -43,7 +43,7 @@ def write_plots(
         figures["prior"] = prior_figure(frames)
     if any(frame.cost is not None for frame in frames):
         figures["quality"] = quality_figure(frames)
-    return [canvas.save(figure, folder / f"{name}.png") for name, figure in figures.items()]
+    return [plotting.save(figure, folder / f"{name}.png") for name, figure in figures.items()]
 
 
 def trajectory_figure(
@@ -54,91 +54,93 @@ def trajectory_figure(
     truth = _positions([frame.truth for frame in frames])
     everywhere = np.concatenate([_positions([_place(f) for f in frames]), truth, keyframes])
     origin = _round_origin(everywhere)
-    figure, (axes,) = canvas.new_figure(1, 1, *_size_for(everywhere))
+    figure, (axes,) = plotting.new_figure(1, 1, *_size_for(everywhere))
     _scatter(
         axes, keyframes - origin, marker="^", s=60, facecolors="none",
-        edgecolors=canvas.KEYFRAME_COLOR, label="map keyframes", zorder=2,
+        edgecolors=plotting.KEYFRAME_COLOR, label="map keyframes", zorder=2,
     )  # fmt: skip
     if len(truth):
         xy = (truth - origin)[:, :2].T
-        axes.plot(*xy, color=canvas.TRUTH_COLOR, lw=5, zorder=1, label="truth")
+        axes.plot(*xy, color=plotting.TRUTH_COLOR, lw=5, zorder=1, label="truth")
     _draw_localized(figure, axes, frames, origin)
     for status in (Status.REJECTED, Status.AMBIGUOUS, Status.FAILED):
         xyz = _positions([_place(frame) for frame in frames if frame.status is status])
-        color, marker = canvas.STATUS_STYLE[status]
+        color, marker = plotting.STATUS_STYLE[status]
         _scatter(axes, xyz - origin, color=color, marker=marker, s=34, label=status, zorder=4)
     axes.set_aspect("equal", adjustable="datalim")
     axes.set(xlabel=_axis_label("x", origin[0]), ylabel=_axis_label("y", origin[1]))
-    canvas.legend_inside(axes)
+    plotting.legend_inside(axes)
     return figure
 
 
 def errors_figure(frames: Sequence[FrameResult]) -> Figure:
     """Both errors over time with the recall thresholds; frames without a pose as marks below."""
-    figure, panels = canvas.new_figure(2, 1, 10, 6, sharex=True)
+    figure, panels = plotting.new_figure(2, 1, 10, 6, sharex=True)
     for axes, (field, label, limits) in zip(panels, ERROR_PANELS, strict=True):
-        canvas.log_axis(axes, "y")
+        plotting.log_axis(axes, "y")
         priors = _over_time(frames, [_value(_prior_error(frame), field) for frame in frames])
         if priors:
             _, times, values = zip(*priors, strict=True)
-            axes.scatter(times, values, s=8, color=canvas.PRIOR_COLOR, marker=".", label="prior")
-        canvas.scatter_by_status(axes, _over_time(frames, [_value(f.error, field) for f in frames]))
+            axes.scatter(times, values, s=8, color=plotting.PRIOR_COLOR, marker=".", label="prior")
+        plotting.scatter_by_status(
+            axes, _over_time(frames, [_value(f.error, field) for f in frames])
+        )
         _draw_without_pose(axes, frames)
         _draw_limits(axes, limits)
         axes.set_ylabel(label)
     panels[-1].set_xlabel("time (s)")
-    canvas.legend_above(figure, panels[0])
+    plotting.legend_above(figure, panels[0])
     return figure
 
 
 def cumulative_figure(frames: Sequence[FrameResult]) -> Figure:
     """Share of all frames whose error is below a value, for the estimates and for the priors."""
-    figure, panels = canvas.new_figure(1, 2, 10, 4, sharey=True)
+    figure, panels = plotting.new_figure(1, 2, 10, 4, sharey=True)
     known = [frame for frame in frames if frame.truth is not None]
     for axes, (field, label, limits) in zip(panels, ERROR_PANELS, strict=True):
         priors = [_value(_prior_error(frame), field) for frame in known]
         results = [_value(frame.error, field) for frame in known]
         end = 2 * max([*filter(None, priors), *filter(None, results), *limits])
-        _draw_shares(axes, priors, end, color=canvas.PRIOR_COLOR, label="prior")
-        _draw_shares(axes, results, end, color=canvas.ESTIMATE_COLOR, label="estimate")
+        _draw_shares(axes, priors, end, color=plotting.PRIOR_COLOR, label="prior")
+        _draw_shares(axes, results, end, color=plotting.ESTIMATE_COLOR, label="estimate")
         for limit in limits:
-            axes.axvline(limit, color=canvas.LIMIT_COLOR, ls=":", lw=1.2)
-        canvas.log_axis(axes, "x")
+            axes.axvline(limit, color=plotting.LIMIT_COLOR, ls=":", lw=1.2)
+        plotting.log_axis(axes, "x")
         axes.set(xlabel=label, ylim=(0, 102))
     panels[0].set_ylabel("frames (%), those without a pose failed")
-    canvas.legend_inside(panels[0])
+    plotting.legend_inside(panels[0])
     return figure
 
 
 def prior_figure(frames: Sequence[FrameResult]) -> Figure:
     """What the alignment made of each prior: below the diagonal it helped."""
-    figure, panels = canvas.new_figure(1, 2, 10, 4.6)
+    figure, panels = plotting.new_figure(1, 2, 10, 4.6)
     for axes, (field, label, _) in zip(panels, ERROR_PANELS, strict=True):
-        canvas.log_axis(axes, "x")
-        canvas.log_axis(axes, "y")
+        plotting.log_axis(axes, "x")
+        plotting.log_axis(axes, "y")
         pairs = (
             (frame.status, _value(_prior_error(frame), field), _value(found, field))
             for frame in frames
             if (found := frame.error or frame.candidate_error) is not None
         )
-        canvas.scatter_by_status(axes, ((s, x, y) for s, x, y in pairs if x and y))
-        axes.axline((0.01, 0.01), (0.1, 0.1), color=canvas.PRIOR_COLOR, lw=1, label="no change")
+        plotting.scatter_by_status(axes, ((s, x, y) for s, x, y in pairs if x and y))
+        axes.axline((0.01, 0.01), (0.1, 0.1), color=plotting.PRIOR_COLOR, lw=1, label="no change")
         axes.set(xlabel=f"prior: {label}", ylabel=f"result: {label}")
-    canvas.legend_above(figure, panels[0])
+    plotting.legend_above(figure, panels[0])
     return figure
 
 
 def quality_figure(frames: Sequence[FrameResult]) -> Figure:
     """What is known without truth: cost, inliers and latency over time."""
-    figure, panels = canvas.new_figure(3, 1, 10, 6.5, sharex=True)
+    figure, panels = plotting.new_figure(3, 1, 10, 6.5, sharex=True)
     fields = {"cost": "cost", "inlier_share": "inlier share", "latency_ms": "latency (ms)"}
     for axes, (field, label) in zip(panels, fields.items(), strict=True):
         values = [getattr(frame, field) for frame in frames]
-        canvas.scatter_by_status(axes, _over_time(frames, values), size=14)
+        plotting.scatter_by_status(axes, _over_time(frames, values), size=14)
         axes.set_ylim(bottom=0)
         axes.set_ylabel(label)
     panels[-1].set_xlabel("time (s)")
-    canvas.legend_above(figure, panels[0])
+    plotting.legend_above(figure, panels[0])
     return figure
 
 
@@ -149,7 +151,7 @@ def _draw_localized(
     xyz = _positions([frame.pose for frame in found]) - origin
     errors = [frame.error.translation_m for frame in found if frame.error is not None]
     if not errors or len(errors) < len(found):
-        _scatter(axes, xyz, color=canvas.ESTIMATE_COLOR, s=12, label="estimate", zorder=3)
+        _scatter(axes, xyz, color=plotting.ESTIMATE_COLOR, s=12, label="estimate", zorder=3)
         return
     norm = LogNorm(FLOOR, max(1.0, *errors), clip=True)
     x, y = xyz[:, 0], xyz[:, 1]
@@ -159,7 +161,7 @@ def _draw_localized(
 
 
 def _draw_without_pose(axes: Axes, frames: Sequence[FrameResult]) -> None:
-    for status, (color, marker) in canvas.STATUS_STYLE.items():
+    for status, (color, marker) in plotting.STATUS_STYLE.items():
         lost = [f for f in frames if f.status is status and f.pose is None]
         if lost:
             times = [_time_s(frame, frames[0]) for frame in lost]
@@ -171,10 +173,10 @@ def _draw_without_pose(axes: Axes, frames: Sequence[FrameResult]) -> None:
 
 def _draw_limits(axes: Axes, limits: Sequence[float]) -> None:
     for limit in limits:
-        axes.axhline(limit, color=canvas.LIMIT_COLOR, ls="--", lw=1, zorder=1)
+        axes.axhline(limit, color=plotting.LIMIT_COLOR, ls="--", lw=1, zorder=1)
         axes.annotate(
             f" {limit:g}", (1.0, limit), xycoords=("axes fraction", "data"), va="center",
-            fontsize=8, color=canvas.LIMIT_COLOR,
+            fontsize=8, color=plotting.LIMIT_COLOR,
         )  # fmt: skip
 
 

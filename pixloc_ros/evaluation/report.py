@@ -22,8 +22,8 @@ from pixloc_ros.evaluation.frames import (
 from pixloc_ros.evaluation.metrics import Summary, evaluate
 from pixloc_ros.evaluation.plots import write_plots
 from pixloc_ros.evaluation.tables import markdown_table, pose_error, summary_rows, worst_frames
-from pixloc_ros.evaluation.trajectory import Trajectory, write_poses, write_tum
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.trajectory import Trajectory, write_poses, write_tum
 from pixloc_ros.types import Estimate
 from pixloc_ros.visualization.overlay import draw_estimate
 

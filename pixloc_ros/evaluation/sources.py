@@ -12,7 +12,7 @@ from pixloc_ros.evaluation.compare import TOLERANCE_S, compare_poses, compare_tr
 from pixloc_ros.evaluation.frames import FrameResult, read_frames, with_truth
 from pixloc_ros.evaluation.metrics import Summary
 from pixloc_ros.evaluation.report import SUMMARY_FILE
-from pixloc_ros.evaluation.trajectory import has_named_poses, read_poses, read_tum
+from pixloc_ros.geometry.trajectory import has_named_poses, read_poses, read_tum
 
 
 def load_frames(

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 from torch import Tensor
 
-from pixloc_ros.config import TilesConfig, ViewConfig
+from pixloc_ros.config import TilesConfig
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry.camera import Camera
-from pixloc_ros.maps import schema, view
+from pixloc_ros.maps import schema
 from pixloc_ros.maps.cache import TileCache
 from pixloc_ros.maps.datum import AnyDatum
 from pixloc_ros.maps.schema import MapMetadata
@@ -121,16 +121,6 @@ class Map:
         """Indices of so many keyframes, or of all, the nearest first."""
         ranks = np.arange(1, min(count, len(self.keyframe_names)) + 1)
         return self._places.query(position, ranks)[1]
-
-    def view(
-        self,
-        T_map_cam_prior: NDArray[np.float64],
-        camera: Camera,
-        config: ViewConfig,
-        device: str = "cpu",
-    ) -> view.MapView:
-        """Points and reference features worth aligning at this prior, see view.select."""
-        return view.select(self, T_map_cam_prior, camera, config, device)
 
     def points_seen_by(self, keyframe: int) -> NDArray[np.float64]:
         """(N, 3) in map coordinates. Raises MapError where its tile is refused."""

@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 
 from pixloc_ros.errors import BagError, DataError
+from pixloc_ros.evaluation.degradation import degradation
 from pixloc_ros.maps.datum import Datum
 from pixloc_ros.replay import simulated_sensors
-from pixloc_ros.replay.degradation import degradation
 from pixloc_ros.sensors.topics import Topics
 
 STORAGES = ("mcap", "sqlite3")

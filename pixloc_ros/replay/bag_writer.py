@@ -13,11 +13,11 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 
 from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.errors import BagError
-from pixloc_ros.evaluation.trajectory import Trajectory, write_tum
+from pixloc_ros.geometry.trajectory import Trajectory, write_tum
+from pixloc_ros.maps.files.posed_images import PosedImages
 from pixloc_ros.replay import messages
 from pixloc_ros.replay.bag_options import BagOptions
 from pixloc_ros.replay.drive_messages import Timed, drive_messages
-from pixloc_ros.replay.posed_images import PosedImages
 from pixloc_ros.sensors import topics
 from pixloc_ros.sensors.topics import Topics
 

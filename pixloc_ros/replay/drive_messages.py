@@ -14,13 +14,13 @@ from scipy.spatial.transform import Rotation
 from pixloc_ros.common import image_files
 from pixloc_ros.common.progress import Progress
 from pixloc_ros.errors import DataError
+from pixloc_ros.evaluation.degradation import degradation
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.datum import Datum
+from pixloc_ros.maps.files.posed_images import PosedImages
 from pixloc_ros.replay import messages, simulated_sensors
 from pixloc_ros.replay.bag_options import BagOptions
-from pixloc_ros.replay.degradation import degradation
-from pixloc_ros.replay.posed_images import PosedImages
 
 JPEG_QUALITY = 95
 # Of the pose that starts the drive, and of pose fixes: an INS with heading, not a bare receiver.

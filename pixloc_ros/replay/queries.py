@@ -12,9 +12,9 @@ from pixloc_ros.common import image_files
 from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.errors import CameraError, DataError
 from pixloc_ros.evaluation.frames import frame_result, write_frames
-from pixloc_ros.evaluation.trajectory import write_poses
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import COLMAP_MODELS, Camera
+from pixloc_ros.geometry.trajectory import write_poses
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.replay.query_priors import Starts, map_from_world
 from pixloc_ros.types import Estimate, Frame, Reason, Status

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from pixloc_ros.config import RetrievalConfig
 from pixloc_ros.errors import DataError
-from pixloc_ros.evaluation.trajectory import read_poses
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.covariance import diagonal
 from pixloc_ros.geometry.se3 import Matrix
+from pixloc_ros.geometry.trajectory import read_poses
 from pixloc_ros.maps import retrieval
 from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.schema import as_matrix

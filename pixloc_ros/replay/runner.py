@@ -17,8 +17,8 @@ from pixloc_ros.config import Config
 from pixloc_ros.errors import BagError, DataError
 from pixloc_ros.evaluation.metrics import Summary
 from pixloc_ros.evaluation.report import LoadImage, write_report, write_run
-from pixloc_ros.evaluation.trajectory import Trajectory, read_tum
 from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.geometry.trajectory import Trajectory, read_tum
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.map import Map
 from pixloc_ros.priors.tracker import PoseTracker

@@ -34,7 +34,7 @@ from pixloc_ros.evaluation.frames import (
 from pixloc_ros.evaluation.report import TRAJECTORY_FILE, report_on
 from pixloc_ros.evaluation.sources import load_frames
 from pixloc_ros.evaluation.tables import summary_table
-from pixloc_ros.evaluation.trajectory import write_tum
+from pixloc_ros.geometry.trajectory import write_tum
 from pixloc_ros.msg import AlignmentStatus
 from pixloc_ros.replay.bag_writer import truth_path
 from pixloc_ros.sensors import decoding

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pixloc_ros.common.atomic_write import write_text
 from pixloc_ros.errors import DataError
-from pixloc_ros.evaluation import canvas
+from pixloc_ros.visualization import plotting
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -103,7 +103,7 @@ def draw_curves(folder: Path) -> Path:
         "validation: median error (px)": ("/median_px",),
     }
     records = read(folder)
-    figure, all_axes = canvas.new_figure(2, 2, 11, 7)
+    figure, all_axes = plotting.new_figure(2, 2, 11, 7)
     for axes, (title, parts) in zip(all_axes, panels.items(), strict=True):
         names = dict.fromkeys(n for r in records for n in r if any(part in n for part in parts))
         for name in names:
@@ -112,5 +112,5 @@ def draw_curves(folder: Path) -> Path:
                 *zip(*points, strict=True), marker="." if len(points) < 30 else "", label=name
             )
         axes.set(title=title, xlabel="step", ylim=(min(0, axes.get_ylim()[0]), None))
-        canvas.legend_inside(axes)
-    return canvas.save(figure, folder / "curves.png")
+        plotting.legend_inside(axes)
+    return plotting.save(figure, folder / "curves.png")

@@ -14,7 +14,7 @@ from pixloc_ros.maps.build.lidar import LidarOptions, observe_cloud
 from pixloc_ros.maps.build.triangulation import triangulate
 from pixloc_ros.maps.files.clouds import read_cloud
 from pixloc_ros.maps.files.colmap import ColmapModel, read_model
-from pixloc_ros.replay.posed_images import keyframes, map_from_world, read_posed_images
+from pixloc_ros.maps.files.posed_images import keyframes, map_from_world, read_posed_images
 from pixloc_ros.training.cmu import read_cmu
 from pixloc_ros.training.data_config import (
     AugmentationConfig,

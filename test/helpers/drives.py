@@ -9,9 +9,9 @@ import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
 from scipy.spatial.transform import Rotation
 
+from pixloc_ros.maps.files.posed_images import PosedImages, read_posed_images
 from pixloc_ros.replay import messages
 from pixloc_ros.replay.bag_reader import BagReader
-from pixloc_ros.replay.posed_images import PosedImages, read_posed_images
 from pixloc_ros.sensors.events import Event
 from pixloc_ros.sensors.topics import Topics
 

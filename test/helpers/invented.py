@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from pixloc_ros.evaluation.trajectory import Trajectory
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.trajectory import Trajectory
 from pixloc_ros.types import Alignment, Estimate, PosePrior, Reason, Status
 
 PERIOD_NS = 100_000_000

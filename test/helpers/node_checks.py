@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from helpers.messages import up_to_frame
-from pixloc_ros.evaluation.trajectory import Trajectory
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.trajectory import Trajectory
 from pixloc_ros.sensors import decoding
 
 Messages = list[tuple[str, Any]]

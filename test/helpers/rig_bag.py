@@ -12,10 +12,10 @@ from scipy.spatial.transform import Rotation
 from helpers.drives import write_messages
 from pixloc_ros.demo.street.dataset import EXPOSURES, DatasetOptions
 from pixloc_ros.demo.street.render import render
-from pixloc_ros.evaluation.trajectory import read_tum
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.trajectory import read_tum
+from pixloc_ros.maps.files.posed_images import read_posed_images
 from pixloc_ros.replay import messages
-from pixloc_ros.replay.posed_images import read_posed_images
 from pixloc_ros.replay.storage import open_sources
 
 LEFT_DEG = 14.0

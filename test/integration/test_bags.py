@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from helpers.drives import HEIGHT, WIDTH, curve_pose, of, read, read_drive, write_drive
 from pixloc_ros.cli import bag as bag_command
 from pixloc_ros.errors import BagError, ConfigError, DataError
-from pixloc_ros.evaluation.trajectory import read_tum
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.trajectory import read_tum
 from pixloc_ros.maps.datum import Datum
 from pixloc_ros.replay import simulated_sensors
 from pixloc_ros.replay.bag_options import BagOptions

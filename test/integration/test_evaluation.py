@@ -29,7 +29,8 @@ from pixloc_ros.evaluation.frames import PoseError, frame_result, read_frames, w
 from pixloc_ros.evaluation.metrics import GAUSSIAN_SHARE, evaluate
 from pixloc_ros.evaluation.report import pick_overlays, write_report, write_run
 from pixloc_ros.evaluation.tables import summary_rows
-from pixloc_ros.evaluation.trajectory import (
+from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.trajectory import (
     Trajectory,
     associate,
     read_poses,
@@ -37,7 +38,6 @@ from pixloc_ros.evaluation.trajectory import (
     write_poses,
     write_tum,
 )
-from pixloc_ros.geometry import se3
 
 coordinate = st.floats(-1e5, 1e5)
 vector = st.tuples(coordinate, coordinate, coordinate)

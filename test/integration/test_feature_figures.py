@@ -18,8 +18,8 @@ from pixloc_ros.evaluation.shots import posed_frames
 from pixloc_ros.features import weights
 from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.localizer import Localizer
+from pixloc_ros.maps.files.posed_images import read_posed_images
 from pixloc_ros.maps.map import Map
-from pixloc_ros.replay.posed_images import read_posed_images
 from research import descent, marked_pairs, street_labels, variants
 from research.commands import app
 from research.descent import CHAIN, Descent, offsets

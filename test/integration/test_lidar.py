@@ -25,6 +25,7 @@ from pixloc_ros.maps.build.visibility import Cloud, prepare, thin, visible
 from pixloc_ros.maps.files.clouds import read_cloud
 from pixloc_ros.maps.integrity import find_problems
 from pixloc_ros.maps.map import Map
+from pixloc_ros.maps.view import select_view
 from pixloc_ros.types import Frame, PosePrior
 
 SPACING_M = 0.05
@@ -189,7 +190,7 @@ def test_points_hidden_from_the_prior_are_left_out_of_the_view(built, index):
     """From beside the keyframes, the near board hides what they saw."""
     wide = {"max_points": 9000, "max_viewpoint_change": 9.0}
     culled, all_ = (
-        Map.load(built).view(pose(index), CAMERA, ViewConfig(cull_hidden=cull, **wide))
+        select_view(Map.load(built), pose(index), CAMERA, ViewConfig(cull_hidden=cull, **wide))
         for cull in (True, False)
     )
     hidden, hidden_of_all = (

@@ -38,6 +38,7 @@ from pixloc_ros.maps.files.colmap import read_model
 from pixloc_ros.maps.integrity import find_problems
 from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.tiles import Tile, unit_rows
+from pixloc_ros.maps.view import select_view
 
 
 @pytest.fixture(scope="module")
@@ -314,7 +315,7 @@ def in_map(view) -> np.ndarray:
 
 
 def test_view_has_points_that_the_prior_can_see(wall_map):
-    view = wall_map.view(prior(), CAMERA, VIEW)
+    view = select_view(wall_map, prior(), CAMERA, VIEW)
     assert 100 < len(view) <= VIEW.max_points
     wide = CAMERA.crop([-60, -40], [WIDTH + 120, HEIGHT + 80])
     _, seen = wide.project(torch.from_numpy(in_map(view) - prior()[:3, 3]))
@@ -328,7 +329,7 @@ def test_view_has_points_that_the_prior_can_see(wall_map):
 
 def test_view_looks_through_the_most_similar_keyframe(wall_map, wall):
     keyframe = 3
-    view = wall_map.view(wall_map.keyframe_T_map_cam[keyframe].copy(), CAMERA, VIEW)
+    view = select_view(wall_map, wall_map.keyframe_T_map_cam[keyframe].copy(), CAMERA, VIEW)
     own = wall.observations(keyframe)
     points = wall.points_map()[wall.observation_point[own]]
     features = {
@@ -344,7 +345,7 @@ def test_view_looks_through_the_most_similar_keyframe(wall_map, wall):
 def test_view_spreads_points_over_the_image(wall_map):
     few = ViewConfig(keyframes=3, max_points=40)
     pixels, _ = CAMERA.project(
-        torch.from_numpy(in_map(wall_map.view(prior(), CAMERA, few)) - prior()[:3, 3])
+        torch.from_numpy(in_map(select_view(wall_map, prior(), CAMERA, few)) - prior()[:3, 3])
     )
     right, low = (pixels > torch.tensor(CENTER)).T
     for corner in (right & low, right & ~low, ~right & low, ~right & ~low):
@@ -354,14 +355,14 @@ def test_view_spreads_points_over_the_image(wall_map):
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.floats(-0.02, 0.02), min_size=3, max_size=3))
 def test_view_changes_little_with_the_prior(wall_map, shift):
-    first = wall_map.view(prior(), CAMERA, VIEW)
-    moved = wall_map.view(se3.make(np.eye(3), shift) @ prior(), CAMERA, VIEW)
+    first = select_view(wall_map, prior(), CAMERA, VIEW)
+    moved = select_view(wall_map, se3.make(np.eye(3), shift) @ prior(), CAMERA, VIEW)
     shared = set(map(tuple, in_map(first).round(4))) & set(map(tuple, in_map(moved).round(4)))
     assert len(shared) > 0.9 * len(first)
 
 
 def test_view_away_from_the_map_is_empty_and_says_how_far(wall_map):
-    view = wall_map.view(prior(x=40.0), CAMERA, VIEW)
+    view = select_view(wall_map, prior(x=40.0), CAMERA, VIEW)
     assert len(view) == 0 and view.keyframes == ()
     assert view.nearest_m == pytest.approx(37.5, abs=0.1)
     assert [f.shape for f in view.features] == [(0, 128), (0, 64), (0, 32)]
@@ -369,16 +370,16 @@ def test_view_away_from_the_map_is_empty_and_says_how_far(wall_map):
 
 def test_view_backwards_is_empty(wall_map):
     backwards = se3.make(np.diag([-1.0, 1.0, -1.0]), [1.0, 0.0, 0.0])
-    assert len(wall_map.view(backwards, CAMERA, VIEW)) == 0
+    assert len(select_view(wall_map, backwards, CAMERA, VIEW)) == 0
 
 
 def test_map_in_utm_coordinates_is_as_exact_as_one_at_zero(extractor, tmp_path, wall_map):
     write_dataset(tmp_path, UTM)
     far = build(tmp_path, tmp_path / "map", extractor)
-    near_view = wall_map.view(prior(), CAMERA, VIEW)
+    near_view = select_view(wall_map, prior(), CAMERA, VIEW)
     T_map_cam = prior()
     T_map_cam[:3, 3] += UTM
-    far_view = far.view(T_map_cam, CAMERA, VIEW)
+    far_view = select_view(far, T_map_cam, CAMERA, VIEW)
     np.testing.assert_allclose(in_map(far_view) - UTM, in_map(near_view), atol=1e-6)
     for ours, theirs in zip(far_view.features, near_view.features, strict=True):
         torch.testing.assert_close(ours, theirs, atol=5e-3, rtol=0)
@@ -407,7 +408,7 @@ def test_keyframes_that_see_nothing_are_listed(copy, wall):
     (problem,) = find_problems(copy)
     assert "1 of 6 keyframes see no point: drive 1/000.png" in problem
     alone = VIEW.model_copy(update={"keyframes": 1})
-    assert len(Map.load(copy).view(prior(x=0.0), CAMERA, alone)) == 0
+    assert len(select_view(Map.load(copy), prior(x=0.0), CAMERA, alone)) == 0
 
 
 def test_values_that_cannot_be_are_counted(copy, wall):

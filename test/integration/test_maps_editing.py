@@ -23,6 +23,7 @@ from pixloc_ros.maps.build.posed_images import PosedImage
 from pixloc_ros.maps.datum import Datum, GridDatum
 from pixloc_ros.maps.integrity import find_problems
 from pixloc_ros.maps.map import Map
+from pixloc_ros.maps.view import select_view
 
 VIEW = ViewConfig(keyframes=3, max_points=300)
 OPTIONS = LidarOptions(voxel_m=0.1, cells_per_image=200)
@@ -52,7 +53,7 @@ def whole(build) -> Path:
 
 
 def assert_same_view(a: Map, b: Map, T_map_cam: np.ndarray) -> None:
-    first, second = (m.view(T_map_cam, CAMERA, VIEW) for m in (a, b))
+    first, second = (select_view(m, T_map_cam, CAMERA, VIEW) for m in (a, b))
     assert first.keyframes == second.keyframes and len(first) > 50
     order_a, order_b = (np.lexsort(v.points.numpy().round(3).T) for v in (first, second))
     torch.testing.assert_close(first.points[order_a], second.points[order_b])
@@ -86,7 +87,7 @@ def test_parts_joined_are_the_whole(whole, tmp_path):
     np.testing.assert_array_equal(merged.keyframe_T_map_cam, original.keyframe_T_map_cam)
     first = VIEW.model_copy(update={"keyframes": 1})
     for index in (0, 5):
-        views = [m.view(pose(index), CAMERA, first) for m in (merged, original)]
+        views = [select_view(m, pose(index), CAMERA, first) for m in (merged, original)]
         assert len(views[0]) == len(views[1])
 
 

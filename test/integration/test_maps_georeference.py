@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 from pixloc_ros.cli.map import app
 from pixloc_ros.errors import ConfigError, DataError, MapError
-from pixloc_ros.evaluation.trajectory import write_poses
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.geometry.trajectory import write_poses
 from pixloc_ros.maps.build import georeference
 from pixloc_ros.maps.build.image_positions import align_model
 from pixloc_ros.maps.datum import Datum, GridDatum

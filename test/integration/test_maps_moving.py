@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from pixloc_ros.cli.map import app
 from pixloc_ros.errors import MapError
-from pixloc_ros.evaluation.trajectory import write_poses
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.trajectory import write_poses
 from pixloc_ros.maps.build.moving_objects import Scan, static_points
 from pixloc_ros.maps.files.clouds import read_cloud
 from pixloc_ros.maps.files.ply import write_points

@@ -17,8 +17,8 @@ from helpers.scene import CENTER, FOCAL, photograph, pose, write_scene
 from pixloc_ros.cli.map import app
 from pixloc_ros.config import Config
 from pixloc_ros.errors import DataError, MapError
-from pixloc_ros.evaluation.trajectory import write_poses
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.trajectory import write_poses
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.build import pose_check
 from pixloc_ros.maps.build.builder import BuildContext, BuildOptions

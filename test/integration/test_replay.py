@@ -18,20 +18,20 @@ from pixloc_ros.cli.replay import resolve_config
 from pixloc_ros.config import Config
 from pixloc_ros.demo.street.dataset import DatasetOptions, write_dataset
 from pixloc_ros.errors import BagError, ConfigError, DataError
-from pixloc_ros.evaluation.trajectory import read_poses, read_tum, write_poses
 from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.trajectory import read_poses, read_tum, write_poses
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.build.builder import BuildOptions, build_map
 from pixloc_ros.maps.build.sources import ColmapSource
 from pixloc_ros.maps.datum import Datum
+from pixloc_ros.maps.files.posed_images import read_posed_images
 from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.retrieval import describe
 from pixloc_ros.priors.tracker import PoseTracker
 from pixloc_ros.replay.bag_options import BagOptions
 from pixloc_ros.replay.bag_reader import BagReader
 from pixloc_ros.replay.bag_writer import create_bag, truth_path
-from pixloc_ros.replay.posed_images import read_posed_images
 from pixloc_ros.replay.queries import frames_path, read_queries
 from pixloc_ros.replay.replayer import Replayer
 from pixloc_ros.replay.runner import replay

@@ -21,7 +21,7 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.covariance import diagonal, perturb_base
 from pixloc_ros.geometry.pose import Pose
 from pixloc_ros.localizer import Localizer
-from pixloc_ros.replay.posed_images import read_posed_images
+from pixloc_ros.maps.files.posed_images import read_posed_images
 from pixloc_ros.types import Frame, PosePrior, Status
 
 ALIGNER = Aligner(torch.full((3, 6), 1e-3), AlignmentConfig(), HypothesesConfig())

@@ -25,7 +25,7 @@ from pixloc_ros.maps.build import edit
 from pixloc_ros.maps.integrity import find_problems
 from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.tiles import INDEX_ARRAYS, as_int8, unit_rows
-from pixloc_ros.maps.view import MapView
+from pixloc_ros.maps.view import MapView, select_view
 from research.invented_map import (
     CAMERA,
     InventedMap,
@@ -66,7 +66,7 @@ def pose(along_m: float) -> np.ndarray:
 
 
 def view(map_: Map, along_m: float, device: str = "cpu") -> MapView:
-    return map_.view(pose(along_m), CAMERA, VIEW, device)
+    return select_view(map_, pose(along_m), CAMERA, VIEW, device)
 
 
 def tiles_of(map_: Map, seen: MapView) -> set[str]:

@@ -18,8 +18,8 @@ from helpers.messages import changed, shifted, up_to_frame, without
 from helpers.node_checks import errors
 from pixloc_ros.config import Config, flatten, load, parameter_page
 from pixloc_ros.config.parameter_file import render
-from pixloc_ros.evaluation.trajectory import Trajectory
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.trajectory import Trajectory
 from pixloc_ros.ros.latest_item import LatestItem
 from pixloc_ros.ros.state import State
 from pixloc_ros.sensors import decoding

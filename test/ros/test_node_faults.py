@@ -22,8 +22,8 @@ from helpers.node_checks import (
     reasons,
     state,
 )
-from pixloc_ros.evaluation.trajectory import Trajectory
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.trajectory import Trajectory
 from pixloc_ros.sensors import decoding
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]

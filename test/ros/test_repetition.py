@@ -11,9 +11,9 @@ from conftest import write_street
 
 from helpers.messages import up_to_frame, without
 from helpers.repeating import PERIOD_M, RepeatingStreet
-from pixloc_ros.evaluation.trajectory import read_tum
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.covariance import diagonal
+from pixloc_ros.geometry.trajectory import read_tum
 from pixloc_ros.sensors import decoding
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]

@@ -14,8 +14,8 @@ import pytest
 from helpers.rig_bag import write_rig_bag
 from pixloc_ros.config import from_flat
 from pixloc_ros.errors import BagError
-from pixloc_ros.evaluation.trajectory import Trajectory
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.trajectory import Trajectory
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.priors.tracker import PoseTracker
 from pixloc_ros.replay.bag_reader import BagReader

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pixloc_ros.errors import ConfigError
-from pixloc_ros.replay.degradation import DEGRADATIONS, degrade
+from pixloc_ros.evaluation.degradation import DEGRADATIONS, degrade
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from pixloc_ros.geometry.covariance import diagonal, perturb_base
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.build.builder import build_map
 from pixloc_ros.maps.build.sources import ColmapSource
+from pixloc_ros.maps.files.posed_images import read_posed_images
 from pixloc_ros.maps.map import Map
-from pixloc_ros.replay.posed_images import read_posed_images
 from pixloc_ros.types import Frame, PosePrior, Reason, Status
 
 pytestmark = pytest.mark.slow

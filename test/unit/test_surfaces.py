@@ -31,8 +31,8 @@ from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.build.depth_images import back_project, read_depth_cloud
 from pixloc_ros.maps.build.posed_images import PosedImage
 from pixloc_ros.maps.files.meshes import read_mesh_points
+from pixloc_ros.maps.files.posed_sequences import read_posed_frames
 from pixloc_ros.maps.map import Map
-from pixloc_ros.replay.posed_frames import read_posed_frames
 from pixloc_ros.types import Frame, PosePrior
 
 INTRINSICS = ",".join(map(str, (FOCAL, FOCAL, *CENTER)))

@@ -9,8 +9,8 @@ import typer
 
 from pixloc_ros.cli import shots as cli
 from pixloc_ros.cli.replay import ConfigOption, DeviceOption, MapOption, SetOption, resolve_config
+from pixloc_ros.maps.files.posed_images import read_posed_images
 from pixloc_ros.maps.map import Map
-from pixloc_ros.replay.posed_images import read_posed_images
 
 Method = Literal["sift", "disk_lightglue"]
 

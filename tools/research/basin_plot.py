@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pixloc_ros.evaluation import canvas
+from pixloc_ros.visualization import plotting
 from research.descent import CHAIN
 
 UNITS = {"forward": "m", "lateral": "m", "yaw": "deg"}
@@ -20,7 +20,7 @@ def write_basin(
     sizes: Mapping[str, Sequence[float]],
 ) -> Path:
     """One panel per axis, one curve per level and one for all levels in a row. PNG."""
-    figure, panels = canvas.new_figure(1, len(shares), 3.6 * len(shares), 3.2, sharey=True)
+    figure, panels = plotting.new_figure(1, len(shares), 3.6 * len(shares), 3.2, sharey=True)
     for axes, (axis, curves) in zip(panels, shares.items(), strict=True):
         for name, share in curves.items():
             bold = name == CHAIN
@@ -28,5 +28,5 @@ def write_basin(
                       color="black" if bold else None, marker="." if bold else None)  # fmt: skip
         axes.set(xlabel=f"{axis} offset ({UNITS[axis]})", ylim=(-0.03, 1.03))
     panels[0].set_ylabel("share of frames that arrive")
-    canvas.legend_above(figure, panels[0])
-    return canvas.save(figure, path)
+    plotting.legend_above(figure, panels[0])
+    return plotting.save(figure, path)

@@ -110,10 +110,10 @@ def degrade(
 
     Example: pixloc features degrade drive/000100.jpg --output degradations.jpg
     """
+    from pixloc_ros.evaluation.degradation import DEGRADATIONS
+    from pixloc_ros.evaluation.degradation import degrade as degraded
     from pixloc_ros.evaluation.shots import CLEAN
-    from pixloc_ros.replay.degradation import DEGRADATIONS
-    from pixloc_ros.replay.degradation import degrade as degraded
-    from pixloc_ros.visualization.sheet import contact_sheet
+    from research.contact_sheet import contact_sheet
 
     clean = _read(image)
     pictures = {CLEAN: clean} | {name: degraded(name, clean, seed) for name in DEGRADATIONS}
@@ -138,7 +138,7 @@ def basin(
     """
     from pixloc_ros.evaluation.shots import posed_frames
     from pixloc_ros.localizer import Localizer
-    from pixloc_ros.replay.posed_images import read_posed_images
+    from pixloc_ros.maps.files.posed_images import read_posed_images
     from research.basin_plot import write_basin
     from research.descent import Descent
     from research.descent import basin as basin_of
@@ -181,7 +181,7 @@ def travel(
     """
     from pixloc_ros.evaluation.shots import posed_frames
     from pixloc_ros.localizer import Localizer
-    from pixloc_ros.replay.posed_images import read_posed_images
+    from pixloc_ros.maps.files.posed_images import read_posed_images
     from research.descent import Descent, offsets
     from research.travel import draw_travel
 

@@ -17,6 +17,7 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.covariance import diagonal
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.map import Map
+from pixloc_ros.maps.view import select_view
 from pixloc_ros.types import Frame, PosePrior
 from research.invented_map import (
     CAMERA,
@@ -88,7 +89,7 @@ def measure_start(config: Config, keyframes: int) -> Start:
     began = time.perf_counter()
     map_ = Map.load(config.map, tiles=config.tiles, device=config.device)
     loaded = time.perf_counter()
-    map_.view(T_map_cam, CAMERA, config.view, config.device)
+    select_view(map_, T_map_cam, CAMERA, config.view, config.device)
     viewed = time.perf_counter()
     Localizer(config, map_).localize(frame, prior)
     ended = time.perf_counter()
@@ -126,7 +127,7 @@ def _drive(map_: Map, config: Config, along_m: np.ndarray) -> tuple[list[float],
     for at_m in np.abs((along_m + road_m) % (2 * road_m) - road_m):
         T_map_cam = camera_poses(np.array([at_m / STRETCH_M]))[0]
         began = time.perf_counter()
-        map_.view(T_map_cam, CAMERA, config.view, config.device)
+        select_view(map_, T_map_cam, CAMERA, config.view, config.device)
         times_ms.append(1e3 * (time.perf_counter() - began))
         map_.tiles.settle()
         open_mb = max(open_mb, map_.tiles.bytes / 1e6)

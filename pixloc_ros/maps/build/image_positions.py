@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixloc_ros.errors import DataError, MapError
-from pixloc_ros.evaluation.trajectory import read_poses
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.trajectory import read_poses
 from pixloc_ros.maps.build import georeference
 from pixloc_ros.maps.build.georeference import AlignmentReport
 from pixloc_ros.maps.datum import AnyDatum, Datum

@@ -19,8 +19,8 @@ from pixloc_ros.config import ViewConfig
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.maps.build.feature_extraction import read_image
-from pixloc_ros.maps.keyframe_selection import choose_keyframes
 from pixloc_ros.maps.map import Map
+from pixloc_ros.maps.view import choose_keyframes
 from research.baselines.matcher import Keypoints, Matcher
 from research.baselines.pnp import normalized
 from research.baselines.triangulation import triangulate

@@ -1,4 +1,4 @@
-"""How figures look: empty axes, colours of the statuses, and saving."""
+"""Figures of matplotlib: their look, colours of the statuses, saving; a map from above."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
+from numpy.typing import NDArray
 
 from pixloc_ros.common.atomic_write import atomic_path
+from pixloc_ros.maps.map import Map
 from pixloc_ros.types import Status
 
 # Okabe and Ito's palette: distinct for the colour-blind too.
@@ -25,6 +27,11 @@ PRIOR_COLOR = "#999999"
 LIMIT_COLOR = "#009E73"
 KEYFRAME_COLOR = "#CC79A7"
 TRUTH_COLOR = "#BBBBBB"
+
+MAX_POINTS = 100_000  # more cannot be told apart
+SHOWN_SHARE = (0.01, 0.99)  # heights beyond these quantiles get the last colours
+FAR_AWAY_M = 1e5  # coordinates beyond it (UTM) are drawn relative to a round number
+MARGIN_M = 30.0  # around the keyframes; points farther away are left out
 
 
 def new_figure(
@@ -78,3 +85,44 @@ def save(figure: Figure, path: Path) -> Path:
     with atomic_path(path) as part:
         figure.savefig(part, dpi=130, format="png")
     return path
+
+
+def save_map_plot(map_: Map, path: Path) -> Path:
+    """Write a PNG of the map seen from above, x to the right, y up."""
+    return save(map_figure(map_), path)
+
+
+def map_figure(map_: Map) -> Figure:
+    """The figure of `save_map_plot`."""
+    places = map_.keyframe_T_map_cam[:, :3, 3]
+    zero = np.round(places.mean(0), -2) if np.abs(places).max() > FAR_AWAY_M else np.zeros(3)
+    points = _near(map_.points_map(), places) - zero
+    extent = np.ptp(places[:, :2], axis=0) + 2 * MARGIN_M
+    figure, (axes,) = new_figure(
+        1, 1, 10, 1.2 + 8.5 * float(np.clip(extent[1] / extent[0], 0.35, 1))
+    )
+    if len(points):
+        low, high = np.quantile(points[:, 2], SHOWN_SHARE)
+        drawn = axes.scatter(
+            points[:, 0], points[:, 1], s=1, c=points[:, 2], cmap="viridis", vmin=low, vmax=high
+        )
+        figure.colorbar(drawn, ax=axes, label="height z (m)", shrink=0.7)
+    forward = map_.keyframe_T_map_cam[:, :2, 2].T
+    axes.quiver(
+        *(places - zero).T[:2], *forward, color=KEYFRAME_COLOR, width=0.002, scale=50,
+        zorder=3, label=f"{len(places)} keyframes",
+    )  # fmt: skip
+    axes.set_aspect("equal", adjustable="datalim")
+    labels = (
+        f"{axis}{f' - {z:.0f}' if z else ''} (m)" for axis, z in zip("xy", zero, strict=False)
+    )
+    axes.set(**dict(zip(("xlabel", "ylabel"), labels, strict=True)))
+    legend_inside(axes)
+    return figure
+
+
+def _near(points: NDArray[np.float64], places: NDArray[np.float64]) -> NDArray[np.float64]:
+    """At most MAX_POINTS of the points that are not far beyond all keyframes."""
+    low, high = places.min(0)[:2] - MARGIN_M, places.max(0)[:2] + MARGIN_M
+    near = points[((points[:, :2] >= low) & (points[:, :2] <= high)).all(-1)]
+    return near[:: len(near) // MAX_POINTS + 1]
