@@ -36,7 +36,8 @@ test-fast: setup
 	@$(ROS_ENV) && python -m pytest -m 'not slow' $(ARGS)
 
 lint: setup
-	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && \
+	  $(VENV)/bin/lint-imports --no-logo
 
 demo: setup
 	@$(ROS_ENV) && pixloc demo $(ARGS)

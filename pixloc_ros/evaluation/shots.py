@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from pixloc_ros.evaluation.degradation import degradation
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.covariance import diagonal, perturb_base
-from pixloc_ros.maps.build.feature_extraction import read_image
-from pixloc_ros.maps.files.posed_images import PosedImages
+from pixloc_ros.maps.files.posed_images import PosedImages, read_image
 from pixloc_ros.types import Estimate, Frame, PosePrior
 
 STILL_M, STILL_DEG = 0.1, 0.3  # sigmas of a prior's dimensions that are right

@@ -1,15 +1,14 @@
 """The raw messages of a bag, as far as they can be read.
 
 A recording that ended with a full disk or a lost battery has no index, and perhaps no
-metadata.yaml. Its files are then read from the beginning up to the damage.
+metadata.yaml. An mcap file is then read from the beginning up to the damage; a sqlite3 file is to
+be recovered by sqlite3 first.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -18,7 +17,6 @@ from mcap.stream_reader import StreamReader
 from rosbags.rosbag2 import Reader
 
 from pixloc_ros.errors import BagError
-from pixloc_ros.replay.sqlite_pages import MessagePages
 
 SUFFIXES = (".mcap", ".db3")
 
@@ -31,7 +29,7 @@ class RawMessage(NamedTuple):
     data: bytes
 
 
-class Source(Protocol):
+class BagSource(Protocol):
     """Something with topics and messages in the order of recording."""
 
     types: dict[str, str]  # message type per topic
@@ -114,45 +112,10 @@ class DamagedMcap:
         """Nothing is kept open."""
 
 
-class DamagedSqlite:
-    """A sqlite3 file that is cut off or has a hole: every message whose pages are all there."""
-
-    def __init__(self, path: Path):
-        self.types: dict[str, str] = {}
-        self.damage: str | None = f"{path.name} is cut off or damaged"
-        self._rows = MessagePages(path)
-        self._topics: dict[int, str] = {}
-        for key, name, msgtype in _sqlite_topics(path):
-            self._topics[key], self.types[name] = name, msgtype
-        self.counts = Counter(raw.topic for raw in self._scan())
-
-    def messages(
-        self, topics: Collection[str], start_ns: int | None = None, stop_ns: int | None = None
-    ) -> Iterator[RawMessage]:
-        return _selected(self._scan(), topics, start_ns, stop_ns)
-
-    def _scan(self) -> Iterator[RawMessage]:
-        for row in self._rows:
-            if row.topic_id in self._topics:
-                yield RawMessage(self._topics[row.topic_id], row.timestamp_ns, row.data)
-
-    def close(self) -> None:
-        """Nothing is kept open."""
-
-
-def _sqlite_topics(path: Path) -> list[tuple[int, str, str]]:
-    with closing(sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)) as connection:
-        # Without it, sqlite refuses a file that is shorter than its header says.
-        connection.execute("PRAGMA writable_schema = ON")
-        rows = connection.execute("SELECT id, name, type FROM topics").fetchall()
-    # A hole leaves nulls, or numbers, where a name was.
-    return [row for row in rows if isinstance(row[1], str) and isinstance(row[2], str)]
-
-
-def open_sources(path: Path) -> list[Source]:
+def open_sources(path: Path) -> list[BagSource]:
     """The files of a bag in order, or the whole healthy bag as one source.
 
-    Raises BagError when nothing there can be read.
+    Raises BagError when nothing there can be read, and for a damaged sqlite3 file.
     """
     if not path.exists():
         raise BagError(f"bag {path} does not exist")
@@ -161,28 +124,32 @@ def open_sources(path: Path) -> list[Source]:
     healthy = _indexed(path)
     if healthy is not None:
         return [healthy]
-    files = sorted(f for f in path.iterdir() if f.suffix in SUFFIXES) if path.is_dir() else [path]
-    sources = [_indexed(file) or _damaged(file) for file in files if file.suffix in SUFFIXES]
-    readable = [source for source in sources if source is not None and source.types]
-    if not readable and any(file.suffix in SUFFIXES for file in files):
-        raise BagError(f"{path} is cut off or damaged before its first message; copy it again")
-    if not readable:
+    inside = sorted(path.iterdir()) if path.is_dir() else [path]
+    files = [file for file in inside if file.suffix in SUFFIXES]
+    if not files:
         raise BagError(f"{path} is no rosbag2: it holds no .mcap or .db3 file")
+    sources = [_indexed(file) or _damaged(file) for file in files]
+    readable = [source for source in sources if source.types]
+    if not readable:
+        raise BagError(f"{path} is cut off or damaged before its first message; copy it again")
     return readable
 
 
-def _indexed(path: Path) -> Source | None:
+def _indexed(path: Path) -> BagSource | None:
     try:
         return IndexedSource(path)
     except Exception:  # rosbags raises its own, OSError, apsw.Error, AssertionError, KeyError ...
         return None
 
 
-def _damaged(file: Path) -> Source | None:
-    try:
-        return DamagedMcap(file) if file.suffix == ".mcap" else DamagedSqlite(file)
-    except (OSError, ValueError, sqlite3.Error):
-        return None
+def _damaged(file: Path) -> BagSource:
+    """An mcap file up to its damage; raises BagError for a sqlite3 file, with what mends it."""
+    if file.suffix == ".mcap":
+        return DamagedMcap(file)
+    raise BagError(
+        f"{file} is cut off or damaged; recover what is left with "
+        f"`sqlite3 {file.name} .recover | sqlite3 recovered.db3`, and give that file"
+    )
 
 
 def _selected(

@@ -52,14 +52,14 @@ class AugmentationConfig(Section):
     )
 
 
-class _Source(Section):
+class _SourceConfig(Section):
     """What all sources have."""
 
     weight: float = Field(default=1.0, gt=0, description="share in the mixture, relative")
     points: int = Field(default=384, ge=16, description="3D points of a pair")
 
 
-class PhotosConfig(_Source):
+class PhotosConfig(_SourceConfig):
     """Any photos; parallax is invented."""
 
     kind: Literal["photos"] = "photos"
@@ -75,7 +75,7 @@ class PhotosConfig(_Source):
     depth_m: Range = Field(default=(4.0, 25.0), description="median of a scene")
 
 
-class ViewsConfig(_Source):
+class ViewsConfig(_SourceConfig):
     """Images with poses and 3D points; parallax and occlusion are real."""
 
     min_shared: int = Field(default=60, ge=1, description="points a pair must share")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry.camera import Camera
-from pixloc_ros.maps.build.feature_extraction import read_image
+from pixloc_ros.maps.files.posed_images import read_image
 from pixloc_ros.training.scenes import TrainingView
 
 THREADS = 4

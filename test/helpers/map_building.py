@@ -11,8 +11,8 @@ from helpers.scene import BOARDS, CAMERA, pose
 from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.maps.build.builder import BuildOptions, build_from_model
 from pixloc_ros.maps.build.lidar import LidarOptions, observe_cloud
-from pixloc_ros.maps.build.posed_images import PosedImage
 from pixloc_ros.maps.files.colmap import ColmapModel
+from pixloc_ros.maps.files.posed_images import PosedImage
 from pixloc_ros.maps.map import Map
 
 COUNT = 12

@@ -20,9 +20,9 @@ from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.build import lidar, visibility
 from pixloc_ros.maps.build.builder import BuildOptions, build_from_model
 from pixloc_ros.maps.build.lidar import LidarOptions, observe_cloud
-from pixloc_ros.maps.build.posed_images import PosedImage
 from pixloc_ros.maps.build.visibility import Cloud, prepare, thin, visible
 from pixloc_ros.maps.files.clouds import read_cloud
+from pixloc_ros.maps.files.posed_images import PosedImage
 from pixloc_ros.maps.integrity import find_problems
 from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.view import select_view

@@ -19,8 +19,8 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.maps.build import edit
 from pixloc_ros.maps.build.builder import BuildOptions, build_from_model
 from pixloc_ros.maps.build.lidar import LidarOptions, observe_cloud
-from pixloc_ros.maps.build.posed_images import PosedImage
 from pixloc_ros.maps.datum import Datum, GridDatum
+from pixloc_ros.maps.files.posed_images import PosedImage
 from pixloc_ros.maps.integrity import find_problems
 from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.view import select_view

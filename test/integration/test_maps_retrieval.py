@@ -18,7 +18,7 @@ from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps import schema
 from pixloc_ros.maps.build.builder import BuildOptions, build_from_model
 from pixloc_ros.maps.build.lidar import LidarOptions, observe_cloud
-from pixloc_ros.maps.build.posed_images import PosedImage
+from pixloc_ros.maps.files.posed_images import PosedImage
 from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.retrieval import describe, most_alike, places
 from pixloc_ros.types import Frame, PosePrior, Reason, Status

@@ -18,8 +18,8 @@ from pixloc_ros.errors import MapError
 from pixloc_ros.evaluation.shots import Offset, posed_frames, shoot
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.maps.files.posed_images import read_posed_images
 from pixloc_ros.maps.map import Map
-from pixloc_ros.replay.posed_images import read_posed_images
 from pixloc_ros.types import Reason, Status
 from research.__main__ import app
 from research.baselines.localizer import MATCHERS, BaselineLocalizer

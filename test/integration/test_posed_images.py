@@ -23,9 +23,9 @@ from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.build import pose_check
 from pixloc_ros.maps.build.builder import BuildContext, BuildOptions
 from pixloc_ros.maps.build.pose_check import Matches
-from pixloc_ros.maps.build.posed_images import PosedImage, near_pairs
 from pixloc_ros.maps.build.sources import PosedImagesSource
-from pixloc_ros.maps.build.triangulation import triangulate
+from pixloc_ros.maps.build.triangulation import near_pairs, triangulate
+from pixloc_ros.maps.files.posed_images import PosedImage
 from pixloc_ros.maps.integrity import find_problems
 from pixloc_ros.maps.map import Map
 from pixloc_ros.types import Frame, PosePrior

@@ -24,7 +24,7 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.covariance import diagonal, perturb_base
 from pixloc_ros.localizer import Localizer
-from pixloc_ros.maps.build.feature_extraction import read_image
+from pixloc_ros.maps.files.posed_images import read_image
 from pixloc_ros.maps.map import Map
 from pixloc_ros.types import Frame, PosePrior
 

@@ -31,8 +31,8 @@ from pixloc_ros.geometry.covariance import diagonal, perturb_base
 from pixloc_ros.geometry.pose import Pose
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.build.builder import build_map
-from pixloc_ros.maps.build.feature_extraction import read_image
 from pixloc_ros.maps.build.sources import ColmapSource
+from pixloc_ros.maps.files.posed_images import read_image
 from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.view import MapView
 from pixloc_ros.types import Alignment, Frame, PosePrior, Reason, Status

@@ -29,8 +29,8 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.build.depth_images import back_project, read_depth_cloud
-from pixloc_ros.maps.build.posed_images import PosedImage
 from pixloc_ros.maps.files.meshes import read_mesh_points
+from pixloc_ros.maps.files.posed_images import PosedImage
 from pixloc_ros.maps.files.posed_sequences import read_posed_frames
 from pixloc_ros.maps.map import Map
 from pixloc_ros.types import Frame, PosePrior

@@ -81,7 +81,7 @@ EXPOSURES: dict[Drive, Exposure] = {
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Exposure:
+class _StreetImage:
     """One picture to take."""
 
     index: int
@@ -127,11 +127,11 @@ def _write_drives(folder: Path, options: DatasetOptions, progress: Progress | No
     _write_meta(folder / "drive", shots, [stamp / 1e9 for stamp in stamps], options)
 
 
-def _shots(folder: Path, poses: Sequence[Array]) -> list[_Exposure]:
+def _shots(folder: Path, poses: Sequence[Array]) -> list[_StreetImage]:
     images = folder / "images"
     images.mkdir(parents=True)
     return [
-        _Exposure(k, images / f"{k:06d}.jpg", T_map_base @ drive.T_BASE_CAM)
+        _StreetImage(k, images / f"{k:06d}.jpg", T_map_base @ drive.T_BASE_CAM)
         for k, T_map_base in enumerate(poses)
     ]
 
@@ -139,7 +139,7 @@ def _shots(folder: Path, poses: Sequence[Array]) -> list[_Exposure]:
 def _take(
     options: DatasetOptions,
     which: Drive,
-    shots: Sequence[_Exposure],
+    shots: Sequence[_StreetImage],
     progress: Callable[[int], None],
 ) -> list[NDArray[np.float32]]:
     """Render, write and return the depth images, in the order of shots."""
@@ -151,10 +151,10 @@ def _take(
 
 
 def _photograph_all(
-    options: DatasetOptions, which: Drive, shots: Sequence[_Exposure]
+    options: DatasetOptions, which: Drive, shots: Sequence[_StreetImage]
 ) -> Iterator[NDArray[np.float32]]:
     if options.workers <= 1:
-        camera = _Camera(options, which)
+        camera = _StreetCamera(options, which)
         yield from map(camera.photograph, shots)
         return
     # Fresh processes: forking one whose libraries already run threads can hang.
@@ -164,12 +164,12 @@ def _photograph_all(
         yield from pool.map(_photograph, shots, chunksize=4)
 
 
-class _Camera:
+class _StreetCamera:
     def __init__(self, options: DatasetOptions, which: Drive):
         self.options, self.exposure = options, EXPOSURES[which]
         self.street = options.generate(which)
 
-    def photograph(self, shot: _Exposure) -> NDArray[np.float32]:
+    def photograph(self, shot: _StreetImage) -> NDArray[np.float32]:
         """Render and write one picture; returns its depth (H, W)."""
         options = self.options
         view = render(self.street, shot.T_map_cam, options.K, options.width, options.height)
@@ -178,23 +178,23 @@ class _Camera:
         return view.depth_m
 
 
-_worker: _Camera | None = None
+_worker: _StreetCamera | None = None
 
 
 def _start_worker(options: DatasetOptions, which: Drive) -> None:
     global _worker
     cv2.setNumThreads(1)
-    _worker = _Camera(options, which)
+    _worker = _StreetCamera(options, which)
 
 
-def _photograph(shot: _Exposure) -> NDArray[np.float32]:
+def _photograph(shot: _StreetImage) -> NDArray[np.float32]:
     assert _worker is not None
     return _worker.photograph(shot)
 
 
 def _write_colmap(
     folder: Path,
-    shots: Sequence[_Exposure],
+    shots: Sequence[_StreetImage],
     depths: Sequence[NDArray[np.float32]],
     options: DatasetOptions,
 ) -> None:
@@ -214,7 +214,7 @@ def _write_colmap(
 
 
 def _write_meta(
-    folder: Path, shots: Sequence[_Exposure], seconds: Sequence[float], options: DatasetOptions
+    folder: Path, shots: Sequence[_StreetImage], seconds: Sequence[float], options: DatasetOptions
 ) -> None:
     images = [
         {

@@ -18,8 +18,8 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.maps.build.builder import Progress
 from pixloc_ros.maps.build.pose_check import Matches
-from pixloc_ros.maps.build.posed_images import PosedImage
 from pixloc_ros.maps.files.colmap import ColmapModel, read_model
+from pixloc_ros.maps.files.posed_images import PosedImage
 
 CHUNK = 8  # images or pairs between two steps of the progress bar
 THREADS = 2

@@ -15,7 +15,7 @@ from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.rays import AHEAD, rays
 from pixloc_ros.maps.build import visibility
 from pixloc_ros.maps.build.builder import Progress
-from pixloc_ros.maps.build.posed_images import PosedImage
+from pixloc_ros.maps.files.posed_images import PosedImage
 
 Array = NDArray[np.float64]
 INVALID = 65535  # as 0, of 16-bit images: nothing measured

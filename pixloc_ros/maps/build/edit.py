@@ -45,7 +45,7 @@ AS_BEFORE = StoredMap()
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
+class _MapPart:
     """Keyframes of a map that go into the new one."""
 
     map: Map
@@ -92,7 +92,7 @@ def crop(
             f"{_pair(least)} to {_pair(most)}"
         )
     names = tuple(map_.keyframe_names[k] for k in kept)
-    part = _Source(map_, kept, names, map_.keyframe_camera[kept], np.eye(4))
+    part = _MapPart(map_, kept, names, map_.keyframe_camera[kept], np.eye(4))
     return _save([part], dict(map_.metadata) | stored.fields, output, overwrite)
 
 
@@ -121,7 +121,7 @@ def merge(
             names = tuple(f"{name}/{keyframe}" for keyframe in names)
         index = np.array([cameras.index(entry) for entry in map_.metadata.cameras], np.int32)
         camera, T_first_map = index[map_.keyframe_camera], _placed(first_name, first, name, map_)
-        sources.append(_Source(map_, np.arange(len(names)), names, camera, T_first_map))
+        sources.append(_MapPart(map_, np.arange(len(names)), names, camera, T_first_map))
     metadata = dict(first.metadata) | stored.fields
     for field in _FORGOTTEN:
         if any(getattr(m.metadata, field) != getattr(first.metadata, field) for _, m in others):
@@ -164,7 +164,7 @@ def _placed(first_name: str, first: Map, second_name: str, second: Map) -> Array
 
 
 def _save(
-    sources: Sequence[_Source], metadata: dict[str, Any], output: str | Path, overwrite: bool
+    sources: Sequence[_MapPart], metadata: dict[str, Any], output: str | Path, overwrite: bool
 ) -> Map:
     kept = {name: value for name, value in metadata.items() if name not in COUNTED}
     first = np.cumsum([0, *(len(source.keyframes) for source in sources)])
@@ -181,7 +181,7 @@ def _save(
     return Map.load(output, verify=False)
 
 
-def _keyframe_arrays(sources: Sequence[_Source]) -> Arrays:
+def _keyframe_arrays(sources: Sequence[_MapPart]) -> Arrays:
     arrays: Arrays = {
         "keyframe_T_map_cam": np.concatenate(
             [s.T_new_map @ s.map.keyframe_T_map_cam[s.keyframes] for s in sources]

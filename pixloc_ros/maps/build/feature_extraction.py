@@ -11,15 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pixloc_ros.common import image_files
-from pixloc_ros.common.image_files import Image
 from pixloc_ros.errors import MapError
 from pixloc_ros.features.pyramid import FeatureExtractor, FeaturePyramid
 from pixloc_ros.geometry import se3
-from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.maps import retrieval
 from pixloc_ros.maps.feature_store import Arrays, Confidences, Features
 from pixloc_ros.maps.files.colmap import ColmapImage, ColmapModel
+from pixloc_ros.maps.files.posed_images import decode_image
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,28 +74,6 @@ def find_images(images: Sequence[ColmapImage], folder: Path) -> list[Path]:
             f"'{missing[0]}'; give the folder that the names in the model start from"
         )
     return paths
-
-
-def read_image(path: Path, camera: Camera) -> Image:
-    """RGB (H, W, 3) as the camera took it; raises MapError for another size than the camera's."""
-    return _checked(image_files.read(path), path, (camera.width, camera.height))
-
-
-def decode_image(content: bytes, path: Path, size_px: tuple[int, int]) -> Image:
-    """As read_image, of the content of a file."""
-    return _checked(image_files.decode(content), path, size_px)
-
-
-def _checked(image: Image | None, path: Path, size_px: tuple[int, int]) -> Image:
-    if image is None:
-        raise MapError(f"{path} cannot be read as an image; is the file whole?")
-    height, width = image.shape[:2]
-    if (width, height) != size_px:
-        raise MapError(
-            f"{path} is {width}x{height}, its camera in the model {size_px[0]}x{size_px[1]}; "
-            f"give the images that the model was made from"
-        )
-    return image
 
 
 def visible_points(

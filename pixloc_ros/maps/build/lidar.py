@@ -15,9 +15,8 @@ from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.maps import occlusion
 from pixloc_ros.maps.build import visibility
 from pixloc_ros.maps.build.builder import Progress
-from pixloc_ros.maps.build.feature_extraction import read_image
-from pixloc_ros.maps.build.posed_images import PosedImage
 from pixloc_ros.maps.files.colmap import ColmapImage, ColmapModel
+from pixloc_ros.maps.files.posed_images import PosedImage, read_image
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]

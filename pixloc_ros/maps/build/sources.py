@@ -18,19 +18,18 @@ from pixloc_ros.maps.build.builder import BuildContext, BuildOptions
 from pixloc_ros.maps.build.depth_images import read_depth_cloud
 from pixloc_ros.maps.build.image_positions import align_model
 from pixloc_ros.maps.build.lidar import LidarOptions, observe_cloud
-from pixloc_ros.maps.build.posed_images import PosedImage
 from pixloc_ros.maps.build.triangulation import triangulate
 from pixloc_ros.maps.files.clouds import read_cloud
 from pixloc_ros.maps.files.colmap import ColmapModel, read_model
 from pixloc_ros.maps.files.meshes import read_mesh_points
-from pixloc_ros.replay.posed_frames import read_posed_frames
-from pixloc_ros.replay.posed_images import (
+from pixloc_ros.maps.files.posed_images import (
+    PosedImage,
     PosedImages,
     keyframes,
     map_from_world,
     read_posed_images,
 )
-from pixloc_ros.replay.posed_trajectory import read_posed_trajectory
+from pixloc_ros.maps.files.posed_sequences import read_posed_frames, read_posed_trajectory
 
 Array = NDArray[np.float64]
 

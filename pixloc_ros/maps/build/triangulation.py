@@ -11,14 +11,20 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
+from pixloc_ros.errors import MapError
 from pixloc_ros.geometry import se3
 from pixloc_ros.maps.build import pose_check
 from pixloc_ros.maps.build.builder import Progress
 from pixloc_ros.maps.build.colmap_pipeline import ColmapRun, colmap_camera
-from pixloc_ros.maps.build.posed_images import PosedImage, check_posed, near_pairs
 from pixloc_ros.maps.files.colmap import ColmapModel
+from pixloc_ros.maps.files.posed_images import PosedImage
 from pixloc_ros.maps.schema import file_sha256
+
+MAX_TURN_DEG = 60.0  # images turned by more share little
+NEIGHBOURS = 8  # of each image
+CANDIDATES = 64  # nearest images among which neighbours are sought
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,31 @@ def triangulate(
     pose_check.check_points(names, matches, _points_seen(model))
     model = _named(model, images, zero)
     return model, _report(model)
+
+
+def check_posed(images: Sequence[PosedImage]) -> None:
+    """Raise MapError unless there are two images or more, of distinct names and places."""
+    if len(images) < 2:
+        raise MapError(f"{len(images)} posed image(s): a map needs at least two")
+    names = [image.name for image in images]
+    if len(set(names)) < len(names):
+        raise MapError(f"image '{next(n for n in names if names.count(n) > 1)}' has two poses")
+    places = np.stack([image.T_map_cam[:3, 3] for image in images])
+    if np.ptp(places, axis=0).max() == 0:
+        raise MapError("all posed images are at one place; give poses with translations")
+
+
+def near_pairs(T_map_cam: NDArray[np.float64]) -> list[tuple[int, int]]:
+    """Pairs (i < j) of poses (N, 4, 4): each with the nearest ones that look the same way."""
+    places, forward = T_map_cam[:, :3, 3], T_map_cam[:, :3, 2]
+    count = min(CANDIDATES, len(places))
+    _, order = cKDTree(places).query(places, k=count)
+    pairs = set()
+    for i, others in enumerate(order):
+        alike = forward[others] @ forward[i] > np.cos(np.deg2rad(MAX_TURN_DEG))
+        for j in others[alike & (others != i)][:NEIGHBOURS].tolist():
+            pairs.add((min(i, j), max(i, j)))
+    return sorted(pairs)
 
 
 def _digest(images: Sequence[PosedImage]) -> str:

@@ -10,16 +10,27 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from pixloc_ros.errors import CameraError, DataError
+from pixloc_ros.common import image_files
+from pixloc_ros.common.image_files import Image
+from pixloc_ros.errors import CameraError, DataError, MapError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.se3 import Matrix
-from pixloc_ros.maps.build.posed_images import PosedImage
 
 DEFAULT_RATE_HZ = 10.0
 # Stamps near zero mean "unset" in ROS, so relative times are moved to a fixed date.
 RELATIVE_BELOW_S = 1e6
 RELATIVE_START_NS = 1_700_000_000_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class PosedImage:
+    """One image file with its camera and the camera's pose."""
+
+    name: str  # as keyframes of the map are named
+    path: Path
+    camera: Camera
+    T_map_cam: Matrix  # (4, 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +79,28 @@ def keyframes(drive: PosedImages, images_dir: Path) -> list[PosedImage]:
 def map_from_world(meta_file: Path, axes: str = "keep") -> Matrix:
     """T_map_world (4, 4) that read_posed_images applies, for what else is in that world."""
     return _map_from_world(_load(meta_file), axes)
+
+
+def read_image(path: Path, camera: Camera) -> Image:
+    """RGB (H, W, 3) as the camera took it; raises MapError for another size than the camera's."""
+    return _checked(image_files.read(path), path, (camera.width, camera.height))
+
+
+def decode_image(content: bytes, path: Path, size_px: tuple[int, int]) -> Image:
+    """As read_image, of the content of a file."""
+    return _checked(image_files.decode(content), path, size_px)
+
+
+def _checked(image: Image | None, path: Path, size_px: tuple[int, int]) -> Image:
+    if image is None:
+        raise MapError(f"{path} cannot be read as an image; is the file whole?")
+    height, width = image.shape[:2]
+    if (width, height) != size_px:
+        raise MapError(
+            f"{path} is {width}x{height}, its camera in the model {size_px[0]}x{size_px[1]}; "
+            f"give the images that the model was made from"
+        )
+    return image
 
 
 def _load(meta_file: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 from pixloc_ros.config import ViewConfig
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
-from pixloc_ros.maps.build.feature_extraction import read_image
+from pixloc_ros.maps.files.posed_images import read_image
 from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.view import choose_keyframes
 from research.baselines.matcher import Keypoints, Matcher

@@ -1,0 +1,31 @@
+"""What holds for the sources as a whole, beyond what the linters check."""
+
+import ast
+from collections import defaultdict
+from pathlib import Path
+
+import pixloc_ros
+
+PACKAGE = Path(pixloc_ros.__file__).parent
+SOURCES = {path: ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def test_only_the_ros_package_imports_our_messages():
+    """A pip installation has no pixloc_ros.msg."""
+    importers = {
+        path.relative_to(PACKAGE).parts[0]
+        for path, tree in SOURCES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        and (node.module or "").startswith(("pixloc_ros.msg", "pixloc_ros.srv"))
+    }
+    assert importers == {"ros"}
+
+
+def test_no_class_name_means_two_things():
+    places = defaultdict(list)
+    for path, tree in SOURCES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                places[node.name.lstrip("_")].append(str(path.relative_to(PACKAGE)))
+    assert {name: files for name, files in places.items() if len(files) > 1} == {}
