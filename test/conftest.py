@@ -49,6 +49,17 @@ def parity() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def seven_scenes_poses() -> Path:
+    """True poses of the test images of 7Scenes and hloc's estimates, gzipped, without images."""
+    folder = DATA / "7scenes_poses"
+    if not folder.is_dir():
+        pytest.skip(
+            f"no poses at {folder}: set PIXLOC_DATA to the folder that holds 7scenes_poses/"
+        )
+    return folder
+
+
 def write_street(folder: Path, options: Any) -> Path:
     """map/, bag/ and bag.truth.txt of a generated drive, below a folder."""
     from pixloc_ros.demo.street.dataset import write_dataset

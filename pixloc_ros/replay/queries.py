@@ -10,16 +10,15 @@ import numpy as np
 
 from pixloc_ros.common import image_files
 from pixloc_ros.common.progress import Progress, silent
-from pixloc_ros.errors import CameraError, DataError
+from pixloc_ros.errors import DataError
 from pixloc_ros.evaluation.frames import frame_result, write_frames
 from pixloc_ros.geometry import se3
-from pixloc_ros.geometry.camera import COLMAP_MODELS, Camera
+from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.trajectory import write_poses
 from pixloc_ros.localizer import Localizer
+from pixloc_ros.maps.files import hloc
 from pixloc_ros.replay.query_priors import Starts, map_from_world
 from pixloc_ros.types import Estimate, Frame, Reason, Status
-
-COLUMNS = "name MODEL width height params..."
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,23 +34,10 @@ def read_queries(path: Path, images_dir: Path | None = None) -> list[Query]:
 
     Raises DataError with the wrong line, and for images that do not exist where a folder is given.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a text file"
-        raise DataError(f"cannot read queries from {path}: {reason}") from None
-    queries: dict[str, Query] = {}
-    for number, line in enumerate(lines, start=1):
-        if line.strip() and not line.lstrip().startswith("#"):
-            query = _query(line.split(), f"{path}:{number}")
-            if query.name in queries:
-                raise DataError(f"{path}:{number}: image {query.name} is listed twice")
-            queries[query.name] = query
-    if not queries:
-        raise DataError(f"{path}: holds no queries; expected lines `{COLUMNS}`")
+    queries = [Query(name, camera) for name, camera in hloc.read_cameras(path).items()]
     if images_dir is not None:
-        _check_images(queries, images_dir)
-    return list(queries.values())
+        _check_images([query.name for query in queries], images_dir)
+    return queries
 
 
 def localize_queries(
@@ -95,18 +81,6 @@ def localize_files(
 def frames_path(output: Path) -> Path:
     """Where the records of all images go, with the reasons of those that were not localized."""
     return output.with_suffix(".frames.jsonl")
-
-
-def _query(words: list[str], where: str) -> Query:
-    at = next((i for i, word in enumerate(words) if i > 0 and word in COLMAP_MODELS), None)
-    if at is None:
-        raise DataError(f"{where}: expected `{COLUMNS}` with a MODEL of {', '.join(COLMAP_MODELS)}")
-    try:
-        width, height, *params = (float(word) for word in words[at + 1 :])
-        camera = Camera.from_colmap(words[at], round(width), round(height), params)
-    except (ValueError, CameraError) as error:
-        raise DataError(f"{where}: {error}") from None
-    return Query(" ".join(words[:at]), camera)
 
 
 def _check_images(names: Iterable[str], images_dir: Path) -> None:

@@ -5,11 +5,10 @@ The files are those of hloc: `pairs.txt` and the HDF5 of its global descriptors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pixloc_ros.config import RetrievalConfig
 from pixloc_ros.errors import DataError
@@ -18,13 +17,13 @@ from pixloc_ros.geometry.covariance import diagonal
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.geometry.trajectory import read_poses
 from pixloc_ros.maps import retrieval
+from pixloc_ros.maps.files import hloc
 from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.schema import as_matrix
 from pixloc_ros.types import PosePrior
 
 # From the name and the stamp of an image. None or []: the localizer searches the map.
 Starts = Callable[[str, int], PosePrior | Sequence[PosePrior] | None]
-DATASET = "global_descriptor"
 
 
 def search(name: str, stamp_ns: int) -> None:
@@ -59,11 +58,11 @@ def from_pairs(map_: Map, file: Path, names: Sequence[str], config: RetrievalCon
     Raises DataError for a wrong line, or where no pair is of a query and a keyframe of the map.
     """
     keyframe_of = {name: index for index, name in enumerate(map_.keyframe_names)}
-    pairs: dict[str, list[int]] = {}
-    for query, keyframe in _read_pairs(file):
-        if keyframe in keyframe_of:
-            pairs.setdefault(query, []).append(keyframe_of[keyframe])
-    if not any(name in pairs for name in names):
+    pairs = {
+        query: [keyframe_of[name] for name in listed if name in keyframe_of]
+        for query, listed in hloc.read_pairs(file).items()
+    }
+    if not any(pairs.get(name) for name in names):
         raise DataError(
             f"{file} pairs no query with a keyframe: queries are named like '{names[0]}', "
             f"keyframes like '{map_.keyframe_names[0]}'"
@@ -84,8 +83,8 @@ def from_descriptors(
 
     Raises DataError for files that cannot be read and for names without a descriptor.
     """
-    of_map = _read_descriptors(files, map_.keyframe_names)
-    of_query = dict(zip(names, _read_descriptors(files, names), strict=True))
+    of_map = hloc.read_descriptors(files, map_.keyframe_names)
+    of_query = dict(zip(names, hloc.read_descriptors(files, names), strict=True))
 
     def start(name: str, stamp_ns: int) -> list[PosePrior]:
         ranking = retrieval.most_alike(of_map, of_query[name], config.candidates)
@@ -99,44 +98,3 @@ def map_from_world(map_: Map) -> Matrix:
     T_map_world = as_matrix(map_.metadata.T_map_world)
     assert T_map_world is not None
     return T_map_world
-
-
-def _read_pairs(file: Path) -> Iterable[tuple[str, str]]:
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a text file"
-        raise DataError(f"cannot read pairs from {file}: {reason}") from None
-    for number, line in enumerate(lines, start=1):
-        words = line.split()
-        if words and len(words) != 2:
-            raise DataError(f"{file}:{number}: expected `query keyframe`, names without spaces")
-        if words:
-            yield words[0], words[1]
-
-
-def _read_descriptors(files: Sequence[Path], names: Sequence[str]) -> NDArray[np.float32]:
-    """(N, D) of unit norm; each name from the first file that has it."""
-    try:
-        import h5py
-    except ImportError:
-        raise DataError("reading HDF5 needs h5py: pip install 'pixloc_ros[hloc]'") from None
-    found: dict[str, NDArray[np.float32]] = {}
-    for path in files:
-        try:
-            with h5py.File(path) as file:
-                found |= {
-                    name: np.asarray(file[name][DATASET], np.float32).ravel()
-                    for name in names
-                    if name not in found and f"{name}/{DATASET}" in file
-                }
-        except OSError as error:
-            raise DataError(f"cannot read descriptors from {path}: {error}") from None
-    if missing := [name for name in names if name not in found]:
-        listed = ", ".join(str(path) for path in files)
-        raise DataError(f"{listed}: {len(missing)} images lack a {DATASET}, first '{missing[0]}'")
-    sizes = sorted({len(vector) for vector in found.values()})
-    if len(sizes) > 1:
-        raise DataError(f"descriptors of several sizes, {sizes}: give those of one model")
-    rows = np.stack([found[name] for name in names])
-    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)

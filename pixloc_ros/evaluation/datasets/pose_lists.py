@@ -1,0 +1,81 @@
+"""Lists of camera poses as the benchmarks write them, and what each takes the numbers for.
+
+Every line is `name qw qx qy qz x y z`, the quaternion from world to camera; x y z is a translation
+in most files (COLMAP's convention) and the camera's centre in some.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixloc_ros.errors import DataError
+from pixloc_ros.geometry import se3
+from pixloc_ros.maps.files.hloc import read_lines
+
+Matrix = NDArray[np.float64]
+
+NORM_TOLERANCE = 0.01  # beyond it the four numbers are no quaternion
+
+
+def read_poses(path: Path, extra_columns: int = 0) -> dict[str, Matrix]:
+    """Read T_cam_world (4, 4) by name of lines with translations; DataError with a wrong line.
+
+    extra_columns: numbers after the pose, which are passed over.
+    """
+    return {name: pose(numbers, where) for where, name, numbers in _rows(path, extra_columns)}
+
+
+def read_poses_of_centres(path: Path) -> dict[str, Matrix]:
+    """Read T_cam_world (4, 4) by name of lines with camera centres; DataError as above."""
+    return {
+        name: pose_of_centre(numbers[:4], numbers[4:7], where)
+        for where, name, numbers in _rows(path, 0)
+    }
+
+
+def read_focal_lengths(path: Path) -> dict[str, float]:
+    """Read the focal length in pixels that follows the pose."""
+    return {name: float(numbers[7]) for _, name, numbers in _rows(path, 1)}
+
+
+def pose(numbers: Matrix, where: str) -> Matrix:
+    """T_cam_world (4, 4) of quaternion and translation (7,)."""
+    return se3.from_qvec_wxyz(_checked(numbers[:4], where), numbers[4:7])
+
+
+def pose_of_centre(qvec_wxyz: Matrix, centre: Matrix, where: str) -> Matrix:
+    """T_cam_world (4, 4) of the rotation into the camera and the camera's centre: t = -R c."""
+    T_cam_world = se3.from_qvec_wxyz(_checked(qvec_wxyz, where), np.zeros(3))
+    T_cam_world[:3, 3] = -T_cam_world[:3, :3] @ centre
+    return T_cam_world
+
+
+def _checked(qvec_wxyz: Matrix, where: str) -> Matrix:
+    norm = float(np.linalg.norm(qvec_wxyz))
+    if abs(norm - 1.0) > NORM_TOLERANCE:
+        raise DataError(f"{where}: quaternion has norm {norm:.3g}, expected 1; check the columns")
+    return qvec_wxyz
+
+
+def _rows(path: Path, extra_columns: int) -> list[tuple[str, str, Matrix]]:
+    """Place, name and numbers (7 + extra_columns,) of each line."""
+    rows, names = [], set()
+    for where, line in read_lines(path, "poses"):
+        words = line.split()
+        try:
+            numbers = np.array(words[1:], np.float64)
+        except ValueError:
+            numbers = np.zeros(0)
+        if len(numbers) != 7 + extra_columns or not np.isfinite(numbers).all():
+            focal = " f" * extra_columns
+            raise DataError(f"{where}: expected `name qw qx qy qz x y z{focal}`, got '{line[:60]}'")
+        if words[0] in names:
+            raise DataError(f"{where}: image {words[0]} has a pose already; keep one of them")
+        names.add(words[0])
+        rows.append((where, words[0], numbers))
+    if not rows:
+        raise DataError(f"{path} holds no poses; expected lines `name qw qx qy qz x y z`")
+    return rows
