@@ -363,7 +363,7 @@ def test_images_are_matched_by_the_descriptors_of_another_system(queries, map_fo
 @pytest.mark.parametrize(
     ("begin", "text", "complaint"),
     [
-        (("--pairs", "p.txt"), "front/0.jpg", r"p\.txt:1: expected `query keyframe`"),
+        (("--pairs", "p.txt"), "front/0.jpg", r"p\.txt:1: expected `query reference`"),
         (
             ("--pairs", "p.txt"),
             "front/0.jpg other",
