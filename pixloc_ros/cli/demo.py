@@ -17,6 +17,9 @@ def demo(
     length: Annotated[float, typer.Option(min=15.0, help="metres to drive")] = 100.0,
     rate: Annotated[float, typer.Option(min=0.05, help="pace of the bag; 1: as recorded")] = 1.0,
     seed: Annotated[int, typer.Option(help="another seed is another street")] = 0,
+    session: Annotated[
+        str, typer.Option(help="the day of the drive: later, night, low_sun, wet, snow, ...")
+    ] = "later",
 ) -> None:
     """Generate a street, map it, drive through it live over DDS, and report.
 
@@ -39,7 +42,7 @@ def demo(
         return picture
 
     console = Console()
-    options = DatasetOptions(seed=seed, length_m=length)
+    options = DatasetOptions(seed=seed, length_m=length, session=session)
     result = run_demo(output, options, rate, say=console.print, progress=track)
     console.print(table(result))
     if result.largest_difference_m is not None:

@@ -9,7 +9,8 @@ import numpy as np
 from pixloc_ros.demo.street import materials
 from pixloc_ros.demo.street.dataset import DatasetOptions
 from pixloc_ros.demo.street.ground import FACADE_M, Layout
-from pixloc_ros.demo.street.street import Drive, Street
+from pixloc_ros.demo.street.sessions import StreetSession
+from pixloc_ros.demo.street.street import Street
 from pixloc_ros.demo.street.surfaces import Surface, Texture
 
 PERIOD_M = 6.0
@@ -29,7 +30,7 @@ class RepeatingStreet(DatasetOptions):
         x = np.arange(BEGIN, END + 1) * PERIOD_M
         return Layout(np.column_stack([x, np.zeros_like(x)]))
 
-    def generate(self, which: Drive) -> Street:
+    def generate(self, session: StreetSession) -> Street:
         rng = np.random.default_rng(self.seed)
         facades = [_facade(rng), _facade(rng)]
         grounds = [_plane(rng, 2 * FACADE_M) for _ in range(BEGIN, END)]

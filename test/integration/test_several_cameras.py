@@ -14,8 +14,9 @@ from helpers.alignment import OFFSET, scene, sights, starts
 from pixloc_ros.alignment.coarse_to_fine import Aligner, Stage
 from pixloc_ros.alignment.rig import CameraObservation, RigSystem
 from pixloc_ros.config import AlignmentConfig, HypothesesConfig, from_flat
-from pixloc_ros.demo.street.dataset import EXPOSURES, DatasetOptions
+from pixloc_ros.demo.street.dataset import DatasetOptions
 from pixloc_ros.demo.street.render import render
+from pixloc_ros.demo.street.sessions import SESSIONS
 from pixloc_ros.evaluation.shots import posed_frames
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.covariance import diagonal, perturb_base
@@ -87,13 +88,13 @@ def case(street: Path) -> tuple[list[Frame], np.ndarray]:
     drive = read_posed_images(folder / "meta.json", folder / "images")
     front, T_map_base = next(posed_frames(drive, [len(drive.files) // 3]))
     options = DatasetOptions(length_m=12.0, width=320, height=192)
-    world, rng = options.generate("query"), np.random.default_rng(3)
+    world, rng = options.generate(SESSIONS["later"]), np.random.default_rng(3)
     frames = []
     for name, yaw_deg in YAWS_DEG.items():
         turned = se3.make(Rotation.from_euler("z", yaw_deg, degrees=True).as_matrix(), [0, 0, 0])
         T_base_cam = turned @ front.T_base_cam
         view = render(world, T_map_base @ T_base_cam, options.K, options.width, options.height)
-        image = EXPOSURES["query"].apply(view.image_rgb, rng)
+        image = SESSIONS["later"].exposure.apply(view.image_rgb, rng)
         frames.append(replace(front, image_rgb=image, T_base_cam=T_base_cam, camera_name=name))
     return frames, T_map_base
 

@@ -1,6 +1,7 @@
 """The generated street: its pictures, depth, tracks and files tell one exact geometry."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -9,10 +10,12 @@ import pytest
 
 from pixloc_ros.demo.street.dataset import DatasetOptions, write_dataset
 from pixloc_ros.demo.street.drive import T_BASE_CAM, drive_poses, mapping_poses
+from pixloc_ros.demo.street.photograph import moving, photograph
 from pixloc_ros.demo.street.render import RenderedView, render
+from pixloc_ros.demo.street.sessions import SESSIONS, StreetLens, find_session
 from pixloc_ros.demo.street.street import Street
 from pixloc_ros.demo.street.tracks import PosedView, build_tracks, project_visible
-from pixloc_ros.errors import DataError
+from pixloc_ros.errors import ConfigError, DataError
 
 WIDTH, HEIGHT = 320, 192
 K = np.array([200.0, 200.0, 158.4, 96.7])
@@ -100,14 +103,66 @@ def test_sky_is_infinitely_far(street: Street) -> None:
 
 
 @pytest.mark.slow
-def test_same_seed_same_street_other_drive_other_cars(street: Street) -> None:
+def test_same_seed_same_street_other_session_other_cars(street: Street) -> None:
     again = Street.generate(seed=0, length_m=15.0)
-    query = Street.generate(seed=0, length_m=15.0, drive="query")
+    query = Street.generate(seed=0, length_m=15.0, session=SESSIONS["later"])
     pose = mapping_poses(street.layout, 0.0, 1.0, 1.0)[0] @ T_BASE_CAM
     first, second = (render(s, pose, K, WIDTH, HEIGHT).image_rgb for s in (street, again))
     assert np.array_equal(first, second)
     stayed = {(car.x, car.y) for car in street.cars} & {(car.x, car.y) for car in query.cars}
     assert 0 < len(stayed) < len(street.cars)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["night", "low_sun", "wet", "repainted"])
+def test_another_day_changes_the_picture_and_not_the_geometry(street: Street, name: str) -> None:
+    session = replace(find_session(name), moved_cars=0.0)
+    other = Street.generate(seed=0, length_m=15.0, session=session)
+    pose = mapping_poses(street.layout, 0.0, 1.0, 1.0)[0] @ T_BASE_CAM
+    lens, noise = StreetLens(WIDTH, HEIGHT), np.random.default_rng(0)
+    first = render(street, pose, lens.K, WIDTH, HEIGHT)
+    second = photograph(other, session, lens, lambda before_s: pose, noise)
+    assert np.array_equal(first.depth_m, second.depth_m)
+    assert np.abs(first.image_rgb.astype(float) - second.image_rgb).mean() > 10
+
+
+@pytest.mark.slow
+def test_lit_windows_and_lanterns_are_the_brightest_at_night(street: Street) -> None:
+    session = SESSIONS["night"]
+    night = Street.generate(seed=0, length_m=15.0, session=session)
+    pose = mapping_poses(street.layout, 0.0, 1.0, 1.0)[0] @ T_BASE_CAM
+    day = render(street, pose, K, WIDTH, HEIGHT)
+    dark = photograph(night, session, StreetLens(WIDTH, HEIGHT), lambda _: pose, np.random.default_rng(0))
+    sky = np.isinf(day.depth_m)
+    assert dark.image_rgb[sky].mean() < 40 < day.image_rgb[sky].mean()
+    assert dark.image_rgb.mean() < 0.6 * day.image_rgb.mean()
+    assert np.quantile(dark.image_rgb.max(-1), 0.99) > 180
+
+
+@pytest.mark.slow
+def test_rows_of_a_rolling_shutter_are_seen_from_where_they_are_read(street: Street) -> None:
+    session = replace(
+        SESSIONS["mapping"], exposure=replace(SESSIONS["mapping"].exposure, noise=0.0)
+    )
+    before, pose = (T @ T_BASE_CAM for T in mapping_poses(street.layout, 0.0, 2.0, 1.0))
+    lens, noise = StreetLens(WIDTH, HEIGHT, readout_s=0.03), np.random.default_rng(0)
+    rolling = photograph(street, session, lens, moving(pose, before, 0.1), noise)
+    global_shutter = replace(lens, readout_s=0.0)
+    at_stamp = photograph(street, session, global_shutter, lambda _: pose, noise)
+    earlier = moving(pose, before, 0.1)(0.03)
+    at_first_row = photograph(street, session, global_shutter, lambda _: earlier, noise)
+    road_m = 0.02  # what the first and last bands move while they are read
+    assert rolling.depth_m[-1] == pytest.approx(at_stamp.depth_m[-1], abs=road_m)
+    rows = (rolling.depth_m[0], at_first_row.depth_m[0], at_stamp.depth_m[0])
+    top = np.isfinite(rows).all(0)
+    nearer = np.abs(rolling.depth_m[0][top] - at_first_row.depth_m[0][top])
+    farther = np.abs(rolling.depth_m[0][top] - at_stamp.depth_m[0][top])
+    assert np.median(nearer) < 0.3 * np.median(farther)
+
+
+def test_an_unknown_session_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"'noon'.*night"):
+        find_session("noon")
 
 
 def test_tracks_hold_no_hidden_point(views: list[PosedView]) -> None:

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixloc_ros.demo.street import drive
-from pixloc_ros.demo.street.dataset import EXPOSURES, DatasetOptions
+from pixloc_ros.demo.street.dataset import DatasetOptions
 from pixloc_ros.demo.street.render import render
+from pixloc_ros.demo.street.sessions import SESSIONS
 from pixloc_ros.features.pyramid import FeatureExtractor, FeaturePyramid
 from research import street_labels
 
@@ -30,7 +31,7 @@ def labelled_views(
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
     """Images (H, W, 3) of the demo's drive, evenly spread, and their labels (H, W)."""
     options = options or DatasetOptions()
-    street, exposure = options.generate("query"), EXPOSURES["query"]
+    street, exposure = options.generate(SESSIONS["later"]), SESSIONS["later"].exposure
     _, poses = drive.drive_poses(options.layout, 1.5, options.length_m, options.rate_hz)
     for index in np.linspace(0, len(poses) - 1, count).astype(int):
         T_map_cam = poses[index] @ drive.T_BASE_CAM

@@ -1,4 +1,4 @@
-"""Write the demo's dataset: mapping images with a COLMAP model, and a later drive's images."""
+"""Write the demo's dataset: mapping images with a COLMAP model, and a later session's images."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -17,9 +18,10 @@ from numpy.typing import NDArray
 from pixloc_ros.common import image_files
 from pixloc_ros.demo.street import drive
 from pixloc_ros.demo.street.ground import Layout
-from pixloc_ros.demo.street.render import render
-from pixloc_ros.demo.street.street import Drive, Street
-from pixloc_ros.demo.street.surfaces import Array, Image
+from pixloc_ros.demo.street.photograph import PoseBefore, moving, photograph
+from pixloc_ros.demo.street.sessions import SESSIONS, StreetLens, StreetSession, find_session
+from pixloc_ros.demo.street.street import Street
+from pixloc_ros.demo.street.surfaces import Array
 from pixloc_ros.demo.street.tracks import PosedView, build_tracks
 from pixloc_ros.errors import DataError
 from pixloc_ros.maps.files.colmap_writer import ImageToWrite, write_model
@@ -30,7 +32,10 @@ JPEG_QUALITY = 95
 
 @dataclass(frozen=True, slots=True)
 class DatasetOptions:
-    """What to generate. length_m: drive's length; the street is longer at both ends."""
+    """What to generate. length_m: drive's length; the street is longer at both ends.
+
+    Raises ConfigError for an unknown session.
+    """
 
     seed: int = 0
     length_m: float = 100.0
@@ -39,45 +44,29 @@ class DatasetOptions:
     keyframe_spacing_m: float = 1.0
     rate_hz: float = drive.RATE_HZ
     workers: int = 2
+    session: str = "later"  # of the drive, one of SESSIONS
+
+    def __post_init__(self) -> None:
+        find_session(self.session)
+
+    @property
+    def lens(self) -> StreetLens:
+        """The camera of the mapping drive, and of sessions without one of their own."""
+        return StreetLens(self.width, self.height)
 
     @property
     def K(self) -> tuple[float, float, float, float]:
-        """fx fy cx cy in pixels, top left pixel centre (0, 0); the centre is a little off."""
-        focal = 0.625 * self.width
-        return focal, focal, 0.497 * self.width, 0.503 * self.height
+        """fx fy cx cy of that camera."""
+        return self.lens.K
 
     @property
     def layout(self) -> Layout:
         """Centre line of the street."""
         return Layout.curve(self.length_m + 10.0)
 
-    def generate(self, which: Drive) -> Street:
-        """The street as it is during one of the two drives."""
-        return Street.generate(self.seed, self.length_m + 10.0, which)
-
-
-@dataclass(frozen=True, slots=True)
-class Exposure:
-    """What the camera does to the light: gain, gamma, white balance (RGB), noise in grey levels."""
-
-    gain: float
-    gamma: float
-    white_balance: tuple[float, float, float]
-    noise: float
-
-    def apply(self, image_rgb: Image, rng: np.random.Generator) -> Image:
-        """The picture (H, W, 3) as this camera records it."""
-        levels = np.arange(256)[:, None] / 255.0
-        table = self.gain * levels**self.gamma * self.white_balance * 255.0
-        developed = cv2.LUT(image_rgb, np.clip(table, 0, 255).astype(np.float32)[:, None])
-        developed += self.noise * rng.standard_normal(image_rgb.shape, dtype=np.float32)
-        return np.clip(np.round(developed), 0, 255).astype(np.uint8)
-
-
-EXPOSURES: dict[Drive, Exposure] = {
-    "mapping": Exposure(1.0, 1.0, (1.0, 1.0, 1.0), 1.0),
-    "query": Exposure(0.90, 1.12, (1.05, 1.0, 0.90), 2.0),
-}
+    def generate(self, session: StreetSession) -> Street:
+        """The street as it is in a session."""
+        return Street.generate(self.seed, self.length_m + 10.0, session)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,6 +76,7 @@ class _StreetImage:
     index: int
     path: Path
     T_map_cam: Array
+    T_map_cam_before: Array  # one period of the drive earlier
 
 
 def write_dataset(
@@ -106,85 +96,102 @@ def write_dataset(
     partial.rename(folder)
 
 
+def write_drive(
+    folder: Path, options: DatasetOptions, progress: Callable[[int], None] = lambda done: None
+) -> None:
+    """Write images and meta.json of one drive in the options' session under folder."""
+    session = find_session(options.session)
+    stamps, poses = drive.drive_poses(options.layout, 1.5, options.length_m, options.rate_hz)
+    shots = _shots(folder, poses)
+    _take(options, session, shots, progress)
+    lens = session.lens or options.lens
+    _write_meta(folder, shots, [stamp / 1e9 for stamp in stamps], options, lens)
+
+
 def _write_drives(folder: Path, options: DatasetOptions, progress: Progress | None) -> None:
     keyframes = drive.mapping_poses(
         options.layout, 0.0, options.length_m + 5.0, options.keyframe_spacing_m
     )
-    stamps, poses = drive.drive_poses(options.layout, 1.5, options.length_m, options.rate_hz)
-    total = len(keyframes) + len(poses)
+    stamps, _ = drive.drive_poses(options.layout, 1.5, options.length_m, options.rate_hz)
+    total = len(keyframes) + len(stamps)
 
     def report(offset: int, done: int) -> None:
         if progress:
             progress(offset + done, total)
 
     mapping = _shots(folder / "mapping", keyframes)
-    depths = _take(options, "mapping", mapping, lambda done: report(0, done))
+    depths = _take(options, SESSIONS["mapping"], mapping, lambda done: report(0, done))
     _write_colmap(folder / "mapping", mapping, depths, options)
     seconds = np.arange(len(keyframes)) * options.keyframe_spacing_m / drive.SPEED_M_S
-    _write_meta(folder / "mapping", mapping, seconds.tolist(), options)
-    shots = _shots(folder / "drive", poses)
-    _take(options, "query", shots, lambda done: report(len(keyframes), done))
-    _write_meta(folder / "drive", shots, [stamp / 1e9 for stamp in stamps], options)
+    _write_meta(folder / "mapping", mapping, seconds.tolist(), options, options.lens)
+    write_drive(folder / "drive", options, lambda done: report(len(keyframes), done))
 
 
 def _shots(folder: Path, poses: Sequence[Array]) -> list[_StreetImage]:
     images = folder / "images"
     images.mkdir(parents=True)
+    T_map_cam = [T_map_base @ drive.T_BASE_CAM for T_map_base in poses]
+    second = T_map_cam[1] if len(T_map_cam) > 1 else T_map_cam[0]
+    before_the_first = T_map_cam[0] @ np.linalg.inv(second) @ T_map_cam[0]  # as after it
     return [
-        _StreetImage(k, images / f"{k:06d}.jpg", T_map_base @ drive.T_BASE_CAM)
-        for k, T_map_base in enumerate(poses)
+        _StreetImage(k, images / f"{k:06d}.jpg", T, before)
+        for k, (before, T) in enumerate(pairwise([before_the_first, *T_map_cam]))
     ]
 
 
 def _take(
     options: DatasetOptions,
-    which: Drive,
+    session: StreetSession,
     shots: Sequence[_StreetImage],
     progress: Callable[[int], None],
 ) -> list[NDArray[np.float32]]:
     """Render, write and return the depth images, in the order of shots."""
     depths = []
-    for done, depth_m in enumerate(_photograph_all(options, which, shots), start=1):
+    for done, depth_m in enumerate(_photograph_all(options, session, shots), start=1):
         depths.append(depth_m)
         progress(done)
     return depths
 
 
 def _photograph_all(
-    options: DatasetOptions, which: Drive, shots: Sequence[_StreetImage]
+    options: DatasetOptions, session: StreetSession, shots: Sequence[_StreetImage]
 ) -> Iterator[NDArray[np.float32]]:
     if options.workers <= 1:
-        camera = _StreetCamera(options, which)
+        camera = _StreetCamera(options, session)
         yield from map(camera.photograph, shots)
         return
     # Fresh processes: forking one whose libraries already run threads can hang.
     with ProcessPoolExecutor(
-        options.workers, get_context("spawn"), _start_worker, (options, which)
+        options.workers, get_context("spawn"), _start_worker, (options, session)
     ) as pool:
         yield from pool.map(_photograph, shots, chunksize=4)
 
 
 class _StreetCamera:
-    def __init__(self, options: DatasetOptions, which: Drive):
-        self.options, self.exposure = options, EXPOSURES[which]
-        self.street = options.generate(which)
+    def __init__(self, options: DatasetOptions, session: StreetSession):
+        self.options, self.session = options, session
+        self.street = options.generate(session)
 
     def photograph(self, shot: _StreetImage) -> NDArray[np.float32]:
         """Render and write one picture; returns its depth (H, W)."""
         options = self.options
-        view = render(self.street, shot.T_map_cam, options.K, options.width, options.height)
         rng = np.random.default_rng([options.seed, shot.index])
-        image_files.write(shot.path, self.exposure.apply(view.image_rgb, rng), JPEG_QUALITY)
+        lens = self.session.lens or options.lens
+        view = photograph(self.street, self.session, lens, self._motion(shot), rng)
+        image_files.write(shot.path, view.image_rgb, JPEG_QUALITY)
         return view.depth_m
+
+    def _motion(self, shot: _StreetImage) -> PoseBefore:
+        return moving(shot.T_map_cam, shot.T_map_cam_before, 1.0 / self.options.rate_hz)
 
 
 _worker: _StreetCamera | None = None
 
 
-def _start_worker(options: DatasetOptions, which: Drive) -> None:
+def _start_worker(options: DatasetOptions, session: StreetSession) -> None:
     global _worker
     cv2.setNumThreads(1)
-    _worker = _StreetCamera(options, which)
+    _worker = _StreetCamera(options, session)
 
 
 def _photograph(shot: _StreetImage) -> NDArray[np.float32]:
@@ -214,14 +221,18 @@ def _write_colmap(
 
 
 def _write_meta(
-    folder: Path, shots: Sequence[_StreetImage], seconds: Sequence[float], options: DatasetOptions
+    folder: Path,
+    shots: Sequence[_StreetImage],
+    seconds: Sequence[float],
+    options: DatasetOptions,
+    lens: StreetLens,
 ) -> None:
     images = [
         {
             "file": shot.path.name,
-            "width": options.width,
-            "height": options.height,
-            "K": list(options.K),
+            "width": lens.width,
+            "height": lens.height,
+            "K": list(lens.K),
             "T_world_cam": shot.T_map_cam[:3].ravel().tolist(),
             "t": t,
         }

@@ -27,12 +27,21 @@ PLASTERS = (
     (0.82, 0.70, 0.68),
 )
 BRICKS = ((0.58, 0.30, 0.22), (0.66, 0.42, 0.28), (0.48, 0.27, 0.22), (0.72, 0.58, 0.42))
+WINDOW_GLOW = (0.95, 0.72, 0.42)
 PAINTS = ((0.16, 0.30, 0.26), (0.45, 0.14, 0.12), (0.14, 0.20, 0.34), (0.30, 0.22, 0.14))
 
 
-def build(house: House, light: Light, rng: np.random.Generator) -> list[Surface]:
-    """All surfaces of a house."""
-    elevation = Elevation(house, light, _material(house, rng))
+def build(
+    house: House,
+    light: Light,
+    rng: np.random.Generator,
+    repaint: np.random.Generator | None = None,
+) -> list[Surface]:
+    """All surfaces of a house. repaint: draws another material for its wall, and nothing else."""
+    material = _material(house, rng)
+    if repaint is not None:
+        material = _material(house, repaint)
+    elevation = Elevation(house, light, material)
     paint = PAINTS[int(rng.integers(len(PAINTS)))]
     _decorate(elevation, paint, rng)
     parts = [
@@ -122,14 +131,20 @@ def _panes(
     house, light = elevation.house, elevation.light
     behind = np.zeros_like(elevation.albedo)
     sunlit = np.zeros(behind.shape[:2], np.float32)
+    glow = np.zeros_like(behind) if light.lit_windows else None
+    lit = rng.spawn(1)[0].uniform(size=len(house.openings)) < light.lit_windows
     shift = elevation.sun_shift(RECESS_M)
-    for opening in house.openings:
+    for index, opening in enumerate(house.openings):
         u0, v0, u1, v1 = opening.u0, opening.v0, opening.u1, opening.v1
-        paint_pane(behind[elevation.texels(u0, v0, u1, v1)], opening.kind, paint, rng)
+        pane = elevation.texels(u0, v0, u1, v1)
+        paint_pane(behind[pane], opening.kind, paint, rng)
+        if glow is not None and (lit[index] or opening.kind == "shop"):
+            glow[pane] = (0.25 + 0.75 * behind[pane]) * rgb(WINDOW_GLOW)
         if shift is not None:
             du, dv = shift
             corners = (max(u0, u0 + du), max(v0, v0 + dv), min(u1, u1 + du), min(v1, v1 + dv))
             sunlit[elevation.texels(*corners)] = 1.0
     sunlit = np.minimum(sunlit, elevation.sunlit)
-    lit = light.on(house.wall.normal, cv2.GaussianBlur(sunlit, (0, 0), 1.0), 0.9)
-    return house.wall.columns(house.width, house.height, -RECESS_M, Texture.of(behind * lit))
+    daylight = light.on(house.wall.normal, cv2.GaussianBlur(sunlit, (0, 0), 1.0), 0.9)
+    texture = Texture.of(behind * daylight, glow=glow)
+    return house.wall.columns(house.width, house.height, -RECESS_M, texture)

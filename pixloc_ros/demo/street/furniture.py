@@ -204,8 +204,10 @@ def _wheel(colour: Floats, alpha: Image, centre: tuple[int, int]) -> None:
         cv2.line(colour, centre, tip.tolist(), (0.25, 0.25, 0.27), 2)
 
 
-def build_tree(tree: Tree, light: Light, rng: np.random.Generator) -> list[Surface]:
-    """A trunk and a crown of leafy cards around an ellipsoid, brighter towards the sun."""
+def build_tree(
+    tree: Tree, light: Light, rng: np.random.Generator, leaves: bool = True
+) -> list[Surface]:
+    """A trunk and a crown of leafy or bare cards around an ellipsoid, brighter to the sun."""
     bark = materials.tinted(
         1 + 0.25 * materials.fractal((180, 24), rng, (1.5, 5)), (0.36, 0.28, 0.21)
     )
@@ -214,16 +216,18 @@ def build_tree(tree: Tree, light: Light, rng: np.random.Generator) -> list[Surfa
     middle = np.array([tree.x, tree.y, tree.height])
     green = np.array([0.33, 0.43, 0.14]) * rng.uniform(0.88, 1.12, 3)
     clumps = [materials.foliage(rng, 128, green) for _ in range(2)]
+    if not leaves:
+        clumps = [materials.twigs(rng.spawn(1)[0], 128) for _ in range(2)]
     for k in range(18):
         direction = _sphere_point(k, 18)
         card = direction * (0.62 * tree.radius) * (1, 1, 1.15)
         facing = 0.5 + 0.5 * float(direction @ np.array(light.to_sun))
         shade = light.on(np.array([0, 0, 1.0]), 0.75 * facing**1.5, 0.35 + 0.55 * facing)
-        leaves, alpha = clumps[k % 2]
+        colour, alpha = clumps[k % 2]
         across, down = _card_axes(direction, rng)
         size = tree.radius * rng.uniform(0.75, 0.95)
         corners = [middle + card + size * (i * across + j * down) for i, j in _SQUARE]
-        surfaces.append(Surface.of(corners, Texture.of(leaves * shade, alpha), two_sided=True))
+        surfaces.append(Surface.of(corners, Texture.of(colour * shade, alpha), two_sided=True))
     return surfaces
 
 

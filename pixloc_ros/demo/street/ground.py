@@ -144,6 +144,14 @@ class GroundPicture:
         slabs[kerb & ((self.x % 1.0 < 0.025)[None])] *= 0.6
         self.level[pavement] = slabs[pavement]
 
+    def cover_with_snow(self) -> None:
+        """Trodden snow on the pavements, less on the road, least where wheels go."""
+        wheels = np.abs(np.abs(np.abs(self.offset) - 1.4) - 0.75) < 0.35
+        depth = 0.9 * (np.abs(self.offset) > ROAD_HALF_M) + 0.1 - 0.9 * wheels
+        depth += 0.35 * materials.fractal(self.shape, self.rng, (5, 14, 40, 120))
+        cover = np.clip(2.0 * depth, 0, 1)
+        self.level += cover * (0.90 + 0.15 * (self.level - 0.44) - self.level)
+
     def cast_upright(self, foot: Array, height: float, light: Light) -> None:
         """Shadow of a wall of this height over the polyline or convex outline foot (N, 2)."""
         sun = np.array(light.to_sun)
@@ -160,11 +168,11 @@ class GroundPicture:
         cv2.fillConvexPoly(self.sunlit, self.texels(hull).astype(np.int32), 0)
         cv2.fillConvexPoly(self.open_sky, self.texels(foot).astype(np.int32), 70)
 
-    def cast_tree(self, tree: Tree, light: Light) -> None:
-        """Dappled shade."""
+    def cast_tree(self, tree: Tree, light: Light, leaves: bool = True) -> None:
+        """Dappled shade, or that of the trunk alone."""
         shift = -np.array(light.to_sun[:2]) / light.to_sun[2] * tree.height
         middle = np.array([tree.x, tree.y]) + shift
-        for _ in range(150):
+        for _ in range(150 if leaves else 0):
             spot = middle + self.rng.normal(0, 0.42 * tree.radius, 2) * (1.25, 1.0)
             centre = self.texels([spot])[0].astype(int).tolist()
             axes = self.rng.integers(6, 20, 2).tolist()

@@ -129,6 +129,18 @@ def foliage(rng: np.random.Generator, size_px: int, colour: Colour) -> tuple[Flo
     return canvas, alpha
 
 
+def twigs(rng: np.random.Generator, size_px: int) -> tuple[Floats, Image]:
+    """Bare branches: colour (size, size, 3) and alpha (size, size)."""
+    alpha = np.zeros((size_px, size_px), np.uint8)
+    for _ in range(16):
+        at, turn = np.full(2, size_px / 2) + rng.normal(0, 0.1 * size_px, 2), rng.uniform(0, 6.28)
+        for length in size_px * np.array([0.2, 0.15, 0.1]):
+            to = at + length * np.array([np.cos(turn), np.sin(turn)])
+            cv2.line(alpha, at.astype(int).tolist(), to.astype(int).tolist(), 255, 1)
+            at, turn = to, turn + rng.normal(0, 0.5)
+    return plain(rng, (0.30, 0.25, 0.21), alpha.shape), alpha
+
+
 def text(canvas: Floats, words: str, colour: Colour) -> None:
     """Write words centred into canvas (H, W, 3), as large as they fit."""
     height, width = canvas.shape[:2]

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pixloc_ros.demo.street import facade, furniture, roof, sky
+from pixloc_ros.demo.street import facade, furniture, passers_by, roof, sky, weather
 from pixloc_ros.demo.street.furniture import Car, Tree
 from pixloc_ros.demo.street.ground import FACADE_M, KERB_M, GroundPicture, Layout
 from pixloc_ros.demo.street.house import GROUND_FLOOR_M, SHOPS, UPPER_FLOOR_M, plan
+from pixloc_ros.demo.street.sessions import SESSIONS, StreetSession
+from pixloc_ros.demo.street.sky import Sky
 from pixloc_ros.demo.street.surfaces import Array, Light, Surface, Texture, Wall
 
-Drive = Literal["mapping", "query"]
+CLEAR_SKY = Sky()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,20 +39,25 @@ class Street:
     sky_textures: list[Texture]
 
     @staticmethod
-    def generate(seed: int = 0, length_m: float = 110.0, drive: Drive = "mapping") -> Street:
-        """Build the street. The same seed gives the same street, bit for bit.
-
-        For the query drive some cars have left, others have come, and the sun has moved on.
-        """
-        light = Light() if drive == "mapping" else Light(to_sun=(-0.60, 0.36, 0.714))
+    def generate(
+        seed: int = 0, length_m: float = 110.0, session: StreetSession = SESSIONS["mapping"]
+    ) -> Street:
+        """Build the street as it is in a session. The same seed gives the same, bit for bit."""
+        light = session.light
         layout = Layout.curve(length_m)
-        cars = _park(layout, seed, drive)
+        cars = _park(layout, seed, session.moved_cars)
         trees = _plant(layout, np.random.default_rng([seed, 3]))
-        surfaces = [*_houses(layout, light, seed), *_furnish(layout, light, seed, trees)]
+        surfaces = _houses(layout, session, seed)
+        surfaces += _furnish(layout, light, seed, trees, session.leaves)
         for index, car in enumerate(cars):
             surfaces += furniture.build_car(car, light, np.random.default_rng([seed, 4, index]))
-        surfaces += _ground(layout, light, seed, cars, trees)
-        return Street.of(layout, surfaces, np.random.default_rng([seed, 6]), cars)
+        surfaces += _walk(layout, session, seed)
+        surfaces += _ground(layout, session, seed, cars, trees)
+        if session.snow:
+            surfaces = weather.under_snow(surfaces, np.random.default_rng([seed, 10]))
+        if session.lamps:
+            surfaces = weather.under_lamps(surfaces, _lantern_places(layout))
+        return Street.of(layout, surfaces, np.random.default_rng([seed, 6]), cars, session.sky)
 
     @staticmethod
     def of(
@@ -59,9 +65,10 @@ class Street:
         surfaces: list[Surface],
         rng: np.random.Generator,
         cars: tuple[Car, ...] = (),
+        above: Sky = CLEAR_SKY,
     ) -> Street:
         """A street of these surfaces, under a sky of its own."""
-        return Street(layout, cars, *_packed(surfaces), *_packed(sky.build(rng)))
+        return Street(layout, cars, *_packed(surfaces), *_packed(sky.build(rng, above)))
 
 
 def _packed(surfaces: list[Surface]) -> tuple[dict[str, NDArray], list[Texture]]:
@@ -92,8 +99,9 @@ def _plots(layout: Layout, seed: int) -> Iterator[tuple[Array, Array, int]]:
             x = end
 
 
-def _houses(layout: Layout, light: Light, seed: int) -> list[Surface]:
+def _houses(layout: Layout, session: StreetSession, seed: int) -> list[Surface]:
     surfaces: list[Surface] = []
+    light = session.light
     names = np.random.default_rng([seed, 9]).permutation(SHOPS).tolist()
     for index, (left, right, floors) in enumerate([*_plots(layout, seed), *_ends(layout)]):
         rng = np.random.default_rng([seed, 2, index])
@@ -101,7 +109,12 @@ def _houses(layout: Layout, light: Light, seed: int) -> list[Surface]:
         house = plan(
             Wall(left, (right - left) / width), width, floors, names[index % len(names)], rng
         )
-        surfaces += facade.build(house, light, rng) + roof.build(house, light, rng)
+        changed = np.random.default_rng([seed, 11, index])
+        repainted, scaffolded = changed.uniform(size=2) < (session.repainted, session.scaffolded)
+        surfaces += facade.build(house, light, rng, changed if repainted else None)
+        surfaces += roof.build(house, light, rng)
+        if scaffolded:
+            surfaces += passers_by.scaffold(house, light, changed)
     return surfaces
 
 
@@ -115,16 +128,15 @@ def _ends(layout: Layout) -> list[tuple[Array, Array, int]]:
     ]
 
 
-def _park(layout: Layout, seed: int, drive: Drive) -> tuple[Car, ...]:
-    """Cars in the bays on both sides; about a third differ between the two drives."""
+def _park(layout: Layout, seed: int, moved_share: float) -> tuple[Car, ...]:
+    """Cars in the bays on both sides; in a share of the bays not those of the mapping drive."""
     rng, cars = np.random.default_rng([seed, 5]), []
     for side in (1, -1):
         for x in np.arange(float(layout.nodes[0, 0]) + 3.0, float(layout.nodes[-1, 0]) - 3, 5.6):
             chance, jitter = rng.uniform(size=2), rng.normal(0, 0.12, 2)
             here, there = (rng.spawn(1)[0] for _ in range(2))
-            moved = chance[0] < 0.34
             taken = chance[1] < 0.55
-            if drive == "query" and moved:
+            if chance[0] < moved_share:
                 taken, here = not taken, there
             if taken:
                 place = layout.at(x + jitter[0], side * 3.72 + jitter[1] * 0.4)
@@ -143,10 +155,12 @@ def _plant(layout: Layout, rng: np.random.Generator) -> list[Tree]:
     return trees
 
 
-def _furnish(layout: Layout, light: Light, seed: int, trees: list[Tree]) -> list[Surface]:
+def _furnish(
+    layout: Layout, light: Light, seed: int, trees: list[Tree], leaves: bool
+) -> list[Surface]:
     rng, surfaces = np.random.default_rng([seed, 7]), []
     for tree in trees:
-        surfaces += furniture.build_tree(tree, light, rng)
+        surfaces += furniture.build_tree(tree, light, rng, leaves)
     for side, x in _lamp_places(layout):
         foot = layout.at(x, side * 5.05, KERB_M)
         surfaces += furniture.build_lamp(foot, np.array([0.0, -side, 0.0]), light, rng)
@@ -163,12 +177,31 @@ def _lamp_places(layout: Layout) -> Iterator[tuple[float, float]]:
         yield (1.0 if k % 2 else -1.0), float(x)
 
 
+def _lantern_places(layout: Layout) -> Array:
+    """(L, 3) in the map frame: where furniture.build_lamp has them."""
+    heads = [layout.at(x, side * 3.95, KERB_M + 5.6) for side, x in _lamp_places(layout)]
+    return np.array(heads)
+
+
+def _walk(layout: Layout, session: StreetSession, seed: int) -> list[Surface]:
+    """People on the pavements, some of them crossing."""
+    rng, surfaces = np.random.default_rng([seed, 12]), []
+    first, last = float(layout.nodes[0, 0]), float(layout.nodes[-1, 0])
+    for _ in range(round(session.people_per_100m * (last - first) / 100.0)):
+        x, side = rng.uniform(first, last), rng.choice([-1.0, 1.0])
+        foot = layout.at(x, side * rng.uniform(2.6, 7.2), KERB_M)
+        surfaces += passers_by.person(foot, float(layout.heading(x)), session.light, rng)
+    return surfaces
+
+
 def _ground(
-    layout: Layout, light: Light, seed: int, cars: tuple[Car, ...], trees: list[Tree]
+    layout: Layout, session: StreetSession, seed: int, cars: tuple[Car, ...], trees: list[Tree]
 ) -> list[Surface]:
-    picture = GroundPicture(layout, np.random.default_rng([seed, 8]))
+    light, picture = session.light, GroundPicture(layout, np.random.default_rng([seed, 8]))
     picture.paint_road()
     picture.paint_pavement()
+    if session.snow:
+        picture.cover_with_snow()
     for left, right, floors in _plots(layout, seed):
         height = GROUND_FLOOR_M + UPPER_FLOOR_M * floors + 1.5
         normal = np.array([right[1] - left[1], left[0] - right[0], 0.0])
@@ -178,7 +211,7 @@ def _ground(
         foot = layout.at(x, side * 5.05)[:2]
         picture.cast_upright(np.add(foot, [[0, -0.07], [0, 0.07]]), 5.8, light)
     for tree in trees:
-        picture.cast_tree(tree, light)
+        picture.cast_tree(tree, light, session.leaves)
     for car in cars:
         picture.cast_car(car, light)
     return picture.surfaces(light)

@@ -34,6 +34,7 @@ class Texture:
     """
 
     rgba: Image
+    glow: Image | None = None  # RGB (H, W, 3): light of its own, where street lamps are on
     _levels: dict[tuple[int, int], Image] = field(default_factory=dict, repr=False)
 
     @property
@@ -55,12 +56,16 @@ class Texture:
         return self._levels[key]
 
     @staticmethod
-    def of(colour: NDArray[np.floating], alpha: Image | None = None) -> Texture:
-        """From colour (H, W, 3) in 0..1, clipped, and an optional alpha (H, W) in 0..255."""
+    def of(
+        colour: NDArray[np.floating],
+        alpha: Image | None = None,
+        glow: NDArray[np.floating] | None = None,
+    ) -> Texture:
+        """From colour and glow (H, W, 3) in 0..1, clipped, and an alpha (H, W) in 0..255."""
         rgba = np.empty((*colour.shape[:2], 4), np.uint8)
         rgba[..., :3] = np.clip(colour * np.float32(255), 0, 255)
         rgba[..., 3] = 255 if alpha is None else alpha
-        return Texture(rgba)
+        return Texture(rgba, None if glow is None else np.clip(glow * 255, 0, 255).astype(np.uint8))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,6 +85,13 @@ class Surface:
     map_from_texel: Array
     two_sided: bool = False
     edge: Edge = "free"
+
+    @property
+    def normal(self) -> Array:
+        """Unit vector (3,) towards those who see the front."""
+        across, down = self.corners[1] - self.corners[0], self.corners[3] - self.corners[0]
+        normal = np.cross(down, across)
+        return np.asarray(normal / np.linalg.norm(normal))
 
     @staticmethod
     def of(corners: Sequence[Array] | Array, texture: Texture, two_sided: bool = False) -> Surface:
@@ -110,6 +122,7 @@ class Light:
     to_sun: tuple[float, float, float] = (-0.64, 0.42, 0.643)
     sky: tuple[float, float, float] = (0.60, 0.64, 0.74)
     sun: tuple[float, float, float] = (1.52, 1.19, 0.76)
+    lit_windows: float = 0.0  # share of them
 
     def incidence(self, normal: Array) -> float:
         """Share of the sun's light on a surface that faces along the unit vector normal."""

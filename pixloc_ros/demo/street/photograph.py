@@ -1,0 +1,98 @@
+"""A picture of the street as the camera of a session takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+from scipy.spatial.transform import Rotation, Slerp
+
+from pixloc_ros.demo.street import materials, weather
+from pixloc_ros.demo.street.render import RenderedView, render
+from pixloc_ros.demo.street.sessions import StreetLens, StreetSession
+from pixloc_ros.demo.street.street import Street
+from pixloc_ros.demo.street.surfaces import Array, Floats, Image
+
+ROWS_AT_ONCE = 8  # of a rolling shutter
+PUDDLE_TEXELS_PER_M, PUDDLE_PERIOD_M = 8.0, 64.0
+
+PoseBefore = Callable[[float], Array]  # T_map_cam so many seconds before the stamp
+
+
+def photograph(
+    street: Street,
+    session: StreetSession,
+    lens: StreetLens,
+    T_map_cam: PoseBefore,
+    rng: np.random.Generator,
+) -> RenderedView:
+    """The picture with its depth: weather between the street and the lens, rows read in turn."""
+    if lens.readout_s == 0:
+        view = _seen(street, session, T_map_cam(0.0), lens.K, (lens.width, lens.height))
+    else:
+        view = _rolling(street, session, lens, T_map_cam)
+    return RenderedView(session.exposure.apply(view.image_rgb, rng), view.depth_m)
+
+
+def moving(T_map_cam: Array, T_map_cam_before: Array, period_s: float) -> PoseBefore:
+    """The camera between two frames (4, 4): even motion, straight and about one axis."""
+    turn = Slerp([0.0, 1.0], Rotation.from_matrix([T_map_cam[:3, :3], T_map_cam_before[:3, :3]]))
+
+    def at(seconds: float) -> Array:
+        T, share = T_map_cam.copy(), seconds / period_s
+        T[:3, :3] = turn(share).as_matrix()
+        T[:3, 3] += share * (T_map_cam_before[:3, 3] - T_map_cam[:3, 3])
+        return T
+
+    return at
+
+
+def _rolling(street: Street, session: StreetSession, lens: StreetLens, T_map_cam: PoseBefore) -> RenderedView:
+    """Bands of rows, each from where the camera was when its middle row was read."""
+    (fx, fy, cx, cy), bands = lens.K, []
+    for top in range(0, lens.height, ROWS_AT_ONCE):
+        rows = min(ROWS_AT_ONCE, lens.height - top)
+        before_s = lens.readout_s * (1 - (top + 0.5 * (rows - 1)) / (lens.height - 1))
+        K = (fx, fy, cx, cy - top)
+        bands.append(_seen(street, session, T_map_cam(before_s), K, (lens.width, rows)))
+    images, depths = ([getattr(b, n) for b in bands] for n in ("image_rgb", "depth_m"))
+    return RenderedView(np.concatenate(images), np.concatenate(depths))
+
+
+def _seen(
+    street: Street,
+    session: StreetSession,
+    T_map_cam: Array,
+    K: tuple[float, float, float, float],
+    size: tuple[int, int],
+) -> RenderedView:
+    view = render(street, T_map_cam, K, *size)
+    image_rgb = view.image_rgb
+    if session.wet:
+        image_rgb = _on_wet_road(street, view, T_map_cam, K)
+    if session.lamps:
+        image_rgb = weather.headlights(image_rgb, view.depth_m)
+    return RenderedView(image_rgb, view.depth_m)
+
+
+def _on_wet_road(
+    street: Street, view: RenderedView, T_map_cam: Array, K: tuple[float, float, float, float]
+) -> Image:
+    height, width = view.depth_m.shape
+    mirrored = render(street, np.diag([1.0, 1.0, -1.0, 1.0]) @ T_map_cam, K, width, height)
+    v, u = np.indices(view.depth_m.shape)
+    rays_cam = np.stack([(u - K[2]) / K[0], (v - K[3]) / K[1], np.ones(u.shape)], -1)
+    rays = rays_cam @ T_map_cam[:3, :3].T
+    points = rays * np.minimum(view.depth_m, 1e3)[..., None] + T_map_cam[:3, 3]
+    rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
+    return weather.wet_road(view.image_rgb, mirrored.image_rgb, points, rays, _puddles(points))
+
+
+def _puddles(points: Array) -> Floats:
+    """(H, W) in 0..1 of map points (H, W, 3): the same place is always as smooth."""
+    side = round(PUDDLE_PERIOD_M * PUDDLE_TEXELS_PER_M)
+    pattern = materials.fractal((side, side), np.random.default_rng(0), (6, 16, 40))
+    smooth = np.clip(0.5 + 0.6 * pattern, 0, 1).astype(np.float32)
+    where = (points[..., :2] % PUDDLE_PERIOD_M * PUDDLE_TEXELS_PER_M).astype(np.float32)
+    return cv2.remap(smooth, where[..., 0], where[..., 1], cv2.INTER_LINEAR)
