@@ -132,7 +132,9 @@ def test_lit_windows_and_lanterns_are_the_brightest_at_night(street: Street) -> 
     night = Street.generate(seed=0, length_m=15.0, session=session)
     pose = mapping_poses(street.layout, 0.0, 1.0, 1.0)[0] @ T_BASE_CAM
     day = render(street, pose, K, WIDTH, HEIGHT)
-    dark = photograph(night, session, StreetLens(WIDTH, HEIGHT), lambda _: pose, np.random.default_rng(0))
+    dark = photograph(
+        night, session, StreetLens(WIDTH, HEIGHT), lambda _: pose, np.random.default_rng(0)
+    )
     sky = np.isinf(day.depth_m)
     assert dark.image_rgb[sky].mean() < 40 < day.image_rgb[sky].mean()
     assert dark.image_rgb.mean() < 0.6 * day.image_rgb.mean()

@@ -48,7 +48,9 @@ def moving(T_map_cam: Array, T_map_cam_before: Array, period_s: float) -> PoseBe
     return at
 
 
-def _rolling(street: Street, session: StreetSession, lens: StreetLens, T_map_cam: PoseBefore) -> RenderedView:
+def _rolling(
+    street: Street, session: StreetSession, lens: StreetLens, T_map_cam: PoseBefore
+) -> RenderedView:
     """Bands of rows, each from where the camera was when its middle row was read."""
     (fx, fy, cx, cy), bands = lens.K, []
     for top in range(0, lens.height, ROWS_AT_ONCE):
