@@ -1,8 +1,30 @@
 """One family of expected errors: each carries one line that says what, where and what to do."""
 
+from __future__ import annotations
+
+_MAX_LENGTH = 1000  # characters of a message
+
 
 class PixlocError(Exception):
-    """Base of all errors that a user can cause and mend. The CLI prints it and exits with 1."""
+    """Base of all errors that a user can cause and mend. The CLI prints it and exits with 1.
+
+    Its text is one printable line, whatever was quoted in it from files and messages.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(one_line(message))
+
+
+def one_line(text: object, max_length: int = _MAX_LENGTH) -> str:
+    """Make one line of printable characters of a text of any origin, cut where it is too long.
+
+    Terminals obey control characters, and logs and diagnostics are read line by line.
+    """
+    text = str(text)
+    words = " ".join(text[:max_length].split())
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in words)
+    whole = len(text) <= max_length and len(line) <= max_length
+    return line if whole else f"{line[: max_length - 4]} ..."
 
 
 class ConfigError(PixlocError):

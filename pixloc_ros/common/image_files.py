@@ -1,4 +1,4 @@
-"""Image files as RGB arrays.
+"""Image files as RGB arrays, with sizes that are judged before anything is decoded.
 
 They are never turned by their EXIF orientation: calibrations, as COLMAP's, are of the pixels as
 they are stored.
@@ -6,6 +6,9 @@ they are stored.
 
 from __future__ import annotations
 
+import re
+import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -16,6 +19,9 @@ from pixloc_ros.common.atomic_write import atomic_path
 
 Image = NDArray[np.uint8]  # (H, W, 3)
 
+MAX_PIXELS = 100_000_000  # of a file: 600 MB while it is decoded
+_MAX_SCANNED_PIXELS = 1_000_000_000  # a progressive JPEG is gone through once for each scan
+
 _FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 
 
@@ -24,13 +30,34 @@ def read(path: Path) -> Image | None:
     return decode(path.read_bytes()) if path.is_file() else None
 
 
-def decode(content: bytes) -> Image | None:
-    """RGB (H, W, 3) of a file's content; None where it is no image."""
+def decode(content: bytes, max_pixels: int = MAX_PIXELS) -> Image | None:
+    """RGB (H, W, 3) of a file's content; None where it is no image, or a larger one than that.
+
+    Formats whose headers do not tell the size (`size_of`) are not read.
+    """
+    size = size_of(content)
+    if size is None or size[0] * size[1] > max_pixels or _scanned(content, size):
+        return None
     try:
         image_bgr = cv2.imdecode(np.frombuffer(content, np.uint8), _FLAGS)
-    except cv2.error:  # no data at all, or a header that promises too many pixels
+    except cv2.error:
         return None
     return None if image_bgr is None else np.asarray(image_bgr[..., ::-1], np.uint8, order="C")
+
+
+def size_of(content: bytes) -> tuple[int, int] | None:
+    """Width and height that a file's header tells; None where it is none that is read here.
+
+    JPEG, PNG, WebP, BMP, PNM and TIFF.
+    """
+    for magic, read_size in _HEADERS:
+        if magic.match(content):
+            try:
+                width, height = read_size(content)
+            except (struct.error, IndexError, ValueError):
+                return None
+            return (width, height) if width > 0 and height > 0 else None
+    return None
 
 
 def encode(image_rgb: Image, suffix: str = ".jpg", jpeg_quality: int = 92) -> bytes:
@@ -45,3 +72,80 @@ def write(path: Path, image_rgb: Image, jpeg_quality: int = 92) -> None:
     """Write an image file whole, or leave what was there; raises DataError."""
     with atomic_path(path) as part:
         part.write_bytes(encode(image_rgb, path.suffix, jpeg_quality))
+
+
+def _scanned(jpeg: bytes, size: tuple[int, int]) -> bool:
+    """Whether it would take minutes to go through all scans of a JPEG."""
+    if not jpeg.startswith(b"\xff\xd8"):
+        return False
+    return size[0] * size[1] * jpeg.count(b"\xff\xda") > _MAX_SCANNED_PIXELS
+
+
+def _jpeg_size(content: bytes) -> tuple[int, int]:
+    """Of the first frame header (SOF), behind segments that each tell their length."""
+    at = 2
+    while True:
+        while content[at] != 0xFF or content[at + 1] in (0x00, 0xFF):  # fill bytes, garbage
+            at += 1
+        marker = content[at + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack_from(">HH", content, at + 5)
+            return width, height
+        standalone = marker == 0x01 or 0xD0 <= marker <= 0xD7
+        at += 2 if standalone else 2 + struct.unpack_from(">H", content, at + 2)[0]
+
+
+def _webp_size(content: bytes) -> tuple[int, int]:
+    kind = content[12:16]
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(content[24:27], "little"), 1 + int.from_bytes(
+            content[27:30], "little"
+        )
+    if kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", content, 21)
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    width, height = struct.unpack_from("<HH", content, 26)
+    return width & 0x3FFF, height & 0x3FFF
+
+
+def _bmp_size(content: bytes) -> tuple[int, int]:
+    if struct.unpack_from("<I", content, 14)[0] == 12:  # as of OS/2
+        width, height = struct.unpack_from("<HH", content, 18)
+        return width, height
+    width, height = struct.unpack_from("<ii", content, 18)
+    return width, abs(height)
+
+
+def _pnm_size(content: bytes) -> tuple[int, int]:
+    """Of P1 to P6: numbers in text, between which there may be comments."""
+    words = re.sub(rb"#[^\n]*", b"", content[2:4096]).split(None, 2)
+    return int(words[0]), int(words[1])
+
+
+def _tiff_size(content: bytes) -> tuple[int, int]:
+    """Of the first directory."""
+    order = "<" if content[:2] == b"II" else ">"
+    (at,) = struct.unpack_from(f"{order}I", content, 4)
+    (count,) = struct.unpack_from(f"{order}H", content, at)
+    width = height = 0
+    for entry in range(at + 2, at + 2 + 12 * count, 12):
+        tag, kind = struct.unpack_from(f"{order}HH", content, entry)
+        if tag in (256, 257):
+            (value,) = struct.unpack_from(f"{order}{'H' if kind == 3 else 'I'}", content, entry + 8)
+            width, height = (
+                (max(width, value), height) if tag == 256 else (width, max(height, value))
+            )
+    return width, height
+
+
+_HEADERS: tuple[tuple[re.Pattern[bytes], Callable[[bytes], tuple[int, int]]], ...] = (
+    (re.compile(rb"\xff\xd8\xff"), _jpeg_size),
+    (
+        re.compile(rb"\x89PNG\r\n\x1a\n....IHDR", re.DOTALL),
+        lambda c: struct.unpack_from(">II", c, 16),
+    ),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), _webp_size),
+    (re.compile(rb"BM"), _bmp_size),
+    (re.compile(rb"P[1-6]\s"), _pnm_size),
+    (re.compile(rb"II\*\0|MM\0\*"), _tiff_size),
+)

@@ -154,7 +154,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(Path(path).read_text()) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read configuration {path}: {_one_line(error)}") from None
+        raise ConfigError(f"cannot read configuration {path}: {error}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"configuration {path} is not a mapping of names to values")
     return content
@@ -191,7 +191,3 @@ def _nearest(name: str, known: Mapping[str, Any]) -> str:
         leaves[leaf] for leaf in difflib.get_close_matches(name.rsplit(".", 1)[-1], leaves, n=1)
     ]
     return f": did you mean '{match[0]}'?" if match else "; `pixloc config` lists all of them"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -15,6 +15,10 @@ from torch import Tensor
 from pixloc_ros.errors import CameraError
 
 MIN_DEPTH_M = 1e-3
+# No camera is beyond these, and within them nothing overflows.
+MAX_SIDE_PX = 1e6
+MAX_FOCAL_RATIO = 1e4  # of focal length and image side, either way
+MAX_COEFFICIENT = 1e12
 
 # COLMAP name -> (our model, number of focal lengths, order of the distortion coefficients)
 COLMAP_MODELS: dict[str, tuple[str, int, int]] = {
@@ -62,8 +66,9 @@ class Camera:
     ) -> Camera:
         """An unbatched float64 camera; raises CameraError for values no camera can have."""
         _check(model, size, focal, center, distortion)
+        used = distortion[: COEFFICIENTS[model]]
         d = np.zeros(COEFFICIENTS[model])
-        d[: len(distortion)] = distortion
+        d[: len(used)] = used
         return cls(
             model,
             size=_float64(size),
@@ -91,7 +96,11 @@ class Camera:
     def from_ros(
         cls, model: str, width: int, height: int, K: Sequence[float], D: Sequence[float]
     ) -> Camera:
-        """From sensor_msgs/CameraInfo: K is row-major 3x3, D belongs to the distortion model."""
+        """From sensor_msgs/CameraInfo: K is row-major 3x3, D belongs to the distortion model.
+
+        Coefficients are in OpenCV's order; drivers send all 5, 8, 12 or 14 with zeros for those
+        that the model does not use.
+        """
         pinhole = not model or not any(D)
         ours = "PINHOLE" if pinhole else ROS_MODELS.get(model, model)
         distortion = [] if pinhole else list(D)
@@ -277,13 +286,21 @@ def _check(
     if model not in COEFFICIENTS:
         known = ", ".join([*COEFFICIENTS, *ROS_MODELS])
         raise CameraError(f"camera model '{model}' is not supported; known are {known}")
-    if len(distortion) > COEFFICIENTS[model] and any(distortion[COEFFICIENTS[model] :]):
+    if any(distortion[COEFFICIENTS[model] :]):
         raise CameraError(
             f"camera model {model} has {COEFFICIENTS[model]} distortion coefficients, "
-            f"got {len(distortion)}"
+            f"got {len(distortion)} that are not all zero behind them: calibrate without thin "
+            "prism and tilt"
         )
-    values = [*size, *focal, *center, *distortion]
-    if not np.isfinite(values).all() or min(size) <= 0:
+    values = [*size, *focal, *center, *distortion[: COEFFICIENTS[model]]]
+    if not np.isfinite(values).all() or not 0 < min(size) <= max(size) <= MAX_SIDE_PX:
         raise CameraError(f"camera has a size or parameter that cannot be: {values}")
-    if min(focal) <= 0:
-        raise CameraError(f"camera has focal length {tuple(focal)}: is it calibrated?")
+    if min(focal) < max(size) / MAX_FOCAL_RATIO or max(focal) > max(size) * MAX_FOCAL_RATIO:
+        raise CameraError(
+            f"camera has focal length {tuple(focal)} for {size[0]:g}x{size[1]:g} pixels: "
+            "is it calibrated?"
+        )
+    if np.abs(center).max() > max(size) * MAX_FOCAL_RATIO:
+        raise CameraError(f"camera has principal point {tuple(center)}: is it calibrated?")
+    if np.abs([0.0, *distortion]).max() > MAX_COEFFICIENT:
+        raise CameraError(f"camera has distortion {list(distortion)}: is it calibrated?")

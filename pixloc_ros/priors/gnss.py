@@ -15,6 +15,8 @@ from pixloc_ros.priors.gates import JumpGate
 
 Matrix = NDArray[np.float64]
 
+MAX_ALTITUDE_M = 100_000.0
+
 
 @dataclass(frozen=True, slots=True)
 class Fix:
@@ -73,28 +75,27 @@ class GnssGate:
         antenna_base: (3,) m in the vehicle's frame, None: at its origin.
         """
         covariance = self._covariance(covariance_enu)
-        fault = self._fault(latitude_deg, longitude_deg, covariance, status)
+        position = latitude_deg, longitude_deg, altitude_m
+        fault = self._fault(position, covariance, status)
         if fault or self._datum is None:
             self.rejected[fault or "gnss_without_datum"] += 1
             return None
-        position = self._datum.position_map(latitude_deg, longitude_deg, altitude_m)
-        if not np.isfinite(position).all():
+        position_map = self._datum.position_map(*position)
+        if not np.isfinite(position_map).all():
             self.rejected["gnss_beyond_the_crs"] += 1
             return None
-        if self._jumps.check(stamp_ns, position[:2]) == "jump":
+        if self._jumps.check(stamp_ns, position_map[:2]) == "jump":
             self.rejected["gnss_jump"] += 1
             return None
         R = self._datum.R_map_enu(latitude_deg, longitude_deg)
         antenna_base = np.zeros(3) if antenna_base is None else antenna_base
-        return Fix(stamp_ns, position, R @ covariance @ R.T, antenna_base)
+        return Fix(stamp_ns, position_map, R @ covariance @ R.T, antenna_base)
 
-    def _fault(
-        self, latitude_deg: float, longitude_deg: float, covariance: Matrix, status: int
-    ) -> str:
+    def _fault(self, position: tuple[float, float, float], covariance: Matrix, status: int) -> str:
         """Why this fix is of no use by itself; empty when it is of use."""
         if status < 0:
             return "gnss_no_fix"
-        if not _on_earth(latitude_deg, longitude_deg):
+        if not _on_earth(*position):
             return "gnss_not_a_position"
         worst_m2 = np.linalg.eigvalsh(covariance[:2, :2])[-1]
         return "gnss_too_vague" if worst_m2 > self._config.gnss_max_sigma_m**2 else ""
@@ -109,7 +110,8 @@ class GnssGate:
         return (axes * np.maximum(variances, config.gnss_min_sigma_m**2)) @ axes.T
 
 
-def _on_earth(latitude_deg: float, longitude_deg: float) -> bool:
-    finite = np.isfinite([latitude_deg, longitude_deg]).all()
+def _on_earth(latitude_deg: float, longitude_deg: float, altitude_m: float) -> bool:
+    """Whether a receiver can be there; zero, zero is where those are that know no position."""
     in_range = abs(latitude_deg) <= 90 and abs(longitude_deg) <= 180
-    return bool(finite and in_range and (latitude_deg or longitude_deg))
+    too_high = abs(altitude_m) > MAX_ALTITUDE_M  # NaN: not known
+    return bool(in_range and not too_high and (latitude_deg or longitude_deg))

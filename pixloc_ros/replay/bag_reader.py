@@ -104,6 +104,8 @@ class BagReader:
         try:
             message = typestore().deserialize_cdr(raw.data, msgtype)
             for event in conversion.events(part, msgtype, message):
+                if isinstance(event, RejectedEvent):
+                    event = replace(event, reason=f"{part}_{event.reason}")
                 if isinstance(event, ImageEvent):
                     self._log_ns[camera_name, event.stamp_ns] = raw.log_ns
                 if isinstance(event, ImageEvent | CameraInfoEvent):

@@ -23,7 +23,9 @@ from geometry_msgs.msg import (
     Vector3,
 )
 from numpy.typing import NDArray
+from rclpy.serialization import deserialize_message
 from std_msgs.msg import Header
+from tf2_msgs.msg import TFMessage
 
 from pixloc_ros.geometry import se3
 from pixloc_ros.sensors import decoding
@@ -89,6 +91,14 @@ def transform_message(
             translation=Vector3(x=x, y=y, z=z), rotation=quaternion(T_parent_child)
         ),
     )
+
+
+def transforms(raw: bytes) -> list[TransformStamped]:
+    """Those of an undecoded message of /tf; none of one that cannot be decoded."""
+    try:
+        return list(deserialize_message(raw, TFMessage).transforms)
+    except Exception:  # of rmw, which has no name for what half a message raises
+        return []
 
 
 def _works(check: Any) -> bool:

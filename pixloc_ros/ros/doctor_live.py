@@ -28,7 +28,8 @@ from rclpy.qos import (
 from pixloc_ros.config import NodeConfig
 from pixloc_ros.doctor import Finding
 from pixloc_ros.msg import LocalizationState
-from pixloc_ros.sensors import decoding, topics
+from pixloc_ros.sensors import conversion, decoding, topics
+from pixloc_ros.sensors.events import StaticTransformEvent
 from pixloc_ros.sensors.static_transforms import StaticTransforms, normalized
 
 NODE = "/pixloc_localizer"
@@ -157,9 +158,9 @@ class LiveExamination:
         yield WatchedTopic("tf_static", "/tf_static", topics.TYPES["tf_static"][0])
 
     def _add_static(self, message: Any) -> None:
-        for each in message.transforms:
-            parent, child = each.header.frame_id, each.child_frame_id
-            self._static.add(parent, child, decoding.pose(each.transform))
+        for event in conversion.events("tf_static", topics.TF_MESSAGE, message):
+            if isinstance(event, StaticTransformEvent):
+                self._static.add(event.parent, event.child, event.T_parent_child)
 
     def _about_node(self, running: bool) -> Finding:
         if not running:

@@ -30,6 +30,7 @@ from pixloc_ros.sensors.events import (
     FixEvent,
     OdometryEvent,
     PoseEvent,
+    RejectedEvent,
     StaticTransformEvent,
 )
 from pixloc_ros.sensors.static_transforms import StaticTransforms, normalized
@@ -120,7 +121,10 @@ class Inputs:
             self._tally.add(f"{part}.received")
             try:
                 for event in _events(part, message):
-                    store(event)
+                    if isinstance(event, RejectedEvent):
+                        self.refuse(part, BadMessage(event.reason, event.message))
+                    else:
+                        store(event)
             except BadMessage as error:
                 self.refuse(part, error)
 

@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.serialization import deserialize_message
 from tf2_msgs.msg import TFMessage
 
 from pixloc_ros.geometry.se3 import Matrix
@@ -64,7 +63,7 @@ class MovingFrames:
 
     def _read(self) -> None:
         while self._unread:
-            for message in deserialize_message(self._unread.popleft(), TFMessage).transforms:
+            for message in conversions.transforms(self._unread.popleft()):
                 try:
                     T_parent_child = decoding.pose(message.transform, conversions.backend())
                 except BadMessage:

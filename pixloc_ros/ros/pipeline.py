@@ -177,7 +177,8 @@ class Pipeline:
         stamp_ns = conversion.stamp_ns(message)
         _require_same_frame(message.header.frame_id, known.frame)
         T_base_cam = self._extrinsics(self._camera_frame(message, known), wait_s)
-        image_rgb = decoding.image_rgb(message, conversions.backend())
+        size = known.camera.width, known.camera.height
+        image_rgb = decoding.image_rgb(message, conversions.backend(), size)
         return Frame(image_rgb, known.camera, stamp_ns, T_base_cam, str(stamp_ns), name)
 
     def _camera_frame(self, message: Any, known: CameraCalibration | None) -> str:

@@ -12,9 +12,9 @@ from typing import Any
 from geometry_msgs.msg import TransformStamped
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.serialization import deserialize_message
 from tf2_msgs.msg import TFMessage
 
+from pixloc_ros.ros import conversions
 from pixloc_ros.sensors.static_transforms import normalized
 
 _REMEMBERED = 500  # transforms of our own that may still be under way to us
@@ -50,7 +50,7 @@ class TransformWatch:
         if self.finding or self._child.encode() + b"\0" not in raw:
             return
         sent = list(self._sent)
-        for transform in deserialize_message(raw, TFMessage).transforms:
+        for transform in conversions.transforms(raw):
             ours = normalized(transform.child_frame_id) == self._child
             if ours and _identity(transform) not in sent:
                 self._found(transform)

@@ -1,4 +1,4 @@
-"""Messages of bags to events; what cannot be used raises BadMessage with a code to count by."""
+"""The one door for messages, of the live node and of bags: an event, or a refusal with a reason."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pixloc_ros.sensors.events import (
     ImageEvent,
     OdometryEvent,
     PoseEvent,
+    RejectedEvent,
     StaticTransformEvent,
 )
 
@@ -26,39 +27,51 @@ def stamp_ns(message: Any) -> int:
     return value
 
 
+def frame_id(message: Any) -> str:
+    """The frame of a message's header; raises BadMessage for what no frame is called."""
+    return decoding.frame_id(message.header.frame_id)
+
+
 def events(part: str, msgtype: str, message: Any, backend: Backend = WITHOUT_ROS) -> list[Event]:
-    """The events of one message; only /tf_static has several."""
-    if part == "tf_static":
-        return [_static_transform(transform, backend) for transform in message.transforms]
-    if part in ("gnss_pose", "initialpose"):
-        return [_pose(message, "gnss" if part == "gnss_pose" else part, backend)]
-    return [_DECODERS[msgtype](message, backend)]
+    """The events of one message; only /tf_static has several, and a RejectedEvent for each bad one.
+
+    Raises BadMessage with a code to count by, and nothing else: `unforeseen` is what no check of
+    ours has caught, and worth a report.
+    """
+    try:
+        if part == "tf_static":
+            return [_static_transform(transform, backend) for transform in message.transforms]
+        if part in ("gnss_pose", "initialpose"):
+            return [_pose(message, "gnss" if part == "gnss_pose" else part, backend)]
+        return [_DECODERS[msgtype](message, backend)]
+    except BadMessage:
+        raise
+    except Exception as error:  # the last net: whatever a stranger sends, the receiver lives
+        raise BadMessage("unforeseen", f"{part}: {type(error).__name__}: {error}") from error
 
 
 def _image(message: Any, backend: Backend) -> ImageEvent:
-    return ImageEvent(
-        stamp_ns(message), decoding.image_rgb(message, backend), message.header.frame_id
-    )
+    return ImageEvent(stamp_ns(message), decoding.image_rgb(message, backend), frame_id(message))
 
 
 def _camera_info(message: Any, _: Backend) -> CameraInfoEvent:
-    return CameraInfoEvent(stamp_ns(message), decoding.camera(message), message.header.frame_id)
+    return CameraInfoEvent(stamp_ns(message), decoding.camera(message), frame_id(message))
 
 
 def _odometry(message: Any, backend: Backend) -> OdometryEvent:
     return OdometryEvent(
         stamp_ns(message),
         decoding.pose(message.pose.pose, backend),
-        message.header.frame_id,
-        message.child_frame_id,
+        frame_id(message),
+        decoding.frame_id(message.child_frame_id),
     )
 
 
 def _fix(message: Any, _: Backend) -> FixEvent:
     values = (message.latitude, message.longitude, message.altitude)
     covariance = decoding.fix_covariance(message)
-    status, frame_id = message.status.status, message.header.frame_id
-    return FixEvent(stamp_ns(message), *values, covariance, status, frame_id)
+    status, antenna = message.status.status, frame_id(message)
+    return FixEvent(stamp_ns(message), *values, covariance, status, antenna)
 
 
 def _pose(message: Any, source: str, backend: Backend) -> PoseEvent:
@@ -66,14 +79,29 @@ def _pose(message: Any, source: str, backend: Backend) -> PoseEvent:
         stamp_ns(message),
         decoding.pose(message.pose.pose, backend),
         decoding.pose_covariance(message.pose),
-        message.header.frame_id,
+        frame_id(message),
         source,
     )
 
 
-def _static_transform(message: Any, backend: Backend) -> StaticTransformEvent:
-    T_parent_child = decoding.pose(message.transform, backend)
-    return StaticTransformEvent(message.header.frame_id, message.child_frame_id, T_parent_child)
+def _static_transform(message: Any, backend: Backend) -> StaticTransformEvent | RejectedEvent:
+    """One of several: those beside a bad one are good."""
+    try:
+        parent, child = frame_id(message), decoding.frame_id(message.child_frame_id)
+        return StaticTransformEvent(parent, child, _rigid(message, parent, child, backend))
+    except BadMessage as error:
+        at_ns = decoding.stamp_ns(message.header)
+        return RejectedEvent(at_ns, "tf_static", error.reason, str(error))
+
+
+def _rigid(message: Any, parent: str, child: str, backend: Backend) -> Any:
+    names = f"transform of '{child}' in '{parent}'"
+    if not (parent and child and parent.removeprefix("/") != child.removeprefix("/")):
+        raise BadMessage("frame_id", f"{names} names no two frames")
+    try:
+        return decoding.pose(message.transform, backend)
+    except BadMessage as error:
+        raise BadMessage(error.reason, f"{names}: {error}") from None
 
 
 _DECODERS: dict[str, Callable[[Any, Backend], Event]] = {

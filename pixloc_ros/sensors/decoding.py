@@ -1,6 +1,8 @@
 """From messages to arrays and matrices, checked at the door. Needs no ROS.
 
-Messages are duck-typed: those of rclpy and those that `rosbags` reads have the same fields.
+Messages are duck-typed: those of rclpy and those that `rosbags` reads have the same fields. What
+leaves this module is finite, of a size that can be, and safe to reckon with; anything else raises
+BadMessage.
 """
 
 from __future__ import annotations
@@ -26,6 +28,10 @@ Matrix = NDArray[np.float64]
 Image = NDArray[np.uint8]
 
 MAX_SIDE_PX = 16_384
+MAX_DISTANCE_M = 1e8  # twice around the Earth
+MAX_VARIANCE = 1e12  # m^2 or rad^2; more means unknown to those who send it
+MAX_NAME_LENGTH = 256  # of a frame
+COVARIANCE_TOLERANCE = 1e-3  # of correlations: filters round
 UNIT_TOLERANCE = 0.01  # of a quaternion's length
 
 # Bytes per pixel of the encodings that can be read (sensor_msgs/image_encodings.hpp).
@@ -71,11 +77,20 @@ class Backend:
 WITHOUT_ROS = Backend()
 
 
-def image_rgb(message: Any, backend: Backend = WITHOUT_ROS) -> Image:
-    """Image (H, W, 3) of a sensor_msgs/Image or CompressedImage; raises BadMessage."""
+def image_rgb(
+    message: Any,
+    backend: Backend = WITHOUT_ROS,
+    size: tuple[int, int] | None = None,
+    max_pixels: int = image_files.MAX_PIXELS,
+) -> Image:
+    """Image (H, W, 3) of a sensor_msgs/Image or CompressedImage; raises BadMessage.
+
+    size: width and height of the calibration, if known: others are refused by their header, at no
+    cost. max_pixels: the same where no calibration is known.
+    """
     if hasattr(message, "format"):
-        return _decompressed(message)
-    _check_image(message)
+        return _decompressed(message, size, max_pixels)
+    _check_image(message, size, max_pixels)
     packed = _packed(message)
     image, encoding = backend.pixels(packed), packed.encoding
     if image.dtype == np.uint16:
@@ -100,17 +115,26 @@ def camera(message: Any) -> Camera:
     except CameraError as error:
         raise BadMessage("camera_info_unusable", f"CameraInfo: {error}") from None
     roi = message.roi
+    right, bottom = roi.x_offset + roi.width, roi.y_offset + roi.height
+    if right > message.width or bottom > message.height:
+        raise BadMessage(
+            "camera_info_unusable",
+            f"CameraInfo: the region of interest ends at {right}, {bottom}, the sensor at "
+            f"{message.width}, {message.height}",
+        )
     if roi.width and roi.height:
         full = full.crop([roi.x_offset, roi.y_offset], [roi.width, roi.height])
-    binning = [1.0 / max(message.binning_x, 1), 1.0 / max(message.binning_y, 1)]
-    return full if binning == [1.0, 1.0] else full.scale(binning)
+    binning = max(message.binning_x, 1), max(message.binning_y, 1)
+    if binning[0] > full.width or binning[1] > full.height:
+        raise BadMessage("camera_info_unusable", f"CameraInfo: binning {binning} leaves no pixels")
+    return full if binning == (1, 1) else full.scale([1.0 / binning[0], 1.0 / binning[1]])
 
 
 def pose(message: Any, backend: Backend = WITHOUT_ROS) -> Matrix:
     """(4, 4) of a geometry_msgs/Pose or Transform.
 
-    Raises BadMessage for NaN and for quaternions that are not of unit length; all zero, as in a
-    message that was never filled in, is one of them.
+    Raises BadMessage for NaN, for positions that are not on Earth, and for quaternions that are not
+    of unit length; all zero, as in a message that was never filled in, is one of them.
     """
     translation = message.position if hasattr(message, "position") else message.translation
     rotation = message.orientation if hasattr(message, "orientation") else message.rotation
@@ -118,35 +142,85 @@ def pose(message: Any, backend: Backend = WITHOUT_ROS) -> Matrix:
     quat_xyzw = np.array([rotation.x, rotation.y, rotation.z, rotation.w])
     if not (np.isfinite(xyz).all() and np.isfinite(quat_xyzw).all()):
         raise BadMessage("not_finite", f"pose is not finite: {xyz}, {quat_xyzw}")
-    length = float(np.linalg.norm(quat_xyzw))
+    if np.abs(xyz).max() > MAX_DISTANCE_M:
+        raise BadMessage("too_far", f"position {xyz} is more than {MAX_DISTANCE_M:g} m away")
+    length = float(np.hypot.reduce(quat_xyzw))
     if abs(length - 1.0) > UNIT_TOLERANCE:
         raise BadMessage("bad_quaternion", f"quaternion {quat_xyzw} has length {length:g}, not 1")
     return backend.matrix(quat_xyzw, xyz)
 
 
 def pose_covariance(message: Any) -> Matrix:
-    """(6, 6) of a geometry_msgs/PoseWithCovariance."""
-    return np.array(message.covariance, np.float64).reshape(6, 6)
+    """(6, 6) of a geometry_msgs/PoseWithCovariance, symmetric; raises BadMessage."""
+    return _covariance(message.covariance, 6)
 
 
 def fix_covariance(message: Any) -> Matrix | None:
-    """(3, 3) ENU of a sensor_msgs/NavSatFix in m^2; None when its type says unknown."""
-    if not message.position_covariance_type:
-        return None
-    return np.array(message.position_covariance, np.float64).reshape(3, 3)
+    """(3, 3) ENU of a sensor_msgs/NavSatFix in m^2; None where it says unknown, or is not finite.
+
+    Raises BadMessage for what is no covariance.
+    """
+    known = message.position_covariance_type and np.isfinite(message.position_covariance).all()
+    return _covariance(message.position_covariance, 3) if known else None
+
+
+def frame_id(name: str) -> str:
+    """The name of a frame, as it is; raises BadMessage for what no frame is called."""
+    if len(name) > MAX_NAME_LENGTH or not name.isprintable():
+        raise BadMessage("frame_id", f"frame '{name[:40]}' of {len(name)} characters")
+    return name
+
+
+def _covariance(values: Any, size: int) -> Matrix:
+    """(size, size), symmetric and positive semi-definite; what varies without limit varies much.
+
+    Axes without variance are not known rather than exact, and related to no other.
+    """
+    covariance = np.array(values, np.float64).reshape(size, size)
+    variances = np.diag(covariance)
+    if not np.isfinite(covariance).all() or (variances < 0).any():
+        raise BadMessage("bad_covariance", f"variances are {variances}")
+    sigmas = np.sqrt(variances)
+    scales = np.where(sigmas > 0, sigmas, 1.0)
+    with np.errstate(over="ignore", under="ignore"):
+        correlation = covariance / scales / scales[:, None]
+    if not np.abs(correlation).max(initial=0.0) <= 1 + COVARIANCE_TOLERANCE:
+        raise BadMessage("bad_covariance", "covariances are larger than the variances allow")
+    if np.abs(correlation - correlation.T).max() > COVARIANCE_TOLERANCE:
+        raise BadMessage("bad_covariance", "the covariance is not symmetric")
+    correlation = (correlation + correlation.T) / 2
+    least, axes = np.linalg.eigh(correlation)
+    if least[0] < -COVARIANCE_TOLERANCE:
+        raise BadMessage("bad_covariance", "the covariance is not positive semi-definite")
+    if least[0] < -1e-9:
+        correlation = (axes * np.maximum(least, 0.0)) @ axes.T
+    elif variances.max() <= MAX_VARIANCE:
+        return (covariance + covariance.T) / 2
+    sigmas = np.minimum(sigmas, np.sqrt(MAX_VARIANCE))
+    result: Matrix = correlation * sigmas * sigmas[:, None]
+    return (result + result.T) / 2
 
 
 def _encoding(message: Any) -> str:
     return ALIASES.get(message.encoding, message.encoding)
 
 
-def _check_image(message: Any) -> None:
+def _check_size(size: tuple[int, int], wanted: tuple[int, int] | None, max_pixels: int) -> None:
+    width, height = size
+    if wanted is not None and size != wanted:
+        raise BadMessage(
+            "image_size", f"image is {width}x{height}, calibrated for {wanted[0]}x{wanted[1]}"
+        )
+    if not 0 < min(size) <= max(size) <= MAX_SIDE_PX or width * height > max_pixels:
+        raise BadMessage("image_size", f"image of {width}x{height} pixels")
+
+
+def _check_image(message: Any, wanted: tuple[int, int] | None, max_pixels: int) -> None:
     width, height, step = message.width, message.height, message.step
     if _encoding(message) not in ENCODINGS:
         known = ", ".join([*ENCODINGS, *ALIASES])
         raise BadMessage("image_encoding", f"encoding '{message.encoding}' is not one of {known}")
-    if not (0 < width <= MAX_SIDE_PX and 0 < height <= MAX_SIDE_PX):
-        raise BadMessage("image_size", f"image of {width}x{height} pixels")
+    _check_size((width, height), wanted, max_pixels)
     needed = width * ENCODINGS[_encoding(message)]
     if step < needed:
         raise BadMessage("image_step", f"step is {step} bytes, a row needs {needed}")
@@ -178,12 +252,15 @@ def _packed(message: Any) -> SimpleNamespace:
     )
 
 
-def _decompressed(message: Any) -> Image:
+def _decompressed(message: Any, wanted: tuple[int, int] | None, max_pixels: int) -> Image:
     data = bytes(message.data)
+    size = image_files.size_of(data)
+    if size is not None:
+        _check_size(size, wanted, max_pixels)
     # OpenCV fills what is missing of a JPEG with grey instead of failing.
     if data.startswith(b"\xff\xd8") and not data.rstrip(b"\0").endswith(b"\xff\xd9"):
         raise BadMessage("image_truncated", f"JPEG of {len(data)} bytes has no end")
-    image_rgb = image_files.decode(data)
+    image_rgb = image_files.decode(data, max_pixels)
     if image_rgb is None:
         raise BadMessage("image_undecodable", f"compressed image ('{message.format}') not decoded")
     return image_rgb

@@ -10,7 +10,13 @@ import numpy as np
 
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.se3 import Matrix
-from pixloc_ros.sensors.static_transforms import StaticTransforms, chain, is_transform, normalized
+from pixloc_ros.sensors.static_transforms import (
+    MAX_FRAMES,
+    StaticTransforms,
+    chain,
+    is_transform,
+    normalized,
+)
 
 KEPT_NS = 10_000_000_000
 LOOPED_NS = 1_000_000_000  # stamps further back are of a bag that began anew
@@ -26,9 +32,10 @@ class MovingTransforms:
         self._parents: dict[str, set[str]] = {}  # by child
 
     def add(self, stamp_ns: int, parent: str, child: str, T_parent_child: Matrix) -> bool:
-        """Add one transform; False, and nothing added, where it is not rigid or names no frames."""
+        """Add one transform; False where it is not rigid, names no frames, or is one too many."""
         parent, child = normalized(parent), normalized(child)
-        if not is_transform(parent, child, T_parent_child):
+        full = len(self._parents) >= MAX_FRAMES and child not in self._parents
+        if full or not is_transform(parent, child, T_parent_child):
             return False
         history = self._histories.setdefault(parent, {}).setdefault(child, _History())
         history.add(stamp_ns, T_parent_child)

@@ -11,6 +11,8 @@ import numpy as np
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.se3 import Matrix
 
+MAX_FRAMES = 10_000  # no vehicle has more; names made up anew with each message do
+
 
 class StaticTransforms:
     """A graph of rigid transforms that never change; the newest of two between a pair wins."""
@@ -19,9 +21,10 @@ class StaticTransforms:
         self._neighbours: dict[str, dict[str, Matrix]] = {}
 
     def add(self, parent: str, child: str, T_parent_child: Matrix) -> bool:
-        """Add one transform; False, and nothing added, where it is not rigid or names no frames."""
+        """Add one transform; False where it is not rigid, names no frames, or is one too many."""
         parent, child = normalized(parent), normalized(child)
-        if not is_transform(parent, child, T_parent_child):
+        full = len(self._neighbours) >= MAX_FRAMES and child not in self._neighbours
+        if full or not is_transform(parent, child, T_parent_child):
             return False
         T = np.asarray(T_parent_child, dtype=np.float64)
         self._neighbours.setdefault(parent, {})[child] = T

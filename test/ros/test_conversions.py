@@ -193,6 +193,7 @@ def test_poses_keep_the_order_of_ros_on_the_way_out_and_back() -> None:
     from pixloc_ros.ros import conversions
 
     covariance = np.arange(36.0).reshape(6, 6)
+    covariance = covariance @ covariance.T
     message = conversions.pose_message(T, covariance, 1_700_000_000_123_456_789, "map")
     assert (message.header.stamp.sec, message.header.stamp.nanosec) == (1_700_000_000, 123_456_789)
     assert message.header.frame_id == "map"

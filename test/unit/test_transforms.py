@@ -8,7 +8,7 @@ import pytest
 from helpers.priors import at_s, pose
 from pixloc_ros.geometry import se3
 from pixloc_ros.sensors.moving_transforms import MovingTransforms
-from pixloc_ros.sensors.static_transforms import StaticTransforms
+from pixloc_ros.sensors.static_transforms import MAX_FRAMES, StaticTransforms
 
 
 def test_transforms_chain_in_both_directions() -> None:
@@ -86,3 +86,14 @@ def test_a_bag_that_loops_begins_anew(tree: MovingTransforms) -> None:
     tree.add(at_s(1.0), "odom", "footprint", pose(3.0))
     assert tree.newest_ns("odom", "footprint") == at_s(1.0)
     assert tree.lookup("odom", "footprint", at_s(2.0)) is None
+
+
+def test_names_that_are_made_up_anew_fill_no_memory() -> None:
+    static, moving = StaticTransforms(), MovingTransforms(StaticTransforms())
+    for number in range(MAX_FRAMES + 10):
+        static.add("map", f"frame{number}", np.eye(4))
+        moving.add(at_s(1), "map", f"frame{number}", np.eye(4))
+    assert len(static.frames) == MAX_FRAMES
+    assert len(moving.frames) == MAX_FRAMES + 1  # and the parent
+    assert static.add("map", "frame5", pose(1.0))
+    assert moving.add(at_s(2), "map", "frame5", pose(1.0))
