@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from pixloc_ros.alignment import verification
-from pixloc_ros.alignment.cuda.fused_aligner import aligner_for
+from pixloc_ros.alignment.coarse_to_fine import Aligner
+from pixloc_ros.alignment.cuda.fused_aligner import fused_aligner
 from pixloc_ros.alignment.problems import AlignmentProblem, ImageFeatures, ViewSelector
-from pixloc_ros.alignment.selection import HypothesisSelector
+from pixloc_ros.alignment.selection import Hypothesis, HypothesisSelector
 from pixloc_ros.common.stopwatch import Stopwatch
 from pixloc_ros.config import Config
+from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.errors import MapError
 from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.maps.map import Map
-from pixloc_ros.maps.view import MapView
 from pixloc_ros.types import Estimate, Frame, PosePrior, Reason, Status
 
 
 class Localizer:
     """Aligns frames to a preloaded map, starting from a prior.
 
-    Raises MapError when the map was built with other network weights.
+    With a ConfigHolder, a change of the configuration counts from the next frame on; the map, the
+    network and the device stay those of the beginning. Raises MapError when the map was built with
+    other network weights.
     """
 
-    def __init__(self, config: Config, map: Map | None = None):
+    def __init__(self, config: Config | ConfigHolder, map: Map | None = None):
+        self.holder = config if isinstance(config, ConfigHolder) else ConfigHolder(config)
+        config = self.config
         if config.threads:
             torch.set_num_threads(config.threads)
-        self.config = config
         self.map = map or Map.load(config.map, tiles=config.tiles, device=config.device)
         self.features = FeatureExtractor(
             config.features.weights,
@@ -38,77 +43,101 @@ class Localizer:
             config.features.precision,
         )
         _check_same_weights(self.map, self.features)
-        self.search = ViewSelector(self.map, config)
-        self.calibration = verification.calibration_of(self.map.metadata, config.covariance)
-        aligner = aligner_for(self.features.damping, config.alignment, config.hypotheses)
-        self.contest = HypothesisSelector(self.search, aligner, config)
+        self.kernels = fused_aligner(self.features.damping)
+
+    @property
+    def config(self) -> Config:
+        """The configuration in force now."""
+        return self.holder.current
 
     @property
     def can_search(self) -> bool:
         """Whether a frame without any prior can be looked for on the whole map."""
         return self.config.retrieval.enabled and self.map.keyframe_descriptors is not None
 
+    @torch.inference_mode()
     def localize(
         self,
         frame: Frame,
         prior: PosePrior | Sequence[PosePrior] | None = None,
-        beside: Sequence[Frame] = (),
+        other_cameras: Sequence[Frame] = (),
     ) -> Estimate:
-        """Pose of the vehicle at the frame's stamp, or a status and the reason why not.
+        """Find the pose of the vehicle at the frame's stamp, or a status and the reason why not.
 
-        prior: of several, the best one wins and the others are its rivals. Without any, they are
-        the places on the map that look like the frame.
-        beside: what other cameras of the vehicle saw at that time, for one pose of all. Cameras
-        that are of no use are left out.
+        prior: of several, the best one wins and the others are its alternatives. Without any, they
+        are the places on the map that look like the frame.
+        other_cameras: frames of the vehicle's other cameras at that time, for one pose of all.
+        Cameras that are of no use are left out.
         """
-        frames = (frame, *beside)
+        frames: Sequence[Frame] = (frame, *other_cameras)
+        given = [prior] if isinstance(prior, PosePrior) else list(prior or ())
+        config, watch = self.config, Stopwatch()  # one configuration for all of a frame
+        views, aligner = ViewSelector(self.map, config), self.aligner(config)
+        selector = HypothesisSelector(views, aligner, config)
         try:
-            if isinstance(prior, PosePrior):
-                return self._localize(frames, prior)
-            return self._localize_anywhere(frames, prior)
+            with watch("views"):  # first: frames that are off the map need no network
+                frames = self._usable(frames, given, views)
+            with watch("features"):
+                images = [ImageFeatures(f, self.features.extract(f.image_rgb)) for f in frames]
+            with watch("retrieval"):
+                priors = given or views.retrieve(images[0])
+            with watch("initial_poses"):
+                problems = _problems(images, priors, views)
+            with watch("coarse_screening"):
+                promising = selector.screen(problems)
+            with watch("alignment"):
+                hypotheses = [
+                    Hypothesis(p, aligner.align(p.observations, p.initial_poses)) for p in promising
+                ]
+            with watch("re_alignment"):
+                best = selector.select(hypotheses)
+            with watch("alternative_poses"):
+                best = selector.compare_with_alternatives(best)
+            with watch("verification"):
+                estimate = self._verify(_with_counts(best, problems, hypotheses), config)
+        except _CannotLocalize as failure:
+            return _failed(frame, failure.reason, failure.message, given)
         except torch.cuda.OutOfMemoryError as error:
             torch.cuda.empty_cache()
-            one = prior if isinstance(prior, PosePrior) else None
-            return _failed(frame, Reason.OUT_OF_MEMORY, str(error).partition("\n")[0], one)
+            return _failed(frame, Reason.OUT_OF_MEMORY, str(error).partition("\n")[0], given)
+        return replace(
+            estimate, stamp_ns=frame.stamp_ns, name=frame.name, timing_ms=watch.timing_ms
+        )
 
-    @torch.inference_mode()
-    def _localize(self, frames: Sequence[Frame], prior: PosePrior) -> Estimate:
-        watch = Stopwatch()
-        with watch("view"):
-            views = [self.search.view(frame, prior.T_map_base) for frame in frames]
-        problems = [self._unusable(frame, view) for frame, view in zip(frames, views, strict=True)]
-        if problems[0] and all(problems):
-            return _failed(frames[0], *problems[0], prior)
-        usable = [i for i, problem in enumerate(problems) if not problem]
-        with watch("features"):
-            seen = [
-                ImageFeatures(frames[i], self.features.extract(frames[i].image_rgb)) for i in usable
-            ]
-        with watch("starts"):
-            looks = self.search.looks(seen, [views[i] for i in usable], prior)
-        return self._estimate(frames[0], looks, watch)
+    def aligner(self, config: Config) -> Aligner:
+        """The aligner of a configuration, on this localizer's device."""
+        return Aligner(self.features.damping, config.alignment, config.hypotheses, self.kernels)
 
-    @torch.inference_mode()
-    def _localize_anywhere(
-        self, frames: Sequence[Frame], priors: Sequence[PosePrior] | None
-    ) -> Estimate:
-        """As above, with the network's pass first: its descriptor tells the places to look at."""
-        watch = Stopwatch()
+    def _usable(
+        self, frames: Sequence[Frame], priors: Sequence[PosePrior], views: ViewSelector
+    ) -> Sequence[Frame]:
+        """The frames worth aligning, or the reason why there is none.
+
+        Of one prior the view of each frame is tested. Otherwise the first frame must do, because it
+        tells where to search.
+        """
         if not priors and not self.can_search:
-            return _failed(frames[0], Reason.NO_PRIOR, self._why_no_search())
-        if problem := _wrong_size(frames[0]):
-            return _failed(frames[0], *problem)
-        with watch("features"):
-            right = [frame for frame in frames if not _wrong_size(frame)]
-            seen = [ImageFeatures(frame, self.features.extract(frame.image_rgb)) for frame in right]
-        with watch("retrieval"):
-            priors = priors or self.search.places(seen[0])
-        with watch("starts"):
-            looks = [look for prior in priors for look in self.search.looks_at(seen, prior)]
-        if not looks:
-            message = f"too few map points at {len(priors)} places that look like it"
-            return _failed(frames[0], Reason.TOO_FEW_POINTS, message)
-        return self._estimate(frames[0], looks, watch)
+            raise _CannotLocalize(Reason.NO_PRIOR, self._why_no_search())
+        problems = [self._unusable(frame, priors, views) for frame in frames]
+        if problems[0] and (all(problems) or len(priors) != 1):
+            raise _CannotLocalize(*problems[0])
+        return [frame for frame, problem in zip(frames, problems, strict=True) if not problem]
+
+    def _unusable(
+        self, frame: Frame, priors: Sequence[PosePrior], views: ViewSelector
+    ) -> tuple[Reason, str] | None:
+        if problem := _wrong_size(frame):
+            return problem
+        if len(priors) != 1:
+            return None
+        view, limits = views.view(frame, priors[0].T_map_base), views.config.view
+        if view.nearest_m > limits.max_distance_m:
+            return Reason.OUT_OF_MAP, f"nearest keyframe is {view.nearest_m:.0f} m away"
+        if len(view) < limits.min_points:
+            refused = self.map.tiles.refused
+            damage = f"; refused tiles of the map: {', '.join(refused)}" if refused else ""
+            return Reason.TOO_FEW_POINTS, f"only {len(view)} map points in view{damage}"
+        return None
 
     def _why_no_search(self) -> str:
         message = "no odometry, GNSS or initial pose yet"
@@ -116,44 +145,63 @@ class Localizer:
             return f"{message}; the map has no descriptors to search by: build it again"
         return f"{message}; searching the map is switched off (retrieval.enabled)"
 
-    def _unusable(self, frame: Frame, view: MapView) -> tuple[Reason, str] | None:
-        if problem := _wrong_size(frame):
-            return problem
-        if view.nearest_m > self.config.view.max_distance_m:
-            return Reason.OUT_OF_MAP, f"nearest keyframe is {view.nearest_m:.0f} m away"
-        if len(view) < self.config.view.min_points:
-            refused = self.map.tiles.refused
-            damage = f"; refused tiles of the map: {', '.join(refused)}" if refused else ""
-            return Reason.TOO_FEW_POINTS, f"only {len(view)} map points in view{damage}"
-        return None
-
-    def _estimate(self, frame: Frame, looks: list[AlignmentProblem], watch: Stopwatch) -> Estimate:
-        """Align, and judge what it came to."""
-        look, alignment = self.contest.winner(looks, watch)
+    def _verify(self, best: Hypothesis, config: Config) -> Estimate:
+        """Judge what the alignment came to: a pose with its covariance, or the reason why not."""
+        problem, alignment = best.problem, best.alignment
+        calibration = verification.calibration_of(self.map.metadata, config.covariance)
         T_map_base, covariance = verification.base_pose_and_covariance(
-            alignment, look.lead.T_base_cam, self.calibration
+            alignment, problem.lead.T_base_cam, calibration
         )
         reason, message = verification.judge(
-            alignment, T_map_base, covariance, look.prior, self.config.acceptance
+            alignment, T_map_base, covariance, problem.prior, config.acceptance
         )
         if alignment.hypotheses_dropped:
-            message += f"; no memory for {alignment.hypotheses_dropped} more starts"
+            message += f"; no memory for {alignment.hypotheses_dropped} more initial poses"
         ok = reason is Reason.OK
         return Estimate(
             status=_STATUS_OF.get(reason, Status.REJECTED),
             reason=reason,
             message=message,
-            stamp_ns=frame.stamp_ns,
-            name=frame.name,
+            stamp_ns=problem.lead.stamp_ns,
             T_map_base=T_map_base if ok else None,
             covariance=covariance if ok else None,
             candidate_T_map_base=T_map_base if np.isfinite(T_map_base).all() else None,
-            prior=look.prior,
+            prior=problem.prior,
             alignment=alignment,
-            cameras=tuple(s.frame.camera_name for s in look.seen if s.frame.camera_name),
-            keyframes=look.keyframes,
-            timing_ms=watch.timing_ms,
+            cameras=tuple(i.frame.camera_name for i in problem.images if i.frame.camera_name),
+            keyframes=problem.keyframes,
         )
+
+
+class _CannotLocalize(Exception):
+    """There is nothing to align, for this reason: an expected end of `localize`."""
+
+    def __init__(self, reason: Reason, message: str):
+        super().__init__(message)
+        self.reason, self.message = reason, message
+
+
+_STATUS_OF = {Reason.OK: Status.OK, Reason.AMBIGUOUS: Status.AMBIGUOUS}
+
+
+def _problems(
+    images: Sequence[ImageFeatures], priors: Sequence[PosePrior], views: ViewSelector
+) -> list[AlignmentProblem]:
+    problems = [problem for prior in priors for problem in views.problems(images, prior)]
+    if not problems:
+        message = f"too few map points at {len(priors)} places that look like it"
+        raise _CannotLocalize(Reason.TOO_FEW_POINTS, message)
+    return problems
+
+
+def _with_counts(
+    best: Hypothesis, problems: Sequence[AlignmentProblem], aligned: Sequence[Hypothesis]
+) -> Hypothesis:
+    """The hypothesis with the number of initial poses that it was the best of."""
+    dropped = sum(hypothesis.alignment.hypotheses_dropped for hypothesis in aligned)
+    count = sum(len(problem.initial_poses.t) for problem in problems) - dropped
+    counted = replace(best.alignment, hypotheses=count, hypotheses_dropped=dropped)
+    return replace(best, alignment=counted)
 
 
 def _wrong_size(frame: Frame) -> tuple[Reason, str] | None:
@@ -164,10 +212,8 @@ def _wrong_size(frame: Frame) -> tuple[Reason, str] | None:
     return Reason.BAD_IMAGE, f"image is {width}x{height}, calibrated for {calibrated}"
 
 
-_STATUS_OF = {Reason.OK: Status.OK, Reason.AMBIGUOUS: Status.AMBIGUOUS}
-
-
-def _failed(frame: Frame, reason: Reason, message: str, prior: PosePrior | None = None) -> Estimate:
+def _failed(frame: Frame, reason: Reason, message: str, priors: Sequence[PosePrior]) -> Estimate:
+    prior = priors[0] if len(priors) == 1 else None
     return Estimate(Status.FAILED, reason, message, frame.stamp_ns, frame.name, prior=prior)
 
 

@@ -1,33 +1,32 @@
-"""Starts drawn from the prior's covariance, measured in pixels.
+"""Initial poses drawn from the prior's covariance, measured in pixels.
 
-A yaw error moves far points most, a translation near ones, and what one start can mend is an
-image motion. So the prior's directions are scaled by the mean pixel motion that they cause: where
-one start reaches far enough nothing is drawn, and the count follows from the directions left.
+A yaw error moves far points most, a translation near ones, and what one initial pose can correct
+is an image motion. So the prior's directions are scaled by the mean pixel motion that they cause:
+where the prior's pose reaches far enough nothing is drawn, and the count follows from the
+directions left.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.stats import qmc
 from torch import Tensor
 
 from pixloc_ros.config import HypothesesConfig
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.pose import Pose, jacobian_of_transform
+from pixloc_ros.types import Matrix
 
-Matrix = NDArray[np.float64]
 
-
-def draw_starts(
+def draw_initial_poses(
     T_cam_local: Pose,
     covariance_cam: Matrix,
     points: Tensor,
     camera: Camera,
     config: HypothesesConfig,
 ) -> Pose:
-    """Starts (K,) around an unbatched prior pose, the prior itself first.
+    """Draw initial poses (K,) around an unbatched prior pose, the prior itself first.
 
     covariance_cam: (6, 6) of the update on the left in the camera frame. points: (N, 3) local.
     camera: of the image that the network sees.
@@ -35,9 +34,8 @@ def draw_starts(
     directions, motion_px = _principal_motions(
         covariance_cam, _motion_matrix(T_cam_local, points, camera)
     )
-    spans = (
-        config.coverage_sigma * motion_px / config.convergence_radius_px
-    )  # half-widths, in reaches
+    # Half the width of what is to be covered, in radii of convergence.
+    spans = config.coverage_sigma * motion_px / config.convergence_radius_px
     wide = spans > 1
     count = min(int(np.prod(np.ceil(spans[wide]))), config.max_count)
     offsets = config.coverage_sigma * _cover_ball(int(wide.sum()), count)

@@ -1,39 +1,55 @@
-"""Levenberg-Marquardt on one level, for many poses at once (eq. 3-5)."""
+"""Levenberg-Marquardt on one level, for many poses at once (eq. 3-5).
+
+The only loop: the localizer, training and research run it with policies of their own, and
+cuda/README.md says which kernel stands for which function.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from pixloc_ros.alignment.policy import Policy, StepTaken
+from pixloc_ros.alignment.policy import LevelResult, Policy, StepTaken
 from pixloc_ros.alignment.residuals import Linearization
-from pixloc_ros.config import AlignmentConfig
 from pixloc_ros.geometry.pose import Pose
 
 
 class System(Protocol):
-    """A least-squares problem in one pose: of one camera or of a rig."""
+    """A least-squares problem in one pose, of one camera or of a rig, or one for each pose."""
 
     def linearize(self, T_cam_local: Pose, /) -> Linearization:
         """Normal equations at K poses."""
 
+    def __getitem__(self, index: Tensor, /) -> System:
+        """The system for some of the poses."""
 
-@dataclass(frozen=True, slots=True)
-class LevelResult:
-    """The best iterate of each of K problems."""
 
-    T_cam_local: Pose  # (K,)
-    cost: Tensor  # (K,) mean robust cost there
-    iterations: Tensor  # (K,)
-    converged: Tensor  # (K,)
-    failed: Tensor  # (K,) too few points in view, or not finite
+def minimize(
+    system: System, initial: Pose, damping: Tensor, iterations: int, policy: Policy
+) -> LevelResult:
+    """Take up to `iterations` steps from K initial poses; each problem ends by itself.
 
-    def __getitem__(self, index: Tensor) -> LevelResult:
-        return LevelResult(*(getattr(self, name)[index] for name in self.__slots__))
+    Problems with too few points in view, or not finite, end and are marked; nothing raises. No
+    tensor is written in place, so the result can be differentiated down to the images.
+    """
+    at = system.linearize(initial)
+    kept = _without_a_step(initial, at, policy)
+    number_of = torch.arange(len(kept.cost), device=kept.cost.device)
+    running = _Running(system, number_of, initial, initial, at, kept)
+    going, ended = ~kept.failed, list[_Running]()
+    for number in range(iterations):
+        if not going.all():
+            ended.append(running[torch.nonzero(~going)[:, 0]])
+            running = running[torch.nonzero(going)[:, 0]]
+        if len(running.number) == 0:
+            break
+        running, going = _step(running, damping, number, number + 1 == iterations, policy)
+    return _in_order([*ended, running])
 
 
 def damped_step(hessian: Tensor, gradient: Tensor, damping: Tensor, policy: Policy) -> Tensor:
@@ -56,72 +72,6 @@ def bound(step: Tensor, policy: Policy) -> Tensor:
     return step / torch.maximum(length, angle).clamp(min=1)[..., None]
 
 
-def minimize(
-    system: System,
-    start: Pose,
-    damping: Tensor,
-    iterations: int,
-    config: AlignmentConfig,
-) -> LevelResult:
-    """Run up to `iterations` from K starts; each problem stops by itself.
-
-    The policy that the configuration names decides when, and which iterate stays. Problems that
-    see too few points or become non-finite are frozen and marked; nothing raises.
-    """
-    policy = Policy.of(config)
-    pose, at = start, system.linearize(start)
-    result = _before_the_first_step(start, at, policy)
-    active = torch.nonzero(~result.failed)[:, 0]
-    pose, at = pose[active], at[active]
-    for number in range(iterations):
-        if len(active) == 0:
-            break
-        pose, at, stopped = _step(system, pose, at, damping, number, policy)
-        failed = _failed(at, policy)
-        if policy.keeps_best:
-            _keep_best(result, active, pose, at.cost, failed, stopped)
-        else:
-            # The reference never looks at the last pose of a level: it cannot fail there.
-            lost = failed & ~stopped & (number + 1 < iterations)
-            _keep_last(result, active, pose, at.cost, lost, stopped, start)
-        going = ~(failed | stopped)
-        if not going.all():
-            active, pose, at = active[going], pose[going], at[going]
-    return result
-
-
-def _step(
-    system: System,
-    pose: Pose,
-    at: Linearization,
-    damping: Tensor,
-    number: int,
-    policy: Policy,
-) -> tuple[Pose, Linearization, Tensor]:
-    """The next poses (K,), the problem there, and which of them are to be the last."""
-    twist = damped_step(at.hessian, at.gradient, damping, policy)
-    moved = pose.retract(twist)
-    after = system.linearize(moved)
-    taken = StepTaken(number, twist, at.gradient, motion_px(at, after))
-    return moved, after, policy.stop(taken)
-
-
-def _before_the_first_step(start: Pose, at: Linearization, policy: Policy) -> LevelResult:
-    failed = _failed(at, policy)
-    return LevelResult(
-        Pose(start.R.clone(), start.t.clone()),
-        torch.where(failed, torch.inf, at.cost),
-        torch.zeros_like(at.seen),
-        torch.zeros_like(failed),
-        failed,
-    )
-
-
-def _failed(at: Linearization, policy: Policy) -> Tensor:
-    finite = at.hessian.isfinite().all(-1).all(-1) & at.gradient.isfinite().all(-1)
-    return (at.seen < policy.min_points) | ~finite
-
-
 def motion_px(before: Linearization, after: Linearization) -> Tensor:
     """Mean motion (K,) of the points that stayed in view, in pixels of the level."""
     both = ~(before.squared.isnan() | after.squared.isnan())
@@ -129,35 +79,55 @@ def motion_px(before: Linearization, after: Linearization) -> Tensor:
     return torch.where(both, motion, 0).sum(-1) / both.sum(-1).clamp(min=1)
 
 
-def _keep_best(
-    result: LevelResult,
-    active: Tensor,
-    pose: Pose,
-    cost: Tensor,
-    failed: Tensor,
-    stopped: Tensor,
-) -> None:
-    result.iterations[active] += 1
-    result.converged[active] = stopped & ~failed
-    better = ~failed & (cost < result.cost[active])
-    rows = active[better]
-    result.T_cam_local.R[rows], result.T_cam_local.t[rows] = pose.R[better], pose.t[better]
-    result.cost[rows] = cost[better]
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """Problems (K,) that have not ended: which they are, and where they stand."""
+
+    system: System
+    number: Tensor
+    initial: Pose
+    pose: Pose
+    at: Linearization
+    kept: LevelResult
+
+    def __getitem__(self, index: Tensor) -> _Running:
+        return _Running(*(getattr(self, name)[index] for name in self.__slots__))
 
 
-def _keep_last(
-    result: LevelResult,
-    active: Tensor,
-    pose: Pose,
-    cost: Tensor,
-    lost: Tensor,
-    stopped: Tensor,
-    start: Pose,
-) -> None:
-    """Keep this iterate, but go back to the start where the problem lost its points."""
-    result.iterations[active] += 1
-    result.converged[active] = stopped
-    result.failed[active] = lost
-    result.cost[active] = torch.where(lost, torch.inf, cost)
-    kept = start[active].where(lost, pose)
-    result.T_cam_local.R[active], result.T_cam_local.t[active] = kept.R, kept.t
+def _step(
+    running: _Running, damping: Tensor, number: int, is_last: bool, policy: Policy
+) -> tuple[_Running, Tensor]:
+    """The problems one step further, and which of them (K,) go on."""
+    system, before = running.system, running.at
+    twist = damped_step(before.hessian, before.gradient, damping, policy)
+    pose = running.pose.retract(twist)
+    at = system.linearize(pose)
+    failed = _failed(at, policy)
+    motion = motion_px(before, at)
+    step = StepTaken(
+        number, is_last, twist, before.gradient, motion, pose, running.initial, at.cost, failed
+    )
+    stopped = policy.stop(step)
+    kept = policy.keep(running.kept, step, stopped)
+    further = _Running(system, running.number, running.initial, pose, at, kept)
+    return further, ~(failed | stopped)
+
+
+def _without_a_step(initial: Pose, at: Linearization, policy: Policy) -> LevelResult:
+    failed = _failed(at, policy)
+    cost = torch.where(failed, torch.inf, at.cost)
+    none = torch.zeros_like(at.in_view)
+    return LevelResult(initial, cost, none, torch.zeros_like(failed), failed)
+
+
+def _failed(at: Linearization, policy: Policy) -> Tensor:
+    finite = at.hessian.isfinite().all(-1).all(-1) & at.gradient.isfinite().all(-1)
+    return (at.in_view < policy.min_points) | ~finite
+
+
+def _in_order(parts: Sequence[_Running]) -> LevelResult:
+    """What all problems keep, in the order of their initial poses."""
+    if len(parts) == 1:
+        return parts[0].kept
+    order = torch.argsort(torch.cat([part.number for part in parts]))
+    return LevelResult.cat([part.kept for part in parts])[order]

@@ -1,12 +1,12 @@
-"""Where the reference (PixLoc as published) and this package choose differently, in one object.
+"""The rules of one alignment in one object: this package's, and those of PixLoc as published.
 
-docs/guide/reference_mode.md has the table that says why.
+docs/guide/reference_mode.md has the table that says why they differ.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,26 +14,52 @@ import torch
 from torch import Tensor
 
 from pixloc_ros.alignment.robust import RobustCost
-from pixloc_ros.alignment.sampling import BILINEAR, Sampling, central, separable
 from pixloc_ros.config import AlignmentConfig
+from pixloc_ros.features.sampling import BILINEAR, Sampling, central, separable
+from pixloc_ros.geometry.pose import Pose
 
 DAMPING_FLOOR = 1e-6  # keeps the system regular where a direction has no gradient at all
 
 
 @dataclass(frozen=True, slots=True)
+class LevelResult:
+    """What K problems keep of their iterates."""
+
+    T_cam_local: Pose  # (K,)
+    cost: Tensor  # (K,) mean robust cost there
+    iterations: Tensor  # (K,)
+    converged: Tensor  # (K,)
+    failed: Tensor  # (K,) too few points in view, or not finite
+
+    def __getitem__(self, index: Tensor) -> LevelResult:
+        return LevelResult(*(getattr(self, name)[index] for name in self.__slots__))
+
+    @classmethod
+    def cat(cls, parts: Sequence[LevelResult]) -> LevelResult:
+        """Put the problems of several results one after the other."""
+        pose, *rest = ([getattr(part, name) for part in parts] for name in cls.__slots__)
+        return cls(Pose.cat(pose), *map(torch.cat, rest))
+
+
+@dataclass(frozen=True, slots=True)
 class StepTaken:
-    """A step that K problems have just taken, for the rule that ends them."""
+    """A step that K problems have just taken, for the rules that judge it."""
 
     number: int  # 0 for the first
+    is_last: bool  # no further one is allowed
     twist: Tensor  # (K, 6)
     gradient: Tensor  # (K, 6) at the pose before
     motion_px: Tensor  # (K,) mean motion of the points, in pixels of the level
+    T_cam_local: Pose  # (K,) the pose after
+    T_cam_local_initial: Pose  # (K,) where the problems began
+    cost: Tensor  # (K,) at the pose after
+    failed: Tensor  # (K,) too few points in view there, or not finite
 
 
 class StopRule(Protocol):
-    """Which of K problems (K,) are at their end after a step."""
+    """Tells which of K problems (K,) end after a step."""
 
-    def __call__(self, taken: StepTaken) -> Tensor: ...
+    def __call__(self, step: StepTaken) -> Tensor: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +68,8 @@ class StopByMotion:
 
     motion_px: float
 
-    def __call__(self, taken: StepTaken) -> Tensor:
-        return taken.motion_px < self.motion_px
+    def __call__(self, step: StepTaken) -> Tensor:
+        return step.motion_px < self.motion_px
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +81,69 @@ class StopByStep:
     angle_deg: float
     gradient: float
 
-    def __call__(self, taken: StepTaken) -> Tensor:
-        if taken.number % self.every:
-            return torch.zeros_like(taken.motion_px, dtype=torch.bool)
-        near = taken.twist[:, :3].norm(dim=-1) < self.distance
-        aligned = taken.twist[:, 3:].norm(dim=-1) < math.radians(self.angle_deg)
-        return (near & aligned) | (taken.gradient.norm(dim=-1) < self.gradient)
+    def __call__(self, step: StepTaken) -> Tensor:
+        if step.number % self.every:
+            return torch.zeros_like(step.failed)
+        near = step.twist[:, :3].norm(dim=-1) < self.distance
+        aligned = step.twist[:, 3:].norm(dim=-1) < math.radians(self.angle_deg)
+        return (near & aligned) | (step.gradient.norm(dim=-1) < self.gradient)
+
+
+@dataclass(frozen=True, slots=True)
+class NeverStop:
+    """Takes all steps, as in training."""
+
+    def __call__(self, step: StepTaken) -> Tensor:
+        return torch.zeros_like(step.failed)
+
+
+class KeepRule(Protocol):
+    """Tells what K problems keep after a step; a new object, so that it can be differentiated."""
+
+    def __call__(self, kept: LevelResult, step: StepTaken, stopped: Tensor) -> LevelResult: ...
+
+
+@dataclass(frozen=True, slots=True)
+class KeepBest:
+    """Keeps the iterate of the least cost."""
+
+    def __call__(self, kept: LevelResult, step: StepTaken, stopped: Tensor) -> LevelResult:
+        better = ~step.failed & (step.cost < kept.cost)
+        return LevelResult(
+            step.T_cam_local.where(better, kept.T_cam_local),
+            torch.where(better, step.cost, kept.cost),
+            kept.iterations + 1,
+            converged=stopped & ~step.failed,
+            failed=kept.failed,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class KeepLast:
+    """Keeps the last iterate, as training needs it."""
+
+    def __call__(self, kept: LevelResult, step: StepTaken, stopped: Tensor) -> LevelResult:
+        return LevelResult(step.T_cam_local, step.cost, kept.iterations + 1, stopped, step.failed)
+
+
+@dataclass(frozen=True, slots=True)
+class KeepLastOrInitial:
+    """Keeps the last iterate, but the initial pose where the problem lost its points.
+
+    The reference never evaluates the last pose of a level: it cannot fail there.
+    """
+
+    def __call__(self, kept: LevelResult, step: StepTaken, stopped: Tensor) -> LevelResult:
+        lost = step.failed & ~stopped
+        if step.is_last:
+            lost = torch.zeros_like(lost)
+        return LevelResult(
+            step.T_cam_local_initial.where(lost, step.T_cam_local),
+            torch.where(lost, torch.inf, step.cost),
+            kept.iterations + 1,
+            converged=stopped,
+            failed=lost,
+        )
 
 
 def add_floor(relative: Tensor) -> Tensor:
@@ -81,7 +164,7 @@ class Policy:
     robust: RobustCost
     floor: Callable[[Tensor], Tensor]  # applied to damping times the Hessian's diagonal
     stop: StopRule
-    keeps_best: bool  # of all iterates of a level; otherwise the last one
+    keep: KeepRule
     failure_is_final: bool  # a problem that loses its points starts no finer level
     iterations: tuple[int, int, int]  # at most, coarse to fine
     min_points: int
@@ -98,7 +181,7 @@ class Policy:
             robust=RobustCost(config.robust_scale),
             floor=add_floor,
             stop=StopByMotion(config.stop_px),
-            keeps_best=True,
+            keep=KeepBest(),
             failure_is_final=False,
             iterations=config.iterations,
             min_points=config.min_points,
@@ -112,7 +195,7 @@ REFERENCE = Policy(
     robust=RobustCost(2 * 0.1**2),  # Barron's cost with alpha 0 and c 0.1
     floor=at_least_floor,
     stop=StopByStep(every=10, distance=5e-3, angle_deg=0.05, gradient=1e-4),
-    keeps_best=False,
+    keep=KeepLastOrInitial(),
     failure_is_final=True,
     iterations=(100, 100, 100),
     min_points=10,

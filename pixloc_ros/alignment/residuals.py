@@ -7,14 +7,13 @@ formed first, so the (C, 6) Jacobian of a point never exists.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from pixloc_ros.alignment.robust import RobustCost
-from pixloc_ros.alignment.sampling import BILINEAR, BLOCK_ELEMENTS, Sampling
-from pixloc_ros.features.pyramid import FeatureLevel
+from pixloc_ros.features.sampling import BILINEAR, BLOCK_ELEMENTS, FeatureLevel, Sampling
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.pose import Pose, through_transform
 
@@ -26,7 +25,7 @@ class Linearization:
     cost: Tensor  # (K,) mean robust cost, points out of view counted as unrelated
     gradient: Tensor  # (K, 6)
     hessian: Tensor  # (K, 6, 6), weighted Gauss-Newton
-    seen: Tensor  # (K,) number of points in view
+    in_view: Tensor  # (K,) number of points
     pixels: Tensor  # (K, N, 2) in pixels of the level
     squared: Tensor  # (K, N) squared residuals; NaN out of view
     point_gradients: Tensor  # (K, N, 6) whose sum is the gradient
@@ -53,6 +52,20 @@ class LevelSystem:
     sampling: Sampling = BILINEAR
     present: Tensor | None = None  # (K, N): the other points are padding
 
+    def __getitem__(self, index: Tensor) -> LevelSystem:
+        """The system for some of K poses: the same, unless each has a problem of its own."""
+        if self.points.dim() == 2:
+            return self
+        return replace(
+            self,
+            level=self.level[index],
+            camera=self.camera[index],
+            points=self.points[index],
+            reference=self.reference[index],
+            confidence=self.confidence[index],
+            present=None if self.present is None else self.present[index],
+        )
+
     def linearize(self, T_cam_local: Pose) -> Linearization:
         """Normal equations at K poses."""
         points_cam = T_cam_local.transform(self.points)
@@ -73,7 +86,7 @@ class LevelSystem:
             cost=self._mean_cost(squared, valid),
             gradient=point_gradients.sum(-2),
             hessian=hessian,
-            seen=valid.sum(-1),
+            in_view=valid.sum(-1),
             pixels=pixels,
             squared=torch.where(valid, squared, torch.nan),
             point_gradients=point_gradients,

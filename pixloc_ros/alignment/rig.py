@@ -1,7 +1,7 @@
 """Several cameras of one vehicle, aligned as one problem.
 
 The pose that is solved for is that of the first camera, the lead. The others are fixed to it, so
-what they see adds up in the same six normal equations.
+their points add up in the same six normal equations.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pixloc_ros.maps.view import MapView
 
 @dataclass(frozen=True, slots=True)
 class CameraObservation:
-    """What one camera sees, and the part of the map that it is aligned against."""
+    """The image of one camera, and the part of the map that it is aligned against."""
 
     pyramid: FeaturePyramid
     camera: Camera  # of the image, unbatched
@@ -43,6 +43,10 @@ class RigSystem:
     systems: Sequence[LevelSystem]
     T_cam_lead: Pose
 
+    def __getitem__(self, index: Tensor) -> RigSystem:
+        """The system for some of the poses: the same, as they share it."""
+        return self
+
     def linearize(self, T_lead_local: Pose) -> Linearization:
         """Normal equations of the lead's update at K poses; points one camera after the other."""
         parts = [
@@ -55,7 +59,7 @@ class RigSystem:
             cost=torch.stack([part.cost for part in parts], -1) @ weights,
             gradient=sum_of([part.gradient for part in parts]),
             hessian=sum_of([part.hessian for part in parts]),
-            seen=sum_of([part.seen for part in parts]),
+            in_view=sum_of([part.in_view for part in parts]),
             pixels=torch.cat([part.pixels for part in parts], -2),
             squared=torch.cat([part.squared for part in parts], -1),
             point_gradients=torch.cat([part.point_gradients for part in parts], -2),
@@ -73,7 +77,7 @@ def _as_lead(at: Linearization, T_cam_lead: Pose) -> Linearization:
         cost=at.cost,
         gradient=at.gradient @ A,
         hessian=A.mT @ at.hessian @ A,
-        seen=at.seen,
+        in_view=at.in_view,
         pixels=at.pixels,
         squared=at.squared,
         point_gradients=at.point_gradients @ A,

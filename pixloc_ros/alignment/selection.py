@@ -1,118 +1,115 @@
-"""Which of several looks explains the images: the promising ones are aligned, the best look again.
+"""Which of several hypotheses explains the images: the best are re-aligned, then compared.
 
-Most frames have one look, from a sure prior; a vague one gives several, and a search of the whole
-map gives some at each of its places.
+Most frames have one, from a sure prior; a vague prior gives several, and a search of the whole map
+gives some at each of its places.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pixloc_ros.alignment.coarse_to_fine import Aligner, continued
+from pixloc_ros.alignment.coarse_to_fine import Aligner, same_pose
 from pixloc_ros.alignment.problems import AlignmentProblem, ImageFeatures, ViewSelector
-from pixloc_ros.common.stopwatch import Stopwatch
+from pixloc_ros.alignment.result import continued
 from pixloc_ros.config import Config
 from pixloc_ros.geometry import se3
-from pixloc_ros.types import Alignment, Matrix
+from pixloc_ros.types import Alignment
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """A pose that may be right: where the alignment of a problem ended."""
+
+    problem: AlignmentProblem
+    alignment: Alignment
 
 
 @dataclass(frozen=True, slots=True)
 class HypothesisSelector:
-    """Aligns looks, and tells the best one."""
+    """Screens problems before they are aligned, and tells the best hypothesis after it."""
 
-    search: ViewSelector
+    views: ViewSelector
     aligner: Aligner
     config: Config
 
-    def winner(
-        self, looks: list[AlignmentProblem], watch: Stopwatch
-    ) -> tuple[AlignmentProblem, Alignment]:
-        """The look that explains the images best, and its alignment; the others are its rivals."""
-        starts = sum(len(look.starts.t) for look in looks)
-        with watch("scouting"):
-            looks = self._promising(looks)
-        with watch("alignment"):
-            found = [self.aligner.align(look.sights, look.starts) for look in looks]
-        with watch("second look"):
-            look, alignment = self._best_of(looks, found)
-        with watch("rivals"):
-            look, alignment = self._challenged(look, alignment)
-        dropped = sum(alignment.hypotheses_dropped for alignment in found)
-        return look, replace(alignment, hypotheses=starts - dropped, hypotheses_dropped=dropped)
-
-    def _promising(self, looks: list[AlignmentProblem]) -> list[AlignmentProblem]:
-        """The looks worth aligning in full: the best one of every prior, then the next best."""
+    def screen(self, problems: Sequence[AlignmentProblem]) -> list[AlignmentProblem]:
+        """Keep the problems worth aligning in full: the best one of every prior, then the next."""
         keep_views = self.config.hypotheses.keep_views
-        if len(looks) <= keep_views:
-            return looks
-        scouted = [self.aligner.scout(look.sights, look.starts) for look in looks]
-        order = np.argsort([cost for _, cost in scouted], kind="stable").tolist()
-        leaders = {id(looks[i].prior): i for i in reversed(order)}.values()
-        others = [i for i in order if i not in leaders]
-        kept = [*leaders, *others][: max(keep_views, len(leaders))]
-        return [replace(looks[i], starts=scouted[i][0]) for i in kept]
+        if len(problems) <= keep_views:
+            return list(problems)
+        screened = [self.aligner.screen(p.observations, p.initial_poses) for p in problems]
+        order = np.argsort([cost for _, cost in screened], kind="stable").tolist()
+        best_of_prior = {id(problems[i].prior): i for i in reversed(order)}.values()
+        others = [i for i in order if i not in best_of_prior]
+        kept = [*best_of_prior, *others][: max(keep_views, len(best_of_prior))]
+        return [replace(problems[i], initial_poses=screened[i][0]) for i in kept]
 
-    def _best_of(
-        self, looks: list[AlignmentProblem], found: list[Alignment]
-    ) -> tuple[AlignmentProblem, Alignment]:
-        """The best of all looks and its end.
+    def align(self, problem: AlignmentProblem) -> Hypothesis:
+        """Align a problem, coarse to fine."""
+        return Hypothesis(problem, self.aligner.align(problem.observations, problem.initial_poses))
 
-        Those that are about as good look again before they are compared: from two views of one
+    def select(self, hypotheses: Sequence[Hypothesis]) -> Hypothesis:
+        """Select the best hypothesis; the cost of the next best other pose goes with it.
+
+        Those that are about as good are re-aligned before they are compared: from two views of one
         place they may have come to poses that differ by what the views could not tell.
         """
-        least = min(alignment.cost for alignment in found)
-        close = [a.cost <= least + self.config.acceptance.ambiguity_margin for a in found]
-        worse = [a for a, is_close in zip(found, close, strict=True) if not is_close]
-        ends = []
-        for i in np.flatnonzero(close):
-            _, alignment = self.aligner.winner([found[i], *worse])
-            ends.append(self._look_again(looks[i], alignment))
-        index, best = self.aligner.winner([alignment for _, alignment in ends])
-        return ends[index][0], best
+        least = min(hypothesis.alignment.cost for hypothesis in hypotheses)
+        limit = least + self.config.acceptance.ambiguity_margin
+        close = [hypothesis for hypothesis in hypotheses if hypothesis.alignment.cost <= limit]
+        worse = [hypothesis for hypothesis in hypotheses if not hypothesis.alignment.cost <= limit]
+        return self._best([self._re_aligned(self._best([each, *worse])) for each in close])
 
-    def _challenged(
-        self, look: AlignmentProblem, alignment: Alignment
-    ) -> tuple[AlignmentProblem, Alignment]:
-        """The better one of what was found and what lies ahead of it or behind."""
-        if not alignment.cost <= self.config.acceptance.max_cost:
-            return look, alignment
-        T_map_base = alignment.T_map_cam @ se3.inverse(look.lead.T_base_cam)
-        rivals = self.search.beside(look, T_map_base)
-        if not rivals:
-            return look, alignment
-        found = [self.aligner.align(rival.sights, rival.starts) for rival in rivals]
-        return self._best_of([look, *rivals], [alignment, *found])
+    def compare_with_alternatives(self, best: Hypothesis) -> Hypothesis:
+        """Compare the best hypothesis with alternative poses ahead of it and behind."""
+        if not best.alignment.cost <= self.config.acceptance.max_cost:
+            return best
+        T_map_base = best.alignment.T_map_cam @ se3.inverse(best.problem.lead.T_base_cam)
+        alternatives = self.views.alternative_poses(best.problem, T_map_base)
+        if not alternatives:
+            return best
+        return self.select([best, *map(self.align, alternatives)])
 
-    def _look_again(
-        self, first_look: AlignmentProblem, first: Alignment
-    ) -> tuple[AlignmentProblem, Alignment]:
-        """Align once more where it is worth it, from the pose found, with what suits it."""
-        first = replace(first, T_map_cam_prior=_T_map_cam_prior(first_look))
-        seen = self._worth_another_look(first_look, first)
-        T_map_base = first.T_map_cam @ se3.inverse(first_look.lead.T_base_cam)
-        look = self.search.look(seen, T_map_base, first_look.prior) if seen else None
-        if look is None:  # no need, or a wrong pose that ends off the map
-            return first_look, first
-        second = self.aligner.align(look.sights, look.starts)
-        return look, continued(first, second, look.sights, _T_map_cam_prior(look))
+    def _best(self, hypotheses: Sequence[Hypothesis]) -> Hypothesis:
+        """The hypothesis of the least cost, with its runner-up among the other poses."""
+        best = min(hypotheses, key=lambda hypothesis: hypothesis.alignment.cost)
+        T_best, limits = best.alignment.T_map_cam, self.config.hypotheses
+        others = [each.alignment for each in hypotheses]
+        costs = [a.cost for a in others if not same_pose(a.T_map_cam, T_best, limits)]
+        runner_up_cost = min([best.alignment.runner_up_cost, *costs])
+        return replace(best, alignment=replace(best.alignment, runner_up_cost=runner_up_cost))
 
-    def _worth_another_look(
-        self, look: AlignmentProblem, alignment: Alignment
-    ) -> list[ImageFeatures]:
-        """The cameras to look through again, from the pose found; none if there is no reason to.
+    def _re_aligned(self, first: Hypothesis) -> Hypothesis:
+        """The hypothesis aligned once more where it is worth it, with the views that suit it."""
+        T_map_cam_prior = first.problem.T_map_cam_prior
+        alignment = replace(first.alignment, T_map_cam_prior=T_map_cam_prior)
+        first = replace(first, alignment=alignment)
+        images = self._worth_re_aligning(first)
+        T_map_base = alignment.T_map_cam @ se3.inverse(first.problem.lead.T_base_cam)
+        problem = self.views.problem(images, T_map_base, first.problem.prior) if images else None
+        if problem is None:  # no need, or a wrong pose that ends off the map
+            return first
+        second = self.align(problem).alignment
+        whole = continued(alignment, second, problem.observations, problem.T_map_cam_prior)
+        return Hypothesis(problem, whole)
+
+    def _worth_re_aligning(self, found: Hypothesis) -> list[ImageFeatures]:
+        """The images to re-align from the pose found; none if there is no reason to.
 
         The views, chosen at the prior, may not be the best ones for what was found; and a camera
         that does not agree with the others, covered or frozen, is better left out.
         """
+        problem, alignment = found.problem, found.alignment
         if not np.isfinite(alignment.cost):
             return []
         least = self.config.acceptance.min_camera_share
         agree = np.array(alignment.inlier_share_per_camera) >= least
         if agree.all() or not agree.any():
-            return list(look.seen) if self._moved(alignment) else []
-        return [seen for seen, good in zip(look.seen, agree, strict=True) if good]
+            return list(problem.images) if self._moved(alignment) else []
+        return [image for image, good in zip(problem.images, agree, strict=True) if good]
 
     def _moved(self, alignment: Alignment) -> bool:
         T_prior, T_found = alignment.T_map_cam_prior, alignment.T_map_cam
@@ -121,8 +118,3 @@ class HypothesisSelector:
             se3.distance_m(T_prior, T_found) > limits.reselect_distance_m
             or se3.angle_deg(T_prior, T_found) > limits.reselect_angle_deg
         )
-
-
-def _T_map_cam_prior(look: AlignmentProblem) -> Matrix:
-    """Where the prior has the look's lead."""
-    return look.prior.T_map_base @ look.lead.T_base_cam

@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
-from pixloc_ros.alignment.coarse_to_fine import Stage
-from pixloc_ros.alignment.cuda.fused_aligner import aligner_for
+from pixloc_ros.alignment.coarse_to_fine import Aligner, Stage
+from pixloc_ros.alignment.cuda.fused_aligner import fused_aligner
 from pixloc_ros.alignment.rig import CameraObservation
 from pixloc_ros.config import Config
 from pixloc_ros.features.pyramid import MAX_SIDE_PX, FeatureExtractor, FeaturePyramid
@@ -28,7 +28,7 @@ from pixloc_ros.maps.view import MapView
 
 DEPTHS_M = (4.0, 40.0)
 GRAPH_ITERATIONS = 100  # timed as one on a GPU, where launching one takes longer than its work
-START = (0.3, -0.1, 0.5, 0.005, 0.02, -0.005)  # a tracking error: metres and radians
+OFFSET = (0.3, -0.1, 0.5, 0.005, 0.02, -0.005)  # a tracking error: metres and radians
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,8 @@ class Benchmark:
             config.features.max_side_px or MAX_SIDE_PX,
             config.features.precision,
         )
-        self.aligner = aligner_for(self.extractor.damping, config.alignment, config.hypotheses)
+        damping, self.kernels = self.extractor.damping, fused_aligner(self.extractor.damping)
+        self.aligner = Aligner(damping, config.alignment, config.hypotheses, self.kernels)
         self.machine = measure_machine(config.device, self.extractor.dtype)
         self.problem = make_problem(self.extractor, width, height, config.view.max_points)
 
@@ -94,7 +95,7 @@ class Benchmark:
         for count in (1, 16, 64):
             for level in range(len(self.extractor.strides)):
                 yield self._iteration(level, count)
-        for count in (1, 16, 64) if self.aligner.fused else (1, 16):
+        for count in (1, 16, 64) if self.kernels else (1, 16):
             yield self._alignment(count)
             yield self._frame(count)
 
@@ -121,44 +122,43 @@ class Benchmark:
 
     def _iteration(self, level: int, count: int) -> BenchmarkRow:
         problem, stage = self.problem, Stage(level, GRAPH_ITERATIONS - 1, 1)
-        system = self.aligner.system(self._sight(), stage)
-        poses = self._starts(count)
+        system = self.aligner.system(self._observation(), stage)
+        poses = self._initial_poses(count)
         points, channels = len(problem.view), self.extractor.dims[level]
         # Four corners of the query map per hypothesis and point, the reference once. Per channel:
         # three stencils of four corners, and six products.
-        fused = self.aligner.fused
-        bytes_read = (2 if fused else 4) * points * (count * 4 * (channels + 1) + channels)
+        bytes_read = (2 if self.kernels else 4) * points * (count * 4 * (channels + 1) + channels)
         flop = count * points * channels * (3 * 4 * 2 + 6 * 2)
         stride = self.extractor.strides[level]
         label = f"LM iteration, stride {stride}, {count} x {points} points"
-        if fused is None:
+        if self.kernels is None:
             return self._row(label, lambda: system.linearize(poses), flop, bytes_read)
-        work = fused.iterations(stage, system, poses)
+        work = self.kernels.iterations(stage, system, poses, self.aligner.policy)
         return self._row(label, work, flop, bytes_read, GRAPH_ITERATIONS)
 
     def _alignment(self, count: int) -> BenchmarkRow:
-        return self._row(f"alignment, {count} starts", lambda: self._align(count), 0, 0)
+        return self._row(f"alignment, {count} initial poses", lambda: self._align(count), 0, 0)
 
     def _frame(self, count: int) -> BenchmarkRow:
         def whole() -> None:
             self.extractor.extract(self.problem.image_rgb)
             self._align(count)
 
-        return self._row(f"network + alignment, {count} starts", whole, 0, 0)
+        return self._row(f"network + alignment, {count} initial poses", whole, 0, 0)
 
     def _align(self, count: int) -> None:
-        self.aligner.align([self._sight()], self._starts(count))
+        self.aligner.align([self._observation()], self._initial_poses(count))
 
-    def _sight(self) -> CameraObservation:
-        device = "cpu" if self.aligner.fused else self.extractor.device
+    def _observation(self) -> CameraObservation:
+        device = "cpu" if self.kernels else self.extractor.device
         camera = self.problem.camera.to(dtype=torch.float32, device=device)
         return CameraObservation(self.problem.pyramid, camera, self.problem.view)
 
-    def _starts(self, count: int) -> Pose:
+    def _initial_poses(self, count: int) -> Pose:
         generator = torch.Generator().manual_seed(0)
         scale = 1.0 + torch.randn(count, 1, generator=generator)
         scale[0] = 1.0
-        return Pose.exp((scale * torch.tensor(START)).to(self.extractor.device))
+        return Pose.exp((scale * torch.tensor(OFFSET)).to(self.extractor.device))
 
     def _row(
         self, stage: str, work: Callable[[], object], flop: float, size: float, repeats: int = 1

@@ -13,84 +13,11 @@ from torch import Tensor
 
 from pixloc_ros.features import compact, weights
 from pixloc_ros.features.device import CapturedNetwork, Precision, fused, upload
+from pixloc_ros.features.sampling import BILINEAR, FeatureLevel
 from pixloc_ros.geometry.camera import Camera
 
 # Of the packaged networks: they were trained at 528 px, and see farther in a smaller image.
 MAX_SIDE_PX = 800
-
-
-@dataclass(frozen=True, slots=True)
-class FeatureLevel:
-    """One level: a map whose rows are pixels, ready to be gathered.
-
-    The maps of B images may lie one after the other: image b of them is then read at pixels[b].
-    """
-
-    rows: Tensor  # (B * H * W, C + 1): unit feature and confidence
-    height: int
-    width: int
-    stride: int
-    image_size: Tensor  # (2,) width and height of the network's image, without padding
-    norms: Tensor | None = None  # (B * H * W,) of the raw features, where references need them
-
-    def clip(self, size: Tensor) -> Tensor:
-        """Width and height (..., 2) of an image at this stride, as far as the map covers it.
-
-        Pooling may drop the last rows and columns: what lies there is not in the map.
-        """
-        width, height = size.unbind(-1)
-        return torch.stack([width.clamp(max=self.width), height.clamp(max=self.height)], -1)
-
-    def corners(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """The four map pixels around each point, and the position within the cell.
-
-        pixels: (..., 2) in pixels of this level. Returns rows (..., 4, C + 1) in the order
-        top-left, top-right, bottom-left, bottom-right, and the fraction (..., 2) in 0..1.
-        """
-        return self.neighbours(pixels, 2)
-
-    def neighbours(self, pixels: Tensor, taps: int) -> tuple[Tensor, Tensor]:
-        """As `corners`, with taps x taps map pixels (..., taps^2, C + 1) around each point.
-
-        Beyond the border the map is continued by its edge.
-        """
-        index, fraction = self.index(pixels, taps)
-        rows = self.rows.index_select(0, index.flatten())
-        return rows.unflatten(0, index.shape), fraction
-
-    def sample(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (N, C) of unit norm and confidences (N,) at pixels (N, 2) of this level."""
-        index, fraction = self.index(pixels, 2)
-        corners, weights = self.rows[index], bilinear_weights(fraction)
-        confidence = (weights * corners[..., -1]).sum(-1)
-        if self.norms is not None:  # interpolated as it was, then normalised
-            weights = weights * self.norms[index]
-        features = (weights[..., None, :] @ corners[..., :-1])[..., 0, :]
-        return F.normalize(features, dim=-1), confidence
-
-    def index(self, pixels: Tensor, taps: int) -> tuple[Tensor, Tensor]:
-        """Row numbers (..., taps^2) of the neighbours, and the position within the cell."""
-        last = pixels.new_tensor([self.width - 1, self.height - 1])
-        pixels = pixels.nan_to_num()
-        base = torch.minimum(pixels.floor().clamp(min=0), last - 1)
-        fraction = (pixels - base).clamp(0, 1)
-        if taps == 2:
-            first = (base[..., 1] * self.width + base[..., 0]).long()
-            offsets = first.new_tensor([0, 1, self.width, self.width + 1])
-            return self._of_own_image(first[..., None] + offsets), fraction
-        steps = torch.arange(taps, device=pixels.device) - (taps // 2 - 1)
-        x = (base[..., :1].long() + steps).clamp(0, self.width - 1)
-        y = (base[..., 1:].long() + steps).clamp(0, self.height - 1)
-        index = (y[..., :, None] * self.width + x[..., None, :]).flatten(-2)
-        return self._of_own_image(index), fraction
-
-    def _of_own_image(self, index: Tensor) -> Tensor:
-        """Row numbers (B, N, taps^2) from those within each image."""
-        images = len(self.rows) // (self.height * self.width)
-        if images == 1:
-            return index
-        first = torch.arange(images, device=index.device) * (self.height * self.width)
-        return index + first[:, None, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +46,7 @@ class FeaturePyramid:
         at = (pixels + 0.5) * factor - 0.5
         size = level.clip(level.image_size.to(at) / level.stride)
         valid = ((at >= 0) & (at <= size - 1)).all(-1)
-        return *level.sample(at.to(level.rows)), valid
-
-
-def bilinear_weights(fraction: Tensor) -> Tensor:
-    """Weights (..., 4) of the four corners at a fraction (..., 2) of the cell."""
-    x, y = fraction.unbind(-1)
-    return torch.stack([(1 - x) * (1 - y), x * (1 - y), (1 - x) * y, x * y], -1)
+        return *BILINEAR.unit_features(level, at.to(level.rows)), valid
 
 
 class FeatureExtractor:

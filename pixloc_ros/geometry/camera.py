@@ -114,6 +114,10 @@ class Camera:
             cameras[0].model, *(torch.stack([getattr(c, f) for c in cameras]) for f in fields)
         )
 
+    def __getitem__(self, index: Tensor) -> Camera:
+        """Some cameras of a batch."""
+        return Camera(self.model, *(getattr(self, name)[index] for name in self.__slots__[1:]))
+
     @property
     def width(self) -> int:
         return round(float(self.size[..., 0]))

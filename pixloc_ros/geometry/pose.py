@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -52,6 +53,11 @@ class Pose:
         like = torch.zeros(()) if like is None else like
         eye = torch.eye(3, dtype=like.dtype, device=like.device).expand(*batch, 3, 3)
         return cls(eye, eye.new_zeros(*batch, 3))
+
+    @classmethod
+    def cat(cls, poses: Sequence[Pose]) -> Pose:
+        """Put batches of poses (K_i,) one after the other."""
+        return cls(torch.cat([pose.R for pose in poses]), torch.cat([pose.t for pose in poses]))
 
     def matrix(self) -> Tensor:
         """(..., 4, 4)."""

@@ -128,7 +128,8 @@ class LocalizerNode(LifecycleNode):
     def _reconfigure(self, config: Config) -> None:
         """Gates and rates have changed while the node works."""
         assert self.localizer is not None and self._outputs is not None
-        self.config = self.localizer.config = config
+        self.config = config
+        self.localizer.holder.replace(config)
         self._outputs.motion.reconfigure(config.node)
         self._health.report_at(config.node.diagnostics_rate_hz)
         if self.session is not None:

@@ -93,7 +93,7 @@ def info_nce(
     """
     pixels, seen = system.camera.project(batch.T_query_reference.transform(system.points))
     seen = seen & system.present if system.present is not None else seen
-    query, _ = system.level.sample(pixels)
+    query, _ = system.sampling.unit_features(system.level, pixels)
     logits = system.reference @ query.mT / temperature  # (B, N, N)
     near = torch.cdist(pixels, pixels) < ignored_strides
     other = ~torch.eye(pixels.shape[1], dtype=torch.bool, device=pixels.device)

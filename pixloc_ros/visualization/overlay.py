@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pixloc_ros.features.pyramid import FeatureLevel, FeaturePyramid
+from pixloc_ros.features.pyramid import FeaturePyramid
+from pixloc_ros.features.sampling import FeatureLevel
 from pixloc_ros.geometry import se3
 from pixloc_ros.types import Alignment, Estimate, Status
 from pixloc_ros.visualization import drawing

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from pixloc_ros.alignment.residuals import LevelSystem
 from pixloc_ros.alignment.rig import CameraObservation
 from pixloc_ros.alignment.robust import RobustCost
-from pixloc_ros.features.pyramid import FeatureLevel, FeaturePyramid
+from pixloc_ros.features.pyramid import FeaturePyramid
+from pixloc_ros.features.sampling import FeatureLevel
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.pose import Pose
 from pixloc_ros.maps.view import MapView
@@ -94,11 +95,11 @@ def system_of(level: int = 2, **changes: torch.Tensor) -> LevelSystem:
     return LevelSystem(pyramid.levels[level], camera, robust=RobustCost(0.1), **parts)
 
 
-def starts(*twists: list[float]) -> Pose:
+def poses_of(*twists: list[float]) -> Pose:
     return Pose.exp(torch.tensor(twists, dtype=torch.float32))
 
 
-def sights(pyramid: FeaturePyramid, view: MapView) -> list[CameraObservation]:
+def observations(pyramid: FeaturePyramid, view: MapView) -> list[CameraObservation]:
     return [CameraObservation(pyramid, CAMERA.to(torch.float32), view)]
 
 

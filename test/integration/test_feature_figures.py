@@ -139,7 +139,7 @@ def test_random_weights_come_from_their_seed_and_are_not_flat():
 
 @pytest.mark.slow
 def test_the_way_ends_at_the_truth_and_begins_where_it_was_put(ahead):
-    starts = ahead.starts(offsets("forward", [0.0, -1.0]) @ offsets("yaw", [0.0, 2.0]))
+    starts = ahead.initial_poses(offsets("forward", [0.0, -1.0]) @ offsets("yaw", [0.0, 2.0]))
     errors = [ahead.error_px(pose) for pose in ahead.way(starts)]
     assert errors[0][0] < 1e-2 < 5 < errors[0][1]
     assert errors[-1].max() < 1.0

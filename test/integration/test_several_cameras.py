@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from helpers.alignment import OFFSET, scene, sights, starts
+from helpers.alignment import OFFSET, observations, poses_of, scene
 from pixloc_ros.alignment.coarse_to_fine import Aligner, Stage
 from pixloc_ros.alignment.rig import CameraObservation, RigSystem
-from pixloc_ros.config import AlignmentConfig, HypothesesConfig, from_flat
+from pixloc_ros.config import AlignmentConfig, HypothesesConfig, flatten, from_flat
 from pixloc_ros.demo.street.dataset import DatasetOptions
 from pixloc_ros.demo.street.render import render
 from pixloc_ros.demo.street.sessions import SESSIONS
@@ -29,10 +29,10 @@ ALIGNER = Aligner(torch.full((3, 6), 1e-3), AlignmentConfig(), HypothesesConfig(
 numbers = st.lists(st.floats(-2, 2), min_size=6, max_size=6)
 
 
-def part_of(sight: CameraObservation, some: slice) -> CameraObservation:
-    view = sight.view
+def part_of(observation: CameraObservation, some: slice) -> CameraObservation:
+    view = observation.view
     return replace(
-        sight,
+        observation,
         view=replace(
             view,
             points=view.points[some],
@@ -46,8 +46,11 @@ def part_of(sight: CameraObservation, some: slice) -> CameraObservation:
 @given(numbers)
 def test_normal_equations_of_another_camera_are_those_of_the_lead(twist) -> None:
     """The step of a turned lead moves the camera that took the image as that camera's own step."""
-    (sight,) = sights(*scene(300))
-    system, here = ALIGNER.system(sight, Stage(0, 1, 1)), starts([0.05, 0.02, 0.03, 0, 0.01, 0])
+    (observation,) = observations(*scene(300))
+    system, here = (
+        ALIGNER.system(observation, Stage(0, 1, 1)),
+        poses_of([0.05, 0.02, 0.03, 0, 0.01, 0]),
+    )
     T_cam_lead = Pose.exp(torch.tensor([twist]))
     own, rig = system.linearize(here), RigSystem([system], T_cam_lead)
     lead = rig.linearize(T_cam_lead.inverse() @ here)
@@ -62,9 +65,9 @@ def test_normal_equations_of_another_camera_are_those_of_the_lead(twist) -> None
 
 
 def test_one_image_told_as_two_cameras_gives_the_same_pose() -> None:
-    (whole,) = sights(*scene())
+    (whole,) = observations(*scene())
     halves = [part_of(whole, slice(0, None, 2)), part_of(whole, slice(1, None, 2))]
-    one, two = (ALIGNER.align(s, starts(OFFSET)) for s in ([whole], halves))
+    one, two = (ALIGNER.align(s, poses_of(OFFSET)) for s in ([whole], halves))
     np.testing.assert_allclose(two.T_map_cam, one.T_map_cam, atol=1e-4)
     assert two.cost == pytest.approx(one.cost, abs=1e-3)
     assert two.points_per_camera == (250, 250)
@@ -73,6 +76,7 @@ def test_one_image_told_as_two_cameras_gives_the_same_pose() -> None:
 
 # --- the whole localizer, with cameras turned to the sides ------------------------------------
 
+SHARE = "acceptance.min_camera_share"
 YAWS_DEG = {"front": 0.0, "left": 14.0, "right": -14.0}
 
 
@@ -132,6 +136,18 @@ def test_a_covered_camera_is_left_out(localizer, case, lost) -> None:
     assert tuple(YAWS_DEG)[lost] not in found.cameras
     assert len(found.cameras) == 2
     assert se3.distance_m(found.T_map_base, T_map_base) < 0.03
+
+
+@pytest.mark.slow
+def test_a_camera_may_agree_as_little_as_the_configuration_says_now(localizer, case) -> None:
+    frames, T_map_base = list(case[0]), case[1]
+    frames[1], before = black(frames[1]), localizer.config
+    try:
+        localizer.holder.replace(from_flat(dict(flatten(before)) | {SHARE: 0.0}))
+        found = localizer.localize(frames[0], prior_near(T_map_base, frames[0]), frames[1:])
+    finally:
+        localizer.holder.replace(before)
+    assert found.cameras == tuple(YAWS_DEG)
 
 
 @pytest.mark.slow

@@ -16,7 +16,6 @@ import torch
 from safetensors.torch import load_file
 
 from pixloc_ros.alignment.levenberg_marquardt import minimize
-from pixloc_ros.config import AlignmentConfig
 from pixloc_ros.errors import ConfigError, DataError, TrainingError
 from pixloc_ros.features import weights
 from pixloc_ros.features.pyramid import FeatureExtractor
@@ -142,7 +141,7 @@ def test_a_step_in_training_is_a_step_of_the_localizer(problems: tuple) -> None:
                 confidence=system.confidence[0, present],
                 present=None,
             )
-            found = minimize(of_map, start[one], damping[level], 1, AlignmentConfig())
+            found = minimize(of_map, start[one], damping[level], 1, policy)
             improved = found.cost < of_map.linearize(start[one]).cost
             if improved:  # the localizer goes back otherwise
                 T = found.T_cam_local.matrix()

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from helpers import invented
-from pixloc_ros.features.pyramid import FeatureLevel, FeaturePyramid
+from pixloc_ros.features.pyramid import FeaturePyramid
+from pixloc_ros.features.sampling import FeatureLevel
 from pixloc_ros.types import Estimate
 from pixloc_ros.visualization.overlay import draw_alignment, draw_confidence, draw_estimate
 

@@ -12,15 +12,16 @@ from helpers.alignment import (
     DAMPING,
     DIMS,
     OFFSET,
+    observations,
+    poses_of,
     scene,
-    sights,
-    starts,
     system_of,
 )
-from pixloc_ros.alignment.coarse_to_fine import Aligner, scaled_condition
-from pixloc_ros.alignment.initial_poses import draw_starts
+from pixloc_ros.alignment.coarse_to_fine import Aligner
+from pixloc_ros.alignment.initial_poses import draw_initial_poses
 from pixloc_ros.alignment.levenberg_marquardt import damped_step, minimize
 from pixloc_ros.alignment.policy import Policy
+from pixloc_ros.alignment.result import scaled_condition
 from pixloc_ros.alignment.robust import RobustCost
 from pixloc_ros.alignment.verification import base_pose_and_covariance, judge
 from pixloc_ros.config import AcceptanceConfig, AlignmentConfig, HypothesesConfig
@@ -31,11 +32,12 @@ from pixloc_ros.types import PosePrior, Reason
 
 CALIBRATION = Calibration(scale=3.5, floor_m=(0.006,) * 3, floor_deg=(0.02,) * 3, frames=0)
 ALIGNER = Aligner(DAMPING, AlignmentConfig(), HypothesesConfig())
+POLICY = Policy.of(AlignmentConfig())
 
 
 def test_alignment_finds_the_pose_to_millimetres() -> None:
     pyramid, view = scene()
-    found = ALIGNER.align(sights(pyramid, view), starts(OFFSET))
+    found = ALIGNER.align(observations(pyramid, view), poses_of(OFFSET))
     assert found.converged
     assert np.linalg.norm(found.T_map_cam[:3, 3]) < 3e-3
     assert np.abs(found.T_map_cam[:3, :3] - np.eye(3)).max() < 5e-4
@@ -55,32 +57,32 @@ def test_a_map_far_from_zero_gives_the_same_pose_to_a_millimetre() -> None:
 
 def align_arguments(origin: tuple[float, ...]) -> tuple:
     pyramid, view = scene(origin=origin)
-    return sights(pyramid, view), starts(OFFSET)
+    return observations(pyramid, view), poses_of(OFFSET)
 
 
-def test_many_starts_reach_what_one_cannot() -> None:
-    """Each start far beyond the basin but one: the best of them is reported, and it is right."""
+def test_many_initial_poses_reach_what_one_cannot() -> None:
+    """All but one lie far beyond the basin: the best of them is reported, and it is right."""
     pyramid, view = scene()
     far = [[3.0, 1.0, 0, 0, 0.4, 0], [-3.0, 0, 0, 0, -0.4, 0], [0, 3.0, 0, 0.4, 0, 0]]
-    alone = ALIGNER.align(sights(pyramid, view), starts(far[0]))
-    together = ALIGNER.align(sights(pyramid, view), starts(*far, OFFSET))
+    alone = ALIGNER.align(observations(pyramid, view), poses_of(far[0]))
+    together = ALIGNER.align(observations(pyramid, view), poses_of(*far, OFFSET))
     assert np.linalg.norm(alone.T_map_cam[:3, 3]) > 0.5
     assert np.linalg.norm(together.T_map_cam[:3, 3]) < 3e-3
     assert together.hypotheses == 4
     assert together.cost < alone.cost
 
 
-def test_equal_starts_are_merged_and_leave_no_runner_up() -> None:
+def test_equal_initial_poses_are_merged_and_leave_no_runner_up() -> None:
     pyramid, view = scene()
-    found = ALIGNER.align(sights(pyramid, view), starts(OFFSET, OFFSET, OFFSET))
+    found = ALIGNER.align(observations(pyramid, view), poses_of(OFFSET, OFFSET, OFFSET))
     assert found.runner_up_cost == float("inf")
 
 
 def test_the_best_iterate_is_kept() -> None:
     """With steps that are far too long the cost goes up; what comes back is never worse."""
     system = system_of(reference=F.normalize(torch.randn(500, DIMS[2]), dim=-1))
-    start = starts([0.0] * 6)
-    result = minimize(system, start, torch.zeros(6), 10, AlignmentConfig())
+    start = poses_of([0.0] * 6)
+    result = minimize(system, start, torch.zeros(6), 10, POLICY)
     assert result.cost[0] <= system.linearize(start).cost[0]
 
 
@@ -116,13 +118,13 @@ def test_hopeless_problems_end_quietly(seed: int, kind: str) -> None:
         confidence = torch.zeros(64)
     reference = F.normalize(torch.randn(64, DIMS[2], generator=generator), dim=-1)
     system = system_of(points=points, reference=reference, confidence=confidence)
-    result = minimize(system, starts([0.0] * 6, OFFSET), DAMPING[2], 8, AlignmentConfig())
+    result = minimize(system, poses_of([0.0] * 6, OFFSET), DAMPING[2], 8, POLICY)
     assert result.T_cam_local.R.isfinite().all()
     assert result.T_cam_local.t.isfinite().all()
     assert not result.cost.isnan().any()
     if kind == "behind":
         assert result.failed.all()
-        torch.testing.assert_close(result.T_cam_local.t, starts([0.0] * 6, OFFSET).t)
+        torch.testing.assert_close(result.T_cam_local.t, poses_of([0.0] * 6, OFFSET).t)
 
 
 def test_points_that_are_not_finite_change_nothing() -> None:
@@ -134,15 +136,15 @@ def test_points_that_are_not_finite_change_nothing() -> None:
     confidence[::7] = confidence[3] = 0.0
     broken = system_of(points=points, confidence=confidence)
     without = system_of(confidence=confidence)
-    one, other = broken.linearize(starts(OFFSET)), without.linearize(starts(OFFSET))
+    one, other = broken.linearize(poses_of(OFFSET)), without.linearize(poses_of(OFFSET))
     torch.testing.assert_close(one.hessian, other.hessian)
     torch.testing.assert_close(one.gradient, other.gradient)
 
 
-def test_one_bad_start_does_not_spoil_the_others() -> None:
+def test_one_bad_initial_pose_does_not_spoil_the_others() -> None:
     away = [0, 0, 0, 0, 3.0, 0]  # looks backwards
-    both = minimize(system_of(), starts(away, OFFSET), DAMPING[2], 10, AlignmentConfig())
-    alone = minimize(system_of(), starts(OFFSET), DAMPING[2], 10, AlignmentConfig())
+    both = minimize(system_of(), poses_of(away, OFFSET), DAMPING[2], 10, POLICY)
+    alone = minimize(system_of(), poses_of(OFFSET), DAMPING[2], 10, POLICY)
     assert both.failed.tolist() == [True, False]
     torch.testing.assert_close(both.T_cam_local.t[1], alone.T_cam_local.t[0], atol=1e-5, rtol=0)
 
@@ -165,10 +167,10 @@ def test_long_steps_are_shortened() -> None:
 
 
 @pytest.mark.parametrize(("sigma_m", "sigma_deg", "expected"), [(0.05, 0.1, 1), (20.0, 40.0, 256)])
-def test_the_count_of_starts_follows_the_prior(sigma_m, sigma_deg, expected) -> None:
+def test_the_count_of_initial_poses_follows_the_prior(sigma_m, sigma_deg, expected) -> None:
     _, view = scene()
-    prior = starts([0.1] * 6)[0]
-    poses = draw_starts(
+    prior = poses_of([0.1] * 6)[0]
+    poses = draw_initial_poses(
         prior,
         diagonal(sigma_m, sigma_deg),
         view.points,
@@ -187,16 +189,16 @@ def test_condition_of_a_hessian_does_not_depend_on_units() -> None:
 
 
 def test_a_repeating_wall_is_ambiguous() -> None:
-    """Features repeat every 2 m: from a start one period away another pose fits as well."""
+    """Features repeat every 2 m: from an initial pose one period away another pose fits as well."""
     pyramid, view = scene(half_width_m=3.0, period_m=2.0)
     one_period = [2.0, 0.0, -0.2, 0.0, 0.0, 0.0]  # along the plane, which is tilted
-    found = ALIGNER.align(sights(pyramid, view), starts([0.0] * 6, one_period))
+    found = ALIGNER.align(observations(pyramid, view), poses_of([0.0] * 6, one_period))
     T_base_cam = np.eye(4)
     T_map_base, covariance = base_pose_and_covariance(found, T_base_cam, CALIBRATION)
     prior = PosePrior(T_map_base, diagonal(1.0, 1.0), "test", 0)
     reason, _ = judge(found, T_map_base, covariance, prior, AcceptanceConfig())
     assert reason is Reason.AMBIGUOUS
     pyramid, view = scene(half_width_m=3.0)
-    unique = ALIGNER.align(sights(pyramid, view), starts([0.0] * 6, one_period))
+    unique = ALIGNER.align(observations(pyramid, view), poses_of([0.0] * 6, one_period))
     reason, _ = judge(unique, T_map_base, covariance, prior, AcceptanceConfig())
     assert reason is Reason.OK

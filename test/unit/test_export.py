@@ -15,7 +15,8 @@ from pixloc_ros.cli.main import build
 from pixloc_ros.errors import ConfigError, WeightsError
 from pixloc_ros.features import weights
 from pixloc_ros.features.export import write_onnx
-from pixloc_ros.features.pyramid import FeatureExtractor, FeatureLevel, level_of
+from pixloc_ros.features.pyramid import FeatureExtractor, level_of
+from pixloc_ros.features.sampling import FeatureLevel
 
 
 @pytest.fixture(scope="module")

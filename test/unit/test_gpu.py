@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.alignment import CAMERA, DAMPING, OFFSET, STRIDES, scene, starts, system_of
+from helpers.alignment import CAMERA, DAMPING, OFFSET, STRIDES, poses_of, scene, system_of
 from helpers.wall import CAMERA as WALL_CAMERA
 from helpers.wall import write_dataset
 from pixloc_ros.alignment.coarse_to_fine import Aligner, Stage
@@ -97,17 +97,17 @@ def assert_same_sums(problem: LevelBuffers, system: LevelSystem, poses: Pose, rt
     torch.testing.assert_close(total[:, :6, :6] / outer, at.hessian / outer, **close)
     torch.testing.assert_close(total[:, 6, :6] / unit, at.gradient / unit, **close)
     torch.testing.assert_close(total[:, 7, 0] / total[:, 7, 4], at.cost, **close)
-    assert total[:, 7, 1].int().tolist() == at.seen.tolist()
+    assert total[:, 7, 1].int().tolist() == at.in_view.tolist()
 
 
 def align(fused: FusedAligner | None, view: MapView, poses: Pose, config=CONFIG) -> Alignment:
     pyramid = scene(1)[0]
-    sight = CameraObservation(pyramid, CAMERA.to(torch.float32), view)
-    return Aligner(DAMPING, config, FEW, fused).align([sight], poses)
+    observation = CameraObservation(pyramid, CAMERA.to(torch.float32), view)
+    return Aligner(DAMPING, config, FEW, fused).align([observation], poses)
 
 
 def fused(**limits: int) -> FusedAligner:
-    return FusedAligner(DAMPING.to(DEVICE), CONFIG, FEW, **limits)
+    return FusedAligner(DAMPING.to(DEVICE), **limits)
 
 
 @pytest.mark.parametrize("model", CAMERAS)
@@ -116,7 +116,7 @@ def test_normal_equations(model: str, level: int) -> None:
     system = as_stored(system_of(level, confidence=torch.linspace(0, 1, 500)))
     camera = CAMERAS[model].scale(1 / STRIDES[level]).to(torch.float32)
     system = replace(system, camera=camera)
-    poses = starts([0.01] * 6, OFFSET)
+    poses = poses_of([0.01] * 6, OFFSET)
     problem = on_device(system, poses)
     problem.linearize(problem.now)
     assert_same_sums(problem, system, poses, rtol=1e-4)
@@ -124,9 +124,9 @@ def test_normal_equations(model: str, level: int) -> None:
 
 def test_half_precision_costs_less_than_a_thousandth() -> None:
     system = system_of()
-    problem = on_device(system, starts(OFFSET))
+    problem = on_device(system, poses_of(OFFSET))
     problem.linearize(problem.now)
-    assert_same_sums(problem, system, starts(OFFSET), rtol=1e-3)
+    assert_same_sums(problem, system, poses_of(OFFSET), rtol=1e-3)
 
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
@@ -142,7 +142,7 @@ def test_points_that_cannot_be_seen_add_nothing() -> None:
         reference=torch.cat([system.reference[:5], system.reference]),
         confidence=torch.cat([torch.ones(5), system.confidence]),
     )
-    with_hidden, without = on_device(both, starts(OFFSET)), on_device(system, starts(OFFSET))
+    with_hidden, without = on_device(both, poses_of(OFFSET)), on_device(system, poses_of(OFFSET))
     for problem in (with_hidden, without):
         problem.linearize(problem.now)
     sums, expected = sums_of(with_hidden, 505)[0], sums_of(without, 500)[0]
@@ -152,9 +152,9 @@ def test_points_that_cannot_be_seen_add_nothing() -> None:
 
 def test_what_is_emitted_per_point() -> None:
     system = as_stored(system_of())
-    problem = on_device(system, starts(OFFSET))
+    problem = on_device(system, poses_of(OFFSET))
     problem.linearize(problem.now, emit=True)
-    at = system.linearize(starts(OFFSET))[0]
+    at = system.linearize(poses_of(OFFSET))[0]
     seen = at.squared.isfinite()
     squared = problem.squared[:500].cpu()
     torch.testing.assert_close(squared, at.squared, rtol=1e-4, atol=1e-5, equal_nan=True)
@@ -169,7 +169,7 @@ def test_what_is_emitted_per_point() -> None:
 @pytest.mark.parametrize("longest_m", [5.0, 0.01])
 def test_one_step(longest_m: float) -> None:
     config = AlignmentConfig(max_step_m=longest_m)
-    system, poses = as_stored(system_of()), starts([0.02] * 6, OFFSET)
+    system, poses = as_stored(system_of()), poses_of([0.02] * 6, OFFSET)
     problem = on_device(system, poses, policy=Policy.of(config))
     problem.linearize(problem.now)
     problem.step()
@@ -185,7 +185,7 @@ def test_more_tiles_than_are_added_at_once() -> None:
     once = as_stored(system_of())
     parts = {name: getattr(once, name) for name in ("points", "reference", "confidence")}
     often = replace(once, **{name: torch.cat([part] * 5) for name, part in parts.items()})
-    problems = on_device(once, starts(OFFSET)), on_device(often, starts(OFFSET))
+    problems = on_device(once, poses_of(OFFSET)), on_device(often, poses_of(OFFSET))
     for problem in problems:
         problem.linearize(problem.now)
         problem.step()
@@ -196,21 +196,21 @@ def test_more_tiles_than_are_added_at_once() -> None:
 
 def test_no_step_where_the_system_is_singular() -> None:
     """Zero confidence everywhere: the damping's floor alone solves it, and nothing moves."""
-    problem = on_device(system_of(confidence=torch.zeros(500)), starts(OFFSET))
+    problem = on_device(system_of(confidence=torch.zeros(500)), poses_of(OFFSET))
     problem.linearize(problem.now)
     problem.step()
-    torch.testing.assert_close(problem.now.T.cpu(), starts(OFFSET).matrix())
+    torch.testing.assert_close(problem.now.T.cpu(), poses_of(OFFSET).matrix())
     assert problem.now.state[0, :6].tolist() == [0, 0, 1, 0, 0, 1]
 
 
 @pytest.mark.slow
 def test_whole_minimisation_with_frozen_problems() -> None:
     away = [0, 0, 0, 0, 3.0, 0]
-    poses = starts(OFFSET, away, [0.05] * 6)
+    poses = poses_of(OFFSET, away, [0.05] * 6)
     system = system_of()
     problem = on_device(system, poses, Stage(2, 8, 3))
     problem.solve()
-    expected = minimize(system, poses, DAMPING[2], 8, CONFIG)
+    expected = minimize(system, poses, DAMPING[2], 8, Policy.of(CONFIG))
     state, best = problem.now.state.cpu(), problem.best_T.cpu()
     torch.testing.assert_close(best, expected.T_cam_local.matrix(), rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(state[:, 0], expected.cost, rtol=1e-3, atol=1e-4)
@@ -222,7 +222,9 @@ def test_whole_minimisation_with_frozen_problems() -> None:
 
 def test_pruning_keeps_the_best_distinct_poses() -> None:
     """Poses 0, 1 and 3 are one, 4 is turned, 2 failed, and the sixth place is empty."""
-    poses = starts([0.0] * 6, [0.1] + [0] * 5, [9.0] + [0] * 5, [0, 0.2] + [0] * 4, [0] * 5 + [0.1])
+    poses = poses_of(
+        [0.0] * 6, [0.1] + [0] * 5, [9.0] + [0] * 5, [0, 0.2] + [0] * 4, [0] * 5 + [0.1]
+    )
     problem = on_device(system_of(), poses, Stage(2, 0, 4), places=6)
     problem.best_T.copy_(problem.now.T)
     problem.now.state[:5, 0] = torch.tensor([0.3, 0.1, torch.inf, 0.2, 0.2])
@@ -241,7 +243,7 @@ def test_pruning_keeps_the_best_distinct_poses() -> None:
 @pytest.mark.parametrize("count", [1, 5])
 def test_the_whole_alignment(count: int) -> None:
     view = scene(120)[1]
-    poses = starts(OFFSET, [3.0, 1, 0, 0, 0.4, 0], [0] * 4 + [3, 0], [0.1] * 6, OFFSET)[:count]
+    poses = poses_of(OFFSET, [3.0, 1, 0, 0, 0.4, 0], [0] * 4 + [3, 0], [0.1] * 6, OFFSET)[:count]
     found, expected = align(fused(), view, poses), align(None, view, poses)
     np.testing.assert_allclose(found.T_map_cam, expected.T_map_cam, atol=1e-3)
     np.testing.assert_allclose(found.hessian, expected.hessian, rtol=1e-2, atol=1e-1)
@@ -257,8 +259,8 @@ def test_the_whole_alignment(count: int) -> None:
 def test_buffers_are_used_again_without_traces() -> None:
     """Fewer points after more, in the same rounded size: as if they came first; and bit by bit."""
     aligner, fewer = fused(), scene(60)[1]
-    align(aligner, scene(120)[1], starts(OFFSET))
-    second, first = align(aligner, fewer, starts(OFFSET)), align(fused(), fewer, starts(OFFSET))
+    align(aligner, scene(120)[1], poses_of(OFFSET))
+    second, first = align(aligner, fewer, poses_of(OFFSET)), align(fused(), fewer, poses_of(OFFSET))
     np.testing.assert_array_equal(second.T_map_cam, first.T_map_cam)
     np.testing.assert_array_equal(second.residuals, first.residuals)
     np.testing.assert_array_equal(second.covariance_cam, first.covariance_cam)
@@ -271,7 +273,7 @@ def test_hopeless_alignments_end_quietly(kind: str) -> None:
         view = replace(view, confidences=(torch.zeros(64),) * 3)
     else:
         view.points[:, 2] = torch.nan if kind == "nan" else -5.0
-    found = align(fused(), view, starts(OFFSET, [0.0] * 6), AlignmentConfig(iterations=(1, 1, 1)))
+    found = align(fused(), view, poses_of(OFFSET, [0.0] * 6), AlignmentConfig(iterations=(1, 1, 1)))
     assert np.isfinite(found.T_map_cam).all()
     assert found.cost == (0 if kind == "zero" else np.inf)
     assert not np.isfinite(found.covariance_cam).all() or kind == "zero"
@@ -279,7 +281,7 @@ def test_hopeless_alignments_end_quietly(kind: str) -> None:
 
 @pytest.mark.slow
 def test_memory_for_some_hypotheses_only() -> None:
-    view, poses = scene(60)[1], starts(OFFSET, *[[0.1 * i] * 6 for i in range(5)])
+    view, poses = scene(60)[1], poses_of(OFFSET, *[[0.1 * i] * 6 for i in range(5)])
     found = align(fused(budget_bytes=50_000), view, poses)
     assert found.hypotheses + found.hypotheses_dropped == 6
     assert 1 <= found.hypotheses < 6
@@ -288,7 +290,7 @@ def test_memory_for_some_hypotheses_only() -> None:
 
 def test_memory_for_no_hypothesis() -> None:
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        align(fused(budget_bytes=100), scene(60)[1], starts(OFFSET))
+        align(fused(budget_bytes=100), scene(60)[1], poses_of(OFFSET))
 
 
 @pytest.fixture(scope="module")
@@ -332,23 +334,26 @@ def test_memory_that_does_not_suffice_is_told(wall: tuple[Map, Frame, PosePrior]
     use_kernels(localizer, budget_bytes=50_000)
     some = localizer.localize(frame, vague)
     assert 0 < some.alignment.hypotheses < some.alignment.hypotheses_dropped
-    assert f"no memory for {some.alignment.hypotheses_dropped} more starts" in some.message
+    assert f"no memory for {some.alignment.hypotheses_dropped} more initial poses" in some.message
     use_kernels(localizer, budget_bytes=100)
     none = localizer.localize(frame, vague)
     assert (none.status, none.reason) == (Status.FAILED, Reason.OUT_OF_MEMORY)
 
 
 def use_kernels(localizer: Localizer, **limits: int) -> None:
-    plain = localizer.contest.aligner
-    fused = FusedAligner(plain.damping.to(DEVICE), plain.config, plain.hypotheses, **limits)
-    localizer.contest = replace(localizer.contest, aligner=replace(plain, fused=fused))
+    localizer.kernels = FusedAligner(localizer.features.damping.to(DEVICE), **limits)
 
 
 def test_where_the_kernels_are_not_used(caplog: pytest.LogCaptureFixture) -> None:
-    assert fused_aligner(DAMPING, CONFIG, FEW) is None  # on the CPU
+    assert fused_aligner(DAMPING) is None  # on the CPU
+    ours, reference = (Policy.of(AlignmentConfig(policy=p)) for p in ("pixloc_ros", "reference"))
     fisheye = Camera.create("OPENCV_FISHEYE", SIZE, (200, 200), (159.5, 95.5), (0.01,))
-    assert not fused().supports(fisheye)
+    kernels = fused()
+    assert kernels.supports(CAMERA, ours)
+    assert not kernels.supports(fisheye, ours)
+    assert not kernels.supports(CAMERA, reference)
     assert "OPENCV_FISHEYE" in caplog.text
+    assert "policy 'reference'" in caplog.text
 
 
 @pytest.mark.slow

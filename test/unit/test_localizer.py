@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pixloc_ros.config import from_flat
+from pixloc_ros.config import flatten, from_flat
 from pixloc_ros.errors import ConfigError, MapError
 from pixloc_ros.evaluation.shots import posed_frames
 from pixloc_ros.features.pyramid import FeatureExtractor
@@ -99,6 +99,34 @@ def test_a_prior_surer_than_it_may_be_is_contradicted(localizer, case) -> None:
     assert (estimate.status, estimate.reason) == (Status.REJECTED, Reason.FAR_FROM_PRIOR)
     assert estimate.T_map_base is None
     assert estimate.candidate_T_map_base is not None
+
+
+CHANGES = {  # of live parameters: a value, and the reason that it gives a frame that was OK
+    "acceptance.max_cost": (0.01, Reason.HIGH_COST),
+    "acceptance.min_inlier_share": (0.999, Reason.FEW_INLIERS),
+    "acceptance.max_condition": (1.5, Reason.ILL_CONDITIONED),
+    "acceptance.max_sigma_from_prior": (0.01, Reason.FAR_FROM_PRIOR),
+    "acceptance.ambiguity_margin": (1.0, Reason.AMBIGUOUS),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_counts_from_the_next_frame_on_and_can_be_taken_back(
+    localizer, case, name
+) -> None:
+    frame, _ = case
+    prior, (value, reason) = prior_of(case, NEAR, 1.0, 2.0), CHANGES[name]
+    before = localizer.config
+    first = localizer.localize(frame, prior)
+    try:
+        localizer.holder.replace(from_flat(dict(flatten(before)) | {name: value}))
+        assert localizer.localize(frame, prior).reason is reason
+    finally:
+        localizer.holder.replace(before)
+    again = localizer.localize(frame, prior)
+    assert first.reason is again.reason is Reason.OK
+    # Compared with the same alternative poses: the protection against repeating streets is back.
+    assert again.alignment.runner_up_cost == first.alignment.runner_up_cost < np.inf
 
 
 @pytest.mark.parametrize("sigma_m", [0.4, 6.0])

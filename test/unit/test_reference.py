@@ -10,14 +10,11 @@ from pixloc_ros.alignment.levenberg_marquardt import damped_step, minimize
 from pixloc_ros.alignment.policy import REFERENCE
 from pixloc_ros.alignment.residuals import LevelSystem
 from pixloc_ros.alignment.robust import Barron, Huber, RobustCost
-from pixloc_ros.alignment.sampling import Sampling, central, cubic, separable
-from pixloc_ros.config import AlignmentConfig
 from pixloc_ros.features import compact
-from pixloc_ros.features.pyramid import FeatureLevel
+from pixloc_ros.features.sampling import FeatureLevel, Sampling, central, cubic, separable
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.pose import Pose, through_transform
 
-CONFIG = AlignmentConfig(policy="reference")
 System = tuple[LevelSystem, torch.Tensor]
 
 
@@ -145,13 +142,13 @@ def test_every_iteration_of_a_level(parity: Path, run: int, name, dtype, toleran
     for i in range(11):
         at = system.linearize(pose)
         seen = ~at.squared[0].isnan()
-        assert int(at.seen[0]) == int(known["nvalid"][i])
+        assert int(at.in_view[0]) == int(known["nvalid"][i])
         cost = Barron(0, 0.1).cost(at.squared[0, seen]).mean()
         torch.testing.assert_close(cost, known["cost_mean"][i], **close)
         for found, expected in ((at.gradient, known["g"]), (at.hessian, known["H"])):
             scale = expected.abs().max()  # of all iterations: the gradient goes to zero
             torch.testing.assert_close(found[0] / scale, expected[i] / scale, **close)
-        result = minimize(system, pose, damping, 1, CONFIG)
+        result = minimize(system, pose, damping, 1, REFERENCE)
         torch.testing.assert_close(numbers_of(result.T_cam_local)[0], known["T"][i], **close)
         pose = pose_of(known["T"][i])[None]
 
@@ -181,7 +178,7 @@ def test_a_level_stops_where_the_reference_stopped(parity: Path, run: int) -> No
     system, damping = field(parity, run, torch.float64, confident=True)
     data = tensors(parity / "optim_field.npz")
     start = pose_of(data[f"f64conf_run{run}_T0"])[None]
-    result = minimize(system, start, damping, REFERENCE.iterations[run], CONFIG)
+    result = minimize(system, start, damping, REFERENCE.iterations[run], REFERENCE)
     assert result.converged.all() and not result.failed.any()
     assert int(result.iterations[0]) == 11
     last = data[f"f64conf_run{run}_T"][-1]
@@ -192,9 +189,9 @@ def test_a_camera_that_looks_away_fails_where_it_is(parity: Path) -> None:
     data = tensors(parity / "optim_fail.npz")
     system, damping = field(parity, 2, torch.float32, confident=True)
     start = pose_of(data["T_init"].float())[None]
-    result = minimize(system, start, damping, 100, CONFIG)
+    result = minimize(system, start, damping, 100, REFERENCE)
     assert result.failed.all() == data["failed"]
-    assert int(system.linearize(start).seen[0]) == int(data["nvalid"][0])
+    assert int(system.linearize(start).in_view[0]) == int(data["nvalid"][0])
     assert torch.equal(numbers_of(result.T_cam_local)[0], data["T_out"])
 
 
@@ -204,8 +201,8 @@ def test_a_level_that_loses_its_points_goes_back_to_its_start(parity: Path) -> N
     known = tensors(parity / "optim_field.npz")["f64conf_run0_T0"]
     away = torch.tensor([[-3.783, -2.181, -0.060, 0.084, 0.071, -0.332], [0.0] * 6]).to(known)
     start = pose_of(known.expand(2, 12)).retract(away)
-    assert (system.linearize(start).seen >= REFERENCE.min_points).all()
-    result = minimize(system, start, damping, REFERENCE.iterations[0], CONFIG)
+    assert (system.linearize(start).in_view >= REFERENCE.min_points).all()
+    result = minimize(system, start, damping, REFERENCE.iterations[0], REFERENCE)
     assert result.failed.tolist() == [True, False]
     assert result.iterations[0] > 0
     assert torch.isinf(result.cost[0])

@@ -191,8 +191,8 @@ def travel(
     (posed,) = posed_frames(read_posed_images(meta, images, axes), [frame])
     descent = Descent.of(localizer, *posed)
     moved = offsets("forward", [forward]) @ offsets("lateral", [lateral]) @ offsets("yaw", [yaw])
-    way = descent.way(descent.starts(moved))
-    strides = [level.stride for level in descent.sight.pyramid.levels]
+    way = descent.way(descent.initial_poses(moved))
+    strides = [level.stride for level in descent.observation.pyramid.levels]
     errors = " > ".join(f"{descent.error_px(pose)[0]:.1f}" for pose in way)
     stations = [descent.pixels(pose)[0].numpy() for pose in way]
     image_files.write(

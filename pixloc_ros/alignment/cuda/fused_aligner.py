@@ -13,11 +13,12 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from pixloc_ros.alignment.coarse_to_fine import Aligner, Refinement, Stage
-from pixloc_ros.alignment.cuda.schedule import Schedule, bytes_per_hypothesis, signature
+from pixloc_ros.alignment.coarse_to_fine import Stage
+from pixloc_ros.alignment.cuda.schedule import Plan, Schedule, bytes_per_hypothesis
 from pixloc_ros.alignment.policy import Policy, StopByMotion
 from pixloc_ros.alignment.residuals import LevelSystem
-from pixloc_ros.config import AlignmentConfig, HypothesesConfig
+from pixloc_ros.alignment.result import Refinement
+from pixloc_ros.config import HypothesesConfig
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.pose import Pose
 
@@ -28,15 +29,8 @@ MEMORY_SHARE = 0.5  # of what is free, for the hypotheses of one alignment
 SMALL_BYTES = 2**28  # less is taken without asking the driver what is free
 
 
-def aligner_for(damping: Tensor, config: AlignmentConfig, hypotheses: HypothesesConfig) -> Aligner:
-    """The aligner for the device of `damping` (L, 6), with fused kernels where they can be used."""
-    return Aligner(damping, config, hypotheses, fused_aligner(damping, config, hypotheses))
-
-
-def fused_aligner(
-    damping: Tensor, config: AlignmentConfig, hypotheses: HypothesesConfig
-) -> FusedAligner | None:
-    """The kernels for the device of `damping`; None where plain torch has to do.
+def fused_aligner(damping: Tensor) -> FusedAligner | None:
+    """Return the kernels for the device of `damping` (L, 6); None where plain torch has to do.
 
     A GPU that goes without them is slower by far, so the log then has the reason.
     """
@@ -45,10 +39,7 @@ def fused_aligner(
     if find_spec("triton") is None:
         log.warning("no fused kernels: triton is missing, `pip install pixloc_ros[gpu]`")
         return None
-    if config.policy == "reference":
-        log.warning("no fused kernels: they do not know the policy 'reference'")
-        return None
-    return FusedAligner(damping, config, hypotheses)
+    return FusedAligner(damping)
 
 
 class FusedAligner:
@@ -58,56 +49,61 @@ class FusedAligner:
     alignment may take; None: a share of the memory that is free.
     """
 
-    def __init__(
-        self,
-        damping: Tensor,
-        config: AlignmentConfig,
-        hypotheses: HypothesesConfig,
-        budget_bytes: int | None = None,
-    ):
-        self.damping, self.policy, self.hypotheses = damping, Policy.of(config), hypotheses
-        self.budget_bytes = budget_bytes
+    def __init__(self, damping: Tensor, budget_bytes: int | None = None):
+        self.damping, self.budget_bytes = damping, budget_bytes
         self._schedules: dict[object, Schedule] = {}
-        self._unknown: set[str] = set()  # camera models
+        self._refused: set[str] = set()  # policies and camera models
 
-    def supports(self, camera: Camera) -> bool:
-        """Whether the kernels know the model of the camera; if not, the log says so, once."""
-        if camera.model != "OPENCV_FISHEYE":
-            return True
-        if camera.model not in self._unknown:
-            log.warning("no fused kernels: they do not know the camera model %s", camera.model)
-            self._unknown.add(camera.model)
-        return False
+    def supports(self, camera: Camera, policy: Policy) -> bool:
+        """Tell whether the kernels know camera model and policy; if not, the log says so, once."""
+        if not isinstance(policy.stop, StopByMotion):
+            return self._refuse("the policy 'reference'")
+        if camera.model == "OPENCV_FISHEYE":
+            return self._refuse(f"the camera model {camera.model}")
+        return True
 
     @torch.inference_mode()
     def refine(
-        self, stages: Sequence[Stage], systems: Sequence[LevelSystem], starts: Pose
+        self,
+        stages: Sequence[Stage],
+        systems: Sequence[LevelSystem],
+        initial: Pose,
+        policy: Policy,
+        hypotheses: HypothesesConfig,
     ) -> Refinement:
-        """Run the stages, each on its system, from starts (K,), the most likely first.
+        """Run the stages, each on its system, from initial poses (K,), the most likely first.
 
-        Takes fewer starts where memory does not suffice, and a quarter of them once more when the
+        Takes fewer poses where memory does not suffice, and a quarter of them once more when the
         device runs out of it all the same. Raises torch.cuda.OutOfMemoryError when that is too
         much, too.
         """
-        count = self._affordable(systems, len(starts.t))
+        plan = Plan(stages, systems, policy, hypotheses)
+        count = self._affordable(systems, len(initial.t))
         try:
-            return self._run(stages, systems, starts[:count])
+            return self._run(plan, initial[:count])
         except torch.cuda.OutOfMemoryError:
             if count == 1:
                 raise
         log.warning("%d hypotheses do not fit into GPU memory: %d are tried", count, count // 4)
         self._schedules.clear()
         torch.cuda.empty_cache()
-        return self._run(stages, systems, starts[: max(1, count // 4)])
+        return self._run(plan, initial[: max(1, count // 4)])
 
     @torch.inference_mode()
-    def iterations(self, stage: Stage, system: LevelSystem, starts: Pose) -> Callable[[], None]:
-        """The iterations of one stage, none of which ends early, ready to be timed."""
-        policy = replace(self.policy, stop=StopByMotion(0.0))
-        count = len(starts.t)
-        schedule = Schedule([stage], [system], count, self.damping, policy, self.hypotheses)
-        schedule.load([system], starts)
+    def iterations(
+        self, stage: Stage, system: LevelSystem, initial: Pose, policy: Policy
+    ) -> Callable[[], None]:
+        """Return the iterations of one stage, none of which ends early, ready to be timed."""
+        plan = Plan([stage], [system], replace(policy, stop=StopByMotion(0.0)), HypothesesConfig())
+        schedule = Schedule(plan, len(initial.t), self.damping)
+        schedule.load([system], initial)
         return schedule.launch
+
+    def _refuse(self, what: str) -> bool:
+        if what not in self._refused:
+            log.warning("no fused kernels: they do not know %s", what)
+            self._refused.add(what)
+        return False
 
     def _affordable(self, systems: Sequence[LevelSystem], count: int) -> int:
         each = sum(bytes_per_hypothesis(system) for system in systems)
@@ -123,23 +119,19 @@ class FusedAligner:
             return wanted_bytes
         return MEMORY_SHARE * torch.cuda.mem_get_info(self.damping.device)[0]
 
-    def _run(
-        self, stages: Sequence[Stage], systems: Sequence[LevelSystem], starts: Pose
-    ) -> Refinement:
+    def _run(self, plan: Plan, initial: Pose) -> Refinement:
         with torch.cuda.device_of(self.damping):
-            schedule = self._schedule(stages, systems, len(starts.t))
-            schedule.load(systems, starts)
+            schedule = self._schedule(plan, len(initial.t))
+            schedule.load(plan.systems, initial)
             schedule.launch()
-            return schedule.read(len(systems[-1].points), len(starts.t))
+            return schedule.read(len(plan.systems[-1].points), len(initial.t))
 
-    def _schedule(
-        self, stages: Sequence[Stage], systems: Sequence[LevelSystem], count: int
-    ) -> Schedule:
-        key = signature(stages, systems, count)
-        schedule = self._schedules.pop(key, None)
+    def _schedule(self, plan: Plan, count: int) -> Schedule:
+        signature = plan.signature(count)
+        schedule = self._schedules.pop(signature, None)
         if schedule is None:
             while len(self._schedules) >= SCHEDULES_KEPT:
                 del self._schedules[next(iter(self._schedules))]
-            schedule = Schedule(stages, systems, count, self.damping, self.policy, self.hypotheses)
-        self._schedules[key] = schedule
+            schedule = Schedule(plan, count, self.damping)
+        self._schedules[signature] = schedule
         return schedule

@@ -10,15 +10,16 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pixloc_ros.alignment.coarse_to_fine import Refinement, Stage
-from pixloc_ros.alignment.levenberg_marquardt import LevelResult
-from pixloc_ros.alignment.policy import DAMPING_FLOOR, Policy, StopByMotion
+from pixloc_ros.alignment.coarse_to_fine import Stage
+from pixloc_ros.alignment.policy import DAMPING_FLOOR, LevelResult, Policy, StopByMotion
 from pixloc_ros.alignment.residuals import LevelSystem, Linearization
+from pixloc_ros.alignment.result import Refinement
 from pixloc_ros.config import HypothesesConfig
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.pose import Pose
@@ -31,6 +32,22 @@ WARPS = 8
 CHUNK_TILES = 16  # partial sums that are added at once
 MIN_CAPACITY = 256
 RESULT = 24  # a state of 8 numbers and a pose of 16
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Stages, each with its system, and the rules that hold for all of them."""
+
+    stages: Sequence[Stage]
+    systems: Sequence[LevelSystem]
+    policy: Policy
+    hypotheses: HypothesesConfig
+
+    def signature(self, count: int) -> object:
+        """What must be equal for a schedule of so many hypotheses to be used again."""
+        distorted = self.systems[0].camera.model != "PINHOLE"
+        rules = (self.policy, *merge_limits(self.hypotheses))
+        return power_of_two(count), *self.stages, *map(_sizes, self.systems), distorted, *rules
 
 
 class LevelBuffers:
@@ -53,6 +70,7 @@ class LevelBuffers:
         self.channels = system.reference.shape[-1]
         self.C = max(32, power_of_two(self.channels))  # zeros beyond the channels
         self.block = BLOCK_POINTS if device.type == "cuda" else INTERPRETED_BLOCK_POINTS
+        assert stage.keep is not None
         K, N = len(places.T), capacity(system)
         self.tiles = N // self.block
         self.now, self.next = places, PoseBuffers(min(stage.keep, K), device)
@@ -82,7 +100,7 @@ class LevelBuffers:
         self.camera.copy_(pack_camera(system.camera), non_blocking=True)
 
     def solve(self) -> None:
-        """All iterations of all hypotheses; the first only judges the starts."""
+        """Run all iterations of all hypotheses; the first only judges the initial poses."""
         for number in range(self.stage.iterations + 1):
             self.linearize(self.now, number % 2)
             self.step()
@@ -117,7 +135,7 @@ class LevelBuffers:
         )  # fmt: skip
 
     def select(self) -> None:
-        """Write the best distinct iterates to `next`, as starts, and to `result`."""
+        """Write the best distinct iterates to `next`, as initial poses, and to `result`."""
         from pixloc_ros.alignment.cuda import step_kernels
 
         step_kernels.select[(1,)](
@@ -135,11 +153,11 @@ class PoseBuffers:
         self.T = torch.zeros(count, 4, 4, device=device)
         self.state = torch.zeros(count, 8, device=device)
 
-    def start(self, starts: Pose) -> None:
+    def start(self, initial: Pose) -> None:
         """Begin from poses (K,), no more than there are places."""
-        count = len(starts.t)
-        self.T[:count, :3, :3].copy_(starts.R)
-        self.T[:count, :3, 3].copy_(starts.t)
+        count = len(initial.t)
+        self.T[:count, :3, :3].copy_(initial.R)
+        self.T[:count, :3, 3].copy_(initial.t)
         self.T[:count, 3, 3].fill_(1)
         self.state.zero_()
         self.state[:count, 0].fill_(math.inf)  # cost
@@ -150,19 +168,11 @@ class PoseBuffers:
 class Schedule:
     """All stages of an alignment, for problems of one signature."""
 
-    def __init__(
-        self,
-        stages: Sequence[Stage],
-        systems: Sequence[LevelSystem],
-        count: int,
-        damping: Tensor,
-        policy: Policy,
-        hypotheses: HypothesesConfig,
-    ):
+    def __init__(self, plan: Plan, count: int, damping: Tensor):
         self.problems: list[LevelBuffers] = []
         places = PoseBuffers(power_of_two(count), damping.device)
-        for stage, system in zip(stages, systems, strict=True):
-            problem = LevelBuffers(stage, system, places, damping, policy, hypotheses)
+        for stage, system in zip(plan.stages, plan.systems, strict=True):
+            problem = LevelBuffers(stage, system, places, damping, plan.policy, plan.hypotheses)
             self.problems.append(problem)
             places = problem.next
         last = self.problems[-1]
@@ -172,11 +182,11 @@ class Schedule:
         self.graph: torch.cuda.CUDAGraph | None = None
         self.warm = False
 
-    def load(self, systems: Sequence[LevelSystem], starts: Pose) -> None:
-        """Copy a frame's problems and starts into the buffers."""
+    def load(self, systems: Sequence[LevelSystem], initial: Pose) -> None:
+        """Copy a frame's problems and initial poses into the buffers."""
         for problem, system in zip(self.problems, systems, strict=True):
             problem.load(system)
-        self.problems[0].now.start(starts)
+        self.problems[0].now.start(initial)
 
     def launch(self) -> None:
         """Enqueue all work: kernel by kernel the first time, as one graph from then on."""
@@ -215,7 +225,7 @@ class Schedule:
             cost=total[7, 0] / total[7, 4].clamp(min=torch.finfo(total.dtype).tiny),
             gradient=total[6, :6],
             hessian=total[:6, :6],
-            seen=total[7, 1].int(),
+            in_view=total[7, 1].int(),
             pixels=pixels[:points],
             squared=squared[:points],
             point_gradients=gradients[:points, :6],
@@ -261,7 +271,7 @@ def bytes_per_hypothesis(system: LevelSystem) -> float:
     return capacity(system) * (16 + 256 / BLOCK_POINTS)
 
 
-def signature(stages: Sequence[Stage], systems: Sequence[LevelSystem], count: int) -> object:
-    """What must be equal for a schedule to be used again."""
-    sizes = [(capacity(s), s.level.height, s.level.width, s.reference.shape[-1]) for s in systems]
-    return power_of_two(count), *stages, *sizes, systems[0].camera.model != "PINHOLE"
+def _sizes(system: LevelSystem) -> tuple[int, ...]:
+    """Of the buffers that hold a system."""
+    level = system.level
+    return capacity(system), level.height, level.width, system.reference.shape[-1]

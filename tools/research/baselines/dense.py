@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from pixloc_ros.features.pyramid import FeatureLevel, FeaturePyramid
+from pixloc_ros.features.pyramid import FeaturePyramid
+from pixloc_ros.features.sampling import FeatureLevel
 from research.baselines.disk import load_disk, to_tensor, weights_folder
 
 
