@@ -1,4 +1,4 @@
-"""The compact network: an EfficientNet-Lite0 encoder and a small U-Net decoder.
+"""The packaged networks, compact and fast: an EfficientNet-Lite0 encoder and a small U-Net decoder.
 
 Three levels come out, coarse to fine: strides 16, 4, 2 with 128, 64, 32 feature channels and one
 confidence channel each. Attribute names are the prefixes of the state dict.
@@ -151,11 +151,41 @@ class CompactNet(nn.Module):
         return self.heads[0](x16), self.heads[1](x4), self.heads[2](x2)
 
 
-def unpack(packed: Tensor) -> tuple[Tensor, Tensor]:
-    """Unit features (B, C, H, W) and confidence (B, 1, H, W) in 0..1 of one packed map."""
-    return F.normalize(packed[:, :-1], dim=1), torch.sigmoid(packed[:, -1:])
+class NarrowUp(nn.Module):
+    """One step of the fast decoder: narrow, upsample, join the skip, one convolution."""
+
+    def __init__(self, c_in: int, c_narrow: int, c_skip: int, c_out: int):
+        super().__init__()
+        self.n = nn.Conv2d(c_in, c_narrow, 1)
+        self.c = conv_bn_relu(c_narrow + c_skip, c_out)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        return self.c(upsample_and_join(self.n(x), skip))
 
 
-def damping(theta: Tensor) -> Tensor:
-    """Levenberg-Marquardt damping per level and pose parameter, 1e-6 to 1e5 (eq. 7)."""
-    return 10.0 ** (-6.0 + 11.0 * torch.sigmoid(theta))
+class FastNet(nn.Module):
+    """The encoder of `CompactNet` and a third of its decoder's arithmetic.
+
+    Maps are narrowed by a 1x1 convolution before they are upsampled, and each step of the decoder
+    has one 3x3 convolution instead of three. Inputs and outputs are those of `CompactNet`.
+    """
+
+    architecture = Architecture("fast", STRIDES, DIMS, size_multiple=32)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enc = Encoder()
+        self.u4 = NarrowUp(320, 96, 112, 128)
+        self.u3 = NarrowUp(128, 64, 40, 64)
+        self.u2 = NarrowUp(64, 48, 24, 48)
+        self.r2 = conv_bn_relu(48, 64)
+        self.u1 = NarrowUp(64, 16, 16, 32)
+        self.heads = make_heads()
+        self.theta = nn.Parameter(torch.full((3, 6), -1.0))
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        s2, s4, s8, s16, s32 = self.enc((image - MEAN) / STD)
+        x16 = self.u4(s32, s16)
+        x4 = self.r2(self.u2(self.u3(x16, s8), s4))
+        x2 = self.u1(x4, s2)
+        return self.heads[0](x16), self.heads[1](x4), self.heads[2](x2)

@@ -10,8 +10,8 @@ from types import ModuleType
 import torch
 
 from pixloc_ros.errors import ConfigError
-from pixloc_ros.features import compact, weights
-from pixloc_ros.features.architecture import Architecture
+from pixloc_ros.features import weights
+from pixloc_ros.features.architecture import Architecture, damping
 
 OPSET = 17  # TensorRT reads it from 8.5 on, which is that of JetPack 5.1
 INPUT = "image"  # (1, 3, H, W) RGB in 0..1
@@ -72,7 +72,7 @@ def _metadata(loaded: weights.LoadedWeights) -> dict[str, str]:
         "dims": architecture.dims,
         "size_multiple": architecture.size_multiple,
         "packing": PACKING,
-        "damping": compact.damping(loaded.network.theta.detach()).tolist(),
+        "damping": damping(loaded.network.theta.detach()).tolist(),
     }
     return {name: json.dumps(value) for name, value in values.items()}
 

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pixloc_ros.features import compact, weights
+from pixloc_ros.features import weights
+from pixloc_ros.features.architecture import damping, unpack
 from pixloc_ros.features.device import CapturedNetwork, Precision, fused, upload
 from pixloc_ros.features.sampling import BILINEAR, FeatureLevel
 from pixloc_ros.geometry.camera import Camera
@@ -69,7 +70,7 @@ class FeatureExtractor:
         self.strides, self.dims = self.architecture.strides, self.architecture.dims
         self.device = torch.device(device)
         self.max_side_px = max_side_px
-        self.damping = compact.damping(loaded.network.theta.detach()).to(self.device)
+        self.damping = damping(loaded.network.theta.detach()).to(self.device)
         exact = self.architecture.as_published
         self.network = fused(loaded.network, self.device, "float32" if exact else precision)
         self.dtype = next(self.network.parameters()).dtype
@@ -116,7 +117,7 @@ class FeatureExtractor:
 
 def level_of(maps: Tensor, stride: int, image_size: Tensor, with_norms: bool) -> FeatureLevel:
     """The level that a network's packed maps (B, C + 1, H, W) of images of one size stand for."""
-    features, confidence = compact.unpack(maps)
+    features, confidence = unpack(maps)
     rows = torch.cat([features, confidence], 1).permute(0, 2, 3, 1).flatten(0, 2)
     norms = maps[:, :-1].norm(dim=1).flatten() if with_norms else None
     height, width = maps.shape[-2:]

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from pixloc_ros.errors import ConfigError
 from pixloc_ros.features import weights
-from pixloc_ros.features.architecture import Architecture
-from pixloc_ros.features.compact import unpack
+from pixloc_ros.features.architecture import Architecture, unpack
 from pixloc_ros.training.config import TrainConfig
 from pixloc_ros.training.model import PairNetwork
 from pixloc_ros.training.objective import LEVELS, Loss

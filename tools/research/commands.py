@@ -203,7 +203,7 @@ def travel(
 @app.command()
 def variant(
     name: Annotated[
-        Literal["random", "photometric", "no_confidence", "fixed_damping"],
+        Literal["random", "no_confidence", "fixed_damping"],
         typer.Argument(help="what to take away"),
     ],
     output: Annotated[Path, typer.Option(help="weights file to write, .safetensors")],

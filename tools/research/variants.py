@@ -14,11 +14,10 @@ from torch import nn
 
 from pixloc_ros.errors import WeightsError
 from pixloc_ros.features import weights
-from pixloc_ros.features.compact import CompactNet
-from pixloc_ros.features.fast import FastNet
-from pixloc_ros.features.photometric import CERTAIN
+from pixloc_ros.features.compact import CompactNet, FastNet
 
 Images = Iterable[NDArray[np.uint8]]  # (H, W, 3) each
+CERTAIN = 10.0  # its sigmoid is 1
 FIXED_DAMPING = 1e-2  # relative to the Hessian's diagonal, everywhere
 
 
@@ -50,7 +49,7 @@ def without_confidence(name: str) -> nn.Module:
 def with_fixed_damping(name: str) -> nn.Module:
     """The network of these weights with the same damping on all levels and axes."""
     network = weights.load(name).network
-    share = (math.log10(FIXED_DAMPING) + 6.0) / 11.0  # see compact.damping
+    share = (math.log10(FIXED_DAMPING) + 6.0) / 11.0  # see architecture.damping
     with torch.no_grad():
         network.theta.fill_(math.log(share / (1.0 - share)))
     return network
@@ -60,7 +59,6 @@ VARIANTS: dict[str, Callable[[str, Images], nn.Module]] = {
     "random": lambda name, images: random_network(
         images, weights.load(name).network.architecture.name
     ),
-    "photometric": lambda name, images: weights.build("photometric"),
     "no_confidence": lambda name, images: without_confidence(name),
     "fixed_damping": lambda name, images: with_fixed_damping(name),
 }
