@@ -1,4 +1,4 @@
-"""Photometric augmentation in the order in which light travels: scene, lens, sensor."""
+"""Photometric augmentation in the order in which light travels: scene, lens, camera."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from torch import Tensor
 
 from pixloc_ros.training.data_config import AugmentationConfig
 from pixloc_ros.training.draws import RandomDraws
-from pixloc_ros.training.effects import lens, light, sensor, weather
+from pixloc_ros.training.effects import camera, scene
 
 Effect = Callable[[Tensor, AugmentationConfig, RandomDraws], Tensor]
 
 # Names are those of the probabilities in AugmentationConfig.
 EFFECTS: dict[str, Effect] = {
-    "illumination": light.illumination,
-    "shadows": light.shadows,
-    "snow": weather.snow,
-    "fog": weather.fog,
-    "night": light.night,
-    "occluders": sensor.occluders,
-    "rain": weather.rain,
-    "motion_blur": lens.motion_blur,
-    "defocus": lens.defocus,
-    "soft": lens.soft,
-    "tone": sensor.tone,
-    "colour": sensor.colour,
-    "noise": sensor.noise,
+    "illumination": scene.illumination,
+    "shadows": scene.shadows,
+    "snow": scene.snow,
+    "fog": scene.fog,
+    "night": scene.night,
+    "occluders": camera.occluders,
+    "rain": scene.rain,
+    "motion_blur": camera.motion_blur,
+    "defocus": camera.defocus,
+    "soft": camera.soft,
+    "tone": camera.tone,
+    "colour": camera.colour,
+    "noise": camera.noise,
 }
 
 

@@ -15,6 +15,7 @@ from pixloc_ros.features.architecture import Architecture
 from pixloc_ros.geometry.pose import Pose
 from pixloc_ros.training.config import InfoNceConfig, TrainConfig
 from pixloc_ros.training.feeding import DrawnBatch
+from pixloc_ros.training.initial_poses import draw_initial_poses
 from pixloc_ros.training.losses import (
     MIN_COMMON_POINTS,
     info_nce,
@@ -23,7 +24,6 @@ from pixloc_ros.training.losses import (
     relative_loss,
 )
 from pixloc_ros.training.pairs import PairBatch
-from pixloc_ros.training.starts import random_starts
 from pixloc_ros.training.unrolled import level_systems, refine
 
 LEVELS = ("coarse", "middle", "fine")
@@ -72,7 +72,7 @@ def short_alignments(
 ) -> Loss:
     """Few steps at each level from a start of its own: all levels learn from the first step on."""
     batch = drawn.batch
-    starts = [random_starts(batch, px, drawn.generator) for px in starts_px(config, batch)]
+    starts = [draw_initial_poses(batch, px, drawn.generator) for px in starts_px(config, batch)]
     ends = refine(systems, starts, damping, config.lm.iterations, policy_of(config))
     enough = batch.visible.sum(-1) >= MIN_COMMON_POINTS
     losses, parts = [], {}
@@ -96,7 +96,7 @@ def whole_alignment(
     if config.starts.at == "reference":
         start = Pose.identity((len(batch),), batch.points_reference)
     else:
-        start = random_starts(batch, starts_px(config, batch)[0], drawn.generator)
+        start = draw_initial_poses(batch, starts_px(config, batch)[0], drawn.generator)
     ends = refine(systems, [start], damping, config.lm.iterations, policy_of(config))
     strides = [system.level.stride for system in systems]
     loss = pose_loss(batch, start, ends, strides)

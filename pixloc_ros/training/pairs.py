@@ -142,3 +142,8 @@ def _padded(batch: PairBatch, count: int) -> PairBatch:
         torch.cat([batch.points_reference, filler], 1),
         torch.cat([batch.visible, batch.visible.new_zeros(len(batch), missing)], 1),
     )
+
+
+def skipped_reasons(skipped: Counter[str]) -> str:
+    """`3 tiny, 2 unreadable`, or that there was nothing."""
+    return ", ".join(f"{n} {reason}" for reason, n in (+skipped).items()) or "none"

@@ -19,7 +19,7 @@ from torch import Tensor
 from pixloc_ros.errors import DataError
 from pixloc_ros.maps.build.builder import Progress
 from pixloc_ros.training.data_config import PhotosConfig
-from pixloc_ros.training.layouts import reasons
+from pixloc_ros.training.pairs import skipped_reasons
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 THREADS = 4
@@ -61,7 +61,7 @@ def load_photos(
     if not tiles:
         raise DataError(
             f"{config.path}: no photo of {len(found)} can be used "
-            f"({reasons(skipped)}); photos are read from {', '.join(sorted(SUFFIXES))}"
+            f"({skipped_reasons(skipped)}); photos are read from {', '.join(sorted(SUFFIXES))}"
         )
     return PhotoStore(_on_device(tiles[:room], device), +skipped)
 

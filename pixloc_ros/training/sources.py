@@ -15,7 +15,6 @@ from pixloc_ros.maps.build.triangulation import triangulate
 from pixloc_ros.maps.files.clouds import read_cloud
 from pixloc_ros.maps.files.colmap import ColmapModel, read_model
 from pixloc_ros.maps.files.posed_images import keyframes, map_from_world, read_posed_images
-from pixloc_ros.training.cmu import read_cmu
 from pixloc_ros.training.data_config import (
     AugmentationConfig,
     CmuConfig,
@@ -26,7 +25,7 @@ from pixloc_ros.training.data_config import (
     PosedConfig,
     SourceConfig,
 )
-from pixloc_ros.training.megadepth import read_megadepth
+from pixloc_ros.training.datasets import read_cmu, read_megadepth
 from pixloc_ros.training.pairs import PairBatch, PairSource, concatenate
 from pixloc_ros.training.photos import PhotoSource
 from pixloc_ros.training.scenes import Scene, pair_up, views_of_model

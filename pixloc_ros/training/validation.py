@@ -9,12 +9,12 @@ from torch import Tensor
 
 from pixloc_ros.training.config import TrainConfig
 from pixloc_ros.training.distributed import DistributedWorker
+from pixloc_ros.training.initial_poses import draw_initial_poses
 from pixloc_ros.training.losses import MIN_COMMON_POINTS, mean_error_px
 from pixloc_ros.training.model import PairNetwork
 from pixloc_ros.training.objective import WIDTH_PX, policy_of
 from pixloc_ros.training.pairs import PairBatch, PairSource
 from pixloc_ros.training.sources import open_source
-from pixloc_ros.training.starts import random_starts
 from pixloc_ros.training.unrolled import level_systems, refine
 
 SEED = 20_210_619  # of pairs and starts, the same in every run: runs compare
@@ -57,7 +57,7 @@ class Validation:
         packed, damping = network(torch.cat([batch.reference_rgb, batch.query_rgb]))
         systems = level_systems(packed, network.architecture, batch, policy)
         start_px = settings.start_px * batch.query_rgb.shape[-1] / WIDTH_PX
-        start = random_starts(batch, start_px, generator)
+        start = draw_initial_poses(batch, start_px, generator)
         ends = refine(systems, [start], damping, settings.iterations, policy, stops=True)
         errors_px = mean_error_px(batch, ends[-1]).nan_to_num(torch.inf)
         return errors_px[batch.visible.sum(-1) >= MIN_COMMON_POINTS]

@@ -19,8 +19,7 @@ from pixloc_ros.training import parallax
 from pixloc_ros.training.augmentation import augment
 from pixloc_ros.training.data_config import AugmentationConfig, ViewsConfig
 from pixloc_ros.training.draws import RandomDraws
-from pixloc_ros.training.layouts import reasons
-from pixloc_ros.training.pairs import PairBatch
+from pixloc_ros.training.pairs import PairBatch, skipped_reasons
 from pixloc_ros.training.pictures import Picture, PictureCache
 from pixloc_ros.training.scenes import Scene, TrainingView
 
@@ -57,8 +56,8 @@ class ViewSource:
         if not self._scenes:
             raise DataError(
                 f"{name}: no two images share {config.min_shared} points and look within "
-                f"{config.max_turn_deg:g} deg of each other (left out: {reasons(skipped)}); "
-                f"lower min_shared or raise max_turn_deg"
+                f"{config.max_turn_deg:g} deg of each other (left out: "
+                f"{skipped_reasons(skipped)}); lower min_shared or raise max_turn_deg"
             )
         counts = np.array([min(len(s.pairs), config.pairs_per_scene) for s in self._scenes])
         self._shares = counts / counts.sum()

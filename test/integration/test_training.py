@@ -23,13 +23,13 @@ from pixloc_ros.training import checkpoint, run
 from pixloc_ros.training.config import TrainConfig, load
 from pixloc_ros.training.distributed import DistributedWorker
 from pixloc_ros.training.feeding import draw
+from pixloc_ros.training.initial_poses import draw_initial_poses
 from pixloc_ros.training.loop import Trainer
 from pixloc_ros.training.losses import mean_error_px
 from pixloc_ros.training.objective import batch_loss, policy_of
 from pixloc_ros.training.pairs import PairBatch, PairSource
 from pixloc_ros.training.records import Records, read
 from pixloc_ros.training.sources import open_sources
-from pixloc_ros.training.starts import random_starts
 from pixloc_ros.training.unrolled import level_systems, refine
 from pixloc_ros.training.validation import Validation
 
@@ -105,7 +105,7 @@ def problems(photos: Path) -> tuple[TrainConfig, PairBatch, list, torch.Tensor, 
     batch = replace(batch, visible=visible)
     with torch.no_grad():
         packed, damping = trainer.network.eval()(torch.cat([batch.reference_rgb, batch.query_rgb]))
-    starts = [random_starts(batch, px, drawn.generator) for px in (12.0, 6.0, 2.0)]
+    starts = [draw_initial_poses(batch, px, drawn.generator) for px in (12.0, 6.0, 2.0)]
     return config, batch, packed, damping, starts
 
 
@@ -153,7 +153,7 @@ def test_a_step_in_training_is_a_step_of_the_localizer(problems: tuple) -> None:
 def test_starts_are_as_far_off_as_was_asked(photos: Path) -> None:
     config = settings(photos)
     batch = source_of(config).sample(64, torch.Generator().manual_seed(1))
-    off_px = mean_error_px(batch, random_starts(batch, 20.0, torch.Generator().manual_seed(2)))
+    off_px = mean_error_px(batch, draw_initial_poses(batch, 20.0, torch.Generator().manual_seed(2)))
     assert off_px.max() < 21 and off_px.min() < 2
     assert 8 < off_px.mean() < 12  # uniform from 0 to 20
 

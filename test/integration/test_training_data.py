@@ -35,7 +35,7 @@ from pixloc_ros.training.data_config import (
     PosedConfig,
 )
 from pixloc_ros.training.draws import RandomDraws
-from pixloc_ros.training.preview import save_preview
+from pixloc_ros.training.run import save_preview
 from pixloc_ros.training.sources import open_scenes, open_sources
 
 

@@ -23,9 +23,8 @@ from helpers.scene import photograph, pose
 from pixloc_ros.errors import DataError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
-from pixloc_ros.training.cmu import read_cmu
 from pixloc_ros.training.data_config import CmuConfig, MegaDepthConfig
-from pixloc_ros.training.megadepth import read_megadepth
+from pixloc_ros.training.datasets import read_cmu, read_megadepth
 
 CAMERA_LINE = "OPENCV 320 208 250 252 160.5 104.5 -0.1 0.02 0.0005 -0.0003"
 

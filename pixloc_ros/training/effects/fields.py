@@ -1,4 +1,4 @@
-"""Smooth random fields and coordinates that the effects are made of."""
+"""Smooth random fields, coordinates and filters that the effects are made of."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pixloc_ros.training.draws import RandomDraws
 
 # Effects in pixels are given for images so wide, and grow with the width.
 REFERENCE_WIDTH_PX = 512.0
+GAUSSIAN_RADIUS_PX = 5
 
 
 def smooth(images: Tensor, cells: tuple[int, int], draws: RandomDraws) -> Tensor:
@@ -44,3 +45,28 @@ def grey(images: Tensor) -> Tensor:
 def scale(images: Tensor) -> float:
     """Factor on sizes in pixels."""
     return images.shape[-1] / REFERENCE_WIDTH_PX
+
+
+def gaussian(images: Tensor, sigma_px: Tensor) -> Tensor:
+    """Images (K, C, H, W) blurred by sigma_px (K,), up to a third of GAUSSIAN_RADIUS_PX."""
+    x, y = offsets_px(images, GAUSSIAN_RADIUS_PX)
+    return filtered(images, torch.exp(-(x**2 + y**2) / (2 * sigma_px[:, None, None] ** 2)))
+
+
+def filtered(images: Tensor, kernels: Tensor) -> Tensor:
+    """Images (K, C, H, W), each with its own kernel (K, S, S) of any positive sum."""
+    count, channels, height, width = images.shape
+    kernels = kernels / kernels.sum((-1, -2), keepdim=True)
+    weights = kernels.repeat_interleave(channels, 0)[:, None]
+    border = kernels.shape[-1] // 2
+    padded = functional.pad(images, [border] * 4, mode="replicate")
+    flat = padded.reshape(1, count * channels, *padded.shape[-2:])
+    return functional.conv2d(flat, weights, groups=count * channels).reshape(
+        count, channels, height, width
+    )
+
+
+def offsets_px(images: Tensor, radius_px: int) -> tuple[Tensor, Tensor]:
+    """x (1, S) and y (S, 1) in pixels around a kernel's middle, S = 2 radius_px + 1."""
+    offsets = torch.arange(-radius_px, radius_px + 1, device=images.device, dtype=images.dtype)
+    return offsets[None], offsets[:, None]

@@ -1,4 +1,4 @@
-"""Random poses to start an alignment from, drawn by how far they displace the image."""
+"""Random initial poses for an alignment, drawn by how far they displace the image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_FACTOR = 3.0  # of one of them: displacement is no linear function of the tw
 
 
 @torch.no_grad()
-def random_starts(batch: PairBatch, max_px: float, generator: torch.Generator) -> Pose:
+def draw_initial_poses(batch: PairBatch, max_px: float, generator: torch.Generator) -> Pose:
     """Poses T_query_ref (B,) off by a random twist, mean displacement uniform in (0, max_px].
 
     generator: on the CPU, so that all devices draw alike.

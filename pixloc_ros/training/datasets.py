@@ -1,4 +1,9 @@
-"""Extended CMU Seasons in its official layout, paired as PixLoc was trained on it."""
+"""Public data sets in their official layouts, paired as PixLoc was trained on them.
+
+MegaDepth: undistorted reconstructions without depth maps; the undistortion is that of D2-Net's
+scripts (COLMAP's image_undistorter per scene). Extended CMU Seasons: slices with references, and
+queries of other seasons whose poses are known.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from pixloc_ros.errors import CameraError, DataError
@@ -15,8 +21,7 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.maps.build.builder import Progress
 from pixloc_ros.maps.files.colmap import ColmapModel, read_model
-from pixloc_ros.training.data_config import CmuConfig
-from pixloc_ros.training.layouts import expect, subfolders
+from pixloc_ros.training.data_config import CmuConfig, MegaDepthConfig
 from pixloc_ros.training.scenes import (
     MISSING,
     Array,
@@ -27,10 +32,79 @@ from pixloc_ros.training.scenes import (
     views_of_model,
 )
 
-LAYOUT = "intrinsics.txt and slice<n>/ with database, query, camera-poses and {model}"
+MEGADEPTH_LAYOUT = "Undistorted_SfM/<scene>/images and Undistorted_SfM/<scene>/sparse"
+MEGADEPTH_PARTS = ("images", "sparse")
+SMALL = "image small"
+UPRIGHT_DEG = 60.0  # images tilted less are left as they are
+
+CMU_LAYOUT = "intrinsics.txt and slice<n>/ with database, query, camera-poses and {model}"
 # A query sees what the reference sees that stands so near and looks the same way.
 NEAR_M, NEAR_DEG = 1.0, 30.0
 FAR_AWAY, UNKNOWN_CAMERA = "query far from references", "camera unknown"
+
+
+def read_megadepth(
+    config: MegaDepthConfig, skipped: Counter[str], progress: Progress | None = None
+) -> list[Scene]:
+    """The reconstructions; images that lie on their side are put upright.
+
+    Raises DataError for another layout, MapError for a damaged model.
+    """
+    root = config.path / "Undistorted_SfM"
+    names = config.scenes or subfolders(root, "*/sparse")
+    expect(
+        config.path,
+        MEGADEPTH_LAYOUT,
+        [root / n / part for n in names for part in MEGADEPTH_PARTS],
+        names,
+    )
+    scenes = []
+    for name in progress(names, "Reading scenes") if progress else names:
+        views, points_world = _read_scene(root / name, config, skipped)
+        if views:
+            scenes.append(pair_up(name, upright(views), points_world, config))
+    return scenes
+
+
+def _read_scene(
+    folder: Path, config: MegaDepthConfig, skipped: Counter[str]
+) -> tuple[list[TrainingView], Array]:
+    model = read_model(folder / "sparse")
+    views = views_of_model(model, folder / "images", config, skipped)
+    if any(view.camera.model != "PINHOLE" for view in views):
+        raise DataError(f"{folder / 'sparse'} has distorted cameras: expected the undistorted ones")
+    large = [v for v in views if min(v.camera.width, v.camera.height) >= config.min_side_px]
+    skipped[SMALL] += len(views) - len(large)
+    return large, model.points_world
+
+
+def upright(views: Sequence[TrainingView]) -> list[TrainingView]:
+    """Views turned by quarters so that what most of them call down is down in all."""
+    R_cam_world = np.stack([view.T_cam_world[:3, :3] for view in views])
+    down_world = np.median(R_cam_world[:, 1], axis=0)
+    down_cam = R_cam_world @ down_world
+    tilt_deg = np.rad2deg(np.arctan2(down_cam[:, 0], down_cam[:, 1]))
+    turns = np.where(np.abs(tilt_deg) > UPRIGHT_DEG, np.round(-tilt_deg / 90), 0).astype(int) % 4
+    return [turned(view, int(n)) for view, n in zip(views, turns, strict=True)]
+
+
+def turned(view: TrainingView, quarters: int) -> TrainingView:
+    """The view with its image turned counter-clockwise; of pinhole cameras only."""
+    camera, T_cam_world = view.camera, view.T_cam_world
+    for _ in range(quarters):
+        camera, T_cam_world = _turned_camera(camera), T_TURNED @ T_cam_world
+    return replace(view, camera=camera, T_cam_world=T_cam_world, turns=view.turns + quarters)
+
+
+# Counter-clockwise, what was right becomes up: x' = y and y' = -x.
+R_TURNED: NDArray[np.float64] = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+T_TURNED = se3.make(R_TURNED, np.zeros(3))
+
+
+def _turned_camera(camera: Camera) -> Camera:
+    (fx, fy), (cx, cy) = camera.focal.tolist(), camera.center.tolist()
+    width, height = camera.size.tolist()
+    return Camera.create(camera.model, [height, width], [fy, fx], [cy, width - 1 - cx])
 
 
 def read_cmu(
@@ -40,7 +114,7 @@ def read_cmu(
     names = [f"slice{n}" for n in config.slices] or subfolders(config.path, "slice*/database")
     parts = ("database", "query", "camera-poses", config.model)
     needed = [config.path / "intrinsics.txt"] + [config.path / n / p for n in names for p in parts]
-    expect(config.path, LAYOUT.format(model=config.model), needed, names)
+    expect(config.path, CMU_LAYOUT.format(model=config.model), needed, names)
     cameras = _read_intrinsics(config.path / "intrinsics.txt")
     wrapped: Iterable[str] = progress(names, "Reading slices") if progress else names
     return [_read_slice(config.path / name, cameras, config, skipped) for name in wrapped]
@@ -131,3 +205,24 @@ def _read_intrinsics(file: Path) -> dict[str, Camera]:
                 f"{file}: a camera is `c0 OPENCV width height parameters...` ({error})"
             ) from None
     return cameras
+
+
+def subfolders(root: Path, pattern: str) -> list[str]:
+    """Names of the folders in root that hold what the pattern says."""
+    return sorted(path.relative_to(root).parts[0] for path in root.glob(pattern))
+
+
+def expect(root: Path, layout: str, needed: Sequence[Path], names: Sequence[str]) -> None:
+    """Raise DataError unless all that is needed is there."""
+    missing = next((path for path in needed if not path.exists()), None)
+    if names and missing is None:
+        return
+    lacks = missing.relative_to(root).as_posix() if missing else "all of it"
+    raise DataError(f"{root} lacks {lacks}: expected {layout}; found {_listing(root)}")
+
+
+def _listing(root: Path, most: int = 8) -> str:
+    if not root.is_dir():
+        return "no such folder"
+    names = sorted(path.name for path in root.iterdir())
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "") or "nothing"

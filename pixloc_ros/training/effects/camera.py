@@ -1,4 +1,4 @@
-"""What stands in the way, and what the sensor and its processing do."""
+"""What a camera does: blur of motion and focus, colours, noise, and what stands in its way."""
 
 from __future__ import annotations
 
@@ -7,9 +7,46 @@ from torch import Tensor
 
 from pixloc_ros.training.data_config import AugmentationConfig
 from pixloc_ros.training.draws import RandomDraws
-from pixloc_ros.training.effects.fields import coordinates, grey, scalars
+from pixloc_ros.training.effects.fields import (
+    coordinates,
+    filtered,
+    gaussian,
+    grey,
+    offsets_px,
+    scalars,
+    scale,
+)
 
 PIECES = 3
+
+
+def motion_blur(images: Tensor, config: AugmentationConfig, draws: RandomDraws) -> Tensor:
+    """Along a line of any direction, about the pixel's own place."""
+    longest = config.max_motion_px * scale(images)
+    length = draws.uniform(2.0, max(longest, 2.0), len(images))[:, None, None]
+    angle = draws.uniform(0.0, torch.pi, len(images))[:, None, None]
+    x, y = offsets_px(images, int(longest / 2) + 1)
+    along = (x * torch.cos(angle) + y * torch.sin(angle)).abs()
+    across = (y * torch.cos(angle) - x * torch.sin(angle)).abs()
+    return filtered(images, _soft_step(length / 2 - along) * _soft_step(0.5 - across))
+
+
+def defocus(images: Tensor, config: AugmentationConfig, draws: RandomDraws) -> Tensor:
+    """A disc of confusion."""
+    largest = max(config.max_defocus_px * scale(images), 0.5)
+    radius = draws.uniform(0.5, largest, len(images))[:, None, None]
+    x, y = offsets_px(images, int(largest) + 1)
+    return filtered(images, _soft_step(radius - torch.hypot(x, y)))
+
+
+def soft(images: Tensor, config: AugmentationConfig, draws: RandomDraws) -> Tensor:
+    """A little Gaussian blur."""
+    return gaussian(images, draws.uniform(0.3, 1.5, len(images)))
+
+
+def _soft_step(inside_px: Tensor) -> Tensor:
+    """Share of a pixel inside an edge so far away."""
+    return (inside_px + 0.5).clamp(0, 1)
 
 
 def occluders(images: Tensor, config: AugmentationConfig, draws: RandomDraws) -> Tensor:
