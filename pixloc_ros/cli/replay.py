@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 from rich.console import Console
 
 from pixloc_ros import config as configuration
 from pixloc_ros.cli.numbers import parse_numbers
 from pixloc_ros.cli.progress import track
+from pixloc_ros.common.foreign_files import parse_yaml
 from pixloc_ros.config import Config
 from pixloc_ros.errors import ConfigError
 from pixloc_ros.sensors.topics import Topics
@@ -140,8 +140,8 @@ def _setting(text: str) -> tuple[str, Any]:
     if not separator:
         raise ConfigError(f"--set {text}: expected name=value, e.g. alignment.robust_scale=0.2")
     try:
-        return name.strip(), yaml.safe_load(value)
-    except yaml.YAMLError:
+        return name.strip(), parse_yaml(value)
+    except ValueError:
         raise ConfigError(f"--set {text}: '{value}' is not a value") from None
 
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError
 
+from pixloc_ros.common import foreign_files
 from pixloc_ros.config.localization import (
     AcceptanceConfig,
     AlignmentConfig,
@@ -151,10 +151,7 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises ConfigError where there is none."""
-    try:
-        content = yaml.safe_load(Path(path).read_text()) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read configuration {path}: {error}") from None
+    content = foreign_files.read_yaml(path, ConfigError) or {}
     if not isinstance(content, dict):
         raise ConfigError(f"configuration {path} is not a mapping of names to values")
     return content
@@ -163,7 +160,10 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 def _unwrap_ros(content: dict[str, Any]) -> dict[str, Any]:
     for value in content.values():
         if isinstance(value, dict) and "ros__parameters" in value:
-            return {k: v for k, v in value["ros__parameters"].items() if k != "use_sim_time"}
+            parameters = value["ros__parameters"] or {}
+            if not isinstance(parameters, dict):
+                raise ConfigError("'ros__parameters' is not a mapping of names to values")
+            return {k: v for k, v in parameters.items() if k != "use_sim_time"}
     return content
 
 

@@ -7,7 +7,6 @@ Any other suffix is a checkpoint of the PixLoc release. The names of the tensors
 from __future__ import annotations
 
 import hashlib
-import json
 import pickle
 import re
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pixloc_ros.common.foreign_files import read_json
 from pixloc_ros.errors import WeightsError
 from pixloc_ros.features.compact import CompactNet, FastNet
 from pixloc_ros.features.vgg import VggNet, vgg16, vgg19
@@ -144,7 +144,8 @@ def _check_hash(path: Path, sha256: str) -> None:
     card = path.with_suffix(".json")
     if not card.is_file():
         return
-    expected = json.loads(card.read_text()).get("sha256")
+    content = read_json(card, WeightsError)
+    expected = content.get("sha256") if isinstance(content, dict) else None
     if expected != sha256:
         raise WeightsError(
             f"weights {path} have SHA-256 {sha256[:12]}..., {card.name} says "

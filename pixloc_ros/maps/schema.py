@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pixloc_ros.common.foreign_files import parse_json
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.maps.datum import AnyDatum, first_problem
@@ -144,7 +145,7 @@ def read(folder: Path) -> tuple[MapMetadata, str]:
     """
     path = folder / FILE_NAME
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         version, sha256 = content.pop("schema_version"), content.pop("sha256")
     except FileNotFoundError:
         raise MapError(

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from pixloc_ros.common.atomic_write import write_text
+from pixloc_ros.common.foreign_files import read_json
 from pixloc_ros.errors import DataError, PixlocError
 from pixloc_ros.geometry import se3
 from pixloc_ros.types import Estimate, Matrix
@@ -55,7 +56,7 @@ class LastPoseFile:
         if not self._path.exists():
             return None
         try:
-            last = LastPose(**json.loads(self._path.read_text(encoding="utf-8")))
+            last = LastPose(**read_json(self._path, DataError))
             if last.map_sha256 != self._map_sha256:
                 self._warn(f"last pose in {self._path} is of another map: not used")
                 return None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pixloc_ros.common import foreign_files
 from pixloc_ros.errors import DataError, MapError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.trajectory import read_poses
@@ -58,23 +58,19 @@ def align_model(
 
 
 def _from_meta(file: Path) -> dict[str, Array]:
+    content = foreign_files.read_json(file, DataError)
     try:
-        images = json.loads(file.read_text(encoding="utf-8"))["images"]
+        images = content["images"]
         return {
             entry["file"]: np.array(entry["T_world_cam"], np.float64).reshape(-1, 4)[:3, 3]
             for entry in images
         }
-    except OSError as error:
-        raise DataError(f"cannot read {file}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise DataError(f"{file}: missing or malformed {error}; see docs/guide/bags.md") from None
 
 
 def _lines(file: Path) -> list[str]:
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {file}: {error}") from None
+    lines = foreign_files.read_text(file, DataError).splitlines()
     return [line for line in lines if line.strip() and not line.startswith("#")]
 
 

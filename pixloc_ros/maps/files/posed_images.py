@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from pixloc_ros.common import image_files
+from pixloc_ros.common import foreign_files, image_files
 from pixloc_ros.common.image_files import Image
 from pixloc_ros.errors import CameraError, DataError, MapError
 from pixloc_ros.geometry import se3
@@ -61,7 +60,7 @@ def read_posed_images(meta_file: Path, images_dir: Path, axes: str = "keep") -> 
     frames.sort(key=lambda frame: frame[1])
     names, stamps, cameras, T_world_cam = zip(*frames, strict=True)
     T_map_base = _map_from_world(content, axes) @ np.stack(T_world_cam) @ se3.inverse(T_base_cam)
-    files = tuple(_existing(images_dir / name) for name in names)
+    files = tuple(_existing(foreign_files.confined(images_dir, name, DataError)) for name in names)
     return PosedImages(
         files, _absolute(np.array(stamps), meta_file), cameras, T_map_base, T_base_cam
     )
@@ -104,11 +103,7 @@ def _checked(image: Image | None, path: Path, size_px: tuple[int, int]) -> Image
 
 
 def _load(meta_file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(meta_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"cannot read {meta_file}: {reason}") from None
+    content = foreign_files.read_json(meta_file, DataError)
     if not isinstance(content, dict):
         raise DataError(f"{meta_file} is not a JSON object with 'images'")
     return content

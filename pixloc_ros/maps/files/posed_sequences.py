@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pixloc_ros.common import image_files
+from pixloc_ros.common.foreign_files import confined
 from pixloc_ros.errors import DataError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
@@ -38,7 +39,7 @@ def read_posed_trajectory(
     mount = np.eye(4) if T_base_cam is None else T_base_cam
     if has_named_poses(file):
         named = read_poses(file)
-        files = [_existing(images_dir / name, len(named)) for name in named]
+        files = [_existing(confined(images_dir, name, DataError), len(named)) for name in named]
         T_map_base = se3.inverse(np.stack(list(named.values()))) @ se3.inverse(mount)
         stamps_ns = np.arange(len(files), dtype=np.int64)
     else:
