@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import subprocess
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from helpers.domains import own_domain
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("PIXLOC_DATA", ROOT.parent / "shared" / "data"))
@@ -20,8 +21,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("TRITON_INTERPRET", "1")  # kernels on the CPU; read when triton is imported
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-# Above 101 the ports of DDS meet the ephemeral ports of Linux.
-os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randint(1, 101))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Claim a ROS domain for whatever takes it from the environment."""
+    claim = own_domain()
+    os.environ["ROS_DOMAIN_ID"] = str(claim.__enter__())
+    config.add_cleanup(lambda: claim.__exit__(None, None, None))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -90,6 +96,13 @@ def street(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_street(tmp_path_factory.mktemp("street"), options)
 
 
+@pytest.fixture
+def domain() -> Iterator[int]:
+    """A ROS domain for one test, in which it hears nothing but itself."""
+    with own_domain() as domain:
+        yield domain
+
+
 @pytest.fixture(scope="session")
 def bag(street: Path) -> Any:
     from helpers.live import Bag
@@ -109,14 +122,13 @@ def node(
     street: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """The process of a node, and its domain; one for all tests, as starting it takes seconds."""
-    from helpers.live import new_domain, running_node
+    from helpers.live import running_node
 
-    domain = new_domain()
     parameters = {"map": street / "map", "node.diagnostics_rate_hz": 10.0}
     parameters |= {"node.map_root": street, "threads": 1}
     parameters |= {"retrieval.enabled": False}  # so that tests decide where a search begins
     log = tmp_path_factory.mktemp("node") / "log.txt"
-    with running_node(log, domain, **parameters) as process:
+    with own_domain() as domain, running_node(log, domain, **parameters) as process:
         yield process, domain
 
 

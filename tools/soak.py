@@ -30,8 +30,9 @@ from rosgraph_msgs.msg import Clock
 
 from pixloc_ros.msg import AlignmentStatus
 
-NODE = [sys.executable, "-c", "from pixloc_ros.ros.node import main; main()", "--ros-args"]
-PLAYER = [sys.executable, "-m", "pixloc_ros.ros.bag_player"]
+RUN = [sys.executable, "-m", "pixloc_ros.ros.executable"]
+NODE = [*RUN, "node", "--ros-args"]
+PLAYER = [*RUN, "bag_player"]
 LATEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 # What the last tenth may exceed the second by. Latency is told, and CPU time judged: the one
 # depends on what else runs on the machine.

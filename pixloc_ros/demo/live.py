@@ -54,7 +54,7 @@ def run_live(
 
 @contextmanager
 def _process(module: str, arguments: list[str], output: Path) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", f"pixloc_ros.ros.{module}", *arguments]
+    command = [sys.executable, "-m", "pixloc_ros.ros.executable", module, *arguments]
     # Whatever the caller's shell says, a demo never talks to robots on the network.
     environment = {**os.environ, "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
     with (output / f"{module}.log").open("wb") as log:

@@ -16,18 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import rclpy
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 from rosgraph_msgs.msg import Clock
 
 from pixloc_ros.errors import BagError, PixlocError
 from pixloc_ros.replay.storage import RawMessage, open_sources
 from pixloc_ros.ros import conversions
+from pixloc_ros.ros.executable import StopSignals
 
 _TICK_S = 0.01  # of /clock, and of noticing that playing is to end
+STOP_S = 1.8  # after a signal
 _LINGER_S = 0.5  # for the last messages to leave
 _SETTLED_S = 3.0  # after the last subscription that came, no other is waited for
 
@@ -37,8 +39,9 @@ Progress = Callable[[Iterable[RawMessage], int], Iterable[RawMessage]]
 class BagPlayer(Node):
     """Publishes the messages of a bag whose types are installed; `skipped` names the others."""
 
-    def __init__(self, bag: Path, rate: float = 1.0, clock: bool = False) -> None:
+    def __init__(self, bag: Path, rate: float, clock: bool, stop: StopSignals) -> None:
         super().__init__("bag_player")
+        self._stop = stop
         self._sources = open_sources(bag)
         self._bag = bag
         self._rate = rate
@@ -61,24 +64,24 @@ class BagPlayer(Node):
         """
         now_s = changed_s = time.monotonic()
         deadline_s, alone = now_s + timeout_s, self._alone()
-        while alone and now_s < deadline_s and rclpy.ok():
+        while alone and now_s < deadline_s and not self._stop.requested:
             time.sleep(_TICK_S)
             now_s, before, alone = time.monotonic(), alone, self._alone()
             changed_s = changed_s if alone == before else now_s
             if self._sensors_heard(alone) and now_s - changed_s > _SETTLED_S:
                 break
-        if rclpy.ok() and len(alone) == len(self._publishers_of):
+        if not self._stop.requested and len(alone) == len(self._publishers_of):
             raise BagError(f"nobody subscribed to {', '.join(alone)} within {timeout_s:g} s")
         return alone
 
     def play(self, progress: Progress = lambda messages, _: messages) -> None:
-        """Publish everything at the pace of recording times `rate`; ends early on shutdown."""
+        """Publish everything at the pace of recording times `rate`; ends early on a signal."""
         first_ns, start_s = None, time.monotonic()
         for message in progress(self._messages(), self.count):
             first_ns = message.log_ns if first_ns is None else first_ns
             due_s = start_s + (message.log_ns - first_ns) * 1e-9 / self._rate
             self._wait_until(due_s, message.log_ns)
-            if not rclpy.ok():
+            if self._stop.requested:
                 return
             self._publishers_of[message.topic].publish(bytes(message.data))
         time.sleep(_LINGER_S)
@@ -112,7 +115,7 @@ class BagPlayer(Node):
 
     def _wait_until(self, due_s: float, log_ns: int) -> None:
         """Sleep, with /clock running up to the time of the message."""
-        while rclpy.ok():
+        while not self._stop.requested:
             left_s = max(0.0, due_s - time.monotonic())
             if self._clock is not None:
                 now_ns = log_ns - round(left_s * self._rate * 1e9)
@@ -128,25 +131,24 @@ def _message_class(kind: str) -> Any:
     return getattr(import_module(f"{package}.msg"), name)
 
 
-def main(args: Sequence[str] | None = None) -> int:
+def main(stop: StopSignals, args: Sequence[str] | None = None) -> int:
     """Play a bag to the end, or until SIGINT or SIGTERM; the exit status."""
     argv = list(sys.argv if args is None else args)
     options = _options(remove_ros_args(argv)[1:])
-    rclpy.init(args=argv)
+    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+    stop.grace_s = STOP_S
     try:
-        player = BagPlayer(options.bag, options.rate, options.clock)
+        player = BagPlayer(options.bag, options.rate, options.clock, stop)
         for topic in player.wait_for_subscribers(options.timeout):
             player.get_logger().warning(f"nobody listens to {topic}")
         player.play()
-        while options.loop and rclpy.ok():
+        while options.loop and not stop.requested:
             player.play()
     except PixlocError as error:
         print(f"bag_player: {error}", file=sys.stderr)
         return 1
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
     finally:
-        rclpy.try_shutdown()
+        rclpy.shutdown()
     return 0
 
 
@@ -162,7 +164,3 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
         "--timeout", type=float, default=30.0, help="seconds to wait for subscribers"
     )
     return parser.parse_args(argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import traceback
 from collections.abc import Sequence
-from typing import NoReturn
 
 import rclpy
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.signals import SignalHandlerOptions
 
-from pixloc_ros.common.process import prepare_process
 from pixloc_ros.config import Config
 from pixloc_ros.errors import ConfigError, PixlocError
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.ros import parameters
+from pixloc_ros.ros.executable import StopSignals
 from pixloc_ros.ros.health import Health
 from pixloc_ros.ros.outputs import Outputs
 from pixloc_ros.ros.parameters import LiveParameters
@@ -24,6 +22,8 @@ from pixloc_ros.ros.runtime import NodeRuntime
 from pixloc_ros.ros.services import Services
 from pixloc_ros.ros.state import NodeStatus
 
+STOP_S = 1.8  # after a signal, for the frame in work and the goodbye to other nodes
+POLL_S = 0.1  # how soon a signal is noticed
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
@@ -174,32 +174,19 @@ class LocalizerNode(LifecycleNode):
         return sorted((publishers | subscribers).items())
 
 
-def main(args: Sequence[str] | None = None) -> NoReturn:
-    """Run the node until SIGINT or SIGTERM, then end the process with status 0."""
-    prepare_process()
-    rclpy.init(args=args)
-    node = None
+def main(stop: StopSignals, args: Sequence[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM; the exit status, 0."""
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    stop.grace_s = STOP_S
+    node = LocalizerNode()
+    node.start()
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
     try:
-        node = LocalizerNode()
-        node.start()
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except Exception:
-        if rclpy.ok():
-            raise  # otherwise a callback met the shutdown halfway
+        while not stop.requested:
+            executor.spin_once(POLL_S)
     finally:
-        if node is not None:
-            node.close()
-            node.destroy_node()
-        rclpy.try_shutdown()
-    # Nothing is left to do, and taking torch apart would keep the interpreter busy for seconds.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
-
-
-if __name__ == "__main__":
-    main()
+        node.close()
+        node.destroy_node()
+        rclpy.shutdown()
+    return 0

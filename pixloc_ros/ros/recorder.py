@@ -9,7 +9,6 @@ Every status becomes a line of frames.jsonl, with the pose of the same stamp if 
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +16,9 @@ from pathlib import Path
 import numpy as np
 import rclpy
 from geometry_msgs.msg import PoseWithCovarianceStamped
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 from rich.console import Console
 
@@ -37,8 +37,10 @@ from pixloc_ros.evaluation.tables import summary_table
 from pixloc_ros.geometry.trajectory import write_tum
 from pixloc_ros.msg import AlignmentStatus
 from pixloc_ros.replay.bag_writer import truth_path
+from pixloc_ros.ros.executable import StopSignals
 from pixloc_ros.sensors import decoding
 
+POLL_S = 0.1  # how soon a signal is noticed
 QUEUE = 1000  # nothing is to be lost while the disk is busy
 
 
@@ -87,20 +89,18 @@ class Recorder(Node):
         )
 
 
-def main(args: Sequence[str] | None = None) -> int:
+def main(stop: StopSignals, args: Sequence[str] | None = None) -> int:
     """Record until SIGINT or SIGTERM, then write; the exit status."""
     argv = list(sys.argv if args is None else args)
     options = _options(remove_ros_args(argv)[1:])
-    rclpy.init(args=argv)
-    recorder = Recorder(options.node)
-    try:
-        rclpy.spin(recorder)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        rclpy.try_shutdown()
+    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
     # Whoever asked for the end may ask again, launch and its terminal both: the files come first.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stop.grace_s = None
+    executor = SingleThreadedExecutor()
+    executor.add_node(recorder := Recorder(options.node))
+    while not stop.requested:
+        executor.spin_once(POLL_S)
+    rclpy.shutdown()
     try:
         write(options.output, recorder.frames())
         if options.report is not None:
@@ -130,7 +130,3 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--node", default="/pixloc_localizer", help="full name of the localizer")
     parser.add_argument("--report", type=Path, help="the bag that was played, to report on")
     return parser.parse_args(argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

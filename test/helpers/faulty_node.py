@@ -10,13 +10,14 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
 from pixloc_ros.config import Config
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.ros import node
+from pixloc_ros.ros.executable import StopSignals, end
 
 SLOW_S = 0.5
 
@@ -49,10 +50,10 @@ class FaultyLocalizer(Localizer):
         return FaultyAligner(super().aligner(config), Path(sys.argv[1]))
 
 
-def main() -> NoReturn:
+def main(stop: StopSignals) -> int:
     node.Localizer = FaultyLocalizer  # type: ignore[misc]
-    node.main([sys.argv[0], *sys.argv[2:]])
+    return node.main(stop, [sys.argv[0], *sys.argv[2:]])
 
 
 if __name__ == "__main__":
-    main()
+    end(main(StopSignals()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -34,7 +33,7 @@ from pixloc_ros.sensors import topics
 from pixloc_ros.sensors.decoding import stamp_ns
 
 PATIENCE_S = 60.0  # for anything at all to happen on a busy machine
-NODE = "import sys; from pixloc_ros.ros.node import main; sys.exit(main())"
+NODE = "from pixloc_ros.ros.executable import run; run('node')"
 LATCHED = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 CLASSES = {
     topics.IMAGE: Image,
@@ -60,11 +59,6 @@ PARTS = {
     "/tf_static": "tf_static",
     "/tf": "odom_tf",
 }
-
-
-def new_domain() -> int:
-    """A ROS_DOMAIN_ID of our own, so that two nodes under test never hear each other."""
-    return random.SystemRandom().randint(1, 101)
 
 
 def environment(domain: int) -> dict[str, str]:

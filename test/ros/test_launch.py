@@ -133,12 +133,12 @@ sys.exit(service.run())
 @pytest.mark.ros
 @pytest.mark.slow
 def test_the_command_line_wins_and_the_node_lives_in_its_namespace(
-    street: Path, tmp_path: Path
+    street: Path, tmp_path: Path, domain: int
 ) -> None:
-    from helpers.live import Rig, new_domain
+    from helpers.live import Rig
 
     values = {"map": "/of/the/file", "device": "cpu", "view": {"keyframes": 2}}
-    file, domain = tmp_path / "mine.yaml", new_domain()
+    file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump({"/**/pixloc_localizer": {"ros__parameters": values}}))
     arguments = [f"map:={street / 'map'}", f"params_file:={file}", "namespace:=left"]
     arguments += ["private_tf:=true", "use_sim_time:=true", "odom_topic:=/wheel/odom"]
@@ -157,12 +157,12 @@ def test_the_command_line_wins_and_the_node_lives_in_its_namespace(
 
 @pytest.mark.ros
 @pytest.mark.slow
-def test_a_bag_is_played_recorded_and_reported_on(street: Path, tmp_path: Path) -> None:
-    from helpers.live import new_domain
-
+def test_a_bag_is_played_recorded_and_reported_on(
+    street: Path, tmp_path: Path, domain: int
+) -> None:
     output, log = tmp_path / "run", tmp_path / "log.txt"
     arguments = [f"map:={street / 'map'}", f"bag:={street / 'bag'}", f"output:={output}"]
-    with launched(*arguments, "rate:=0.5", domain=new_domain(), log=log) as process:
+    with launched(*arguments, "rate:=0.5", domain=domain, log=log) as process:
         assert process.wait(180) == 0, log.read_text()
     summary = json.loads((output / "summary.json").read_text())
     assert summary["frames_localized"] > 0, log.read_text()

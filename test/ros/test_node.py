@@ -334,11 +334,11 @@ def test_parameters_are_those_of_the_configuration_and_fixed_while_configured(ri
     ],
 )
 def test_a_configuration_that_cannot_be_is_told(
-    tmp_path: Path, parameters: dict[str, Any], complaint: str
+    tmp_path: Path, domain: int, parameters: dict[str, Any], complaint: str
 ) -> None:
-    from helpers.live import Rig, new_domain, running_node
+    from helpers.live import Rig, running_node
 
-    domain, log = new_domain(), tmp_path / "log.txt"
+    log = tmp_path / "log.txt"
     with running_node(log, domain, **parameters) as process, Rig(domain) as rig:
         rig.until(lambda: complaint in rig.state, "the complaint in /diagnostics")
         assert rig.state.startswith("ERROR")
@@ -352,11 +352,10 @@ def test_a_configuration_that_cannot_be_is_told(
 @pytest.mark.ros
 @pytest.mark.slow
 def test_without_autostart_a_manager_leads_it_through_its_life(
-    street: Path, bag: Any, tmp_path: Path
+    street: Path, bag: Any, tmp_path: Path, domain: int
 ) -> None:
-    from helpers.live import Rig, new_domain, running_node
+    from helpers.live import Rig, running_node
 
-    domain = new_domain()
     parameters = {"map": street / "map", "node.autostart": False, "node.diagnostics_rate_hz": 10.0}
     with running_node(tmp_path / "log.txt", domain, **parameters), Rig(domain) as rig:
         assert rig.lifecycle_state() == "unconfigured"
@@ -376,12 +375,19 @@ def test_without_autostart_a_manager_leads_it_through_its_life(
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_a_working_node_ends_on_a_signal_and_the_player_feeds_it(
-    street: Path, tmp_path: Path, stop: signal.Signals
+    street: Path, tmp_path: Path, domain: int, stop: signal.Signals
 ) -> None:
-    from helpers.live import Rig, environment, new_domain, running_node
+    from helpers.live import Rig, environment, running_node
 
-    domain, log = new_domain(), tmp_path / "log.txt"
-    play = [sys.executable, "-m", "pixloc_ros.ros.bag_player", str(street / "bag"), "--clock"]
+    log = tmp_path / "log.txt"
+    play = [
+        sys.executable,
+        "-m",
+        "pixloc_ros.ros.executable",
+        "bag_player",
+        str(street / "bag"),
+        "--clock",
+    ]
     parameters = {"map": street / "map", "use_sim_time": True, "threads": 1}
     with running_node(log, domain, **parameters) as process, Rig(domain) as rig:
         player = subprocess.Popen([*play, "--rate", "0.5"], env=environment(domain))
@@ -397,12 +403,12 @@ def test_a_working_node_ends_on_a_signal_and_the_player_feeds_it(
 
 @pytest.mark.ros
 @pytest.mark.slow
-def test_the_player_says_that_nobody_listens(street: Path) -> None:
-    play = [sys.executable, "-m", "pixloc_ros.ros.bag_player", str(street / "bag")]
-    from helpers.live import environment, new_domain
+def test_the_player_says_that_nobody_listens(street: Path, domain: int) -> None:
+    play = [sys.executable, "-m", "pixloc_ros.ros.executable", "bag_player", str(street / "bag")]
+    from helpers.live import environment
 
     done = subprocess.run(
-        [*play, "--timeout", "0.3"], capture_output=True, text=True, env=environment(new_domain())
+        [*play, "--timeout", "0.3"], capture_output=True, text=True, env=environment(domain)
     )
     assert done.returncode == 1
     assert "nobody subscribed" in done.stderr

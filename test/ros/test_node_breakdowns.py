@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from helpers.domains import own_domain
 from helpers.faulty_node import SLOW_S
 from helpers.messages import up_to_frame, without
 from helpers.node_checks import assert_no_wrong_pose, frames, reasons, state
@@ -36,15 +37,18 @@ class FaultyNode:
 
 @pytest.fixture(scope="module")
 def faulty(street: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyNode]:
-    from helpers.live import new_domain, running_node
+    from helpers.live import running_node
 
-    folder, domain = tmp_path_factory.mktemp("faulty"), new_domain()
+    folder = tmp_path_factory.mktemp("faulty")
     orders = folder / "orders"
     orders.touch()
     parameters = {"map": street / "map", "node.diagnostics_rate_hz": 10.0, "threads": 1}
     parameters |= {"retrieval.enabled": False, "use_sim_time": True}
     program = Path(__file__).parents[1] / "helpers" / "faulty_node.py", orders
-    with running_node(folder / "log.txt", domain, program=program, **parameters) as process:
+    with (
+        own_domain() as domain,
+        running_node(folder / "log.txt", domain, program=program, **parameters) as process,
+    ):
         yield FaultyNode(process, domain, orders)
 
 

@@ -44,10 +44,11 @@ def test_a_robot_that_is_well_gets_no_complaint(
 
 @pytest.mark.ros
 @pytest.mark.slow
-def test_what_does_not_fit_together_is_named(bag: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from helpers.live import Rig, new_domain
+def test_what_does_not_fit_together_is_named(
+    bag: Any, monkeypatch: pytest.MonkeyPatch, domain: int
+) -> None:
+    from helpers.live import Rig
 
-    domain = new_domain()
     image, info = bag.on("/image")[0], bag.on("/camera_info")[0]
     wrong = changed(info, **{"header.frame_id": "rear", "width": 2 * info.width})
     with Rig(domain) as rig:
@@ -74,15 +75,14 @@ def test_what_does_not_fit_together_is_named(bag: Any, monkeypatch: pytest.Monke
 
 @pytest.mark.ros
 @pytest.mark.slow
-def test_topics_of_other_names_and_types_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_topics_of_other_names_and_types_are_found(
+    monkeypatch: pytest.MonkeyPatch, domain: int
+) -> None:
     import rclpy
     from nav_msgs.msg import Odometry
     from rclpy.context import Context
     from sensor_msgs.msg import CompressedImage
 
-    from helpers.live import new_domain
-
-    domain = new_domain()
     context = Context()
     rclpy.init(context=context, domain_id=domain)
     node = rclpy.create_node("driver", context=context)
@@ -101,12 +101,12 @@ def test_topics_of_other_names_and_types_are_found(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.ros
 @pytest.mark.slow
-def test_the_command_says_what_is_missing_and_fails() -> None:
-    from helpers.live import environment, new_domain
+def test_the_command_says_what_is_missing_and_fails(domain: int) -> None:
+    from helpers.live import environment
 
     code = "import sys; from pixloc_ros.cli.main import main; sys.exit(main())"
     command = [sys.executable, "-c", code, "doctor", "--live", "--seconds", "0.2"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(new_domain()))
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(domain))
     assert done.returncode == 1
     assert "nobody publishes" in done.stdout
     assert "Traceback" not in done.stderr

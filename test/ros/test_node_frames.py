@@ -91,11 +91,10 @@ def of_another_vehicle(topic: str, message: Any) -> tuple[str, Any]:
 @pytest.mark.ros
 @pytest.mark.slow
 def test_two_vehicles_in_one_domain_do_not_hear_each_other(
-    street: Path, bag: Any, truth: Any, tmp_path: Path
+    street: Path, bag: Any, truth: Any, tmp_path: Path, domain: int
 ) -> None:
-    from helpers.live import Rig, new_domain, running_node
+    from helpers.live import Rig, running_node
 
-    domain = new_domain()
     common = {"map": street / "map", "threads": 1, "node.diagnostics_rate_hz": 10.0}
     other = {"node.odom_source": "tf", "node.map_frame": "hall"}
     with ExitStack() as stack:

@@ -122,19 +122,19 @@ def test_the_layouts_show_topics_that_exist(rig: Any) -> None:
 
 
 @pytest.mark.ros
-def test_a_map_far_from_its_zero_is_drawn_in_a_frame_nearby() -> None:
+def test_a_map_far_from_its_zero_is_drawn_in_a_frame_nearby(domain: int) -> None:
     import rclpy
     from rclpy.context import Context
     from rclpy.executors import SingleThreadedExecutor
     from tf2_msgs.msg import TFMessage
 
-    from helpers.live import LATCHED, new_domain
+    from helpers.live import LATCHED
     from pixloc_ros.geometry import se3
     from pixloc_ros.ros.local_frame import LocalVisualizationFrame
 
     utm = np.array([456_789.25, 5_427_123.5, 112.0]) + np.random.default_rng(0).random((50, 3))
     context, heard = Context(), []
-    rclpy.init(context=context, domain_id=new_domain())
+    rclpy.init(context=context, domain_id=domain)
     node = rclpy.create_node("far", context=context)
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import write_street
 
+from helpers.domains import own_domain
 from helpers.messages import up_to_frame, without
 from helpers.repeating import PERIOD_M, RepeatingStreet
 from pixloc_ros.geometry import se3
@@ -30,11 +31,11 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="module")
 def domain(place: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    from helpers.live import new_domain, running_node
+    from helpers.live import running_node
 
-    domain, log = new_domain(), tmp_path_factory.mktemp("node") / "log.txt"
+    log = tmp_path_factory.mktemp("node") / "log.txt"
     parameters = {"map": place[0] / "map", "node.diagnostics_rate_hz": 10.0, "threads": 1}
-    with running_node(log, domain, **parameters):
+    with own_domain() as domain, running_node(log, domain, **parameters):
         yield domain
 
 

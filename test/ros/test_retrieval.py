@@ -233,14 +233,13 @@ def test_a_place_that_cannot_be_written_to_is_a_warning(tmp_path: Path) -> None:
 
 @pytest.fixture
 def searching(
-    street: Path, tmp_path: Path
+    street: Path, tmp_path: Path, domain: int
 ) -> Callable[[str], AbstractContextManager[tuple[Any, Any]]]:
     """Starts nodes that search and remember, one after the other: each with a rig."""
-    from helpers.live import Rig, new_domain, running_node
+    from helpers.live import Rig, running_node
 
     @contextmanager
     def start(log: str) -> Iterator[tuple[Any, Any]]:
-        domain = new_domain()
         parameters = {"map": street / "map", "threads": 1, "node.diagnostics_rate_hz": 10.0}
         parameters["node.last_pose_file"] = tmp_path / "last_pose.json"
         with running_node(tmp_path / log, domain, **parameters) as process, Rig(domain) as rig:

@@ -113,10 +113,11 @@ def test_a_camera_that_the_bag_lacks_is_named(rig_bag: Path) -> None:
 
 
 @pytest.fixture
-def node(street: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    from helpers.live import new_domain, running_node
+def node(
+    street: Path, tmp_path: Path, domain: int
+) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    from helpers.live import running_node
 
-    domain = new_domain()
     parameters = {"map": street / "map", "node.diagnostics_rate_hz": 10.0, "threads": 1}
     parameters["node.cameras"] = ",".join(CAMERAS)
     with running_node(tmp_path / "log.txt", domain, **parameters) as process:

@@ -1,0 +1,112 @@
+"""The programs end with status 0 on SIGINT and SIGTERM, whenever these come."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+START = [sys.executable, "-m", "pixloc_ros.ros.executable"]
+
+
+def answers_signals(process: subprocess.Popen[Any]) -> bool:
+    """Whether the program has begun: Python alone does not catch SIGTERM."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    caught = int(next(line for line in status.splitlines() if "SigCgt" in line).split()[1], 16)
+    return bool(caught >> (signal.SIGTERM - 1) & 1)
+
+
+def started(log: Path, domain: int, *arguments: object) -> subprocess.Popen[bytes]:
+    """A program that has just begun, long before it has imported what it needs."""
+    from helpers.live import environment
+
+    command = [*START, *map(str, arguments)]
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file, env=environment(domain))
+    while not answers_signals(process):
+        assert process.poll() is None
+        time.sleep(0.001)
+    return process
+
+
+def assert_ends_in_order(process: subprocess.Popen[bytes], log: Path) -> None:
+    try:
+        assert process.wait(20) == 0, log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+    assert "Traceback" not in log.read_text()
+    assert "ignored" not in log.read_text()
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_node_that_is_starting_ends_on_a_signal(
+    street: Path, tmp_path: Path, domain: int, stop: signal.Signals
+) -> None:
+    """While it imports, creates itself, loads its map and has just begun to listen."""
+    log = tmp_path / "log.txt"
+    for moment_s in (0.0, 0.1, 0.5, 1.0, 1.5, 2.0, 3.0):
+        process = started(log, domain, "node", "--ros-args", "-p", f"map:={street / 'map'}")
+        time.sleep(moment_s)
+        process.send_signal(stop)
+        assert_ends_in_order(process, log)
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+@pytest.mark.parametrize("gap_s", [0.0, 0.02, 0.1])
+def test_a_node_that_is_ending_keeps_to_it_when_told_again(
+    street: Path, tmp_path: Path, domain: int, gap_s: float
+) -> None:
+    from helpers.live import Rig, running_node
+
+    log = tmp_path / "log.txt"
+    with running_node(log, domain, map=street / "map") as process, Rig(domain) as rig:
+        rig.until(lambda: rig.lifecycle_state() == "active", "an active node")
+        for stop in (signal.SIGINT, signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+            process.send_signal(stop)
+            time.sleep(gap_s)
+        assert_ends_in_order(process, log)
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_the_recorder_writes_its_files_when_told_to_end_twice(tmp_path: Path, domain: int) -> None:
+    from rclpy.duration import Duration
+
+    from helpers.live import Rig
+    from pixloc_ros.msg import AlignmentStatus
+
+    log = tmp_path / "log.txt"
+    process = started(log, domain, "recorder", tmp_path / "run")
+    with Rig(domain) as rig:
+        publisher = rig.node.create_publisher(AlignmentStatus, "/pixloc_localizer/status", 10)
+        rig.until(lambda: publisher.get_subscription_count() == 2, "the recorder beside the rig")
+        publisher.publish(AlignmentStatus(reason="ok", message="here"))
+        assert publisher.wait_for_all_acked(Duration(seconds=10.0))
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+    assert_ends_in_order(process, log)
+    (line,) = (tmp_path / "run" / "frames.jsonl").read_text().splitlines()
+    assert json.loads(line)["message"] == "here"
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+@pytest.mark.parametrize("moment_s", [0.0, 0.3, 1.0])
+def test_a_bag_player_ends_on_a_signal(
+    street: Path, tmp_path: Path, domain: int, moment_s: float
+) -> None:
+    log = tmp_path / "log.txt"
+    process = started(log, domain, "bag_player", street / "bag")
+    time.sleep(moment_s)
+    process.send_signal(signal.SIGINT)
+    assert_ends_in_order(process, log)
