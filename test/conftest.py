@@ -48,11 +48,8 @@ def kitti03_a() -> Path:
 
 @pytest.fixture(scope="session")
 def parity() -> Path:
-    """Inputs and outputs of the reference implementation, as npz files."""
-    folder = DATA.parent / "parity"
-    if not folder.is_dir():
-        pytest.skip(f"no outputs of the reference at {folder}: they lie beside PIXLOC_DATA")
-    return folder
+    """Inputs and outputs of the reference implementation, as npz files: see its README."""
+    return ROOT / "test" / "data" / "parity"
 
 
 @pytest.fixture(scope="session")

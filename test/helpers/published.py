@@ -11,9 +11,22 @@ import torch
 from pixloc_ros.features.vgg import VggNet
 from pixloc_ros.geometry.pose import Pose
 
+# Of numbers of size one after one step of the alignment in float32. Measured: the reference and we
+# differ by 8e-5 at most, and we from ourselves in float64 by 2e-4.
+FLOAT32_STEP = 2e-3
+# The same in float64; measured: 1.2e-8 for poses, whose systems are ill-conditioned.
+FLOAT64_STEP = 1e-6
+
 
 def tensors(path: Path) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(value) for name, value in np.load(path).items()}
+
+
+def whole_map(values: torch.Tensor, stored: torch.Tensor) -> torch.Tensor:
+    """A map (C, H, W) of which only some pixels (H, W) were stored: the others are NaN."""
+    whole = values.new_full((len(values), *stored.shape), torch.nan)
+    whole[:, stored] = values
+    return whole
 
 
 def pose_of(numbers: torch.Tensor) -> Pose:

@@ -44,17 +44,25 @@ def official(checkpoint: tuple[str, Path], parity: Path) -> tuple[FeatureExtract
     return FeatureExtractor(str(path)), tensors(parity / f"unet_pixloc_{name}_small.npz")
 
 
+def tolerance(known: dict, level: int) -> float:
+    """For features of a level, whose standard deviation is about 1.4.
+
+    Ten times what float32 was off from float64 in the reference: 7e-6 to 2e-5.
+    """
+    return 10 * float(known[f"maxabs_f32_vs_f64_{level}"])
+
+
 @pytest.mark.slow
 def test_the_network_of_a_checkpoint(official: tuple[FeatureExtractor, dict]) -> None:
     extractor, known = official
     assert (extractor.strides, extractor.dims) == ((16, 4, 1), (128, 128, 32))
-    torch.testing.assert_close(extractor.damping, known["lambda"].flip(0), rtol=1e-5, atol=0)
+    torch.testing.assert_close(extractor.damping, known["lambda"].flip(0), rtol=3e-5, atol=0)
     pyramid = extractor.extract(known["image_u8"].numpy())
     for level, n, step in zip(pyramid.levels, (2, 1, 0), (1, 4, 8), strict=True):
         raw, confidence = maps_of(level, step)
-        std = known[f"std{n}"]
-        torch.testing.assert_close(raw / std, known[f"feat{n}_s{step}"] / std, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(confidence, known[f"conf{n}_s{step}"], atol=1e-5, rtol=0)
+        close = {"atol": tolerance(known, n), "rtol": 0}
+        torch.testing.assert_close(raw[:, ::4], known[f"feat{n}_s{step}"], **close)
+        torch.testing.assert_close(confidence, known[f"conf{n}_s{step}"], **close)
 
 
 @pytest.mark.slow
@@ -64,9 +72,9 @@ def test_the_network_drops_odd_rows_and_columns(official: tuple[FeatureExtractor
     for level, n, step in zip(pyramid.levels, (2, 1, 0), (1, 8, 8), strict=True):
         assert [level.height, level.width] == known[f"odd_shape{n}"].tolist()[2:]
         raw, confidence = maps_of(level, step)
-        std = known[f"std{n}"]
-        torch.testing.assert_close(raw / std, known[f"odd_sample{n}"] / std, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(confidence, known[f"odd_conf_sample{n}"], atol=1e-5, rtol=0)
+        close = {"atol": tolerance(known, n), "rtol": 0}
+        torch.testing.assert_close(raw[:, ::4], known[f"odd_sample{n}"], **close)
+        torch.testing.assert_close(confidence, known[f"odd_conf_sample{n}"], **close)
         # What the map has lost is not in view.
         camera = Camera.create("PINHOLE", (251, 187), (100, 100), (125, 93))
         assert pyramid.camera(camera, level).size.tolist() <= [level.width, level.height]

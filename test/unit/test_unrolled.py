@@ -15,6 +15,8 @@ from pixloc_ros.training.losses import REPROJECTION, PoseLoss, pose_loss
 from pixloc_ros.training.pairs import PairBatch
 from pixloc_ros.training.unrolled import level_systems, refine
 
+TOLERANCE = 1e-9  # of float64
+
 
 def test_the_reprojection_error_is_that_of_the_reference(parity: Path) -> None:
     data = tensors(parity / "losses.npz")
@@ -42,28 +44,27 @@ def test_a_level_counts_where_the_one_before_succeeded() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "mode", "tolerance"), [("f64", "train", 1e-6), ("f32", "eval", 1e-3)]
-)
-def test_losses_and_gradients_of_a_training_step(
-    parity: Path, name: str, mode: str, tolerance: float
-) -> None:
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_losses_and_gradients_of_a_training_step(parity: Path, mode: str) -> None:
+    """In float64: in float32 the reference is up to 17 % from itself, as other steps are its last.
+
+    Found: 2e-12 at most.
+    """
     data = tensors(parity / "train_step.npz")
-    known = {k.removeprefix(f"{name}_{mode}_"): v for k, v in data.items() if k.startswith(name)}
-    network = fill(vgg19())
-    network.to(known["loss_total"].dtype).train(mode == "train")
+    known = {k.removeprefix(f"f64_{mode}_"): v for k, v in data.items()}
+    network = fill(vgg19()).double().train(mode == "train")
     loss, poses = training_step(network, data, stops=mode == "eval")
     loss.total.mean().backward()
 
-    close = {"rtol": tolerance, "atol": 0}
+    close = {"rtol": TOLERANCE, "atol": 0}
     torch.testing.assert_close(loss.total, known["loss_total"], **close)
     torch.testing.assert_close(loss.start, known["loss_reprojection_error_init"], **close)
     for level in range(3):
         error = known[f"loss_reprojection_error_{level}"]
         torch.testing.assert_close(loss.levels[level], error, **close)
         pose = numbers_of(poses[level])
-        torch.testing.assert_close(pose, known["T_opt"][level], rtol=0, atol=tolerance)
-    check_gradients(network, known, tolerance)
+        torch.testing.assert_close(pose, known["T_opt"][level], rtol=0, atol=TOLERANCE)
+    check_gradients(network, known)
 
 
 def training_step(
@@ -110,7 +111,7 @@ def camera_of(numbers: torch.Tensor) -> Camera:
     return Camera.create("PINHOLE", *numbers.view(3, 2).tolist())
 
 
-def check_gradients(network: VggNet, known: dict[str, torch.Tensor], tolerance: float) -> None:
+def check_gradients(network: VggNet, known: dict[str, torch.Tensor]) -> None:
     gradients = {name: p.grad for name, p in network.named_parameters()}
     assert all(gradient is not None for gradient in gradients.values())
     compared = 0
@@ -118,13 +119,12 @@ def check_gradients(network: VggNet, known: dict[str, torch.Tensor], tolerance: 
         expected = known.get(f"grad_{name}")
         if expected is not None:
             scale = expected.abs().max()
-            torch.testing.assert_close(gradient / scale, expected / scale, rtol=0, atol=tolerance)
+            torch.testing.assert_close(gradient / scale, expected / scale, rtol=0, atol=TOLERANCE)
             compared += 1
     assert compared == 5
     damping = torch.stack([gradients[f"optimizer.{i}.dampingnet.const"] for i in range(3)])
     scale = known["grad_damping"].abs().max()
-    # Sums of terms that cancel: in float32 the reference is 7e-4 from its own float64.
-    atol = 2 * tolerance
-    torch.testing.assert_close(damping / scale, known["grad_damping"] / scale, rtol=0, atol=atol)
+    expected = known["grad_damping"] / scale
+    torch.testing.assert_close(damping / scale, expected, rtol=0, atol=TOLERANCE)
     norm = torch.stack([g.double().norm() for g in gradients.values()]).norm()
-    torch.testing.assert_close(norm, known["grad_norm_total"], rtol=tolerance, atol=0)
+    torch.testing.assert_close(norm, known["grad_norm_total"], rtol=TOLERANCE, atol=0)
