@@ -191,6 +191,19 @@ class Rig:
             assert time.monotonic() < end, f"waited in vain for {what}; last state: {self.state}"
             self._executor.spin_once(0.05)
 
+    def until_state(self, words: str, topic: str, image: Any) -> None:
+        """Wait for a state while the camera goes on: after two seconds it counts as silent."""
+        sent_s = time.monotonic()
+
+        def reached() -> bool:
+            nonlocal sent_s
+            if words not in self.state and time.monotonic() - sent_s > 1.0:
+                sent_s = time.monotonic()
+                self.send(topic, image)
+            return words in self.state
+
+        self.until(reached, words)
+
     def listen(self, kind: Any, name: str, qos: Any = 50) -> list[Any]:
         """What the node says from now on on a topic of its own."""
         heard = self.heard.setdefault(name, [])

@@ -90,7 +90,8 @@ def test_the_recorder_writes_its_files_when_told_to_end_twice(tmp_path: Path, do
     with Rig(domain) as rig:
         publisher = rig.node.create_publisher(AlignmentStatus, "/pixloc_localizer/status", 10)
         rig.until(lambda: publisher.get_subscription_count() == 2, "the recorder beside the rig")
-        publisher.publish(AlignmentStatus(reason="ok", message="here"))
+        ok = AlignmentStatus.STATUS_OK
+        publisher.publish(AlignmentStatus(status=ok, reason="ok", message="here"))
         assert publisher.wait_for_all_acked(Duration(seconds=10.0))
     for _ in range(2):
         process.send_signal(signal.SIGINT)
