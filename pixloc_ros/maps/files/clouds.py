@@ -61,7 +61,7 @@ def _read_with_open3d(path: Path) -> Points:
         raise MapError(
             f"{path}: compressed PCD needs open3d: pip install open3d, or save it as binary"
         ) from None
-    return np.asarray(open3d.io.read_point_cloud(str(path)).points)
+    return np.asarray(open3d.io.read_point_cloud(path).points)
 
 
 def _read_las(path: Path) -> Points:
