@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
+from typing import Protocol, TypeVar
 
-# (items, description, total) -> the same items; `pixloc_ros.cli.progress.track` draws a bar.
-Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
+Item = TypeVar("Item")
 
 
-def silent(items: Iterable[Any], _description: str, _total: int) -> Iterable[Any]:
-    """Tell nothing."""
+class Progress(Protocol):
+    """Passes items on as they are worked on; `pixloc_ros.cli.progress.track` draws a bar."""
+
+    def __call__(
+        self, items: Iterable[Item], description: str, total: int, /
+    ) -> Iterable[Item]: ...
+
+
+def silent(items: Iterable[Item], _description: str, _total: int) -> Iterable[Item]:
+    """Pass items on and tell nothing."""
     return items

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.config import Config, from_flat
 from pixloc_ros.demo import live
 from pixloc_ros.demo.street.dataset import DatasetOptions, write_dataset
@@ -28,7 +28,6 @@ from pixloc_ros.replay.runner import ReplayResult, replay
 
 DATUM = Datum(latitude_deg=48.137, longitude_deg=11.575, altitude_m=519.0, yaw_deg=30.0)
 
-Progress = Callable[..., Iterable[Any]]
 Say = Callable[[str], None]
 
 
@@ -47,7 +46,7 @@ def run_demo(
     options: DatasetOptions,
     rate: float = 1.0,
     say: Say = lambda text: None,
-    progress: Progress = lambda items, *_, **__: items,
+    progress: Progress = silent,
 ) -> DemoResult:
     """Generate everything under `output`, localize the drive twice, and write both reports.
 

@@ -1,24 +1,30 @@
-"""From an image to a pyramid of features and confidences, and how points sample it."""
+"""From an image to a pyramid of features and confidences, as fast as the device can."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
 
 from pixloc_ros.features import weights
 from pixloc_ros.features.architecture import damping, unpack
-from pixloc_ros.features.device import CapturedNetwork, Precision, fused, upload
 from pixloc_ros.features.sampling import BILINEAR, FeatureLevel
 from pixloc_ros.geometry.camera import Camera
 
 # Of the packaged networks: they were trained at 528 px, and see farther in a smaller image.
 MAX_SIDE_PX = 800
+SIZES_KEPT = 2  # of images; each holds the activations of its graph
+WARM_UP_RUNS = 3  # before a capture, so that libraries have chosen and allocated
+
+Precision = Literal["auto", "float32", "bfloat16"]
+Captured = tuple[torch.cuda.CUDAGraph, Tensor, tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,3 +128,65 @@ def level_of(maps: Tensor, stride: int, image_size: Tensor, with_norms: bool) ->
     norms = maps[:, :-1].norm(dim=1).flatten() if with_norms else None
     height, width = maps.shape[-2:]
     return FeatureLevel(rows.contiguous(), height, width, stride, image_size, norms)
+
+
+def upload(image: Tensor, device: torch.device) -> Tensor:
+    """Copy to the device; to a GPU from pinned memory, so that the call returns at once."""
+    if device.type == "cuda":
+        image = image.pin_memory()
+    return image.to(device, non_blocking=True)
+
+
+def fused(network: nn.Module, device: torch.device, precision: Precision) -> nn.Module:
+    """The network for inference: batch norms folded into convolutions, channels last.
+
+    Both together halve the time on a CPU, and bfloat16 halves it again where the CPU has it.
+    """
+    network = fuse(network).to(device)
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    wanted = precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
+    return network.bfloat16() if wanted and device.type == "cpu" else network
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a CPU multiplies in bfloat16; others only emulate it, slower than float32."""
+    if device.type != "cpu":
+        return False
+    if not hasattr(torch.cpu, "get_capabilities"):  # older versions of torch cannot tell
+        return False
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+
+
+class CapturedNetwork:
+    """A network on a GPU in half precision, replayed as one CUDA graph per image size.
+
+    What a call returns is overwritten by the next call.
+    """
+
+    def __init__(self, network: nn.Module):
+        self.network = network.half()
+        self._captured: dict[torch.Size, Captured] = {}
+
+    def __call__(self, image: Tensor) -> tuple[Tensor, ...]:
+        with torch.cuda.device_of(image):
+            if image.shape not in self._captured:
+                while len(self._captured) >= SIZES_KEPT:
+                    del self._captured[next(iter(self._captured))]
+                self._captured[image.shape] = self._capture(image.half())
+            graph, into, maps = self._captured[image.shape]
+            into.copy_(image)
+            graph.replay()
+        return maps
+
+    def _capture(self, image: Tensor) -> Captured:
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP_RUNS):
+                self.network(image)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            maps = self.network(image)
+        return graph, image, maps

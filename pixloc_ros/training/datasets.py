@@ -8,7 +8,7 @@ queries of other seasons whose poses are known.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.errors import CameraError, DataError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
-from pixloc_ros.maps.build.builder import Progress
 from pixloc_ros.maps.files.colmap import ColmapModel, read_model
 from pixloc_ros.training.data_config import CmuConfig, MegaDepthConfig
 from pixloc_ros.training.scenes import (
@@ -44,7 +44,7 @@ FAR_AWAY, UNKNOWN_CAMERA = "query far from references", "camera unknown"
 
 
 def read_megadepth(
-    config: MegaDepthConfig, skipped: Counter[str], progress: Progress | None = None
+    config: MegaDepthConfig, skipped: Counter[str], progress: Progress = silent
 ) -> list[Scene]:
     """The reconstructions; images that lie on their side are put upright.
 
@@ -59,7 +59,7 @@ def read_megadepth(
         names,
     )
     scenes = []
-    for name in progress(names, "Reading scenes") if progress else names:
+    for name in progress(names, "Reading scenes", len(names)):
         views, points_world = _read_scene(root / name, config, skipped)
         if views:
             scenes.append(pair_up(name, upright(views), points_world, config))
@@ -107,17 +107,15 @@ def _turned_camera(camera: Camera) -> Camera:
     return Camera.create(camera.model, [height, width], [fy, fx], [cy, width - 1 - cx])
 
 
-def read_cmu(
-    config: CmuConfig, skipped: Counter[str], progress: Progress | None = None
-) -> list[Scene]:
+def read_cmu(config: CmuConfig, skipped: Counter[str], progress: Progress = silent) -> list[Scene]:
     """Each slice's references, and its queries of other seasons whose poses are known."""
     names = [f"slice{n}" for n in config.slices] or subfolders(config.path, "slice*/database")
     parts = ("database", "query", "camera-poses", config.model)
     needed = [config.path / "intrinsics.txt"] + [config.path / n / p for n in names for p in parts]
     expect(config.path, CMU_LAYOUT.format(model=config.model), needed, names)
+    slices = progress(names, "Reading slices", len(names))
     cameras = _read_intrinsics(config.path / "intrinsics.txt")
-    wrapped: Iterable[str] = progress(names, "Reading slices") if progress else names
-    return [_read_slice(config.path / name, cameras, config, skipped) for name in wrapped]
+    return [_read_slice(config.path / name, cameras, config, skipped) for name in slices]
 
 
 def _read_slice(

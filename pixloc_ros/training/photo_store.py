@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.errors import DataError
-from pixloc_ros.maps.build.builder import Progress
 from pixloc_ros.training.data_config import PhotosConfig
 from pixloc_ros.training.pairs import skipped_reasons
 
@@ -39,7 +39,7 @@ def load_photos(
     config: PhotosConfig,
     aspect: float,
     device: torch.device | str,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> PhotoStore:
     """Read config.path, each photo cut to `aspect` (width / height); long ones give several.
 
@@ -54,8 +54,8 @@ def load_photos(
     cut = partial(_read, shape=shape, min_side_px=config.min_side_px)
     with ThreadPoolExecutor(THREADS) as pool:
         reading = [pool.submit(cut, encoded) for encoded in taken]
-        waited = progress(reading, "Reading photos") if progress else reading
-        results = [read.result() for read in waited]
+        waiting = progress(reading, "Reading photos", len(reading))
+        results = [read.result() for read in waiting]
     skipped.update(result for result in results if isinstance(result, str))
     tiles = [tile for result in results if not isinstance(result, str) for tile in result]
     if not tiles:

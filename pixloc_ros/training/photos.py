@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.pose import Pose
-from pixloc_ros.maps.build.builder import Progress
 from pixloc_ros.training import parallax
 from pixloc_ros.training.augmentation import augment
 from pixloc_ros.training.data_config import AugmentationConfig, PhotosConfig
@@ -33,7 +33,7 @@ class PhotoSource:
         augmentation: AugmentationConfig,
         size: tuple[int, int],
         device: torch.device | str,
-        progress: Progress | None = None,
+        progress: Progress = silent,
     ) -> None:
         store = load_photos(config, size[0] / size[1], device, progress)
         self.name = f"photos {config.path.name}"

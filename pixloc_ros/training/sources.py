@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import torch
 
+from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.errors import ConfigError, DataError
 from pixloc_ros.geometry import se3
-from pixloc_ros.maps.build.builder import Progress
 from pixloc_ros.maps.build.lidar import LidarOptions, observe_cloud
 from pixloc_ros.maps.build.triangulation import triangulate
 from pixloc_ros.maps.files.clouds import read_cloud
@@ -69,7 +69,7 @@ def open_sources(
     size: tuple[int, int],
     device: torch.device | str,
     augmentation: AugmentationConfig | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> PairSource:
     """The mixture of all sources, for images of size (width, height).
 
@@ -85,7 +85,7 @@ def open_source(
     size: tuple[int, int],
     device: torch.device | str,
     augmentation: AugmentationConfig,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> PairSource:
     """One source; see open_sources."""
     if isinstance(config, PhotosConfig):
@@ -99,7 +99,7 @@ def open_source(
 def open_scenes(
     config: ColmapConfig | PosedConfig | LidarConfig | MegaDepthConfig | CmuConfig,
     skipped: Counter[str],
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> list[Scene]:
     """The scenes of posed images; those that cannot be used are counted in `skipped`."""
     if isinstance(config, MegaDepthConfig):
@@ -113,9 +113,7 @@ def open_scenes(
     return [pair_up(config.path.name, views, model.points_world, config)]
 
 
-def _model(
-    config: ColmapConfig | PosedConfig | LidarConfig, progress: Progress | None
-) -> ColmapModel:
+def _model(config: ColmapConfig | PosedConfig | LidarConfig, progress: Progress) -> ColmapModel:
     """Points and who sees them: read, triangulated, or of a cloud."""
     if isinstance(config, ColmapConfig):
         return read_model(config.path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.errors import MapError
 from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.geometry import se3
@@ -24,7 +25,6 @@ from pixloc_ros.maps.files.colmap import ColmapImage, ColmapModel
 from pixloc_ros.maps.map import Map, pack_names
 from pixloc_ros.maps.schema import ROW_TYPE, TILE_M, CameraEntry, RowType, Storage
 
-Progress = Callable[[Sequence[Any], str], Iterable[Any]]  # wraps a sequence, with a description
 HALF_TRACK = 3.0  # a track of this length has half the priority that an endless one would have
 
 
@@ -57,7 +57,7 @@ class BuildContext:
     """What a build gives its source to work with."""
 
     work: Path  # folder for results that the next try can use, should this one be interrupted
-    progress: Progress | None = None
+    progress: Progress = silent
     report: Callable[[str], None] = lambda line: None
 
 
@@ -79,14 +79,14 @@ def build_map(
     output: str | Path,
     options: BuildOptions | None = None,
     extractor: FeatureExtractor | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     report: Callable[[str], None] = lambda line: None,
 ) -> Map:
     """Build a map folder at `output` and open it.
 
     source: a ColmapSource, PosedImagesSource, LidarSource, MeshSource or DepthImagesSource.
     extractor: the network that sees the images, by default the packaged one on the CPU.
-    progress: wraps the sequences that take long, with a description, as a progress bar does.
+    progress: passes on the items of whatever takes long, as a progress bar does.
     report: receives a line on how well images, poses and points agree.
     A build that was interrupted continues when it is called again.
     Raises MapError or DataError for a source or an output that cannot be used; then no map is
@@ -113,7 +113,7 @@ def build_from_model(
     output: str | Path,
     extractor: FeatureExtractor,
     options: BuildOptions,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     work: Path | None = None,
 ) -> Map:
     """Build a map from a model in memory, wherever its points come from.
@@ -132,7 +132,7 @@ def _build(
     output: str | Path,
     extractor: FeatureExtractor,
     options: BuildOptions,
-    progress: Progress | None,
+    progress: Progress,
     parts: Parts,
 ) -> Map:
     images = model.images[:: options.keyframe_step]
@@ -159,7 +159,7 @@ def _collect(
     paths: Sequence[Path],
     extractor: FeatureExtractor,
     options: BuildOptions,
-    progress: Progress | None,
+    progress: Progress,
     parts: Parts,
 ) -> tuple[FeatureStore, NDArray[np.float16]]:
     rows = create(options.features, len(model.point_ids), extractor.dims)
@@ -189,14 +189,14 @@ def _observe(
     tasks: Sequence[ImageTask],
     extractor: FeatureExtractor,
     team: WorkerPool,
-    progress: Progress | None,
+    progress: Progress,
     parts: Parts,
 ) -> Iterator[Arrays]:
     """What each image shows, kept as a part: from the last build, or observed by the team."""
     keyed = [(task.key(extractor), task) for task in tasks]
     missing = {key: task for key, task in keyed if key not in parts}
     found = team.observe(list(missing.values()), extractor)
-    for key, _ in progress(keyed, "Extracting features") if progress else keyed:
+    for key, _ in progress(keyed, "Extracting features", len(keyed)):
         if key not in parts:
             parts.put(key, next(found))
         yield parts.get(key)

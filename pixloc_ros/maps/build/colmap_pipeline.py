@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pixloc_ros.common.progress import Progress
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
-from pixloc_ros.maps.build.builder import Progress
 from pixloc_ros.maps.build.pose_check import Matches
 from pixloc_ros.maps.files.colmap import ColmapModel, read_model
 from pixloc_ros.maps.files.posed_images import PosedImage
@@ -33,11 +33,9 @@ class ColmapRun:
     where COLMAP fails, and so does the first use without pycolmap.
     """
 
-    def __init__(
-        self, folder: Path, images: Sequence[PosedImage], progress: Progress | None
-    ) -> None:
+    def __init__(self, folder: Path, images: Sequence[PosedImage], progress: Progress) -> None:
         self.pycolmap, self.folder, self.images = _import_pycolmap(), folder, images
-        self.progress = progress or (lambda items, description: items)
+        self.progress = progress
         self.database = folder / "database.db"
         # Lists of pairs are separated by spaces, so names must have none.
         self.names = [f"{i:08d}{image.path.suffix}" for i, image in enumerate(images)]
@@ -56,7 +54,7 @@ class ColmapRun:
             for names in by_camera.values()
             for start in range(0, len(names), CHUNK)
         ]
-        for first, names in self.progress(chunks, "Finding keypoints"):
+        for first, names in self.progress(chunks, "Finding keypoints", len(chunks)):
             camera = self.images[self.names.index(names[0])].camera
             self._extract(names, camera, self._camera_id(first))
 
@@ -93,7 +91,7 @@ class ColmapRun:
         listed = self.pycolmap.ImportedPairingOptions()
         listed.match_list_path = self.folder / "pairs.txt"
         chunks = [pairs[start : start + 4 * CHUNK] for start in range(0, len(pairs), 4 * CHUNK)]
-        for chunk in self.progress(chunks, "Matching images"):
+        for chunk in self.progress(chunks, "Matching images", len(chunks)):
             lines = (f"{self.names[i]} {self.names[j]}" for i, j in chunk)
             (self.folder / "pairs.txt").write_text("\n".join(lines) + "\n")
             with self._quiet():

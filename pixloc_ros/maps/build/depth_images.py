@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.rays import AHEAD, rays
 from pixloc_ros.maps.build import visibility
-from pixloc_ros.maps.build.builder import Progress
 from pixloc_ros.maps.files.posed_images import PosedImage
 
 Array = NDArray[np.float64]
@@ -30,7 +30,7 @@ def read_depth_cloud(
     units_per_m: float,
     max_depth_m: float,
     voxel_m: float,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Array:
     """Points (N, 3) in the map, one per voxel, of the depth images of all images.
 
@@ -39,7 +39,7 @@ def read_depth_cloud(
     paths = find_depth_images(images, Path(folder))
     pairs = list(zip(images, paths, strict=True))
     clouds: list[Array] = []
-    for image, path in progress(pairs, "Reading depth") if progress else pairs:
+    for image, path in progress(pairs, "Reading depth", len(pairs)):
         points_cam = back_project(_read(path) / units_per_m, image.camera, max_depth_m)
         clouds.append(_thinned(se3.transform(image.T_map_cam, points_cam), voxel_m))
         if sum(map(len, clouds[1:])) > MERGE_POINTS:

@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.maps import occlusion
 from pixloc_ros.maps.build import visibility
-from pixloc_ros.maps.build.builder import Progress
 from pixloc_ros.maps.files.colmap import ColmapImage, ColmapModel
 from pixloc_ros.maps.files.posed_images import PosedImage, read_image
 
@@ -67,7 +67,7 @@ def observe_cloud(
     points_map: Array,
     images: Sequence[PosedImage],
     options: LidarOptions | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> tuple[ColmapModel, LidarReport]:
     """The points (N, 3) worth having in a map, and which images see them.
 
@@ -80,7 +80,7 @@ def observe_cloud(
     cloud = visibility.prepare(local[visibility.thin(local, options.voxel_m)])
     chosen = np.zeros(len(cloud.points), bool)
     sights = []
-    for image in progress(images, "Looking at the cloud") if progress else images:
+    for image in progress(images, "Looking at the cloud", len(images)):
         sights.append(_look(cloud, image, zero, options))
         chosen[_choose(sights[-1], chosen, options.dull_share)] = True
     if not chosen.any():

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter, minimum_filter
 
+from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry import se3
-from pixloc_ros.maps.build.builder import Progress
 
 Array = NDArray[np.float64]
 
@@ -54,7 +54,7 @@ class MovingReport:
 
 
 def static_points(
-    scans: Sequence[Scan], options: MovingOptions | None = None, progress: Progress | None = None
+    scans: Sequence[Scan], options: MovingOptions | None = None, progress: Progress = silent
 ) -> tuple[Array, MovingReport]:
     """Points (P, 3) in the map that hardly any other scan saw through.
 
@@ -65,7 +65,7 @@ def static_points(
         raise MapError("one scan does not tell what moves; give several")
     images = [_RangeImage.of(scan, options) for scan in scans]
     kept = []
-    for scan in progress(scans, "Looking through scans") if progress else scans:
+    for scan in progress(scans, "Looking through scans", len(scans)):
         points_map = se3.transform(scan.T_map_lidar, scan.points)
         others = [image for image, other in zip(images, scans, strict=True) if other is not scan]
         kept.append(points_map[~_moving(points_map, others, options)])

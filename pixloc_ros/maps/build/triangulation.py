@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry import se3
 from pixloc_ros.maps.build import pose_check
-from pixloc_ros.maps.build.builder import Progress
 from pixloc_ros.maps.build.colmap_pipeline import ColmapRun, colmap_camera
 from pixloc_ros.maps.files.colmap import ColmapModel
 from pixloc_ros.maps.files.posed_images import PosedImage
@@ -45,7 +45,7 @@ class TriangulationReport:
 
 
 def triangulate(
-    images: Sequence[PosedImage], progress: Progress | None = None, work: Path | None = None
+    images: Sequence[PosedImage], progress: Progress = silent, work: Path | None = None
 ) -> tuple[ColmapModel, TriangulationReport]:
     """Match near images and triangulate what they share; the model's world is the map.
 
