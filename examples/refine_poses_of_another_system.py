@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from pixloc_ros import Config, Frame, Localizer, PosePrior
-from pixloc_ros.evaluation.trajectory import read_poses, write_poses
+from pixloc_ros.geometry.trajectory import read_poses, write_poses
 from pixloc_ros.replay.queries import read_queries
 
 

