@@ -180,7 +180,7 @@ class Policy:
             sampling=BILINEAR,
             robust=RobustCost(config.robust_scale),
             floor=add_floor,
-            stop=StopByMotion(config.stop_px),
+            stop=StopByMotion(config.stop_motion_px),
             keep=KeepBest(),
             failure_is_final=False,
             iterations=config.iterations,

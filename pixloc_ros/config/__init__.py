@@ -54,9 +54,17 @@ __all__ = [
 class Config(Section):
     """The whole configuration of a localizer, live or over files."""
 
-    map: str = Field(default="", description="folder of the map")
-    device: str = Field(default="cpu", description="cpu, cuda or cuda:N")
-    threads: int = Field(default=0, ge=0, description="CPU threads; 0: as many as there are cores")
+    map: str = Field(default="", description="Folder of the map.")
+    device: str = Field(
+        default="cpu", description="Device that computes: cpu, cuda, or cuda:N for one of several."
+    )
+    threads: int = Field(
+        default=0,
+        ge=0,
+        le=1024,
+        description="Number of CPU threads; 0 takes as many as there are cores. Where other "
+        "programs are busy, fewer are faster.",
+    )
     features: FeaturesConfig = FeaturesConfig()
     view: ViewConfig = ViewConfig()
     tiles: TilesConfig = TilesConfig()
@@ -99,6 +107,13 @@ RENAMED = {
     "alignment.inlier_squared": "alignment.inlier_max_squared_residual",
     "priors.doubt_frames": "priors.fallback_after_misses",
     "node.freeze_motion_m": "node.frozen_image_distance_m",
+    "hypotheses.max_count": "hypotheses.max_initial_poses",
+    "alignment.stop_px": "alignment.stop_motion_px",
+    "priors.odometry_sigma_m": "priors.odometry_min_sigma_m",
+    "priors.odometry_sigma_deg": "priors.odometry_min_sigma_deg",
+    "node.camera_tolerance_s": "node.camera_sync_tolerance_s",
+    "node.map_points_max": "node.max_map_points",
+    "node.path_max_poses": "node.max_path_poses",
 }
 
 

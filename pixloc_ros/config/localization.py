@@ -1,26 +1,36 @@
-"""How a frame is localized: network, view of the map, alignment, acceptance, search."""
+"""How a frame is localized: network, view of the map, alignment, acceptance, retrieval."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
 from pixloc_ros.config.section import Section
 
+Iterations = Annotated[int, Field(ge=1, le=1000)]
+
 
 class FeaturesConfig(Section):
-    """The network and the size of the image it sees."""
+    """The network, and the size of the image that it is given."""
 
-    weights: str = Field(default="compact_seed", description="name of packaged weights, or a path")
+    weights: str = Field(
+        default="compact_seed",
+        description="Name of packaged network weights, or the path of a weights file. It must be "
+        "the network that the map was built with.",
+    )
     max_side_px: int = Field(
         default=0,
         ge=0,
-        description="larger images are reduced to this side; 0: as in the map",
+        le=16384,
+        description="Images with a longer side than this are reduced to it before the network, in "
+        "pixels: smaller is faster and converges from farther, larger is more accurate. 0 takes "
+        "the size that the map was built with.",
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
-        description="of the network on a CPU; auto: bfloat16 where the CPU has it",
+        description="Number format of the network on a CPU: auto takes bfloat16, which is faster, "
+        "where the CPU has instructions for it. A GPU always uses float16.",
     )
 
     @field_validator("max_side_px")
@@ -34,67 +44,181 @@ class FeaturesConfig(Section):
 class ViewConfig(Section):
     """Which part of the map a frame is aligned against."""
 
-    keyframes: int = Field(default=3, ge=1, description="reference images, nearest and covisible")
-    max_points: int = Field(default=1500, ge=16, description="points aligned per frame")
-    min_points: int = Field(default=50, ge=1, description="a view of fewer is not worth aligning")
+    keyframes: int = Field(
+        default=3,
+        ge=1,
+        le=1000,
+        description="Number of keyframes, near the prior and sharing points, whose points are "
+        "considered. More give more to choose from and take longer.",
+    )
+    max_points: int = Field(
+        default=1500,
+        ge=16,
+        le=1_000_000,
+        description="Number of map points that a frame is aligned against, at most. More are more "
+        "accurate, and time grows in proportion.",
+    )
+    min_points: int = Field(
+        default=50,
+        ge=1,
+        le=1_000_000,
+        description="A camera that has fewer map points than this in view is left out; if all "
+        "have, the frame fails with too_few_points.",
+    )
     max_viewpoint_change: float = Field(
-        default=0.4, gt=0, description="of a point now and when mapped: angle in rad + log of scale"
+        default=0.4,
+        ge=1e-3,
+        le=10.0,
+        description="A point is used if it looks from the prior about as it did when it was "
+        "mapped: the angle between the two rays in rad plus the logarithm of the change of scale "
+        "is at most this. Larger keeps more points, which match less well.",
     )
     cull_hidden: bool = Field(
-        default=True, description="leave out what the prior has behind surfaces, in maps of clouds"
+        default=True,
+        description="Leave out points that, seen from the prior, lie behind the surfaces of the "
+        "keyframes. Only maps of clouds, meshes and depth images know their surfaces.",
     )
     max_distance_m: float = Field(
-        default=30.0, gt=0, description="beyond the nearest keyframe: no map"
+        default=30.0,
+        ge=0.1,
+        le=1e5,
+        description="A prior farther than this from every keyframe, in metres, is outside of the "
+        "map: the frame fails with out_of_map.",
     )
     extra_view_spacing_m: float = Field(
-        default=5.0, gt=0, description="a view serves so far around it"
+        default=5.0,
+        ge=0.1,
+        le=1e5,
+        description="Where the prior is vague, more views of the map are chosen along it, at "
+        "least this far apart, in metres. Smaller finds more frames and takes longer.",
     )
-    max_extra_views: int = Field(default=8, ge=0, description="more views where the prior is vague")
+    max_extra_views: int = Field(
+        default=8,
+        ge=0,
+        le=1000,
+        description="Number of such views, besides the one at the prior, at most.",
+    )
     reselect_distance_m: float = Field(
-        default=0.5, ge=0, description="chosen anew where the pose moved more"
+        default=0.5,
+        ge=0.0,
+        le=1e5,
+        description="Where alignment moved the pose by more than this, in metres, points are "
+        "chosen anew and the frame is aligned once more. Larger saves time and costs accuracy.",
     )
     reselect_angle_deg: float = Field(
-        default=2.0, ge=0, description="chosen anew where it turned more"
+        default=2.0,
+        ge=0.0,
+        le=180.0,
+        description="Where alignment turned the pose by more than this, in degrees, points are "
+        "chosen anew and the frame is aligned once more.",
     )
 
 
 class TilesConfig(Section):
-    """Which tiles of the map are kept open, on the device."""
+    """Which tiles of the map are kept in memory, on the device."""
 
     budget_mb: float = Field(
-        default=2000.0, ge=0, description="memory of open tiles; those of a view are always opened"
+        default=2000.0,
+        ge=0.0,
+        le=1e7,
+        description="Memory for open tiles of the map in MB. Beyond it the tiles unused for the "
+        "longest time are closed; those of the current view stay open whatever their size.",
     )
     prefetch_m: float = Field(
-        default=150.0, ge=0, description="tiles this near are opened in the background"
+        default=150.0,
+        ge=0.0,
+        le=1e5,
+        description="Tiles nearer to the vehicle than this, in metres, are opened in the "
+        "background before they are needed.",
     )
 
 
 class HypothesesConfig(Section):
-    """How many starts are drawn from the prior's covariance, and how many are kept."""
+    """How many initial poses are drawn from the prior's covariance, and which are kept."""
 
-    max_count: int = Field(default=256, ge=1, description="starts when the prior is wide")
-    convergence_radius_px: float = Field(
-        default=25.0, gt=0, description="mean image motion that one start can mend"
+    max_initial_poses: int = Field(
+        default=256,
+        ge=1,
+        le=16384,
+        description="Number of initial poses that are drawn from the prior, at most; the vaguer "
+        "the prior, the more are drawn. More find more frames and take longer; 1 uses the prior "
+        "alone.",
     )
-    coverage_sigma: float = Field(default=2.0, gt=0, description="sigmas of the prior to cover")
-    screening_points: int = Field(default=400, ge=16, description="points of the first, quick look")
-    screening_iterations: int = Field(default=8, ge=1, description="steps of the first, quick look")
-    keep_views: int = Field(default=4, ge=1, description="views kept after the quick look")
-    keep_screened: int = Field(default=12, ge=1, description="starts kept after the quick look")
-    keep_coarse: int = Field(default=6, ge=1, description="kept after the coarse level")
-    keep_middle: int = Field(default=2, ge=1, description="kept after the middle level")
-    keep_fine: int = Field(default=2, ge=1, description="compared at the end")
+    convergence_radius_px: float = Field(
+        default=25.0,
+        ge=0.1,
+        le=1e4,
+        description="Mean distance, in pixels of the image given to the network, from which "
+        "alignment is expected to converge. Larger draws fewer initial poses.",
+    )
+    coverage_sigma: float = Field(
+        default=2.0,
+        ge=0.1,
+        le=100.0,
+        description="Initial poses cover the prior up to this many standard deviations.",
+    )
+    screening_points: int = Field(
+        default=400,
+        ge=16,
+        le=1_000_000,
+        description="Number of points used by the coarse screening, which finds the promising ones "
+        "among many initial poses.",
+    )
+    screening_iterations: int = Field(
+        default=8, ge=1, le=1000, description="Number of steps of the coarse screening."
+    )
+    keep_views: int = Field(
+        default=4,
+        ge=1,
+        le=1000,
+        description="Number of views that are aligned in full after the coarse screening.",
+    )
+    keep_screened: int = Field(
+        default=12,
+        ge=1,
+        le=16384,
+        description="Number of poses of each view that go on after the coarse screening.",
+    )
+    keep_coarse: int = Field(
+        default=6, ge=1, le=16384, description="Number of poses that go on after the coarse level."
+    )
+    keep_middle: int = Field(
+        default=2, ge=1, le=16384, description="Number of poses that go on after the middle level."
+    )
+    keep_fine: int = Field(
+        default=2,
+        ge=1,
+        le=16384,
+        description="Number of poses that are compared after the fine level. With 1, poses that "
+        "fit equally well are not noticed.",
+    )
     alternative_step_m: float = Field(
-        default=3.0, gt=0, description="what was found is compared with poses so far ahead, behind"
+        default=3.0,
+        ge=0.1,
+        le=1e4,
+        description="The pose found is compared with alternative poses ahead and behind at "
+        "multiples of this distance, in metres, as far as the prior allows: streets repeat.",
     )
     max_alternatives: int = Field(
-        default=8, ge=0, description="so many of them, as far as the prior allows; 0: none"
+        default=8,
+        ge=0,
+        le=1000,
+        description="Number of these alternative poses, at most. 0 saves their time and gives up "
+        "the protection against repeating streets.",
     )
     same_pose_m: float = Field(
-        default=0.3, gt=0, description="results nearer than this are the same"
+        default=0.3,
+        ge=1e-3,
+        le=1e3,
+        description="Two results count as the same pose if they are nearer to each other than "
+        "this, in metres, and turned by less than same_pose_deg.",
     )
     same_pose_deg: float = Field(
-        default=1.0, gt=0, description="results nearer than this are the same"
+        default=1.0,
+        ge=1e-3,
+        le=180.0,
+        description="Two results count as the same pose if they are turned by less than this, in "
+        "degrees, and nearer than same_pose_m.",
     )
 
 
@@ -102,63 +226,168 @@ class AlignmentConfig(Section):
     """Levenberg-Marquardt of section 3.1 of the paper. Numbers are those of policy pixloc_ros."""
 
     policy: Literal["pixloc_ros", "reference"] = Field(
-        default="pixloc_ros", description="reference: steps and rules of PixLoc as published"
+        default="pixloc_ros",
+        description="Rules of the alignment: reference takes those of PixLoc as published, and "
+        "ignores the other settings of this section but inlier_max_squared_residual.",
     )
     robust_scale: float = Field(
-        default=0.1, gt=0, description="scale c of the robust cost, on |r|^2"
+        default=0.1,
+        ge=1e-6,
+        le=100.0,
+        description="Squared feature residual at which a point loses half of its weight. Larger "
+        "trusts points that differ more.",
     )
-    iterations: tuple[int, int, int] = Field(
-        default=(20, 20, 20), description="at most, coarse to fine"
+    iterations: tuple[Iterations, Iterations, Iterations] = Field(
+        default=(20, 20, 20),
+        description="Number of steps at most on the coarse, middle and fine level.",
     )
-    stop_px: float = Field(
-        default=0.02, gt=0, description="a level stops when a step moves points less"
+    stop_motion_px: float = Field(
+        default=0.02,
+        ge=0.0,
+        le=100.0,
+        description="A level has converged when a step moves the points by less than this on "
+        "average, in pixels of the level. Larger stops sooner and is less accurate.",
     )
     inlier_max_squared_residual: float = Field(
-        default=0.3, gt=0, description="|r|^2 of an inlier; unrelated: 2"
+        default=0.3,
+        ge=1e-6,
+        le=4.0,
+        description="A point is an inlier if its squared feature residual is below this. "
+        "Features that have nothing to do with each other have 2.",
     )
-    min_points: int = Field(default=12, ge=6, description="fewer points in view fail a hypothesis")
-    max_step_m: float = Field(default=5.0, gt=0, description="longer steps are shortened")
-    max_step_deg: float = Field(default=10.0, gt=0, description="larger rotations are shortened")
+    min_points: int = Field(
+        default=12,
+        ge=6,
+        le=1_000_000,
+        description="A pose from which fewer points than this are in the image is given up.",
+    )
+    max_step_m: float = Field(
+        default=5.0, ge=1e-3, le=1e4, description="Longer steps are shortened to this, in metres."
+    )
+    max_step_deg: float = Field(
+        default=10.0,
+        ge=1e-3,
+        le=180.0,
+        description="Steps that turn further are shortened to this, in degrees.",
+    )
 
 
 class AcceptanceConfig(Section):
     """When a result is believed. Anything else is a status with a reason."""
 
     max_cost: float = Field(
-        default=0.80, gt=0, description="mean robust cost, 0 perfect, 1 all outliers"
+        default=0.80,
+        ge=0.0,
+        le=1.0,
+        description="A result is refused with high_cost if its mean robust cost is above this: 0 "
+        "is a perfect match, 1 none at all. Larger accepts more, and more that is wrong.",
     )
     min_inlier_share: float = Field(
-        default=0.20, ge=0, le=1, description="share of points that agree"
+        default=0.20,
+        ge=0.0,
+        le=1.0,
+        description="A result is refused with few_inliers if a smaller share of the points than "
+        "this are inliers. Smaller accepts more, and more that is wrong.",
     )
     min_camera_share: float = Field(
-        default=0.05, ge=0, le=1, description="a camera of a rig with fewer is left out"
+        default=0.05,
+        ge=0.0,
+        le=1.0,
+        description="A camera of a rig with a smaller share of inliers than this is left out, as "
+        "if it were covered or frozen.",
     )
-    max_condition: float = Field(default=1e5, gt=1, description="of the scaled Hessian")
+    max_condition: float = Field(
+        default=1e5,
+        ge=1.0,
+        le=1e15,
+        description="A result is refused with ill_conditioned if the condition number of its "
+        "scaled Hessian is above this: some direction is then hardly determined.",
+    )
     max_sigma_from_prior: float = Field(
-        default=5.0, gt=0, description="Mahalanobis distance of the result"
+        default=5.0,
+        ge=0.0,
+        le=1e6,
+        description="A result farther than this from the prior, in standard deviations of both, is "
+        "refused with far_from_prior. Larger accepts more with a prior that is off.",
     )
     ambiguity_margin: float = Field(
-        default=0.1, ge=0, description="cost by which the best must win"
+        default=0.1,
+        ge=0.0,
+        le=1.0,
+        description="A result is ambiguous if another pose has a cost that is larger by less than "
+        "this. Smaller accepts more, and more that is wrong.",
     )
 
 
 class CovarianceConfig(Section):
     """The covariance on maps without a calibration of their own, see docs/lab/covariance.md."""
 
-    from_map: bool = Field(default=True, description="a calibration in the map wins over these")
-    scale: float = Field(default=2.0, gt=0, description="factor on the aligner's covariance")
-    floor_m: float = Field(default=0.006, ge=0, description="sigma of the map itself, per axis")
-    floor_deg: float = Field(default=0.02, ge=0, description="sigma of the map itself, per axis")
+    from_map: bool = Field(
+        default=True,
+        description="Use the calibration in the map, made by `pixloc map calibrate`, if it has "
+        "one, instead of the following numbers.",
+    )
+    scale: float = Field(
+        default=2.0,
+        ge=1e-6,
+        le=1e6,
+        description="Factor on the covariance that alignment reports.",
+    )
+    floor_m: float = Field(
+        default=0.006,
+        ge=0.0,
+        le=1e3,
+        description="Standard deviation of the map itself along each axis, in metres, which is "
+        "added.",
+    )
+    floor_deg: float = Field(
+        default=0.02,
+        ge=0.0,
+        le=180.0,
+        description="Standard deviation of the map itself about each axis, in degrees, which is "
+        "added.",
+    )
 
 
 class RetrievalConfig(Section):
-    """Where to look for a frame that has no prior: where keyframes look like it."""
+    """Where to search for a frame that has no prior: where keyframes look like it."""
 
-    enabled: bool = Field(default=True, description="search the map where nothing tells the place")
-    candidates: int = Field(default=10, ge=1, description="keyframes that look most alike")
-    places: int = Field(default=3, ge=1, description="distinct places among them to try")
-    same_place_m: float = Field(default=15.0, ge=0, description="keyframes so near are one place")
-    sigma_m: float = Field(
-        default=1.5, gt=0, description="off the keyframes' way, per axis; along it: their spacing"
+    enabled: bool = Field(
+        default=True,
+        description="Search the whole map for a frame if no odometry, GNSS or initial pose says "
+        "where it is.",
     )
-    sigma_deg: float = Field(default=3.0, gt=0, description="off the keyframes' heading, per axis")
+    candidates: int = Field(
+        default=10,
+        ge=1,
+        le=10_000,
+        description="Number of keyframes that look most like the frame, from which places are "
+        "made.",
+    )
+    places: int = Field(
+        default=3,
+        ge=1,
+        le=1000,
+        description="Number of distinct places among them that are tried. More find more frames "
+        "and take longer.",
+    )
+    same_place_m: float = Field(
+        default=15.0,
+        ge=0.0,
+        le=1e5,
+        description="Keyframes nearer to each other than this, in metres, are one place.",
+    )
+    sigma_m: float = Field(
+        default=1.5,
+        ge=1e-3,
+        le=1e4,
+        description="Standard deviation per axis, in metres, with which the vehicle is expected "
+        "off the keyframes' way; along it their spacing is added.",
+    )
+    sigma_deg: float = Field(
+        default=3.0,
+        ge=1e-3,
+        le=180.0,
+        description="Standard deviation per axis, in degrees, with which the vehicle is expected "
+        "to be turned from the keyframes.",
+    )

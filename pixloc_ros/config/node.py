@@ -12,63 +12,131 @@ from pixloc_ros.config.section import Section
 class NodeConfig(Section):
     """The ROS side: frames, topics, rates."""
 
-    map_frame: str = Field(default="map", description="frame of the map")
-    odom_frame: str = Field(default="odom", description="frame of the odometry")
-    base_frame: str = Field(default="base_link", description="frame of the vehicle")
+    map_frame: str = Field(default="map", description="Name of the map's frame, as in REP 105.")
+    odom_frame: str = Field(default="odom", description="Name of the odometry's frame.")
+    base_frame: str = Field(default="base_link", description="Name of the vehicle's frame.")
     odom_source: Literal["topic", "tf"] = Field(
-        default="topic", description="odometry from the topic odom, or odom to base_link of /tf"
+        default="topic",
+        description="Where odometry comes from: the topic odom, or the transform from odom_frame to "
+        "base_frame on /tf.",
     )
     cameras: str = Field(
         default="",
         pattern=r"^(\w+(,\w+)*)?$",
-        description="of a rig: names, as front,left, on front/image ...; empty: one, on image",
+        description="Names of the cameras of a rig, separated by commas: front,left listens to "
+        "front/image, front/camera_info, left/image and so on. Empty: one camera, on image and "
+        "camera_info.",
     )
-    camera_tolerance_s: float = Field(
-        default=0.03, ge=0, description="images of a rig so close in time are taken together"
+    camera_sync_tolerance_s: float = Field(
+        default=0.03,
+        ge=0.0,
+        le=10.0,
+        description="Images of a rig's cameras that are this close in time, in seconds, are "
+        "localized together.",
     )
     frozen_image_distance_m: float = Field(
-        default=0.5, gt=0, description="one image unchanged over so much motion is frozen"
+        default=0.5,
+        ge=0.0,
+        le=1e5,
+        description="An image that stays the same, byte by byte, while the vehicle drives farther "
+        "than this, in metres, comes from a camera that hangs.",
     )
-    camera_frame: str = Field(default="", description="optical frame; empty: from the image header")
+    camera_frame: str = Field(
+        default="",
+        description="Name of the camera's optical frame. Empty: the frame of the image's header.",
+    )
     tf_mode: Literal["none", "map_odom", "map_base"] = Field(
-        default="map_odom", description="what to send"
+        default="map_odom",
+        description="Transform to send on /tf: from map to odom, as REP 105 wants it; from map to "
+        "the vehicle, where there is no odometry; or none.",
     )
     tf_rate_hz: float = Field(
-        default=20.0, gt=0, description="the transform is re-sent at this rate"
+        default=20.0,
+        ge=0.01,
+        le=1000.0,
+        description="Rate at which the transform is sent again, in Hz.",
     )
     transform_tolerance_s: float = Field(
-        default=0.1, ge=0, description="post-dating of the transform"
+        default=0.1,
+        ge=0.0,
+        le=60.0,
+        description="Time by which the stamp of the transform lies ahead, in seconds, so that it "
+        "can be used until the next one comes.",
     )
     tf_smoothing_s: float = Field(
-        default=0.0, ge=0, description="time constant of corrections of map to odom; 0: at once"
+        default=0.0,
+        ge=0.0,
+        le=86400.0,
+        description="Time constant, in seconds, with which corrections of map to odom are spread, "
+        "so that the vehicle does not jump in the map; 0 applies them at once. ~/pose is not "
+        "smoothed.",
     )
     tf_smoothing_max_m: float = Field(
-        default=1.0, gt=0, description="larger corrections of the vehicle are made at once"
+        default=1.0,
+        ge=0.0,
+        le=1e5,
+        description="A correction that moves the vehicle by more than this, in metres, is applied "
+        "at once.",
     )
     tf_smoothing_max_deg: float = Field(
-        default=5.0, gt=0, description="larger corrections of the vehicle are made at once"
+        default=5.0,
+        ge=0.0,
+        le=180.0,
+        description="A correction that turns the vehicle by more than this, in degrees, is applied "
+        "at once.",
     )
-    map_points_max: int = Field(default=200_000, ge=1, description="points of ~/map_points")
-    path_max_poses: int = Field(default=1000, ge=1, description="length of ~/path")
-    path_spacing_m: float = Field(default=0.5, ge=0, description="between the poses of ~/path")
+    max_map_points: int = Field(
+        default=200_000,
+        ge=1,
+        le=100_000_000,
+        description="Number of points on ~/map_points, at most.",
+    )
+    max_path_poses: int = Field(
+        default=1000, ge=1, le=1_000_000, description="Number of poses on ~/path, at most."
+    )
+    path_spacing_m: float = Field(
+        default=0.5,
+        ge=0.0,
+        le=1e5,
+        description="Distance between the poses on ~/path, in metres, at least.",
+    )
     last_pose_file: str = Field(
         default="last_pose.json",
-        description="kept for the next start, below $ROS_HOME/NODE if relative; empty: nowhere",
+        description="File in which the last pose is kept for the next start. A relative path is "
+        "below $ROS_HOME, in a folder of the node's name; empty keeps nothing.",
     )
-    map_root: str = Field(default="", description="~/load_map loads maps below this folder only")
-    autostart: bool = Field(default=True, description="configure and activate by itself")
+    map_root: str = Field(
+        default="",
+        description="Folder below which ~/load_map may load maps. Empty: that service loads none.",
+    )
+    autostart: bool = Field(
+        default=True,
+        description="Configure and activate the node when it starts, without a lifecycle manager.",
+    )
     compressed: bool = Field(
-        default=False, description="wait for image/compressed; else for what is published"
+        default=False,
+        description="Listen to image/compressed only. Otherwise the node takes what is published, "
+        "the raw image first.",
     )
-    diagnostics_rate_hz: float = Field(default=1.0, gt=0, description="rate of /diagnostics")
+    diagnostics_rate_hz: float = Field(
+        default=1.0,
+        ge=0.01,
+        le=1000.0,
+        description="Rate of /diagnostics, in Hz.",
+    )
     identity_extrinsics: bool = Field(
-        default=False, description="camera at base_link, looking forward"
+        default=False,
+        description="Without a transform to the camera, assume that it sits at the vehicle's "
+        "origin and looks ahead, instead of waiting for /tf_static.",
     )
     calibration_wait_s: float = Field(
-        default=0.5, ge=0, description="a frame waits so long for camera_info and /tf_static"
+        default=0.5,
+        ge=0.0,
+        le=60.0,
+        description="Time that a frame waits for camera_info and /tf_static, in seconds.",
     )
 
     @property
     def camera_names(self) -> tuple[str, ...]:
-        """Of a rig; one empty name for a camera that is alone."""
+        """The names of a rig's cameras; one empty name for a camera that is alone."""
         return tuple(self.cameras.split(","))

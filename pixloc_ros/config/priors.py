@@ -1,72 +1,182 @@
-"""Where the vehicle is believed to be between frames: odometry, GNSS, stated poses."""
+"""Where the vehicle is believed to be between frames: odometry, GNSS, external poses."""
 
 from __future__ import annotations
 
-from pydantic import Field, FiniteFloat
+from typing import Annotated
+
+from pydantic import Field
 
 from pixloc_ros.config.section import Section
+
+Offset = Annotated[float, Field(ge=-1000.0, le=1000.0)]
 
 
 class PriorsConfig(Section):
     """Odometry, GNSS and initial poses."""
 
     odometry_position_sigma_share: float = Field(
-        default=0.02, ge=0, description="of the distance driven"
+        default=0.02,
+        ge=0.0,
+        le=10.0,
+        description="Standard deviation of the odometry's position as a share of the distance "
+        "driven. Larger makes priors vaguer, so that more initial poses are tried.",
     )
     odometry_heading_sigma_deg_per_m: float = Field(
-        default=0.05, ge=0, description="per metre driven"
+        default=0.05,
+        ge=0.0,
+        le=360.0,
+        description="Standard deviation of the odometry's heading, in degrees per metre driven.",
     )
-    odometry_sigma_m: float = Field(default=0.05, ge=0, description="floor per prediction")
-    odometry_sigma_deg: float = Field(default=0.1, ge=0, description="floor per prediction")
+    odometry_min_sigma_m: float = Field(
+        default=0.05,
+        ge=0.0,
+        le=1e4,
+        description="Standard deviation of a prediction per axis, in metres, however short it is.",
+    )
+    odometry_min_sigma_deg: float = Field(
+        default=0.1,
+        ge=0.0,
+        le=180.0,
+        description="Standard deviation of a prediction per axis, in degrees, however short it is.",
+    )
     odometry_max_gap_s: float = Field(
-        default=1.0, gt=0, description="longer gaps break the odometry"
+        default=1.0,
+        ge=1e-3,
+        le=3600.0,
+        description="A gap between two odometry messages that is longer than this, in seconds, "
+        "breaks the odometry: motion across it is unknown.",
     )
     odometry_max_extrapolation_s: float = Field(
-        default=0.2, ge=0, description="beyond the newest message"
+        default=0.2,
+        ge=0.0,
+        le=60.0,
+        description="Time beyond the newest odometry message, in seconds, for which its motion is "
+        "assumed to go on.",
     )
     odometry_max_speed_mps: float = Field(
-        default=70.0, gt=0, description="faster jumps break the odometry"
+        default=70.0,
+        ge=0.01,
+        le=1e4,
+        description="Odometry or GNSS that moves faster than this, in m/s, has jumped.",
     )
     odometry_wait_s: float = Field(
-        default=0.1, ge=0, description="a frame waits this long for odometry"
+        default=0.1,
+        ge=0.0,
+        le=10.0,
+        description="Time that a frame waits for odometry that is not older than itself, in "
+        "seconds. Larger makes late odometry count and may delay frames.",
     )
     motion_sigma_mps: float = Field(
-        default=3.0, ge=0, description="drift per second without odometry"
+        default=3.0,
+        ge=0.0,
+        le=1e4,
+        description="Standard deviation of unknown motion while there is no odometry, in m/s.",
     )
     motion_sigma_degps: float = Field(
-        default=5.0, ge=0, description="turn per second without odometry"
+        default=5.0,
+        ge=0.0,
+        le=1e4,
+        description="Standard deviation of unknown turning while there is no odometry, in degrees "
+        "per second.",
     )
-    gnss_max_age_s: float = Field(default=1.0, gt=0, description="older fixes are not used")
-    gnss_min_sigma_m: float = Field(default=1.0, gt=0, description="receivers are optimistic")
-    gnss_max_sigma_m: float = Field(default=30.0, gt=0, description="vaguer fixes are not used")
+    gnss_max_age_s: float = Field(
+        default=1.0,
+        ge=1e-3,
+        le=3600.0,
+        description="A GNSS fix older than this, in seconds, is not used for a frame.",
+    )
+    gnss_min_sigma_m: float = Field(
+        default=1.0,
+        ge=1e-3,
+        le=1e5,
+        description="Standard deviation of a fix per axis, in metres, however sure its receiver "
+        "says it is: receivers are optimistic.",
+    )
+    gnss_max_sigma_m: float = Field(
+        default=30.0,
+        ge=1e-3,
+        le=1e5,
+        description="A fix with a larger horizontal standard deviation than this, in metres, is "
+        "not used.",
+    )
     gnss_default_sigma_m: float = Field(
-        default=5.0, gt=0, description="of fixes without covariance"
+        default=5.0,
+        ge=1e-3,
+        le=1e5,
+        description="Standard deviation per axis, in metres, of fixes whose message has no "
+        "covariance.",
     )
     gnss_height_sigma_m: float = Field(
-        default=0.5, gt=0, description="height borrowed from the map"
+        default=0.5,
+        ge=1e-3,
+        le=1e4,
+        description="Standard deviation, in metres, of the height, which is taken from the nearest "
+        "keyframe and not from the fix.",
     )
     gnss_tilt_sigma_deg: float = Field(
-        default=1.0, gt=0, description="roll and pitch borrowed likewise"
+        default=1.0,
+        ge=1e-3,
+        le=180.0,
+        description="Standard deviation, in degrees, of roll and pitch, which are taken from the "
+        "nearest keyframe.",
     )
     gnss_heading_sigma_deg: float = Field(
-        default=8.0, gt=0, description="heading borrowed from the map, until motion tells it better"
+        default=8.0,
+        ge=1e-3,
+        le=180.0,
+        description="Standard deviation, in degrees, of a heading that is taken from the nearest "
+        "keyframe, until the motion of the fixes tells it better.",
     )
-    gnss_antenna_m: tuple[FiniteFloat, FiniteFloat, FiniteFloat] = Field(
+    gnss_antenna_m: tuple[Offset, Offset, Offset] = Field(
         default=(0.0, 0.0, 0.0),
-        description="antenna in the base frame; all zero: where /tf_static puts the fixes' frame",
+        description="Position x, y, z of the antenna in the vehicle's frame, in metres. All zero: "
+        "/tf_static says where the frame of the fixes is.",
     )
     jump_sigma: float = Field(
-        default=5.0, gt=0, description="farther from the predicted pose is a jump"
+        default=5.0,
+        ge=0.0,
+        le=1e6,
+        description="A pose farther than this from the predicted one, in standard deviations, is "
+        "a jump, which is unconfirmed until other frames agree with it.",
     )
-    jump_frames: int = Field(default=2, ge=1, description="frames that must agree on one; 1: any")
-    jump_window: int = Field(default=3, ge=1, description="among so many of the last frames")
-    max_coast_s: float = Field(default=5.0, ge=0, description="prediction without an accepted pose")
+    jump_frames: int = Field(
+        default=2,
+        ge=1,
+        le=1000,
+        description="Number of frames that must agree on a jump before it is followed; 1 follows "
+        "any jump at once.",
+    )
+    jump_window: int = Field(
+        default=3,
+        ge=1,
+        le=1000,
+        description="Number of the last frames among which those that agree on a jump are counted.",
+    )
+    max_coast_s: float = Field(
+        default=5.0,
+        ge=0.0,
+        le=3600.0,
+        description="Time without an accepted pose, in seconds, for which the last one is still "
+        "carried on by odometry as the prior. After it the vehicle is lost.",
+    )
     fallback_after_misses: int = Field(
-        default=3, ge=1, description="misses in a row until GNSS, or a search, gets its turn"
+        default=3,
+        ge=1,
+        le=100_000,
+        description="Number of frames in a row without an accepted pose after which GNSS, or a "
+        "search of the map, is tried in turn with the prediction.",
     )
     last_pose_sigma_m: float = Field(
-        default=2.0, gt=0, description="moved since the last run, per axis"
+        default=2.0,
+        ge=1e-3,
+        le=1e5,
+        description="Standard deviation per axis, in metres, by which the vehicle may have been "
+        "moved since the last run ended.",
     )
     last_pose_sigma_deg: float = Field(
-        default=5.0, gt=0, description="turned since the last run, per axis"
+        default=5.0,
+        ge=1e-3,
+        le=180.0,
+        description="Standard deviation per axis, in degrees, by which the vehicle may have been "
+        "turned since the last run ended.",
     )

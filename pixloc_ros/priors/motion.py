@@ -41,8 +41,8 @@ def odometry_step(
 
 def blind_step(T_before_after: Matrix, elapsed_s: float, config: PriorsConfig) -> Step:
     """A motion that is only assumed; the uncertainty grows with time."""
-    sigma_m = config.odometry_sigma_m + config.motion_sigma_mps * abs(elapsed_s)
-    sigma_deg = config.odometry_sigma_deg + config.motion_sigma_degps * abs(elapsed_s)
+    sigma_m = config.odometry_min_sigma_m + config.motion_sigma_mps * abs(elapsed_s)
+    sigma_deg = config.odometry_min_sigma_deg + config.motion_sigma_degps * abs(elapsed_s)
     return Step(T_before_after, sigma_m, float(np.deg2rad(sigma_deg)))
 
 

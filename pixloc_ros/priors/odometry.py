@@ -117,7 +117,7 @@ class OdometryBuffer:
         elapsed_s = seconds(newest.stamp_ns - before.stamp_ns)
         T_before_newest = se3.inverse(before.T_odom_base) @ newest.T_odom_base
         rotation = Rotation.from_matrix(T_before_newest[:3, :3]).as_rotvec()
-        sigma = [config.odometry_sigma_m, np.deg2rad(config.odometry_sigma_deg)]
+        sigma = [config.odometry_min_sigma_m, np.deg2rad(config.odometry_min_sigma_deg)]
         return Twist(
             np.concatenate([T_before_newest[:3, 3], rotation]) / elapsed_s,
             np.repeat(sigma, 3) / elapsed_s,

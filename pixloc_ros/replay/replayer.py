@@ -68,7 +68,7 @@ class Replayer:
         self._cameras: dict[str, CameraInfoEvent | None] = {c.camera_name: c for c in cameras}
         self._camera_problem = ""
         self._together = CameraSynchronizer[ImageEvent](
-            config.node.camera_names, config.node.camera_tolerance_s
+            config.node.camera_names, config.node.camera_sync_tolerance_s
         )
         self._waiting: deque[Sequence[ImageEvent]] = deque()
         self._guard = StampGuard(config.priors.odometry_max_gap_s)

@@ -136,7 +136,7 @@ class Cameras:
         self.enabled = True  # whether images are looked at
         self._mailbox, self._tally = mailbox, tally
         self._together = CameraSynchronizer[tuple[Any, float]](
-            config.camera_names, config.camera_tolerance_s
+            config.camera_names, config.camera_sync_tolerance_s
         )
         self._newest_ns = 0
         self._changed = threading.Condition()

@@ -77,9 +77,9 @@ class DebugOutputs:
             self._publish_picture(overlay.draw_estimate(image_rgb, estimate), estimate.stamp_ns)
 
     def _map_cloud(self, map: Map) -> PointCloud2:
-        """At most `node.map_points_max` points, evenly chosen, coloured by height."""
+        """At most `node.max_map_points` points, evenly chosen, coloured by height."""
         points = map.points_map()
-        points = points[:: max(1, -(-len(points) // self._config.map_points_max))]
+        points = points[:: max(1, -(-len(points) // self._config.max_map_points))]
         low, high = np.percentile(points[:, 2], [2, 98]) if len(points) else (0.0, 1.0)
         height = (points[:, 2] - low) / max(high - low, 1e-6)
         rgb = clouds.packed(drawing.colors(height, cv2.COLORMAP_VIRIDIS).reshape(-1, 3))

@@ -33,7 +33,7 @@ class MotionOutputs:
         self._tf = node.create_lifecycle_publisher(TFMessage, "/tf", 100)
         self._odometry = node.create_lifecycle_publisher(Odometry, "~/odometry", 10)
         self._path = node.create_lifecycle_publisher(Path, "~/path", 1)
-        self._poses: deque[PoseStamped] = deque(maxlen=config.path_max_poses)
+        self._poses: deque[PoseStamped] = deque(maxlen=config.max_path_poses)
         self._path_end: tuple[int, Matrix] | None = None
         self._sent_ns = 0  # stamp of the newest transform sent
         self._smoother = TransformSmoother(*_smoothing(config))

@@ -45,7 +45,7 @@ def test_the_twist_is_that_of_the_newest_readings() -> None:
     drive(buffer, until_s=1.0)
     twist = buffer.twist()
     np.testing.assert_allclose(twist.velocity, [10.0, 0, 0, 0, 0, 0], atol=1e-9)
-    assert twist.sigma[0] == pytest.approx(CONFIG.odometry_sigma_m / 0.2)
+    assert twist.sigma[0] == pytest.approx(CONFIG.odometry_min_sigma_m / 0.2)
 
 
 def test_the_motion_between_two_stamps_is_known_within_the_history_only() -> None:
