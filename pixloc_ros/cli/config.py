@@ -7,7 +7,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from pixloc_ros.config import Config, describe, flatten
+from pixloc_ros.config import Config, flatten, setting
 
 
 def config(
@@ -19,5 +19,5 @@ def config(
         return
     table = Table("setting", "default", "meaning")
     for name, value in flatten(Config()):
-        table.add_row(name, repr(value), describe(name))
+        table.add_row(name, repr(value), setting(name).description)
     Console().print(table)

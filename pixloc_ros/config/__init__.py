@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +42,14 @@ __all__ = [
     "PriorsConfig",
     "RetrievalConfig",
     "Section",
+    "Setting",
     "TilesConfig",
     "ViewConfig",
-    "describe",
     "flatten",
     "from_flat",
     "load",
     "read_yaml",
+    "setting",
 ]
 
 
@@ -126,13 +128,37 @@ def flatten(config: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{name}", value
 
 
-def describe(dotted_name: str) -> str:
-    """The description of a field, for help texts and ROS parameter descriptors."""
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a setting means and may be, for help texts and ROS parameter descriptors."""
+
+    description: str
+    low: float | None = None  # of a number, or of each of several
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+
+    @property
+    def allowed(self) -> str:
+        """The range or the choices in words; empty for free text and switches."""
+        if self.low is not None:
+            return f"{self.low:.7g} to {self.high:.7g}"
+        return ", ".join(self.choices)
+
+
+def setting(dotted_name: str) -> Setting:
+    """Describe the setting of this name."""
     model: type[BaseModel] = Config
     *sections, leaf = dotted_name.split(".")
     for section in sections:
         model = model.model_fields[section].annotation  # type: ignore[assignment]
-    return model.model_fields[leaf].description or ""
+    schema = model.model_json_schema()["properties"][leaf]
+    number = schema.get("prefixItems", [schema])[0]
+    return Setting(
+        schema["description"],
+        number.get("minimum"),
+        number.get("maximum"),
+        tuple(schema.get("enum", ())),
+    )
 
 
 def from_flat(values: Mapping[str, Any]) -> Config:

@@ -17,8 +17,8 @@ class NodeConfig(Section):
     base_frame: str = Field(default="base_link", description="Name of the vehicle's frame.")
     odom_source: Literal["topic", "tf"] = Field(
         default="topic",
-        description="Where odometry comes from: the topic odom, or the transform from odom_frame to "
-        "base_frame on /tf.",
+        description="Where odometry comes from: the topic odom, or the transform from odom_frame "
+        "to base_frame on /tf.",
     )
     cameras: str = Field(
         default="",

@@ -2,38 +2,45 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
 from pydantic import BaseModel
 
-from pixloc_ros.config import Config
+from pixloc_ros.config import Config, setting
 
 _HEADER = """\
 # Parameters of the node, with their defaults. Made from pixloc_ros/config/:
 #   python -m pixloc_ros.config.parameter_file > config/localizer.yaml
 """
+_WIDTH = 100
 
 
 def render(config: Config) -> str:
-    """YAML with every parameter and its description as a comment."""
-    lines = ["/**/pixloc_localizer:", "  ros__parameters:", *_section(config, indent=4)]
+    """Write YAML with every parameter, and its description and range as a comment above it."""
+    lines = ["/**/pixloc_localizer:", "  ros__parameters:", *_section(config, "", " " * 4)]
     return _HEADER + "\n".join(lines) + "\n"
 
 
-def _section(section: BaseModel, indent: int) -> list[str]:
-    lines = []
-    for name, field in type(section).model_fields.items():
-        value = getattr(section, name)
+def _section(section: BaseModel, prefix: str, indent: str) -> Iterator[str]:
+    for name, value in section:
         if isinstance(value, BaseModel):
-            lines += [f"{' ' * indent}{name}:", *_section(value, indent + 2)]
+            yield f"{indent}{name}:"
+            yield from _section(value, f"{prefix}{name}.", indent + "  ")
         else:
-            lines.append(f"{' ' * indent}{name}: {scalar(value)}  # {field.description}")
-    return lines
+            about = setting(prefix + name)
+            text = f"{about.description} [{about.allowed}]" if about.allowed else about.description
+            mark = f"{indent}# "
+            yield from textwrap.wrap(
+                text, _WIDTH, initial_indent=mark, subsequent_indent=mark, break_on_hyphens=False
+            )
+            yield f"{indent}{name}: {scalar(value)}"
 
 
 def scalar(value: Any) -> str:
-    """A value as YAML on one line."""
+    """Write a value as YAML on one line."""
     plain = value if isinstance(value, str | int | float) else list(value)
     return yaml.safe_dump(plain, default_flow_style=True).splitlines()[0]
 

@@ -5,12 +5,12 @@ python -m pixloc_ros.config.parameter_page > docs/guide/parameters.md
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel
 
-from pixloc_ros.config import LIVE, Config
+from pixloc_ros.config import LIVE, Config, setting
 from pixloc_ros.config.parameter_file import scalar
 
 _HEADER = """\
@@ -21,14 +21,14 @@ line (`--set NAME=VALUE`, `--config FILE`, `pixloc config`) and for Python (`pix
 This page is made from the configuration:
 `python -m pixloc_ros.config.parameter_page > docs/guide/parameters.md`.
 
-Names that do not exist are refused with the nearest that does, values out of range with the range.
-Those marked **live** can be set while the node works; the others are read when it is configured.
+Names that do not exist are refused with the nearest that does, old names with the new one, values
+out of range with the range. Those marked **live** can be set while the node works; the others are
+read when it is configured.
 """
-_SIGNS = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
 
 
 def render() -> str:
-    """The page in Markdown."""
+    """Write the page in Markdown."""
     return _HEADER + "".join(f"\n{section}\n" for section in _sections(Config()))
 
 
@@ -41,9 +41,8 @@ def _sections(config: Config) -> Iterator[str]:
 
 def _section(prefix: str, title: str, section: BaseModel) -> str:
     about = (type(section).__doc__ or "").strip()
-    schemas = type(section).model_json_schema()["properties"]
     rows = [
-        _row(f"{prefix}{name}", schemas[name], value)
+        _row(f"{prefix}{name}", value)
         for name, value in section
         if not isinstance(value, BaseModel)
     ]
@@ -51,17 +50,10 @@ def _section(prefix: str, title: str, section: BaseModel) -> str:
     return "\n".join([f"## {title}", about, "", *head, *rows])
 
 
-def _row(name: str, schema: Mapping[str, Any], value: Any) -> str:
-    live = " **live**" if name.startswith(LIVE) else ""
-    meaning = schema["description"].replace("|", "\\|")
-    return f"| `{name}`{live} | `{scalar(value)}` | {_allowed(schema)} | {meaning} |"
-
-
-def _allowed(schema: Mapping[str, Any]) -> str:
-    """Choices, or limits."""
-    choices = [f"`{choice}`" for choice in schema.get("enum", ())]
-    limits = [f"{sign} {schema[key]:g}" for key, sign in _SIGNS.items() if key in schema]
-    return ", ".join(choices or limits)
+def _row(name: str, value: Any) -> str:
+    live, about = " **live**" if name.startswith(LIVE) else "", setting(name)
+    meaning = about.description.replace("|", "\\|")
+    return f"| `{name}`{live} | `{scalar(value)}` | {about.allowed} | {meaning} |"
 
 
 if __name__ == "__main__":
