@@ -22,23 +22,25 @@ def declared(**given: Any) -> Iterator[Any]:
     from rclpy.node import Node
     from rclpy.parameter import Parameter
 
-    from helpers.live import new_domain
+    from helpers.domains import own_domain
     from pixloc_ros.ros import parameters
 
+    overrides = [Parameter(n.replace("__", "."), value=v) for n, v in given.items()]
     context = Context()
-    rclpy.init(context=context, domain_id=new_domain())
-    node = Node(
-        "test_parameters",
-        context=context,
-        parameter_overrides=[Parameter(n.replace("__", "."), value=v) for n, v in given.items()],
-        automatically_declare_parameters_from_overrides=True,
-    )
-    try:
-        parameters.declare(node)
-        yield node
-    finally:
-        node.destroy_node()
-        rclpy.shutdown(context=context)
+    with own_domain() as domain:
+        rclpy.init(context=context, domain_id=domain)
+        node = Node(
+            "test_parameters",
+            context=context,
+            parameter_overrides=overrides,
+            automatically_declare_parameters_from_overrides=True,
+        )
+        try:
+            parameters.declare(node)
+            yield node
+        finally:
+            node.destroy_node()
+            rclpy.shutdown(context=context)
 
 
 def put(node: Any, name: str, value: Any) -> str:
