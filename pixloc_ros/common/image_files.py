@@ -20,6 +20,7 @@ from pixloc_ros.common.atomic_write import atomic_path
 Image = NDArray[np.uint8]  # (H, W, 3)
 
 MAX_PIXELS = 100_000_000  # of a file: 600 MB while it is decoded
+_HEADER_BYTES = 2**18  # the size is among these, unless a JPEG begins with large previews
 _MAX_SCANNED_PIXELS = 1_000_000_000  # a progressive JPEG is gone through once for each scan
 
 _FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
@@ -58,6 +59,15 @@ def size_of(content: bytes) -> tuple[int, int] | None:
                 return None
             return (width, height) if width > 0 and height > 0 else None
     return None
+
+
+def read_size(path: Path) -> tuple[int, int] | None:
+    """Width and height of an image file, from its first bytes; None where it is missing or none."""
+    try:
+        with path.open("rb") as file:
+            return size_of(file.read(_HEADER_BYTES))
+    except OSError:
+        return None
 
 
 def encode(image_rgb: Image, suffix: str = ".jpg", jpeg_quality: int = 92) -> bytes:

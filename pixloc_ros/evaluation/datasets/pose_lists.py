@@ -21,15 +21,22 @@ NORM_TOLERANCE = 0.01  # beyond it the four numbers are no quaternion
 
 
 def read_poses(path: Path, extra_columns: int = 0) -> dict[str, Matrix]:
-    """Read T_cam_world (4, 4) by name of lines with translations; DataError with a wrong line.
+    """Read T_cam_world (4, 4) by name of lines with translations.
 
-    extra_columns: numbers after the pose, which are passed over.
+    extra_columns: numbers after the pose, which are passed over. Raises DataError with a wrong
+    line, and for a file without poses.
     """
-    return {name: pose(numbers, where) for where, name, numbers in _rows(path, extra_columns)}
+    poses = {name: pose(numbers, where) for where, name, numbers in _rows(path, extra_columns)}
+    if not poses:
+        raise DataError(f"{path} holds no poses; expected lines `name qw qx qy qz tx ty tz`")
+    return poses
 
 
 def read_poses_of_centres(path: Path) -> dict[str, Matrix]:
-    """Read T_cam_world (4, 4) by name of lines with camera centres; DataError as above."""
+    """Read T_cam_world (4, 4) by name of lines with camera centres; the file may be empty.
+
+    Raises DataError with a wrong line.
+    """
     return {
         name: pose_of_centre(numbers[:4], numbers[4:7], where)
         for where, name, numbers in _rows(path, 0)
@@ -76,6 +83,4 @@ def _rows(path: Path, extra_columns: int) -> list[tuple[str, str, Matrix]]:
             raise DataError(f"{where}: image {words[0]} has a pose already; keep one of them")
         names.add(words[0])
         rows.append((where, words[0], numbers))
-    if not rows:
-        raise DataError(f"{path} holds no poses; expected lines `name qw qx qy qz x y z`")
     return rows

@@ -1,7 +1,8 @@
 """How the benchmarks score poses: their conventions, not those of `evaluation.metrics`.
 
 An error is between camera centres and between rotations. A query without an estimate counts, as
-infinitely far and turned by 180 deg. A limit is strict: an error equal to it is outside.
+infinitely far and turned by 180 deg. Limits are strict in most benchmarks: an error equal to one is
+outside.
 """
 
 from __future__ import annotations
@@ -22,17 +23,24 @@ MISSING_M, MISSING_DEG = np.inf, 180.0
 
 
 class Limit(NamedTuple):
-    """A query counts when both errors are below these."""
+    """A query counts when both errors are below these, or equal where that is inside."""
 
     below_m: float
-    below_deg: float
+    below_deg: float = np.inf
+    inclusive: bool = False
 
     def __str__(self) -> str:
-        if self.below_m < 0.25:
-            return f"{100 * self.below_m:g} cm {self.below_deg:g} deg"
-        if self.below_deg >= MISSING_DEG:
+        if self.below_deg == np.inf:
             return f"{self.below_m:g} m"
+        if self.below_m < 0.1:
+            return f"{100 * self.below_m:g} cm {self.below_deg:g} deg"
         return f"{self.below_m:g} m {self.below_deg:g} deg"
+
+    def holds(self, errors: PoseErrors) -> NDArray[np.bool_]:
+        """(N,) which queries count."""
+        if self.inclusive:
+            return (errors.distance_m <= self.below_m) & (errors.angle_deg <= self.below_deg)
+        return (errors.distance_m < self.below_m) & (errors.angle_deg < self.below_deg)
 
 
 # Of the scripts for Cambridge Landmarks and 7Scenes, and of visuallocalization.net.
@@ -89,9 +97,8 @@ def _errors(T_cam_world: Matrix, T_cam_world_true: Matrix) -> tuple[Matrix, Matr
 
 
 def recall(errors: PoseErrors, limit: Limit) -> float:
-    """Share of all queries whose errors are both below the limit."""
-    below = (errors.distance_m < limit.below_m) & (errors.angle_deg < limit.below_deg)
-    return float(below.mean())
+    """Share of all queries within the limit."""
+    return float(limit.holds(errors).mean())
 
 
 def score(errors: PoseErrors, limits: Sequence[Limit]) -> Score:

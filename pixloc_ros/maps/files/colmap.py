@@ -54,9 +54,10 @@ class ColmapModel:
     errors_px: NDArray[np.float64]  # (P,) mean reprojection error, -1 where unknown
 
 
-def read_model(folder: str | Path) -> ColmapModel:
+def read_model(folder: str | Path, with_points: bool = True) -> ColmapModel:
     """Read the model in `folder`; binary files win over text files, as in COLMAP.
 
+    with_points: where False, there may be none in the model, and none is read.
     Raises MapError when files are missing, truncated or hold no registered image or no point,
     CameraError when an image was taken by a camera model that is not supported.
     """
@@ -65,10 +66,14 @@ def read_model(folder: str | Path) -> ColmapModel:
     reader = colmap_binary if suffix == ".bin" else colmap_text
     cameras = _read(folder / f"cameras{suffix}", reader.read_cameras)
     records = _read(folder / f"images{suffix}", reader.read_images)
-    points = _read(folder / f"points3D{suffix}", reader.read_points)
+    points = PointRecords.sorted_by_id([], [], [])
+    if with_points:
+        points = _read(folder / f"points3D{suffix}", reader.read_points)
     poses = _poses_by_frame(folder, suffix) or _poses_by_image(records)
     images = tuple(_image(r, poses[r.image_id]) for r in records if r.image_id in poses)
-    _check_content(folder, images, points, set(cameras))
+    _check_content(folder, images, set(cameras))
+    if with_points:
+        _check_points(folder, images, points)
     used = {image.camera_id for image in images}
     return ColmapModel(
         cameras={i: Camera.from_colmap(*cameras[i]) for i in sorted(used)},
@@ -141,19 +146,20 @@ def _image(record: ImageRecord, T_cam_world: NDArray[np.float64]) -> ColmapImage
     )
 
 
-def _check_content(
-    folder: Path, images: tuple[ColmapImage, ...], points: PointRecords, camera_ids: set[int]
-) -> None:
+def _check_content(folder: Path, images: tuple[ColmapImage, ...], camera_ids: set[int]) -> None:
     if not images:
         raise MapError(f"{folder}: the model has no registered image; reconstruct it first")
-    if not len(points.ids):
-        raise MapError(f"{folder}: the model has no 3D point; run COLMAP's point_triangulator")
     orphan = next((image for image in images if image.camera_id not in camera_ids), None)
     if orphan is not None:
         raise MapError(
             f"{folder}: image '{orphan.name}' names camera {orphan.camera_id}, which the model "
             f"lacks; export the model again"
         )
+
+
+def _check_points(folder: Path, images: tuple[ColmapImage, ...], points: PointRecords) -> None:
+    if not len(points.ids):
+        raise MapError(f"{folder}: the model has no 3D point; run COLMAP's point_triangulator")
     for image in images:
         if not np.isin(image.point_ids[image.point_ids >= 0], points.ids).all():
             raise MapError(

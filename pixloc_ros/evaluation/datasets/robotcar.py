@@ -1,0 +1,149 @@
+"""RobotCar Seasons v2: the poses of its training queries are public, the server scores the others.
+
+Models and lists name `.png` files, some with `./` before; the images are `.jpg`. Only the rear
+camera is scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from pixloc_ros.common import image_files
+from pixloc_ros.errors import DataError
+from pixloc_ros.evaluation.datasets import published, submission
+from pixloc_ros.evaluation.datasets.protocol import (
+    Benchmark,
+    BenchmarkQuery,
+    Matrix,
+    Poses,
+    Scene,
+    check_images,
+)
+from pixloc_ros.evaluation.datasets.scores import OUTDOOR
+from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.maps.files import colmap_edit, hloc
+from pixloc_ros.maps.files.colmap import ColmapModel, read_model
+from pixloc_ros.maps.files.colmap_database import read_database_cameras
+from pixloc_ros.maps.files.nvm import read_nvm
+
+NIGHT = ("night", "night-rain")
+SCORED_CAMERA = "rear"
+TRAIN, TEST = "robotcar_v2_train.txt", "robotcar_v2_test.txt"
+PLACES = "3D-models/individual/colmap_reconstructions"
+
+
+class RobotCar(Benchmark):
+    """Drives through Oxford in nine conditions, on a map of overcast days."""
+
+    title = "RobotCar Seasons v2"
+    home = "data.ciirc.cvut.cz/public/projects/2020VisualLocalization/RobotCar-Seasons/"
+    scenes = (
+        "dawn",
+        "dusk",
+        "night",
+        "night-rain",
+        "overcast-summer",
+        "overcast-winter",
+        "rain",
+        "snow",
+        "sun",
+    )
+    limits = OUTDOOR
+    with_medians = False
+    published = published.ROBOTCAR
+
+    def is_present(self, scene: str) -> bool:
+        return (self.files.root / "images" / scene).is_dir()
+
+    def load(self, scene: str) -> Scene:
+        """Read the queries of a condition: of the list to submit and of that with poses."""
+        images = self.find("images", what="the folder of all conditions")
+        truth = {name: T for name, T in self._truth().items() if name.startswith(f"{scene}/")}
+        tests = [name for name in self._test_names() if name.startswith(f"{scene}/")]
+        names = list(dict.fromkeys([*tests, *truth]))
+        if not names:
+            raise DataError(f"{TRAIN} and {TEST} in {self.files.root} have no query of {scene}")
+        check_images(images, names, self.home)
+        camera = self._camera(images / names[0])
+        group = "night" if scene in NIGHT else "day"
+        return Scene(
+            name=scene,
+            map_name="overcast-reference",
+            queries=tuple(BenchmarkQuery(name, camera, group) for name in names),
+            query_images=images,
+            reference_images=images,
+            references=self._references,
+            truth=truth,
+            retrieval=self.retrieval(
+                scene, "pairs-query-netvlad10-percam-perloc.txt", "pairs-query-*.txt"
+            ),
+        )
+
+    def write_submission(self, folder: Path, poses: Mapping[str, Poses]) -> list[Path]:
+        """All conditions in one file; the server takes a part of them as well."""
+        localized = {name: T for of_scene in poses.values() for name, T in of_scene.items()}
+        tests = {name: localized[name] for name in self._test_names() if name in localized}
+        if not tests:
+            return []
+        return [submission.write(folder / "RobotCar_eval_pixloc_ros.txt", tests, parts=2)]
+
+    def _test_names(self) -> list[str]:
+        what = "names of the queries to submit"
+        names = hloc.read_names(self.find(TEST, what=what))
+        return [image_name(name) for name in names if f"/{SCORED_CAMERA}/" in name]
+
+    def _truth(self) -> dict[str, Matrix]:
+        """T_cam_world of the public queries, from lines `name` and a 4x4 camera-to-world."""
+        poses = {}
+        for where, line in hloc.read_lines(self.find(TRAIN, what="public poses"), "poses"):
+            name, *words = line.split()
+            try:
+                T_world_cam = np.array(words, np.float64).reshape(4, 4)
+            except ValueError:
+                T_world_cam = np.zeros((4, 4))
+            if not se3.is_rigid(T_world_cam):
+                raise DataError(f"{where}: expected a name and a rigid 4x4 camera-to-world matrix")
+            if f"/{SCORED_CAMERA}/" in name:
+                poses[image_name(name)] = se3.inverse(T_world_cam)
+        return poses
+
+    def _camera(self, image: Path) -> Camera:
+        """The scored camera; its images are without distortion."""
+        file = self.find(f"intrinsics/{SCORED_CAMERA}_intrinsics.txt", what="fx, fy, cx, cy")
+        size = image_files.read_size(image)
+        try:
+            values = [float(line.split()[1]) for _, line in hloc.read_lines(file, "intrinsics")]
+            fx, fy, cx, cy = values[:4]
+        except (ValueError, IndexError):
+            raise DataError(f"{file}: expected four lines, as `fx 400.0`") from None
+        if size is None:
+            raise DataError(f"{image} is no JPEG; {self.home}")
+        return Camera.from_colmap("PINHOLE", *size, [fx, fy, cx, cy])
+
+    def _references(self) -> ColmapModel:
+        """The model that was given, the 49 text models of places, or the NVM file of all."""
+        root = self.files.root
+        folders = sorted((root / PLACES).glob("*_aligned"))
+        if self.files.model:
+            model = read_model(self.model_folder("", lambda: root))
+        elif folders:
+            model = colmap_edit.joined([read_model(folder) for folder in folders])
+        else:
+            return self._nvm()
+        return colmap_edit.renamed(model, image_name)
+
+    def _nvm(self) -> ColmapModel:
+        what = f"the reference model (or the folders below {PLACES})"
+        nvm = self.find("3D-models/all-merged/all.nvm", what=what)
+        database = self.find("3D-models/overcast-reference.db", what="intrinsics of that model")
+        cameras = read_database_cameras(database)
+        return read_nvm(nvm, {image_name(n): c for n, c in cameras.items()}, image_name)
+
+
+def image_name(name: str) -> str:
+    """The image file that a model or list means."""
+    return name.removeprefix("./").removesuffix(".png").removesuffix(".jpg") + ".jpg"

@@ -1,0 +1,137 @@
+"""7Scenes, against the triangulated models of hloc (poses of the depth SLAM), or against either
+pseudo ground truth of Brachmann et al. (ICCV 2021). Figures of one are never those of the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from pixloc_ros.common import image_files
+from pixloc_ros.errors import DataError
+from pixloc_ros.evaluation.datasets import pose_lists, published
+from pixloc_ros.evaluation.datasets.protocol import (
+    Benchmark,
+    BenchmarkQuery,
+    DatasetFiles,
+    PosedReference,
+    Scene,
+    check_images,
+)
+from pixloc_ros.evaluation.datasets.scores import INDOOR
+from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.maps.files import colmap_edit, hloc
+from pixloc_ros.maps.files.colmap import ColmapModel, read_model
+
+MODELS = "7scenes_sfm_triangulated"
+RETRIEVAL = ("7scenes_densevlad_retrieval_top_10", "7scenes_densevlad_retrieval")
+
+
+class SevenScenes(Benchmark):
+    """Seven rooms, filmed with a depth camera; only its colour images are used."""
+
+    home = (
+        "scenes: microsoft.com/en-us/research/project/rgb-d-dataset-7-scenes; triangulated "
+        "models: Google Drive 1cu6KUR7WHO7G4EO49Qi3HEKU6n_yYDjb; retrieval lists: "
+        "1IbS2vLmxr1N0f3CEnd_wsYlgclwTyvB1; poses: github.com/tsattler/visloc_pseudo_gt_limitations"
+    )
+    scenes = ("chess", "fire", "heads", "office", "pumpkin", "redkitchen", "stairs")
+    limits = (INDOOR[3], INDOOR[1])
+    with_medians = True
+
+    def __init__(self, files: DatasetFiles):
+        super().__init__(files)
+        self.truth = _which_truth(files.ground_truth)
+        self.title = f"7Scenes, {'SfM' if self.truth == 'sfm' else 'D-SLAM'} ground truth"
+        tables = {"sfm": published.SEVEN_SCENES_SFM, "dslam": published.SEVEN_SCENES_DSLAM}
+        self.published = tables[self.truth]
+
+    def load(self, scene: str) -> Scene:
+        """Read queries and their true poses."""
+        images = self.find(scene, what=f"the folder of the images of {scene}")
+        lists = [f"{folder}/{scene}_top10.txt" for folder in RETRIEVAL]
+        retrieval = self.retrieval(scene, *lists, f"{scene}/pairs-query-*.txt")
+        load = self._by_model if self.files.ground_truth is None else self._by_lists
+        loaded = load(scene, images)
+        check_images(images, list(loaded.truth), self.home)
+        return replace(loaded, retrieval=retrieval)
+
+    def _by_model(self, scene: str, images: Path) -> Scene:
+        """The triangulated model holds training and test images; a list tells the latter."""
+        what = "model of all images"
+        model_dir = self.find(f"{MODELS}/{scene}/triangulated", what=what)
+        what = "names of the test images"
+        names = hloc.read_names(
+            self.find(f"{MODELS}/{scene}/triangulated/list_test.txt", what=what)
+        )
+        model = read_model(model_dir, with_points=False)
+        posed = {image.name: image for image in model.images}
+        if unposed := [name for name in names if name not in posed]:
+            raise DataError(f"{model_dir} has no pose of {len(unposed)} queries: {unposed[0]}")
+        return Scene(
+            name=scene,
+            map_name=scene,
+            queries=tuple(
+                BenchmarkQuery(name, model.cameras[posed[name].camera_id], scene) for name in names
+            ),
+            query_images=images,
+            reference_images=images,
+            references=partial(self._training_model, scene, model_dir, names),
+            truth={name: posed[name].T_cam_world for name in names},
+        )
+
+    def _training_model(self, scene: str, model_dir: Path, test: list[str]) -> ColmapModel:
+        """The model without test images, and without what only these see."""
+        model = read_model(self.model_folder(scene, lambda: model_dir))
+        return colmap_edit.without_images(model, set(test))
+
+    def _by_lists(self, scene: str, images: Path) -> Scene:
+        """Poses and focal lengths of training and test images are in lists of their own."""
+        assert self.files.ground_truth is not None
+        train, test = (
+            self.files.ground_truth / f"{scene}_{part}.txt" for part in ("train", "test")
+        )
+        truth, cameras = _posed_cameras(test, images)
+        return Scene(
+            name=scene,
+            map_name=f"{scene}_{self.truth}",
+            queries=tuple(BenchmarkQuery(name, cameras[name], scene) for name in truth),
+            query_images=images,
+            reference_images=images,
+            references=partial(_posed_references, train, images),
+            truth=truth,
+        )
+
+
+def _which_truth(folder: Path | None) -> str:
+    if folder is None:
+        return "dslam"
+    names = [part for part in folder.parts if part in ("sfm", "dslam")]
+    if not names:
+        raise DataError(
+            f"--ground-truth {folder}: give pgt/sfm/7scenes or pgt/dslam/7scenes of "
+            f"github.com/tsattler/visloc_pseudo_gt_limitations"
+        )
+    return names[-1]
+
+
+def _posed_references(file: Path, images: Path) -> tuple[PosedReference, ...]:
+    poses, cameras = _posed_cameras(file, images)
+    return tuple(PosedReference(name, cameras[name], T) for name, T in poses.items())
+
+
+def _posed_cameras(file: Path, images: Path) -> tuple[dict, dict[str, Camera]]:
+    """T_cam_world and camera by name; the principal point is the middle of the image."""
+    poses = pose_lists.read_poses(file, extra_columns=1)
+    focal_px = pose_lists.read_focal_lengths(file)
+    first = images / next(iter(poses))
+    size = image_files.read_size(first)
+    if size is None:
+        raise DataError(f"{first} is missing or no image; {SevenScenes.home}")
+    width, height = size
+    cameras = {
+        name: Camera.from_colmap("SIMPLE_PINHOLE", width, height, [f, width / 2, height / 2])
+        for name, f in focal_px.items()
+    }
+    return poses, cameras

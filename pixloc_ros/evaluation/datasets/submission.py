@@ -1,0 +1,34 @@
+"""Files for visuallocalization.net: lines `name qw qx qy qz tx ty tz`, world to camera.
+
+The name is the last part of the path, or the last two where cameras have folders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixloc_ros.common.atomic_write import write_text
+from pixloc_ros.errors import DataError
+from pixloc_ros.geometry import se3
+
+Matrix = NDArray[np.float64]
+
+
+def write(path: Path, T_cam_world: Mapping[str, Matrix], parts: int = 1) -> Path:
+    """Write poses by query name; raises DataError where shortened names collide.
+
+    parts: of the name's path that the server expects, from its end.
+    """
+    lines: dict[str, str] = {}
+    for name, T in T_cam_world.items():
+        short = "/".join(name.split("/")[-parts:])
+        if short in lines:
+            raise DataError(f"two queries are called {short}: their results cannot be told apart")
+        numbers = " ".join(f"{value:.12g}" for value in (*se3.qvec_wxyz(T), *T[:3, 3]))
+        lines[short] = f"{short} {numbers}\n"
+    write_text(path, "".join(lines.values()))
+    return path
