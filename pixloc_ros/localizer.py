@@ -19,6 +19,7 @@ from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.errors import MapError
 from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.maps.map import Map
+from pixloc_ros.priors.global_prior import GlobalPrior
 from pixloc_ros.types import Estimate, Frame, PosePrior, Reason, Status
 
 
@@ -26,11 +27,17 @@ class Localizer:
     """Aligns frames to a preloaded map, starting from a prior.
 
     With a ConfigHolder, a change of the configuration counts from the next frame on; the map, the
-    network and the device stay those of the beginning. Raises MapError when the map was built with
-    other network weights.
+    network and the device stay those of the beginning. global_prior: proposes poses for frames that
+    come without a prior; those that it does not know are searched for on the map. Raises MapError
+    when the map was built with other network weights.
     """
 
-    def __init__(self, config: Config | ConfigHolder, map: Map | None = None):
+    def __init__(
+        self,
+        config: Config | ConfigHolder,
+        map: Map | None = None,
+        global_prior: GlobalPrior | None = None,
+    ):
         self.holder = config if isinstance(config, ConfigHolder) else ConfigHolder(config)
         config = self.config
         if config.threads:
@@ -44,6 +51,7 @@ class Localizer:
         )
         _check_same_weights(self.map, self.features)
         self.kernels = fused_aligner(self.features.damping)
+        self.global_prior = global_prior
 
     @property
     def config(self) -> Config:
@@ -80,7 +88,7 @@ class Localizer:
             with watch("features"):
                 images = [ImageFeatures(f, self.features.extract(f.image_rgb)) for f in frames]
             with watch("retrieval"):
-                priors = given or views.retrieve(images[0])
+                priors = given or self._propose(images[0], views)
             with watch("initial_poses"):
                 problems = _problems(images, priors, views)
             with watch("coarse_screening"):
@@ -108,6 +116,16 @@ class Localizer:
         """The aligner of a configuration, on this localizer's device."""
         return Aligner(self.features.damping, config.alignment, config.hypotheses, self.kernels)
 
+    def _propose(self, image: ImageFeatures, views: ViewSelector) -> list[PosePrior]:
+        """Where a frame might be that nothing else tells of."""
+        if self.global_prior is not None:
+            proposed = self.global_prior.propose(image.frame, image.pyramid)
+            if proposed:
+                return proposed
+            if not self.can_search:
+                raise _CannotLocalize(Reason.NO_PRIOR, "the global prior does not know this frame")
+        return views.retrieve(image)
+
     def _usable(
         self, frames: Sequence[Frame], priors: Sequence[PosePrior], views: ViewSelector
     ) -> Sequence[Frame]:
@@ -116,7 +134,7 @@ class Localizer:
         Of one prior the view of each frame is tested. Otherwise the first frame must do, because it
         tells where to search.
         """
-        if not priors and not self.can_search:
+        if not (priors or self.global_prior or self.can_search):
             raise _CannotLocalize(Reason.NO_PRIOR, self._why_no_search())
         problems = [self._unusable(frame, priors, views) for frame in frames]
         if problems[0] and (all(problems) or len(priors) != 1):
@@ -189,7 +207,7 @@ def _problems(
 ) -> list[AlignmentProblem]:
     problems = [problem for prior in priors for problem in views.problems(images, prior)]
     if not problems:
-        message = f"too few map points at {len(priors)} places that look like it"
+        message = f"too few map points at {len(priors)} places where it might be"
         raise _CannotLocalize(Reason.TOO_FEW_POINTS, message)
     return problems
 

@@ -20,9 +20,9 @@ from pixloc_ros.features.pyramid import FeaturePyramid
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.covariance import cam_covariance_from_base
 from pixloc_ros.geometry.pose import Pose
-from pixloc_ros.maps import retrieval
 from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.view import MapView, select_view
+from pixloc_ros.priors.global_prior import MapRetrieval
 from pixloc_ros.types import Frame, Matrix, PosePrior
 
 
@@ -81,12 +81,7 @@ class ViewSelector:
 
     def retrieve(self, image: ImageFeatures) -> list[PosePrior]:
         """Find places where keyframes look like an image, as priors, the likeliest first."""
-        options, frame = self.config.retrieval, image.frame
-        descriptor = retrieval.describe(image.pyramid)
-        ranking = retrieval.most_alike(
-            self.map.keyframe_descriptors, descriptor, options.candidates
-        )
-        return retrieval.places(self.map, ranking, frame.T_base_cam, frame.stamp_ns, options)
+        return MapRetrieval(self.map, self.config.retrieval).propose(image.frame, image.pyramid)
 
     def problems(self, images: Sequence[ImageFeatures], prior: PosePrior) -> list[AlignmentProblem]:
         """Choose views whose initial poses cover a prior; its own pose is the first in the first.

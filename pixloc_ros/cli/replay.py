@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -16,6 +16,11 @@ from pixloc_ros.config import Config
 from pixloc_ros.errors import ConfigError
 from pixloc_ros.sensors.topics import Topics
 
+if TYPE_CHECKING:
+    from pixloc_ros.localizer import Localizer
+    from pixloc_ros.priors.global_prior import GlobalPrior
+
+PriorFormat = Literal["poses", "ace", "planar"]
 MapOption = Annotated[Path, typer.Option("--map", help="folder of the map")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML file with settings")]
 SetOption = Annotated[
@@ -77,9 +82,10 @@ def localize(
     output: Annotated[
         Path, typer.Option(help="file for lines `name qw qx qy qz tx ty tz`, cam_from_world")
     ],
-    priors: Annotated[
-        Path | None, typer.Option(help="approximate poses, in the format of the output")
-    ] = None,
+    priors: Annotated[Path | None, typer.Option(help="approximate poses of the images")] = None,
+    prior_format: Annotated[
+        PriorFormat, typer.Option(help="poses: as the output; ace: of ACE; planar: x, y and yaw")
+    ] = "poses",
     pairs: Annotated[
         Path | None, typer.Option(help="instead of priors: lines `query keyframe`, as from hloc")
     ] = None,
@@ -100,28 +106,45 @@ def localize(
     --output poses.txt
     """
     from pixloc_ros.localizer import Localizer
+    from pixloc_ros.priors import file_priors
     from pixloc_ros.replay import queries as image_list
-    from pixloc_ros.replay import query_priors
 
     if sum(bool(given) for given in (priors, pairs, descriptors)) > 1:
         raise ConfigError("give one of --priors, --pairs and --descriptors")
     sigma = _sigma(prior_sigma)
     listed = image_list.read_queries(queries, images)
-    names = [query.name for query in listed]
     localizer = Localizer(resolve_config(config, settings, map_folder, device))
-    known, options = localizer.map, localizer.config.retrieval
-    starts: query_priors.Starts = query_priors.search
+    names = [query.name for query in listed]
+    global_prior: GlobalPrior | None = None
     if priors:
-        starts = query_priors.from_poses(known, priors, names, sigma)
+        global_prior = _pose_priors(localizer, priors, prior_format, names, sigma)
     elif pairs:
-        starts = query_priors.from_pairs(known, pairs, names, options)
+        options = localizer.config.retrieval
+        global_prior = file_priors.read_pairs(localizer.map, pairs, names, options)
     elif descriptors:
-        starts = query_priors.from_descriptors(known, descriptors, names, options)
-    estimates = image_list.localize_files(localizer, images, listed, starts, output, track)
+        options = localizer.config.retrieval
+        global_prior = file_priors.read_descriptors(localizer.map, descriptors, names, options)
+    estimates = image_list.localize_files(localizer, images, listed, output, global_prior, track)
     found = sum(estimate.ok for estimate in estimates)
     console = Console()
     console.print(f"localized {found} of {len(estimates)} images", highlight=False)
     console.print(f"poses: {output}, records: {image_list.frames_path(output)}", soft_wrap=True)
+
+
+def _pose_priors(
+    localizer: Localizer,
+    file: Path,
+    prior_format: PriorFormat,
+    names: list[str],
+    sigma: tuple[float, float],
+) -> GlobalPrior:
+    from pixloc_ros.priors import file_priors
+
+    if prior_format == "planar":
+        return file_priors.read_planar_priors(localizer.map, file, names, localizer.config.priors)
+    if prior_format == "ace":
+        return file_priors.read_ace_priors(localizer.map, file, names, sigma)
+    return file_priors.read_pose_priors(localizer.map, file, names, sigma)
 
 
 def resolve_config(

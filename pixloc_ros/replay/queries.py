@@ -17,7 +17,8 @@ from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.trajectory import write_poses
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.files import hloc
-from pixloc_ros.replay.query_priors import Starts, map_from_world
+from pixloc_ros.priors.file_priors import map_from_world
+from pixloc_ros.priors.global_prior import GlobalPrior
 from pixloc_ros.types import Estimate, Frame, Reason, Status
 
 
@@ -41,9 +42,16 @@ def read_queries(path: Path, images_dir: Path | None = None) -> list[Query]:
 
 
 def localize_queries(
-    localizer: Localizer, images_dir: Path, queries: Iterable[Query], starts: Starts
+    localizer: Localizer,
+    images_dir: Path,
+    queries: Iterable[Query],
+    global_prior: GlobalPrior | None = None,
 ) -> Iterator[Estimate]:
-    """An estimate per query, in order; the camera is the base, so T_map_base is T_map_cam."""
+    """Give an estimate per query, in order; the camera is the base, so T_map_base is T_map_cam.
+
+    global_prior: who knows where queries are. Those that it does not know are searched for on the
+    whole map.
+    """
     for index, query in enumerate(queries):
         image_rgb = image_files.read(images_dir / query.name)
         if image_rgb is None:
@@ -51,19 +59,20 @@ def localize_queries(
             yield Estimate(Status.FAILED, Reason.BAD_IMAGE, message, index, query.name)
             continue
         frame = Frame(image_rgb, query.camera, index, np.eye(4), query.name)
-        yield localizer.localize(frame, starts(query.name, index))
+        priors = global_prior.propose(frame) if global_prior else None
+        yield localizer.localize(frame, priors)
 
 
 def localize_files(
     localizer: Localizer,
     images_dir: Path,
     queries: list[Query],
-    starts: Starts,
     output: Path,
+    global_prior: GlobalPrior | None = None,
     progress: Progress = silent,
 ) -> list[Estimate]:
     """Write the poses (cam_from_world) of localized images, and a record of every one beside it."""
-    frames = localize_queries(localizer, images_dir, queries, starts)
+    frames = localize_queries(localizer, images_dir, queries, global_prior)
     estimates = list(progress(frames, "localizing", len(queries)))
     T_map_world = map_from_world(localizer.map)
     write_poses(

@@ -18,12 +18,13 @@ from pixloc_ros.errors import MapError
 from pixloc_ros.evaluation.shots import Offset, posed_frames, shoot
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.geometry.pnp import solve_pnp
+from pixloc_ros.geometry.rays import rays
 from pixloc_ros.maps.files.posed_images import read_posed_images
 from pixloc_ros.maps.map import Map
 from pixloc_ros.types import Reason, Status
 from research.baselines.localizer import MATCHERS, BaselineLocalizer
 from research.baselines.matcher import SiftRatio
-from research.baselines.pnp import normalized, solve_pnp
 from research.baselines.triangulation import triangulate
 from research.commands import app
 
@@ -62,23 +63,22 @@ def test_pose_from_exact_matches_and_outliers_in_every_camera_model(model, disto
     T_map_cam = pose(4) @ se3.make(np.eye(3), [3.0, -2.0, 1.0])
     T_map_cam[:3, 3] += [512_000.0, 5_400_000.0, 100.0]  # UTM
     pixels = camera.project(torch.from_numpy(points_cam))[0].numpy()
-    assert normalized(camera, pixels) == pytest.approx(
+    assert rays(pixels, camera)[:, :2] == pytest.approx(
         points_cam[:, :2] / points_cam[:, 2:], abs=1e-5
     )
     pixels[:25] = rng.uniform(0, 480, (25, 2))
     found = solve_pnp(se3.transform(T_map_cam, points_cam), pixels, camera)
     assert found is not None
-    T_found, inliers = found
-    assert 55 <= inliers <= 58
-    assert se3.distance_m(T_found, T_map_cam) < 1e-3
-    assert se3.angle_deg(T_found, T_map_cam) < 1e-2
+    assert 55 <= len(found.inliers) <= 58
+    assert se3.distance_m(found.T_map_cam, T_map_cam) < 1e-3
+    assert se3.angle_deg(found.T_map_cam, T_map_cam) < 1e-2
 
 
 def test_unrelated_matches_give_no_pose_or_few_inliers():
     rng = np.random.default_rng(1)
     points, pixels = rng.uniform(-5, 5, (60, 3)), rng.uniform(0, 200, (60, 2))
     found = solve_pnp(points, pixels, CAMERA)
-    assert found is None or found[1] < 12
+    assert found is None or len(found.inliers) < 12
     assert solve_pnp(points[:5], pixels[:5], CAMERA) is None
 
 
@@ -109,8 +109,8 @@ def test_rays_without_parallax_or_behind_the_camera_give_no_point():
     far = rays_to(UTM + np.array([[0.0, 0, 1000.0]]), centers)
     ahead = rays_to(UTM + np.array([[0.5, 0, 10.0]]), centers)
     same = np.repeat(ahead[:1], 2, axis=0)
-    for rays in (far, -ahead, same):
-        assert np.isnan(triangulate(centers, rays, 1e-3)).all()
+    for hopeless in (far, -ahead, same):
+        assert np.isnan(triangulate(centers, hopeless, 1e-3)).all()
     assert np.isfinite(triangulate(centers, ahead, 1e-3)).all()
 
 
@@ -126,8 +126,8 @@ def test_points_of_a_keyframe_appear_in_another_where_they_were_matched(street):
     found = solve_pnp(points_map[known], pixels[known], keyframes.map.cameras[0])
     assert known.mean() > 0.6
     assert found is not None
-    assert found[1] > 0.7 * known.sum()
-    distances_m = [se3.distance_m(found[0], T) for T in keyframes.map.keyframe_T_map_cam]
+    assert len(found.inliers) > 0.7 * known.sum()
+    distances_m = [se3.distance_m(found.T_map_cam, T) for T in keyframes.map.keyframe_T_map_cam]
     assert min(distances_m) < 0.02
     assert se3.distance_m(found[0], own) > 0.3
 

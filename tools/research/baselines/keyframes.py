@@ -18,11 +18,11 @@ from scipy.spatial import cKDTree
 from pixloc_ros.config import ViewConfig
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.geometry.rays import rays as rays_of
 from pixloc_ros.maps.files.posed_images import read_image
 from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.view import choose_keyframes
 from research.baselines.matcher import Keypoints, Matcher
-from research.baselines.pnp import normalized
 from research.baselines.triangulation import triangulate
 
 MAX_MISS_PX = 2.0  # between a keypoint and the point triangulated from it
@@ -84,7 +84,7 @@ class BaselineKeyframes:
             camera = self._camera(index)
             path = self.images / self.map.keyframe_names[index]
             keypoints = self.matcher.detect(read_image(path, camera))
-            xy = normalized(camera, keypoints.pixels)
+            xy = rays_of(keypoints.pixels, camera)[:, :2]
             rays = np.column_stack([xy, np.ones(len(xy))])
             rays = rays @ self.map.keyframe_T_map_cam[index, :3, :3].T
             rays /= np.linalg.norm(rays, axis=-1, keepdims=True)

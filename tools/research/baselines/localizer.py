@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from pixloc_ros.common.stopwatch import Stopwatch
 from pixloc_ros.config import Config
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.pnp import PnpPose, solve_pnp
 from pixloc_ros.maps.map import Map
-from pixloc_ros.types import Estimate, Frame, Matrix, PosePrior, Reason, Status
+from pixloc_ros.types import Estimate, Frame, PosePrior, Reason, Status
 from research.baselines.disk import DiskLightGlue
 from research.baselines.keyframes import BaselineKeyframes, Landmarks
 from research.baselines.matcher import Keypoints, Matcher, SiftRatio
-from research.baselines.pnp import solve_pnp
 
 MIN_INLIERS = 12
 
@@ -72,11 +72,11 @@ class BaselineLocalizer:
         return np.concatenate(points), np.concatenate(pixels)
 
 
-def _estimate(frame: Frame, found: tuple[Matrix, int] | None, matches: int) -> Estimate:
+def _estimate(frame: Frame, found: PnpPose | None, matches: int) -> Estimate:
     T_map_base, inliers = None, 0
     if found is not None:
-        T_map_cam, inliers = found
-        T_map_base = T_map_cam @ se3.inverse(frame.T_base_cam)
+        inliers = len(found.inliers)
+        T_map_base = found.T_map_cam @ se3.inverse(frame.T_base_cam)
     enough = inliers >= MIN_INLIERS
     return Estimate(
         Status.OK if enough else Status.FAILED,

@@ -1,0 +1,83 @@
+"""Where might a frame be, when nothing that was measured along the drive tells it?
+
+Whatever answers this is a `GlobalPrior`: the map's own retrieval here, files of other systems in
+`file_priors` and `feature_matches`, and what somebody adds: docs/guide/priors.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixloc_ros.config import RetrievalConfig
+from pixloc_ros.features.pyramid import FeaturePyramid
+from pixloc_ros.maps import retrieval
+from pixloc_ros.maps.map import Map
+from pixloc_ros.types import Frame, PosePrior
+
+
+class GlobalPrior(Protocol):
+    """Proposes poses for a frame, each with a covariance that is meant seriously."""
+
+    def propose(self, frame: Frame, features: FeaturePyramid | None = None) -> list[PosePrior]:
+        """Propose poses, the likeliest first; none where nothing is known of the frame.
+
+        features: of the frame's image, where they have been extracted.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class MapRetrieval:
+    """Proposes places where keyframes of the map look like the frame."""
+
+    map: Map
+    config: RetrievalConfig
+
+    def propose(self, frame: Frame, features: FeaturePyramid | None = None) -> list[PosePrior]:
+        """Propose places by the descriptor of the features; none without features.
+
+        Raises MapError for a map without descriptors.
+        """
+        if features is None:
+            return []
+        descriptors, count = self.map.keyframe_descriptors, self.config.candidates
+        ranking = retrieval.most_alike(descriptors, retrieval.describe(features), count)
+        return retrieval.places(self.map, ranking, frame.T_base_cam, frame.stamp_ns, self.config)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyframePairs:
+    """Proposes places of keyframes that something else ranked, by the frame's name."""
+
+    map: Map
+    config: RetrievalConfig
+    keyframes: Mapping[str, Sequence[int]]  # index in the map, the best first
+
+    def propose(self, frame: Frame, features: FeaturePyramid | None = None) -> list[PosePrior]:
+        index = np.array(self.keyframes.get(frame.name, ()), np.intp)[: self.config.candidates]
+        likeness = np.linspace(1.0, 0.0, len(index), endpoint=False, dtype=np.float32)
+        if not len(index):
+            return []
+        ranking = (index, likeness)
+        return retrieval.places(self.map, ranking, frame.T_base_cam, frame.stamp_ns, self.config)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageDescriptors:
+    """Proposes places by descriptors of another system, by the frame's name."""
+
+    map: Map
+    config: RetrievalConfig
+    of_keyframes: NDArray[np.float32]  # (M, D) of unit norm
+    of_frames: Mapping[str, NDArray[np.float32]]  # (D,) of unit norm
+
+    def propose(self, frame: Frame, features: FeaturePyramid | None = None) -> list[PosePrior]:
+        if frame.name not in self.of_frames:
+            return []
+        descriptor, count = self.of_frames[frame.name], self.config.candidates
+        ranking = retrieval.most_alike(self.of_keyframes, descriptor, count)
+        return retrieval.places(self.map, ranking, frame.T_base_cam, frame.stamp_ns, self.config)
