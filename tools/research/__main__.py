@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import typer
+
 from pixloc_ros.cli.main import run
 from pixloc_ros.common.process import prepare_process
 
 
-def main() -> None:
-    """Entry point, as that of `pixloc`."""
-    prepare_process()  # before the commands import torch
+def build() -> typer.Typer:
+    """The command line with all its commands, which import torch."""
     from research.baseline_shots import baseline_shots
     from research.benchmark_maps import benchmark_maps
     from research.commands import app
 
     app.command("benchmark-maps")(benchmark_maps)
     app.command("shots")(baseline_shots)
-    run(app)
+    return app
+
+
+def main() -> None:
+    """Entry point, as that of `pixloc`."""
+    prepare_process()  # before torch is imported
+    run(build())
 
 
 if __name__ == "__main__":
