@@ -6,6 +6,7 @@ and a map must not depend on how many helped to build it.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -140,7 +141,7 @@ def _connect(address: str) -> ModuleType:
         ray.init(
             address=address,
             log_to_driver=False,
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
             runtime_env={"env_vars": PASSIVE_WAITING},
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
