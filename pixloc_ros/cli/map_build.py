@@ -171,7 +171,7 @@ def build(
         datum=_parse_datum(datum, crs, axes),
         T_base_cam=_parse_mount(camera_mount) if camera_mount else None,
         overwrite=overwrite,
-        team=WorkerPool(workers, ray),
+        workers=WorkerPool(workers, ray),
     )
     extractor = FeatureExtractor(weights, device, max_side_px)
     built = build_map(source, output, options, extractor, track, partial(typer.echo, err=True))

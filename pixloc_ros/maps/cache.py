@@ -101,7 +101,7 @@ class TileCache:
         for index, entry in enumerate(self._metadata.tiles):
             path = self._folder / entry.file
             found = path.stat().st_size if path.is_file() else 0
-            if found == 0 or found != (entry.bytes or found):
+            if found != entry.bytes:
                 why = "is missing" if found == 0 else f"has {found} of {entry.bytes} bytes"
                 self._refuse(index, MapError(f"{path} {why}; copy the map again"))
         if len(self._refused) == len(self):
@@ -205,8 +205,7 @@ class TileCache:
         self._bytes -= self._size(index)
 
     def _size(self, index: int) -> int:
-        entry = self._metadata.tiles[index]
-        return entry.bytes or (self._folder / entry.file).stat().st_size
+        return self._metadata.tiles[index].bytes
 
     def _fulfil(self, index: int, future: Future[Tile]) -> None:
         try:

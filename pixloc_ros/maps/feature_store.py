@@ -1,4 +1,4 @@
-"""Feature rows of a map under construction: one per observation, or one per point, averaged."""
+"""The features of a map under construction: of each observation, or averaged per point."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class FeatureStore(ABC):
     """Collects what the keyframes saw of points 0..P-1, one `add` per keyframe, in order."""
 
     def __init__(self, n_points: int) -> None:
-        self._seen: list[NDArray[np.intp]] = []
+        self._points_by_keyframe: list[NDArray[np.intp]] = []
         self._confidence_sum = np.zeros(n_points)
         self.counts = np.zeros(n_points, np.int64)  # keyframes that saw each point
 
     def add(self, points: NDArray[np.intp], features: Features, confidences: Confidences) -> None:
         """points: (N,) distinct indices of the points that this keyframe sees."""
-        self._seen.append(points)
+        self._points_by_keyframe.append(points)
         self.counts[points] += 1
         self._confidence_sum[points] += np.mean(confidences, axis=0)
         self._store(points, features, confidences)
@@ -55,7 +55,7 @@ class FeatureStore(ABC):
 
     def observation_arrays(self) -> Arrays:
         """observation_offsets, observation_point and observation_row of the map."""
-        lengths = [len(points) for points in self._seen]
+        lengths = [len(points) for points in self._points_by_keyframe]
         return {
             "observation_offsets": np.concatenate([[0], np.cumsum(lengths)]),
             "observation_point": self._observed(),
@@ -64,11 +64,11 @@ class FeatureStore(ABC):
 
     def _observed(self) -> NDArray[np.int32]:
         new_index = np.cumsum(self.counts > 0) - 1
-        return new_index[np.concatenate(self._seen)].astype(np.int32)
+        return new_index[np.concatenate(self._points_by_keyframe)].astype(np.int32)
 
 
 class ObservationStore(FeatureStore):
-    """One row per observation, keyframe after keyframe."""
+    """Keeps the features of each observation, keyframe after keyframe."""
 
     def __init__(self, n_points: int, dims: Sequence[int]) -> None:
         super().__init__(n_points)
@@ -93,7 +93,7 @@ class ObservationStore(FeatureStore):
 
 
 class AveragedStore(FeatureStore):
-    """One row per point: features averaged by confidence, as in the paper; mean confidence."""
+    """Averages the features of each point by confidence, as in the paper."""
 
     def __init__(self, n_points: int, dims: Sequence[int]) -> None:
         super().__init__(n_points)
@@ -122,7 +122,7 @@ class AveragedStore(FeatureStore):
 
 
 def create(storage: Storage, n_points: int, dims: Sequence[int]) -> FeatureStore:
-    """Empty rows of n_points points with features of these dimensions per level."""
+    """Create an empty store for n_points points and features of these dimensions per level."""
     if storage == "averaged":
         return AveragedStore(n_points, dims)
     return ObservationStore(n_points, dims)

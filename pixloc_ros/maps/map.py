@@ -59,7 +59,7 @@ class Map:
         metadata, sha256 = schema.read(folder)
         arrays = read_tensors(folder, metadata, metadata.keyframes_file, verify)
         try:
-            named = _keyframe_arrays(metadata, arrays)
+            named = _keyframe_arrays(arrays)
         except KeyError as error:
             raise MapError(f"{folder} lacks the array {error}; rebuild the map") from None
         boxes = _boxes(named["keyframe_T_map_cam"], named["keyframe_tile"], len(metadata.tiles))
@@ -73,12 +73,12 @@ class Map:
     @property
     def point_count(self) -> int:
         """Distinct points of all tiles."""
-        return self.metadata.points or self.metadata.tiles[0].points
+        return self.metadata.points
 
     @property
     def point_id_end(self) -> int:
         """Above the ids of all points."""
-        return self.metadata.point_id_end or self.metadata.tiles[0].points
+        return self.metadata.point_id_end
 
     @property
     def datum(self) -> AnyDatum | None:
@@ -143,10 +143,8 @@ class Map:
         self.tiles.close()
 
 
-def _keyframe_arrays(metadata: MapMetadata, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+def _keyframe_arrays(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
-    if metadata.schema_version == 1:
-        arrays["keyframe_tile"] = np.zeros(metadata.keyframes, np.int32)
     required = {name: arrays[name] for name in KEYFRAME_ARRAYS}
     return required | {name: arrays.get(name) for name in OPTIONAL_ARRAYS}
 

@@ -83,13 +83,13 @@ def _rise(depth: Array) -> Array:
 
 
 def hidden(
-    points: Array, before: Sequence[Surfaces], T_cam_local: Array, camera: Camera
+    points: Array, surfaces_before: Sequence[Surfaces], T_cam_local: Array, camera: Camera
 ) -> NDArray[np.bool_]:
     """(N,) which points (N, 3) are in the image and behind the surfaces."""
-    if not before:
+    if not surfaces_before:
         return np.zeros(len(points), bool)
-    centres = se3.transform(T_cam_local, np.concatenate([s.points for s in before]))
-    width_m, slack_m = (np.concatenate([getattr(s, f) for s in before]) for f in SIZES)
+    centres = se3.transform(T_cam_local, np.concatenate([s.points for s in surfaces_before]))
+    width_m, slack_m = (np.concatenate([getattr(s, f) for s in surfaces_before]) for f in SIZES)
     pixels, in_image = _project(centres, camera)
     # A surface that looks smaller than a cell does not close it.
     cell_px = max(camera.width / GRID[1], camera.height / GRID[0])

@@ -18,7 +18,6 @@ from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.maps.datum import AnyDatum, first_problem
 
 SCHEMA_VERSION = 2
-READABLE_VERSIONS = (1, 2)  # 1: one tile, its observations with the keyframes
 FILE_NAME = "map.json"
 TILE_M = 100.0  # side of a tile where nobody asked for another
 
@@ -70,7 +69,7 @@ class TileEntry(Entry):
     origin: Vector
     points: int
     rows: int
-    bytes: int = 0  # of the file; 0 in maps of schema 1, which do not tell
+    bytes: int  # of the file
 
 
 class MapMetadata(Entry):
@@ -95,8 +94,8 @@ class MapMetadata(Entry):
     keyframes: int
     keyframes_file: str
     observations: int
-    points: int = 0  # each once, however many tiles hold it; 0 in maps of schema 1
-    point_id_end: int = 0  # above the ids of all points; 0 in maps of schema 1
+    points: int  # each once, however many tiles hold it
+    point_id_end: int  # above the ids of all points
     tiles: tuple[TileEntry, ...]
     files: dict[str, str]  # SHA-256 by file name
 
@@ -155,10 +154,10 @@ def read(folder: Path) -> tuple[MapMetadata, str]:
         raise MapError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, AttributeError, TypeError):
         raise MapError(f"{path} is damaged; copy the map again or rebuild it") from None
-    if version not in READABLE_VERSIONS:
+    if version != SCHEMA_VERSION:
         raise MapError(
-            f"{path}: schema version {version}, this program reads versions 1 to "
-            f"{SCHEMA_VERSION}; rebuild the map with `pixloc map build`"
+            f"{path}: schema version {version}, this program reads version {SCHEMA_VERSION}; "
+            f"rebuild the map with `pixloc map build`"
         )
     return _validated({"schema_version": version, **content}, sha256, path), sha256
 

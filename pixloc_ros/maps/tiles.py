@@ -183,23 +183,9 @@ def read_tile(folder: Path, metadata: MapMetadata, entry: TileEntry, verify: boo
     """Read a tile. Raises MapError where it is missing, altered or damaged."""
     arrays = read_tensors(folder, metadata, entry.file, verify)
     try:
-        if metadata.schema_version == 1:
-            arrays |= _of_schema_1(
-                read_tensors(folder, metadata, metadata.keyframes_file, verify), arrays
-            )
         return Tile.of(arrays, len(metadata.dims), np.array(entry.origin))
     except KeyError as error:
         raise MapError(f"{folder / entry.file} lacks the array {error}; rebuild the map") from None
-
-
-def _of_schema_1(keyframe_arrays: Mapping[str, Tensor], arrays: Mapping[str, Tensor]) -> dict:
-    """What the only tile of an old map lacks."""
-    count = len(keyframe_arrays["keyframe_T_map_cam"])
-    return {
-        **{name: keyframe_arrays[name] for name in INDEX_ARRAYS[1:]},
-        "keyframes": torch.arange(count, dtype=torch.int32),
-        "point_id": torch.arange(len(arrays["points"]), dtype=torch.int32),
-    }
 
 
 def read_tensors(

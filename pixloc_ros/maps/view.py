@@ -62,9 +62,10 @@ def select_view(
     config: ViewConfig,
     device: str = "cpu",
 ) -> MapView:
-    """Choose points and rows for a prior camera pose (4, 4). Empty where there is no map.
+    """Choose points and their reference features for a prior camera pose (4, 4).
 
-    Keyframes of tiles that are refused are passed over. The tiles around are opened ahead.
+    The view is empty where there is no map. Keyframes of tiles that are refused are passed
+    over. The tiles around are opened ahead.
     """
     position = T_map_cam_prior[:3, 3]
     origin = np.round(position)
@@ -73,20 +74,20 @@ def select_view(
     map_.tiles.approach(position)
     if not len(keyframes):
         return _empty(origin, nearest_m, map_.metadata.dims, device)
-    seen = _observations(map_, keyframes, tiles, origin)
-    first, point = _distinct(seen.point_id)
-    pixels, visible = _project(seen.local[first], origin, T_map_cam_prior, camera)
+    observed = _observations(map_, keyframes, tiles, origin)
+    first, point = _distinct(observed.point_id)
+    pixels, visible = _project(observed.local[first], origin, T_map_cam_prior, camera)
     if config.cull_hidden and map_.keyframe_depth_m is not None:
-        visible &= ~_hidden(map_, keyframes, seen.local[first], origin, T_map_cam_prior, camera)
+        visible &= ~_hidden(map_, keyframes, observed.local[first], origin, T_map_cam_prior, camera)
     shown = np.flatnonzero(visible)
-    best, unlikeness = _most_alike(map_, seen, point, shown, position - origin, origin)
+    best, unlikeness = _most_alike(map_, observed, point, shown, position - origin, origin)
     alike = unlikeness <= config.max_viewpoint_change
     shown, best = shown[alike], best[alike]
-    best = best[_spread(pixels[shown], seen.priority[first[shown]], camera, config)]
-    features, confidences = _gather(map_, tiles, seen.tile[best], seen.row[best])
+    best = best[_spread(pixels[shown], observed.priority[first[shown]], camera, config)]
+    features, confidences = _gather(map_, tiles, observed.tile[best], observed.row[best])
     return MapView(
         origin=origin,
-        points=torch.from_numpy(seen.local[best].astype(np.float32)).to(device),
+        points=torch.from_numpy(observed.local[best].astype(np.float32)).to(device),
         features=tuple(rows.to(device) for rows in features),
         confidences=tuple(weights.to(device) for weights in confidences),
         keyframes=tuple(map_.keyframe_names[i] for i in keyframes),
@@ -164,14 +165,14 @@ def _shared_points(
 def _observations(
     map_: Map, keyframes: NDArray[np.intp], tiles: dict[int, Tile], origin: NDArray[np.float64]
 ) -> _Observations:
-    parts = [_seen_by(map_, keyframe, tiles, origin) for keyframe in keyframes.tolist()]
+    parts = [_observations_of(map_, keyframe, tiles, origin) for keyframe in keyframes.tolist()]
     return _Observations(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def _seen_by(
+def _observations_of(
     map_: Map, keyframe: int, tiles: dict[int, Tile], origin: NDArray[np.float64]
 ) -> tuple[NDArray, ...]:
-    """Columns of _Seen."""
+    """Columns of `_Observations`."""
     index = int(map_.keyframe_tile[keyframe])
     tile = tiles[index]
     observations = tile.observations(keyframe)
@@ -233,7 +234,7 @@ def _hidden(
     """(N,) which points are behind what the keyframes saw, from the prior."""
     assert map_.keyframe_depth_m is not None
     T_local_map = se3.make(np.eye(3), -origin)
-    before = [
+    occluders = [
         occlusion.surfaces(
             map_.keyframe_depth_m[k],
             map_.metadata.cameras[map_.keyframe_camera[k]].camera(),
@@ -242,7 +243,7 @@ def _hidden(
         for k in keyframes
     ]
     T_cam_local = se3.inverse(T_local_map @ T_map_cam)
-    return occlusion.hidden(local, before, T_cam_local, _widened(camera))
+    return occlusion.hidden(local, occluders, T_cam_local, _widened(camera))
 
 
 def _spread(
@@ -267,7 +268,7 @@ def _spread(
 
 def _most_alike(
     map_: Map,
-    seen: _Observations,
+    observed: _Observations,
     point: NDArray[np.intp],
     shown: NDArray[np.intp],
     position: NDArray[np.float64],
@@ -282,9 +283,9 @@ def _most_alike(
     place = np.full(point.max(initial=-1) + 1, -1)
     place[shown] = np.arange(len(shown))
     at = place[point]
-    mine = np.flatnonzero(at >= 0)
-    at, local = at[mine], seen.local[mine]
-    ray_then = local - (map_.keyframe_T_map_cam[seen.keyframe[mine], :3, 3] - origin)
+    considered = np.flatnonzero(at >= 0)
+    at, local = at[considered], observed.local[considered]
+    ray_then = local - (map_.keyframe_T_map_cam[observed.keyframe[considered], :3, 3] - origin)
     ray_now = local - position
     squared_then, squared_now = (ray_then**2).sum(-1), (ray_now**2).sum(-1)
     cos = (ray_then * ray_now).sum(-1) / np.sqrt(squared_then * squared_now)
@@ -292,7 +293,7 @@ def _most_alike(
     unlikeness = np.arccos(np.clip(cos, -1, 1)) + scale_change
     order = np.lexsort((unlikeness, at))
     first = order[np.searchsorted(at[order], np.arange(len(shown)))]
-    return mine[first], unlikeness[first]
+    return considered[first], unlikeness[first]
 
 
 def _gather(

@@ -10,7 +10,7 @@ import torch
 from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.errors import ConfigError, DataError
 from pixloc_ros.geometry import se3
-from pixloc_ros.maps.build.lidar import LidarOptions, observe_cloud
+from pixloc_ros.maps.build.lidar import LidarOptions, model_from_cloud
 from pixloc_ros.maps.build.triangulation import triangulate
 from pixloc_ros.maps.files.clouds import read_cloud
 from pixloc_ros.maps.files.colmap import ColmapModel, read_model
@@ -123,4 +123,4 @@ def _model(config: ColmapConfig | PosedConfig | LidarConfig, progress: Progress)
         return triangulate(posed, progress, config.work)[0]
     points_map = se3.transform(map_from_world(meta), read_cloud(config.path))
     options = LidarOptions(config.voxel_m, LIDAR_CELLS, max_range_m=config.max_range_m)
-    return observe_cloud(points_map, posed, options, progress)[0]
+    return model_from_cloud(points_map, posed, options, progress)[0]

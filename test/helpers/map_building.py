@@ -11,7 +11,7 @@ from helpers.scene import BOARDS, CAMERA, pose
 from pixloc_ros.common.progress import silent
 from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.maps.build.builder import BuildOptions, build_from_model
-from pixloc_ros.maps.build.lidar import LidarOptions, observe_cloud
+from pixloc_ros.maps.build.lidar import LidarOptions, model_from_cloud
 from pixloc_ros.maps.files.colmap import ColmapModel
 from pixloc_ros.maps.files.posed_images import PosedImage
 from pixloc_ros.maps.map import Map
@@ -26,7 +26,7 @@ def make_model(folder: Path) -> ColmapModel:
     points = np.concatenate([board.points(0.1) for board in BOARDS])
     names = [f"drive 1/{i:03d}.png" for i in range(COUNT)]
     images = [PosedImage(n, folder / "images" / n, CAMERA, pose(i)) for i, n in enumerate(names)]
-    return observe_cloud(points, images, OPTIONS)[0]
+    return model_from_cloud(points, images, OPTIONS)[0]
 
 
 def build(

@@ -19,7 +19,7 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.build import lidar, visibility
 from pixloc_ros.maps.build.builder import BuildOptions, build_from_model
-from pixloc_ros.maps.build.lidar import LidarOptions, observe_cloud
+from pixloc_ros.maps.build.lidar import LidarOptions, model_from_cloud
 from pixloc_ros.maps.build.visibility import Cloud, prepare, thin, visible
 from pixloc_ros.maps.files.clouds import read_cloud
 from pixloc_ros.maps.files.posed_images import PosedImage
@@ -174,7 +174,7 @@ def test_ignoring_occlusion_spoils_the_features(images, points, built, tmp_path,
     """What the z-buffer is for: without it far points take the features of the near board."""
     monkeypatch.setattr(visibility, "TOLERANCE_M", 1e9)
     monkeypatch.setattr(lidar, "EDGE_RATIO", 1e9)
-    model, _ = observe_cloud(points, images, OPTIONS)
+    model, _ = model_from_cloud(points, images, OPTIONS)
     folder = images[0].path.parents[1]
     extractor = FeatureExtractor()
     naive = build_from_model(model, folder, tmp_path / "map", extractor, BuildOptions())
@@ -207,15 +207,15 @@ def test_coordinates_of_utm_size(images, points):
         PosedImage(i.name, i.path, i.camera, se3.make(np.eye(3), utm) @ i.T_map_cam)
         for i in images[:3]
     ]
-    there, _ = observe_cloud(points + utm, far, OPTIONS)
-    here, report = observe_cloud(points, images[:3], OPTIONS)
+    there, _ = model_from_cloud(points + utm, far, OPTIONS)
+    here, report = model_from_cloud(points, images[:3], OPTIONS)
     assert report.read == len(points) and report.unseen == ()
     np.testing.assert_allclose(there.points_world - utm, here.points_world, atol=1e-6)
 
 
 def test_cloud_elsewhere_is_refused(images, points):
     with pytest.raises(MapError, match="no image sees a point of the cloud"):
-        observe_cloud(points + np.array([500, 0, 0]), images[:2], OPTIONS)
+        model_from_cloud(points + np.array([500, 0, 0]), images[:2], OPTIONS)
 
 
 def test_cloud_without_posed_images_is_refused(tmp_path):

@@ -210,10 +210,10 @@ def kill_one_after(count: int, victims):
 
 @pytest.mark.slow
 def test_processes_give_the_same_map_and_one_that_is_killed_is_told(model, folder, whole, tmp_path):
-    output, team = tmp_path / "map", WorkerPool(2)
+    output, workers = tmp_path / "map", WorkerPool(2)
     kill = kill_one_after(3, lambda: [p for p in children() if "spawn_main" in cmdline(p)])
     with pytest.raises(MapError, match=r"worker process was killed.*start again"):
-        build(model, folder, output, progress=kill, team=team)
+        build(model, folder, output, progress=kill, workers=workers)
     assert 3 <= len(parts_of(output)) < COUNT
     assert build(model, folder, output).sha256 == whole
 
@@ -229,7 +229,7 @@ def cmdline(process: psutil.Process) -> str:
 def test_ray_that_is_not_there_is_named(model, folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MapError, match=r'pip install "pixloc_ros\[ray\]"'):
-        build(model, folder, tmp_path / "map", team=WorkerPool(ray_address="auto"))
+        build(model, folder, tmp_path / "map", workers=WorkerPool(ray_address="auto"))
 
 
 @pytest.mark.slow
@@ -241,8 +241,8 @@ def test_ray_cluster_gives_the_same_map_though_a_worker_is_killed(model, folder,
     cluster.add_node(num_cpus=1)
     kill = kill_one_after(3, lambda: [p for p in children() if "_observe_as_worker" in cmdline(p)])
     try:
-        team = WorkerPool(ray_address=cluster.address)
-        built = build(model, folder, tmp_path / "map", progress=kill, team=team)
+        workers = WorkerPool(ray_address=cluster.address)
+        built = build(model, folder, tmp_path / "map", progress=kill, workers=workers)
     finally:
         cluster.shutdown()
     assert built.sha256 == whole

@@ -18,7 +18,7 @@ from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.geometry import se3
 from pixloc_ros.maps.build import edit
 from pixloc_ros.maps.build.builder import BuildOptions, build_from_model
-from pixloc_ros.maps.build.lidar import LidarOptions, observe_cloud
+from pixloc_ros.maps.build.lidar import LidarOptions, model_from_cloud
 from pixloc_ros.maps.datum import Datum, GridDatum
 from pixloc_ros.maps.files.posed_images import PosedImage
 from pixloc_ros.maps.integrity import find_problems
@@ -36,7 +36,7 @@ def build(tmp_path_factory):
     points = np.concatenate([board.points(0.1) for board in BOARDS])
     names = [f"drive 1/{i:03d}.png" for i in range(6)]
     images = [PosedImage(n, folder / "images" / n, CAMERA, pose(i)) for i, n in enumerate(names)]
-    model, _ = observe_cloud(points, images, OPTIONS)
+    model, _ = model_from_cloud(points, images, OPTIONS)
     extractor = FeatureExtractor()
 
     def run(name: str, **options) -> Path:

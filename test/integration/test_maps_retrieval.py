@@ -17,7 +17,7 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps import schema
 from pixloc_ros.maps.build.builder import BuildOptions, build_from_model
-from pixloc_ros.maps.build.lidar import LidarOptions, observe_cloud
+from pixloc_ros.maps.build.lidar import LidarOptions, model_from_cloud
 from pixloc_ros.maps.files.posed_images import PosedImage
 from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.retrieval import describe, most_alike, places
@@ -38,7 +38,7 @@ def folder(tmp_path_factory, extractor) -> Path:
     names = [f"drive 1/{i:03d}.png" for i in range(8)]
     images = [PosedImage(n, folder / "images" / n, CAMERA, pose(i)) for i, n in enumerate(names)]
     points = np.concatenate([board.points(0.06) for board in BOARDS])
-    model, _ = observe_cloud(points, images, LidarOptions(cells_per_image=300))
+    model, _ = model_from_cloud(points, images, LidarOptions(cells_per_image=300))
     build_from_model(model, folder / "images", folder / "map", extractor, BuildOptions())
     return folder / "map"
 

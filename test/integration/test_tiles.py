@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import pickle
 import shutil
 import threading
@@ -13,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 from pixloc_ros.cli.map import app
@@ -24,7 +22,7 @@ from pixloc_ros.maps import schema
 from pixloc_ros.maps.build import edit
 from pixloc_ros.maps.integrity import find_problems
 from pixloc_ros.maps.map import Map
-from pixloc_ros.maps.tiles import INDEX_ARRAYS, as_int8, unit_rows
+from pixloc_ros.maps.tiles import as_int8, unit_rows
 from pixloc_ros.maps.view import MapView, select_view
 from research.invented_map import (
     CAMERA,
@@ -326,34 +324,6 @@ def test_int8_keeps_unit_rows_and_rows_of_zeros():
     restored = unit_rows(as_int8(rows.half()))
     assert (restored - rows).norm(dim=-1).max() < 0.01
     assert (restored[0] == 0).all()
-
-
-def test_a_map_of_schema_1_still_opens(in_one, tmp_path):
-    """Observations were with the keyframes, and features always float16."""
-    old, metadata = tmp_path / "old", in_one.metadata
-    old.mkdir()
-    source = Path(in_one.tiles._folder)
-    keyframes, tile = (
-        load_file(source / n) for n in (metadata.keyframes_file, "tile_0.safetensors")
-    )
-    keyframes |= {name: tile.pop(name) for name in INDEX_ARRAYS[1:]}
-    del keyframes["keyframe_tile"], tile["keyframes"], tile["point_id"]
-    save_file(keyframes, old / "keyframes.safetensors")
-    save_file(tile, old / "tile_0.safetensors")
-    content = metadata.model_dump(mode="json")
-    for name in ("points", "point_id_end", "tile_m", "row_type"):
-        del content[name]
-    del content["tiles"][0]["bytes"]
-    content["schema_version"] = 1
-    content["files"] = {name: schema.file_sha256(old / name) for name in content["files"]}
-    (old / "map.json").write_text(json.dumps({**content, "sha256": schema._digest(content)}))
-    opened = Map.load(old)
-    assert find_problems(old) == []
-    assert opened.point_count == in_one.point_count
-    assert_same(view(opened, HERE), view(in_one, HERE))
-    (old / "tile_0.safetensors").write_bytes(b"x" * 1000)
-    with pytest.raises(MapError, match=r"tile_0\.safetensors was altered"):
-        Map.load(old)
 
 
 @pytest.mark.slow

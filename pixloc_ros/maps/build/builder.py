@@ -42,9 +42,7 @@ class BuildOptions:
     datum: AnyDatum | None = None
     T_base_cam: NDArray[np.float64] | None = None
     overwrite: bool = False
-    team: WorkerPool = field(
-        default_factory=WorkerPool
-    )  # who observes the images: of no effect on the map
+    workers: WorkerPool = field(default_factory=WorkerPool)  # of no effect on the map
 
     @property
     def T_map_world(self) -> NDArray[np.float64]:
@@ -137,15 +135,15 @@ def _build(
 ) -> Map:
     images = model.images[:: options.keyframe_step]
     paths = feature_extraction.find_images(images, images_dir)
-    rows, descriptors = _collect(model, images, paths, extractor, options, progress, parts)
+    store, descriptors = _collect(model, images, paths, extractor, options, progress, parts)
     T_map_cam = options.T_map_world @ se3.inverse([image.T_cam_world for image in images])
     writer.save(
         {
             "keyframe_T_map_cam": T_map_cam,
             "keyframe_descriptors": descriptors,
-            **_keyframe_arrays(images, model, rows),
+            **_keyframe_arrays(images, model, store),
         },
-        {**_point_arrays(model, rows, options.T_map_world), **rows.row_arrays()},
+        {**_point_arrays(model, store, options.T_map_world), **store.row_arrays()},
         _metadata(model, extractor, options),
         output,
         options.overwrite,
@@ -162,12 +160,12 @@ def _collect(
     progress: Progress,
     parts: Parts,
 ) -> tuple[FeatureStore, NDArray[np.float16]]:
-    rows = create(options.features, len(model.point_ids), extractor.dims)
+    store = create(options.features, len(model.point_ids), extractor.dims)
     usable = _usable_points(model, options.min_track_length)
-    seen = [
+    visible = [
         feature_extraction.visible_points(i, model, usable, options.max_error_px) for i in images
     ]
-    if not any(len(points) for points, _ in seen):
+    if not any(len(points) for points, _ in visible):
         raise MapError(
             f"the model has no point seen by {options.min_track_length} images within "
             f"{options.max_error_px:g} px; reconstruct it again, or ask for less"
@@ -175,27 +173,27 @@ def _collect(
     cameras = [model.cameras[image.camera_id] for image in images]
     tasks = [
         ImageTask(path, (camera.width, camera.height), pixels)
-        for path, camera, (_, pixels) in zip(paths, cameras, seen, strict=True)
+        for path, camera, (_, pixels) in zip(paths, cameras, visible, strict=True)
     ]
     descriptors = []
-    observed = _observe(tasks, extractor, options.team, progress, parts)
-    for (points, _), arrays in zip(seen, observed, strict=True):
-        rows.add(points, *feature_extraction.by_level(arrays))
+    extracted = _extract_features(tasks, extractor, options.workers, progress, parts)
+    for (points, _), arrays in zip(visible, extracted, strict=True):
+        store.add(points, *feature_extraction.by_level(arrays))
         descriptors.append(arrays["descriptor"])
-    return rows, np.stack(descriptors)
+    return store, np.stack(descriptors)
 
 
-def _observe(
+def _extract_features(
     tasks: Sequence[ImageTask],
     extractor: FeatureExtractor,
-    team: WorkerPool,
+    workers: WorkerPool,
     progress: Progress,
     parts: Parts,
 ) -> Iterator[Arrays]:
-    """What each image shows, kept as a part: from the last build, or observed by the team."""
+    """Features of each image, kept as a part: from the last build, or extracted by the workers."""
     keyed = [(task.key(extractor), task) for task in tasks]
     missing = {key: task for key, task in keyed if key not in parts}
-    found = team.observe(list(missing.values()), extractor)
+    found = workers.extract(list(missing.values()), extractor)
     for key, _ in progress(keyed, "Extracting features", len(keyed)):
         if key not in parts:
             parts.put(key, next(found))
@@ -211,10 +209,10 @@ def _usable_points(model: ColmapModel, min_track_length: int) -> NDArray[np.bool
 
 
 def _keyframe_arrays(
-    images: Sequence[ColmapImage], model: ColmapModel, rows: FeatureStore
+    images: Sequence[ColmapImage], model: ColmapModel, store: FeatureStore
 ) -> Arrays:
     camera_ids = list(model.cameras)
-    observations = rows.observation_arrays()
+    observations = store.observation_arrays()
     depths = [image.depth_m for image in images if image.depth_m is not None]
     return {
         **({"keyframe_depth_m": np.stack(depths)} if len(depths) == len(images) else {}),
@@ -226,13 +224,13 @@ def _keyframe_arrays(
 
 
 def _point_arrays(
-    model: ColmapModel, rows: FeatureStore, T_map_world: NDArray[np.float64]
+    model: ColmapModel, store: FeatureStore, T_map_world: NDArray[np.float64]
 ) -> Arrays:
-    counts = rows.counts[rows.kept]
-    priority = rows.mean_confidence * counts / (counts + HALF_TRACK)
+    counts = store.counts[store.kept]
+    priority = store.mean_confidence * counts / (counts + HALF_TRACK)
     return {
-        "points": se3.transform(T_map_world, model.points_world[rows.kept]),
-        "point_error_px": model.errors_px[rows.kept].astype(np.float32),
+        "points": se3.transform(T_map_world, model.points_world[store.kept]),
+        "point_error_px": model.errors_px[store.kept].astype(np.float32),
         "point_priority": priority.astype(np.float32),
     }
 

@@ -58,7 +58,7 @@ def find_depth_images(images: Sequence[PosedImage], folder: Path) -> list[Path]:
 
     Raises MapError where some have none.
     """
-    found = [_beside(image, folder) for image in images]
+    found = [_depth_image_of(image, folder) for image in images]
     missing = [image.name for image, path in zip(images, found, strict=True) if path is None]
     if missing:
         raise MapError(
@@ -68,7 +68,7 @@ def find_depth_images(images: Sequence[PosedImage], folder: Path) -> list[Path]:
     return [path for path in found if path is not None]
 
 
-def _beside(image: PosedImage, folder: Path) -> Path | None:
+def _depth_image_of(image: PosedImage, folder: Path) -> Path | None:
     stem = Path(image.name).with_suffix("")
     names = [str(stem), str(stem).replace(".color", ".depth"), f"{stem}.depth"]
     candidates = (folder / (name + suffix) for name in names for suffix in SUFFIXES)

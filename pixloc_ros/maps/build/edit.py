@@ -123,14 +123,14 @@ def merge(
         camera, T_first_map = index[map_.keyframe_camera], _placed(first_name, first, name, map_)
         sources.append(_MapPart(map_, np.arange(len(names)), names, camera, T_first_map))
     metadata = dict(first.metadata) | stored.fields
-    for field in _FORGOTTEN:
+    for field in _RESET_WHERE_DIFFERENT:
         if any(getattr(m.metadata, field) != getattr(first.metadata, field) for _, m in others):
-            metadata |= _FORGOTTEN[field]
+            metadata |= _RESET_WHERE_DIFFERENT[field]
     metadata["cameras"] = tuple(cameras)
     return _save(sources, metadata, output, overwrite)
 
 
-_FORGOTTEN: dict[str, dict[str, Any]] = {
+_RESET_WHERE_DIFFERENT: dict[str, dict[str, Any]] = {
     "T_base_cam": {"T_base_cam": None},
     "calibration": {"calibration": None},
     "T_map_world": {"T_map_world": tuple(np.eye(4).ravel().tolist()), "axes": "keep"},

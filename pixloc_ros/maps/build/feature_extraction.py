@@ -1,4 +1,4 @@
-"""What a keyframe contributes to a map: its image, the points it sees and their features."""
+"""Features of one image of a map at the points that it sees."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pixloc_ros.maps.files.posed_images import decode_image
 
 @dataclass(frozen=True, slots=True)
 class ImageTask:
-    """One image to observe."""
+    """One image whose features are wanted."""
 
     path: Path
     size_px: tuple[int, int]  # width and height
@@ -44,8 +44,8 @@ class ImageTask:
             raise MapError(f"{self.path} cannot be read ({error.strerror})") from None
 
 
-def observe(content: bytes, task: ImageTask, extractor: FeatureExtractor) -> Arrays:
-    """Features and confidences of the task's pixels and the descriptor of its image, float16.
+def extract_features(content: bytes, task: ImageTask, extractor: FeatureExtractor) -> Arrays:
+    """Extract features and confidences at the task's pixels and the image's descriptor, float16.
 
     content: of the image file, which need not exist where this runs.
     """
@@ -58,7 +58,7 @@ def observe(content: bytes, task: ImageTask, extractor: FeatureExtractor) -> Arr
 
 
 def by_level(arrays: Arrays) -> tuple[Features, Confidences]:
-    """Features and confidences that `observe` gave, float32, coarse to fine."""
+    """Features and confidences that `extract_features` returned, float32, coarse to fine."""
     levels = range((len(arrays) - 1) // 2)
     features = [arrays[f"features_{level}"].astype(np.float32) for level in levels]
     return features, [arrays[f"confidences_{level}"].astype(np.float32) for level in levels]

@@ -35,7 +35,7 @@ class LidarOptions:
     cells_per_image: int = 2000  # each gives a point per octave of depth
     min_range_m: float = 1.5
     max_range_m: float = 150.0
-    dull_share: float = 0.3  # of the visible points, those with least texture, are not chosen
+    plain_share: float = 0.3  # of the visible points, those with least texture, are not chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class _CloudView:
     depth_m: NDArray[np.float16]  # occlusion.GRID, of all that is seen
 
 
-def observe_cloud(
+def model_from_cloud(
     points_map: Array,
     images: Sequence[PosedImage],
     options: LidarOptions | None = None,
@@ -79,24 +79,24 @@ def observe_cloud(
     local = points_map - zero
     cloud = visibility.prepare(local[visibility.thin(local, options.voxel_m)])
     chosen = np.zeros(len(cloud.points), bool)
-    sights = []
-    for image in progress(images, "Looking at the cloud", len(images)):
-        sights.append(_look(cloud, image, zero, options))
-        chosen[_choose(sights[-1], chosen, options.dull_share)] = True
+    views = []
+    for image in progress(images, "Finding visible points", len(images)):
+        views.append(_view_cloud(cloud, image, zero, options))
+        chosen[_choose(views[-1], chosen, options.plain_share)] = True
     if not chosen.any():
         raise MapError(
             "no image sees a point of the cloud: are both in one frame? (--axes turns both)"
         )
-    seen = np.concatenate([sight.points for sight in sights])
-    sightings = np.bincount(seen, minlength=len(chosen)) * chosen
-    sights = [_keep_best(sight, sightings) for sight in sights]
-    model = _model(images, sights, np.flatnonzero(chosen), cloud.points + zero)
+    seen = np.concatenate([view.points for view in views])
+    view_counts = np.bincount(seen, minlength=len(chosen)) * chosen
+    views = [_keep_best(view, view_counts) for view in views]
+    model = _model(images, views, np.flatnonzero(chosen), cloud.points + zero)
     unseen = tuple(image.name for image in model.images if not len(image.point_ids))
     report = LidarReport(len(points_map), len(cloud.points), int(chosen.sum()), unseen)
     return model, report
 
 
-def _look(
+def _view_cloud(
     cloud: visibility.Cloud, image: PosedImage, zero: Array, options: LidarOptions
 ) -> _CloudView:
     T_local_cam = image.T_map_cam.copy()
@@ -106,14 +106,14 @@ def _look(
     grid = occlusion.depth_grid(pixels, depths_m, image.camera)
     inner = image.camera.size.numpy() - 1 - BORDER_PX
     inside = ((pixels >= BORDER_PX) & (pixels <= inner)).all(-1)
-    inside &= ~_beside_nearer(pixels, depths_m, image.camera)
+    inside &= ~_near_a_closer_surface(pixels, depths_m, image.camera)
     points, pixels, depths_m = points[inside], pixels[inside], depths_m[inside]
     column, row = np.round(pixels).astype(int).T
     cell = _cells(pixels, depths_m, image.camera, options.cells_per_image)
     return _CloudView(points, pixels, _texture(image)[row, column], cell, grid)
 
 
-def _beside_nearer(pixels: Array, depths_m: Array, camera: Camera) -> NDArray[np.bool_]:
+def _near_a_closer_surface(pixels: Array, depths_m: Array, camera: Camera) -> NDArray[np.bool_]:
     """(N,) whether something much nearer is within few pixels: features mix what they see."""
     shape = (camera.height // EDGE_PX + 1, camera.width // EDGE_PX + 1)
     column, row = ((pixels + 0.5) // EDGE_PX).astype(np.int64).T
@@ -137,27 +137,27 @@ def _cells(pixels: Array, depths_m: Array, camera: Camera, count: int) -> NDArra
     return (octave * count + row) * columns + column
 
 
-def _choose(sight: _CloudView, chosen: NDArray[np.bool_], dull_share: float) -> Index:
+def _choose(view: _CloudView, chosen: NDArray[np.bool_], plain_share: float) -> Index:
     """The points of most texture for the cells that have no chosen point yet."""
-    if not len(sight.points):
-        return sight.points
-    taken = sight.cell[chosen[sight.points]]
-    textured = sight.interest > np.quantile(sight.interest, dull_share)
-    candidates = np.flatnonzero(textured & ~np.isin(sight.cell, taken))
-    best = _rank(sight.cell[candidates], sight.interest[candidates]) == 0
-    return sight.points[candidates[best]]
+    if not len(view.points):
+        return view.points
+    taken = view.cell[chosen[view.points]]
+    textured = view.interest > np.quantile(view.interest, plain_share)
+    candidates = np.flatnonzero(textured & ~np.isin(view.cell, taken))
+    best = _rank(view.cell[candidates], view.interest[candidates]) == 0
+    return view.points[candidates[best]]
 
 
-def _keep_best(sight: _CloudView, sightings: NDArray[np.int64]) -> _CloudView:
+def _keep_best(view: _CloudView, view_counts: NDArray[np.int64]) -> _CloudView:
     """Of the chosen points in each cell, those that most images see.
 
-    sightings: (P,) of all points, 0 of those that are not chosen. What fills the image of a near
+    view_counts: (P,) of all points, 0 of those that are not chosen. What fills the image of a near
     camera shrinks to a spot in that of a far one, which needs no more points than other spots.
     """
-    mine = np.flatnonzero(sightings[sight.points])
-    kept = mine[_rank(sight.cell[mine], sightings[sight.points[mine]]) < PER_CELL]
-    kept_ones = {f: getattr(sight, f)[kept] for f in ("points", "pixels", "interest", "cell")}
-    return replace(sight, **kept_ones)
+    mine = np.flatnonzero(view_counts[view.points])
+    kept = mine[_rank(view.cell[mine], view_counts[view.points[mine]]) < PER_CELL]
+    kept_ones = {f: getattr(view, f)[kept] for f in ("points", "pixels", "interest", "cell")}
+    return replace(view, **kept_ones)
 
 
 def _rank(cell: NDArray[np.int64], worth: NDArray) -> NDArray[np.intp]:
@@ -170,11 +170,11 @@ def _rank(cell: NDArray[np.int64], worth: NDArray) -> NDArray[np.intp]:
 
 
 def _model(
-    images: Sequence[PosedImage], sights: Sequence[_CloudView], chosen: Index, points_map: Array
+    images: Sequence[PosedImage], views: Sequence[_CloudView], chosen: Index, points_map: Array
 ) -> ColmapModel:
     cameras: list[Camera] = []
     colmap_images = []
-    for number, (image, sight) in enumerate(zip(images, sights, strict=True)):
+    for number, (image, view) in enumerate(zip(images, views, strict=True)):
         camera_id = next((i for i, c in enumerate(cameras) if _same(c, image.camera)), len(cameras))
         if camera_id == len(cameras):
             cameras.append(image.camera)
@@ -184,9 +184,9 @@ def _model(
                 name=image.name,
                 camera_id=camera_id,
                 T_cam_world=se3.inverse(image.T_map_cam),
-                pixels=sight.pixels,
-                point_ids=np.searchsorted(chosen, sight.points),
-                depth_m=sight.depth_m,
+                pixels=view.pixels,
+                point_ids=np.searchsorted(chosen, view.points),
+                depth_m=view.depth_m,
             )
         )
     return ColmapModel(

@@ -65,7 +65,7 @@ def static_points(
         raise MapError("one scan does not tell what moves; give several")
     images = [_RangeImage.of(scan, options) for scan in scans]
     kept = []
-    for scan in progress(scans, "Looking through scans", len(scans)):
+    for scan in progress(scans, "Comparing scans", len(scans)):
         points_map = se3.transform(scan.T_map_lidar, scan.points)
         others = [image for image, other in zip(images, scans, strict=True) if other is not scan]
         kept.append(points_map[~_moving(points_map, others, options)])
@@ -84,7 +84,7 @@ def _moving(
 ) -> NDArray[np.bool_]:
     passed, hit = (np.zeros(len(points_map), int) for _ in range(2))
     for image in others:
-        range_m, nearest_m, farthest_m = image.look(points_map)
+        range_m, nearest_m, farthest_m = image.ranges_towards(points_map)
         tolerance_m = options.tolerance_m + options.tolerance_share * range_m
         through = nearest_m > range_m + tolerance_m
         passed += through
@@ -118,7 +118,7 @@ class _RangeImage:
             cell_rad=cell_rad,
         )
 
-    def look(self, points_map: Array) -> tuple[Array, Array, Array]:
+    def ranges_towards(self, points_map: Array) -> tuple[Array, Array, Array]:
         """Ranges (N,) of points, and the nearest and farthest measured around their directions."""
         range_m, cell = _directions(se3.transform(self.T_lidar_map, points_map), self.cell_rad)
         return range_m, self.nearest_m[cell], self.farthest_m[cell]

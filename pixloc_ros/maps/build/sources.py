@@ -17,7 +17,7 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.maps.build.builder import BuildContext, BuildOptions
 from pixloc_ros.maps.build.depth_images import read_depth_cloud
 from pixloc_ros.maps.build.image_positions import align_model
-from pixloc_ros.maps.build.lidar import LidarOptions, observe_cloud
+from pixloc_ros.maps.build.lidar import LidarOptions, model_from_cloud
 from pixloc_ros.maps.build.triangulation import triangulate
 from pixloc_ros.maps.files.clouds import read_cloud
 from pixloc_ros.maps.files.colmap import ColmapModel, read_model
@@ -100,7 +100,7 @@ class PosedImagesSource:
     ) -> tuple[ColmapModel, BuildOptions]:
         """Read the images' poses, and find the points that they see."""
         posed, options_left = self.read(options, context)
-        model, report = self._observe(posed, options, context)
+        model, report = self._model_of(posed, options, context)
         context.report(str(report))
         return model, options_left
 
@@ -128,7 +128,7 @@ class PosedImagesSource:
             drive = read_posed_trajectory(poses, images, self.intrinsics, options.T_base_cam)
         return replace(drive, T_map_base=options.T_map_world @ drive.T_map_base)
 
-    def _observe(
+    def _model_of(
         self, posed: list[PosedImage], options: BuildOptions, context: BuildContext
     ) -> tuple[ColmapModel, object]:
         """The model of these images, and a report whose str is one line."""
@@ -148,11 +148,11 @@ class LidarSource(PosedImagesSource):
     cloud: str | Path  # PLY, PCD, LAS or LAZ
     voxel_m: float = VOXEL_M  # of several points in one voxel, one is kept
 
-    def _observe(
+    def _model_of(
         self, posed: list[PosedImage], options: BuildOptions, context: BuildContext
     ) -> tuple[ColmapModel, object]:
         points = se3.transform(self._map_from_world(options), read_cloud(self.cloud))
-        return observe_cloud(points, posed, LidarOptions(voxel_m=self.voxel_m), context.progress)
+        return model_from_cloud(points, posed, LidarOptions(voxel_m=self.voxel_m), context.progress)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,12 +162,12 @@ class MeshSource(PosedImagesSource):
     mesh: str | Path  # PLY or OBJ
     voxel_m: float = VOXEL_M  # distance between points on the mesh
 
-    def _observe(
+    def _model_of(
         self, posed: list[PosedImage], options: BuildOptions, context: BuildContext
     ) -> tuple[ColmapModel, object]:
         points = read_mesh_points(self.mesh, self.voxel_m)
         points = se3.transform(self._map_from_world(options), points)
-        return observe_cloud(points, posed, LidarOptions(voxel_m=self.voxel_m), context.progress)
+        return model_from_cloud(points, posed, LidarOptions(voxel_m=self.voxel_m), context.progress)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +178,7 @@ class DepthImagesSource(PosedImagesSource):
     units_per_m: float = UNITS_PER_M  # of the depth images
     voxel_m: float = VOXEL_M
 
-    def _observe(
+    def _model_of(
         self, posed: list[PosedImage], options: BuildOptions, context: BuildContext
     ) -> tuple[ColmapModel, object]:
         options_ = LidarOptions(voxel_m=self.voxel_m, min_range_m=NEAREST_DEPTH_M)
@@ -190,7 +190,7 @@ class DepthImagesSource(PosedImagesSource):
             self.voxel_m,
             context.progress,
         )
-        return observe_cloud(points, posed, options_, context.progress)
+        return model_from_cloud(points, posed, options_, context.progress)
 
 
 def _known_mount(drive: PosedImages) -> Array | None:

@@ -1,7 +1,7 @@
-"""Images observed one after the other, by processes of this machine, or by a Ray cluster.
+"""Features extracted from images by this process, by several of this machine, or by a Ray cluster.
 
-Whoever observes an image does it with one thread: sums in another order differ in the last bits,
-and a map must not depend on how many helped to build it.
+Each image is worked on by one thread: sums in another order differ in the last bits, and a map
+must not depend on how many workers built it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 from pixloc_ros.common.process import PASSIVE_WAITING
 from pixloc_ros.errors import MapError
 from pixloc_ros.features.pyramid import FeatureExtractor
-from pixloc_ros.maps.build.feature_extraction import ImageTask, observe
+from pixloc_ros.maps.build.feature_extraction import ImageTask, extract_features
 from pixloc_ros.maps.feature_store import Arrays
 
 AHEAD = 2  # tasks per worker that are under way
@@ -32,13 +32,13 @@ RETRIES = 5  # of a task whose Ray worker died
 
 @dataclass(frozen=True, slots=True)
 class WorkerPool:
-    """Who does the work: this process, several of this machine, or a Ray cluster."""
+    """What extracts features: this process, several of this machine, or a Ray cluster."""
 
     processes: int = 1
     ray_address: str = ""  # of a running cluster, "auto" for that of this machine
 
-    def observe(self, tasks: Sequence[ImageTask], extractor: FeatureExtractor) -> Iterator[Arrays]:
-        """What `observing.observe` gives, in the order of the tasks.
+    def extract(self, tasks: Sequence[ImageTask], extractor: FeatureExtractor) -> Iterator[Arrays]:
+        """Yield what `extract_features` returns for each task, in their order.
 
         Raises MapError where a process was killed, and where no Ray cluster answers.
         """
@@ -49,7 +49,7 @@ class WorkerPool:
             return _with_ray(tasks, network, self.ray_address)
         if self.processes > 1:
             return _with_processes(tasks, network, self.processes)
-        return (_observe_alone(task.read(), task, extractor) for task in tasks)
+        return (_extract_alone(task.read(), task, extractor) for task in tasks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +82,13 @@ def _open(network: _Network) -> FeatureExtractor:
     return extractor
 
 
-def _observe_as_worker(content: bytes, task: ImageTask, network: _Network) -> Arrays:
-    return _observe_alone(content, task, _open(network))
+def _extract_as_worker(content: bytes, task: ImageTask, network: _Network) -> Arrays:
+    return _extract_alone(content, task, _open(network))
 
 
-def _observe_alone(content: bytes, task: ImageTask, extractor: FeatureExtractor) -> Arrays:
+def _extract_alone(content: bytes, task: ImageTask, extractor: FeatureExtractor) -> Arrays:
     with _one_thread():
-        return observe(content, task, extractor)
+        return extract_features(content, task, extractor)
 
 
 @contextmanager
@@ -104,7 +104,7 @@ def _one_thread() -> Iterator[None]:
 def _with_processes(tasks: Sequence[ImageTask], network: _Network, count: int) -> Iterator[Arrays]:
     # Fresh processes: forking one whose libraries already run threads can hang.
     with ProcessPoolExecutor(min(count, len(tasks)), get_context("spawn")) as pool:
-        futures = (pool.submit(_observe_as_worker, task.read(), task, network) for task in tasks)
+        futures = (pool.submit(_extract_as_worker, task.read(), task, network) for task in tasks)
         try:
             yield from _in_order(futures, lambda future: future.result(), AHEAD * count)
         except BrokenProcessPool:
@@ -117,7 +117,7 @@ def _with_processes(tasks: Sequence[ImageTask], network: _Network, count: int) -
 def _with_ray(tasks: Sequence[ImageTask], network: _Network, address: str) -> Iterator[Arrays]:
     ray = _connect(address)
     try:
-        remote = ray.remote(num_cpus=1, max_retries=RETRIES)(_observe_as_worker)
+        remote = ray.remote(num_cpus=1, max_retries=RETRIES)(_extract_as_worker)
         under_way = AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
         references = (remote.remote(task.read(), task, network) for task in tasks)
         yield from _in_order(references, ray.get, under_way)
