@@ -36,10 +36,10 @@ def benchmark(
     from json import dumps
 
     from pixloc_ros.common.atomic_write import write_text
-    from pixloc_ros.evaluation.benchmark import Benchmark, BenchmarkRow
+    from pixloc_ros.evaluation.benchmark import BenchmarkRow, SpeedBenchmark
 
     width, height = parse_size(size)
-    bench = Benchmark(resolve_config(config, settings, Path(), device), width, height, runs)
+    bench = SpeedBenchmark(resolve_config(config, settings, Path(), device), width, height, runs)
     machine, console = bench.machine, Console(width=max(100, Console().width))
     console.print(
         f"{machine.name}, {machine.device}, {machine.threads} threads: "

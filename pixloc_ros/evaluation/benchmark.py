@@ -70,7 +70,7 @@ class BenchmarkProblem:
     view: MapView
 
 
-class Benchmark:
+class SpeedBenchmark:
     """Times the stages on one device with a configuration."""
 
     def __init__(self, config: Config, width: int = 640, height: int = 384, runs: int = 20):

