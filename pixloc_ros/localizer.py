@@ -60,7 +60,7 @@ class Localizer:
 
     @property
     def can_search(self) -> bool:
-        """Whether a frame without any prior can be looked for on the whole map."""
+        """Whether a frame without any prior can be searched for on the whole map."""
         return self.config.retrieval.enabled and self.map.keyframe_descriptors is not None
 
     @torch.inference_mode()
@@ -73,7 +73,7 @@ class Localizer:
         """Find the pose of the vehicle at the frame's stamp, or a status and the reason why not.
 
         prior: of several, the best one wins and the others are its alternatives. Without any, they
-        are the places on the map that look like the frame.
+        are places on the map found by image retrieval.
         other_cameras: frames of the vehicle's other cameras at that time, for one pose of all.
         Cameras that are of no use are left out.
         """
@@ -132,7 +132,7 @@ class Localizer:
         """The frames worth aligning, or the reason why there is none.
 
         Of one prior the view of each frame is tested. Otherwise the first frame must do, because it
-        tells where to search.
+        says where to search.
         """
         if not (priors or self.global_prior or self.can_search):
             raise _CannotLocalize(Reason.NO_PRIOR, self._why_no_search())

@@ -19,7 +19,7 @@ from pixloc_ros.alignment.cuda import linearize_kernels, step_kernels
 from pixloc_ros.alignment.cuda.schedule import BLOCK_POINTS, CHUNK_TILES, WARPS
 
 INTEGERS = ["width", "height", "capacity", "tiles", "min_points"]
-REALS = ["robust_scale", "cost_unit", "floor", "max_step_m", "max_step_rad", "stop_px"]
+REALS = ["robust_scale", "cost_unit", "floor", "max_step_m", "max_step_rad", "stop_motion_px"]
 TYPES = {
     **dict.fromkeys(INTEGERS, "i32"),
     **dict.fromkeys([*REALS, "merge_m2", "merge_chord2"], "fp32"),
@@ -30,7 +30,7 @@ CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuob
 
 def compile_kernel(kernel, architecture: int, warps: int, **constants: int) -> None:
     types = {name: TYPES.get(name, "*fp32") for name in kernel.arg_names}
-    types["count"] = "i32" if kernel is step_kernels.select else "*i32"
+    types["count"] = "i32" if kernel is step_kernels.best_distinct else "*i32"
     types |= dict.fromkeys(constants, "constexpr")
     # As at run time: torch's buffers begin at multiples of 16 bytes.
     aligned = {
@@ -64,7 +64,7 @@ def main() -> None:
             constants = {"C": C, "BLOCK": BLOCK_POINTS, "DISTORTED": distorted, "EMIT": emit}
             compile_kernel(linearize_kernels.linearize, architecture, WARPS, **constants)
     compile_kernel(step_kernels.step, architecture, 1, BLOCK=BLOCK_POINTS, CHUNK=CHUNK_TILES)
-    compile_kernel(step_kernels.select, architecture, 1, LANES=64, KEEP=12)
+    compile_kernel(step_kernels.best_distinct, architecture, 1, LANES=64, KEEP=12)
 
 
 if __name__ == "__main__":

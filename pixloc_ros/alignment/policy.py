@@ -57,7 +57,7 @@ class StepTaken:
 
 
 class StopRule(Protocol):
-    """Tells which of K problems (K,) end after a step."""
+    """Decides which of K problems (K,) end after a step."""
 
     def __call__(self, step: StepTaken) -> Tensor: ...
 
@@ -98,7 +98,7 @@ class NeverStop:
 
 
 class KeepRule(Protocol):
-    """Tells what K problems keep after a step; a new object, so that it can be differentiated."""
+    """Decides what K problems keep after a step: a new object, for differentiation."""
 
     def __call__(self, kept: LevelResult, step: StepTaken, stopped: Tensor) -> LevelResult: ...
 
@@ -165,7 +165,7 @@ class Policy:
     floor: Callable[[Tensor], Tensor]  # applied to damping times the Hessian's diagonal
     stop: StopRule
     keep: KeepRule
-    failure_is_final: bool  # a problem that loses its points starts no finer level
+    failure_is_final: bool  # a problem that loses its points goes to no finer level
     iterations: tuple[int, int, int]  # at most, coarse to fine
     min_points: int
     max_step_m: float = math.inf

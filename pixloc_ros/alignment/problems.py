@@ -1,7 +1,7 @@
 """What is aligned with what: views of the map, and the initial poses to align against each.
 
 A sure prior gets one view per camera, chosen at the prior. Points chosen 10 m behind the vehicle
-are mostly out of its sight, so a vague prior gets several, at keyframes along the stretch of map
+are mostly out of its view, so a vague prior gets several, at keyframes along the stretch of map
 that it allows.
 """
 
@@ -80,7 +80,7 @@ class ViewSelector:
         return self._views[key]
 
     def retrieve(self, image: ImageFeatures) -> list[PosePrior]:
-        """Find places where keyframes look like an image, as priors, the likeliest first."""
+        """Find places by image retrieval, as priors, the likeliest first."""
         return MapRetrieval(self.map, self.config.retrieval).propose(image.frame, image.pyramid)
 
     def problems(self, images: Sequence[ImageFeatures], prior: PosePrior) -> list[AlignmentProblem]:
@@ -179,14 +179,14 @@ class ViewSelector:
     def _extra_view_poses(self, T_map_cam: Matrix, prior: PosePrior) -> list[Matrix]:
         """Camera poses at keyframes inside the prior's ellipsoid, nearest first, well apart.
 
-        They keep the prior's rotation: it, not the keyframe's, tells what is in the image.
+        They keep the prior's rotation: it, not the keyframe's, decides what is in the image.
         """
         spacing_m, limit = self.config.view.extra_view_spacing_m, self.config.view.max_extra_views
         covariance = prior.covariance[:3, :3]
         sigmas = self.config.hypotheses.coverage_sigma
         if sigmas * np.sqrt(np.linalg.eigvalsh(covariance)[-1]) < spacing_m:
             return []
-        # A keyframe may lie beside the ellipsoid by what a view serves around it.
+        # A keyframe may lie outside of the ellipsoid by as much as a view serves around it.
         widened = covariance + np.eye(3) * (spacing_m / sigmas) ** 2
         reach_m = sigmas * np.sqrt(np.linalg.eigvalsh(widened)[-1])
         near, _ = self.map.keyframes_within(T_map_cam[:3, 3], reach_m)

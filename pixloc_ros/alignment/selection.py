@@ -29,7 +29,7 @@ class Hypothesis:
 
 @dataclass(frozen=True, slots=True)
 class HypothesisSelector:
-    """Screens problems before they are aligned, and tells the best hypothesis after it."""
+    """Screens problems before they are aligned, and selects the best hypothesis after it."""
 
     views: ViewSelector
     aligner: Aligner
@@ -55,7 +55,7 @@ class HypothesisSelector:
         """Select the best hypothesis; the cost of the next best other pose goes with it.
 
         Those that are about as good are re-aligned before they are compared: from two views of one
-        place they may have come to poses that differ by what the views could not tell.
+        place they may have come to poses that differ by what the views do not determine.
         """
         least = min(hypothesis.alignment.cost for hypothesis in hypotheses)
         limit = least + self.config.acceptance.ambiguity_margin

@@ -47,7 +47,10 @@ def judge(
 ) -> Verdict:
     """The first failed test, or Reason.OK."""
     if not (np.isfinite(alignment.cost) and np.isfinite(covariance).all()):
-        return Reason.NON_FINITE, "no start kept enough points in view with a solvable system"
+        return (
+            Reason.NON_FINITE,
+            "no initial pose kept enough points in view with a solvable system",
+        )
     tests = _tests(alignment, T_map_base, covariance, prior, config)
     return next(tests, (Reason.OK, f"cost {alignment.cost:.2f}"))
 

@@ -69,9 +69,9 @@ class ViewConfig(Section):
         default=0.4,
         ge=1e-3,
         le=10.0,
-        description="A point is used if it looks from the prior about as it did when it was "
-        "mapped: the angle between the two rays in rad plus the logarithm of the change of scale "
-        "is at most this. Larger keeps more points, which match less well.",
+        description="A point is used if the prior views it about as its keyframe did: the angle "
+        "between the two rays in rad plus the logarithm of the change of scale is at most this. "
+        "Larger keeps more points, which match less well.",
     )
     cull_hidden: bool = Field(
         default=True,

@@ -127,7 +127,7 @@ class NodeConfig(Section):
     identity_extrinsics: bool = Field(
         default=False,
         description="Without a transform to the camera, assume that it sits at the vehicle's "
-        "origin and looks ahead, instead of waiting for /tf_static.",
+        "origin and points ahead, instead of waiting for /tf_static.",
     )
     calibration_wait_s: float = Field(
         default=0.5,

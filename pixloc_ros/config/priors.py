@@ -125,7 +125,7 @@ class PriorsConfig(Section):
         ge=1e-3,
         le=180.0,
         description="Standard deviation, in degrees, of a heading that is taken from the nearest "
-        "keyframe, until the motion of the fixes tells it better.",
+        "keyframe, until the motion of the fixes determines it better.",
     )
     gnss_antenna_m: tuple[Offset, Offset, Offset] = Field(
         default=(0.0, 0.0, 0.0),

@@ -29,7 +29,7 @@ def declare(node: Node) -> None:
 
     The node was made with `automatically_declare_parameters_from_overrides`: values given by a
     launch file are there already, and so are unknown ones, which `read` refuses. A value that
-    cannot be keeps its place until it is mended, for `read` to refuse it in one line.
+    cannot be keeps its place until it is corrected; `read` refuses it in one line.
     """
     for name, default in flatten(Config()):
         value, descriptor = _plain(default), _descriptor(name, _plain(default))
@@ -108,7 +108,7 @@ class LiveParameters:
 
 
 def _descriptor(name: str, value: Any) -> ParameterDescriptor:
-    """What `ros2 param describe` tells, and rclpy checks."""
+    """What `ros2 param describe` shows, and rclpy checks."""
     about = setting(name)
     descriptor = ParameterDescriptor(description=about.description)
     if about.choices:

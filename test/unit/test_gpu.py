@@ -1,6 +1,8 @@
-"""The kernels give what plain torch gives. Without a GPU they run in Triton's interpreter.
+"""The kernels give what plain torch gives; pixloc_ros/alignment/cuda/README.md has the table.
 
-On a machine with one: TRITON_INTERPRET=0 python -m pytest test/test_gpu.py
+Without a GPU they run in Triton's interpreter.
+
+On a machine with one: TRITON_INTERPRET=0 python -m pytest test/unit/test_gpu.py
 """
 
 import os
@@ -8,7 +10,9 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +22,7 @@ from helpers.alignment import CAMERA, DAMPING, OFFSET, STRIDES, poses_of, scene,
 from helpers.wall import CAMERA as WALL_CAMERA
 from helpers.wall import write_dataset
 from pixloc_ros.alignment.coarse_to_fine import Aligner, Stage
+from pixloc_ros.alignment.cuda import fused_aligner as fused_aligner_module
 from pixloc_ros.alignment.cuda.fused_aligner import FusedAligner, fused_aligner
 from pixloc_ros.alignment.cuda.schedule import CHUNK_TILES, LevelBuffers, PoseBuffers
 from pixloc_ros.alignment.levenberg_marquardt import damped_step, minimize
@@ -228,7 +233,7 @@ def test_pruning_keeps_the_best_distinct_poses() -> None:
     problem = on_device(system_of(), poses, Stage(2, 0, 4), places=6)
     problem.best_T.copy_(problem.now.T)
     problem.now.state[:5, 0] = torch.tensor([0.3, 0.1, torch.inf, 0.2, 0.2])
-    problem.select()
+    problem.best_distinct()
     result = problem.result.cpu()
     assert result[:, 5].tolist() == [1, 1, 1, 0]  # the fourth does not exist
     torch.testing.assert_close(result[:3, 0], torch.tensor([0.1, 0.2, torch.inf]))
@@ -342,6 +347,24 @@ def test_memory_that_does_not_suffice_is_told(wall: tuple[Map, Frame, PosePrior]
 
 def use_kernels(localizer: Localizer, **limits: int) -> None:
     localizer.kernels = FusedAligner(localizer.features.damping.to(DEVICE), **limits)
+
+
+def test_the_table_of_kernels_and_torch_names_what_there_is() -> None:
+    table = (Path(fused_aligner_module.__file__).parent / "README.md").read_text()
+    rows = [line.split("|")[1:4] for line in table.splitlines() if line.startswith("| `")]
+    assert len(rows) >= 8
+    for kernel, torch_side, test in rows:
+        for path in re.findall(r"`([\w./]+\.py):(\w+(?:\.\w+)?)`", kernel + torch_side):
+            assert hasattr(*owner_of(*path)), path
+        for name in re.findall(r"`(\w+)`", test):
+            assert name in globals(), name
+
+
+def owner_of(file: str, name: str) -> tuple[Any, str]:
+    """The module or class that has a name, and the last part of that name."""
+    module = import_module("pixloc_ros." + file.removesuffix(".py").replace("/", "."))
+    *classes, last = name.split(".")
+    return (getattr(module, classes[0]) if classes else module), last
 
 
 def test_where_the_kernels_are_not_used(caplog: pytest.LogCaptureFixture) -> None:

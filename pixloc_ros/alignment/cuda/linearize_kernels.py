@@ -1,11 +1,11 @@
 """Triton kernel of the normal equations: projection, sampling, weights and sums in one pass.
 
-With `kernels_step` one iteration of all hypotheses is two launches and needs nothing from the
+With `step_kernels` one iteration of all hypotheses is two launches and needs nothing from the
 host: problems freeze by a flag in their state. Sums are in float32 and in a fixed order, so runs
 repeat bit by bit.
 
 Row-major arrays: T, best_T (K, 4, 4) are T_cam_local; state (K, 8) as named below; camera (16) as
-`gpu.pack_camera` writes it; rows (H * W, C + 8) float16: unit feature, confidence, seven unused;
+`schedule.pack_camera` writes it; rows (H * W, C + 8) float16: unit feature, confidence, 7 unused;
 reference (N, C) float16; sums (K, tiles, 8, 8): rows 0-5 Hessian, 6 gradient, 7 the scalars.
 Importing needs triton; TRITON_INTERPRET=1 runs the same code on a CPU.
 """
@@ -21,7 +21,7 @@ ROW_PADDING = tl.constexpr(8)  # keeps rows aligned to 16 bytes with the confide
 
 # Columns of `state`
 COST = tl.constexpr(0)
-ITERATIONS = tl.constexpr(1)  # -1 before the start itself has been evaluated
+ITERATIONS = tl.constexpr(1)  # -1 before the initial pose itself has been evaluated
 ACTIVE = tl.constexpr(2)
 CONVERGED = tl.constexpr(3)
 FAILED = tl.constexpr(4)
@@ -38,15 +38,15 @@ def _columns(column, v):
 
 
 @triton.jit
-def _by_twist(a, x, y, z, seen):
+def _through_transform(a, x, y, z, in_view):
     """A row a (3) of the derivative by the point as one by the twist: [a | p x a]."""
     return (
-        tl.where(seen, a[0], 0.0),
-        tl.where(seen, a[1], 0.0),
-        tl.where(seen, a[2], 0.0),
-        tl.where(seen, y * a[2] - z * a[1], 0.0),
-        tl.where(seen, z * a[0] - x * a[2], 0.0),
-        tl.where(seen, x * a[1] - y * a[0], 0.0),
+        tl.where(in_view, a[0], 0.0),
+        tl.where(in_view, a[1], 0.0),
+        tl.where(in_view, a[2], 0.0),
+        tl.where(in_view, y * a[2] - z * a[1], 0.0),
+        tl.where(in_view, z * a[0] - x * a[2], 0.0),
+        tl.where(in_view, x * a[1] - y * a[0], 0.0),
     )
 
 
@@ -95,7 +95,7 @@ def _project(camera, x, y, z, DISTORTED: tl.constexpr):
 
 
 @triton.jit
-def _products(rows, reference, px, py, n, seen, width, height, C: tl.constexpr):
+def _products(rows, reference, px, py, n, in_view, width, height, C: tl.constexpr):
     """Products of residual r and feature gradients [dF/dx, dF/dy], and the query's confidence."""
     ROW: tl.constexpr = C + ROW_PADDING
     base_x = tl.minimum(tl.floor(px), width - 2)
@@ -104,7 +104,7 @@ def _products(rows, reference, px, py, n, seen, width, height, C: tl.constexpr):
     y = tl.minimum(py - base_y, 1.0)
     corner = rows + (base_y.to(tl.int32) * width + base_x.to(tl.int32)) * ROW
     below = corner + width * ROW
-    mask = seen[:, None]
+    mask = in_view[:, None]
     rr, xr, yr, xx, xy, yy = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     for first in tl.static_range(0, C, CHANNELS):
         c = (first + tl.arange(0, CHANNELS))[None, :]
@@ -125,10 +125,10 @@ def _products(rows, reference, px, py, n, seen, width, height, C: tl.constexpr):
         xx += tl.sum(gx * gx, 1)
         xy += tl.sum(gx * gy, 1)
         yy += tl.sum(gy * gy, 1)
-    q00 = tl.load(corner + C, mask=seen, other=0.0).to(tl.float32)
-    q10 = tl.load(corner + (ROW + C), mask=seen, other=0.0).to(tl.float32)
-    q01 = tl.load(below + C, mask=seen, other=0.0).to(tl.float32)
-    q11 = tl.load(below + (ROW + C), mask=seen, other=0.0).to(tl.float32)
+    q00 = tl.load(corner + C, mask=in_view, other=0.0).to(tl.float32)
+    q10 = tl.load(corner + (ROW + C), mask=in_view, other=0.0).to(tl.float32)
+    q01 = tl.load(below + C, mask=in_view, other=0.0).to(tl.float32)
+    q11 = tl.load(below + (ROW + C), mask=in_view, other=0.0).to(tl.float32)
     q_top = q00 + x * (q10 - q00)
     confidence = q_top + y * (q01 + x * (q11 - q01) - q_top)
     return rr, xr, yr, xx, xy, yy, confidence
@@ -160,36 +160,43 @@ def linearize(
     y = tl.load(P + 4) * X + tl.load(P + 5) * Y + tl.load(P + 6) * Z + tl.load(P + 7)
     z = tl.load(P + 8) * X + tl.load(P + 9) * Y + tl.load(P + 10) * Z + tl.load(P + 11)
     px, py, visible, jx, jy = _project(camera, x, y, z, DISTORTED)
-    seen = real & visible  # False for points that are not finite
-    px = tl.where(seen, px, 0.0)
-    py = tl.where(seen, py, 0.0)
+    in_view = real & visible  # False for points that are not finite
+    px = tl.where(in_view, px, 0.0)
+    py = tl.where(in_view, py, 0.0)
 
     rr, xr, yr, xx, xy, yy, confidence_query = _products(
-        rows, reference, px, py, n, seen, width, height, C
+        rows, reference, px, py, n, in_view, width, height, C
     )
     confidence_map = tl.load(confidence + n, mask=real, other=0.0)
     weight = confidence_map * confidence_query / (1.0 + rr / robust_scale)
-    weight = tl.where(seen, weight, 0.0)
+    weight = tl.where(in_view, weight, 0.0)
     cost = tl.minimum(tl.log(1.0 + rr / robust_scale) * cost_unit, 1.0)
-    cost = confidence_map * tl.where(seen, cost, 1.0)
+    cost = confidence_map * tl.where(in_view, cost, 1.0)
 
-    # Written beside what is read: the threads that share a point are not in step.
+    # Written to another place than is read: the threads that share a point are not in step.
     place = 2 * (k * capacity + n)
     dx = px - tl.load(pixels_before + place, mask=real, other=float("nan"))
     dy = py - tl.load(pixels_before + place + 1, mask=real, other=float("nan"))
-    both = seen & (dx == dx)
+    both = in_view & (dx == dx)
     motion = tl.where(both, tl.sqrt(dx * dx + dy * dy), 0.0)
-    tl.store(pixels + place, tl.where(seen, px, float("nan")), mask=real)
-    tl.store(pixels + place + 1, tl.where(seen, py, float("nan")), mask=real)
+    tl.store(pixels + place, tl.where(in_view, px, float("nan")), mask=real)
+    tl.store(pixels + place + 1, tl.where(in_view, py, float("nan")), mask=real)
 
     column = tl.arange(0, 8)[None, :]
-    jx = _by_twist(jx, x, y, z, seen)
-    jy = _by_twist(jy, x, y, z, seen)
+    jx = _through_transform(jx, x, y, z, in_view)
+    jy = _through_transform(jy, x, y, z, in_view)
     Jx = _columns(column, jx)
     Jy = _columns(column, jy)
     wxx, wxy, wyy = (weight * xx)[:, None], (weight * xy)[:, None], (weight * yy)[:, None]
     gradient = (weight * xr)[:, None] * Jx + (weight * yr)[:, None] * Jy
-    scalars = (cost, seen.to(tl.float32), motion, both.to(tl.float32), confidence_map, 0.0 * cost)
+    scalars = (
+        cost,
+        in_view.to(tl.float32),
+        motion,
+        both.to(tl.float32),
+        confidence_map,
+        0.0 * cost,
+    )
     total = sums + 64 * (k * tiles + tile) + tl.arange(0, 8)
     for i in tl.static_range(6):
         a, b = jx[i][:, None], jy[i][:, None]
@@ -199,5 +206,5 @@ def linearize(
     tl.store(total + 56, tl.sum(_columns(column, scalars), 0))
     if EMIT:
         at = k * capacity + n
-        tl.store(squared_out + at, tl.where(seen, rr, float("nan")), mask=real)
+        tl.store(squared_out + at, tl.where(in_view, rr, float("nan")), mask=real)
         tl.store(gradients_out + 8 * at[:, None] + column, gradient, mask=real[:, None])

@@ -104,7 +104,7 @@ class LevelBuffers:
         for number in range(self.stage.iterations + 1):
             self.linearize(self.now, number % 2)
             self.step()
-        self.select()
+        self.best_distinct()
 
     def linearize(self, places: PoseBuffers, turn: int = 0, emit: bool = False) -> None:
         """Fill `sums`, `pixels[1 - turn]`, and with emit `squared`, `gradients` of one place."""
@@ -134,11 +134,11 @@ class LevelBuffers:
             BLOCK=self.block, CHUNK=CHUNK_TILES, num_warps=1,
         )  # fmt: skip
 
-    def select(self) -> None:
+    def best_distinct(self) -> None:
         """Write the best distinct iterates to `next`, as initial poses, and to `result`."""
         from pixloc_ros.alignment.cuda import step_kernels
 
-        step_kernels.select[(1,)](
+        step_kernels.best_distinct[(1,)](
             self.best_T, self.now.state, self.next.T, self.next.state, self.result,
             len(self.now.T), self.merge_m2, self.merge_chord2,
             LANES=power_of_two(len(self.now.T)), KEEP=len(self.next.T),

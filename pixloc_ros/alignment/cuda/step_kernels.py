@@ -1,6 +1,6 @@
-"""Triton kernels that judge and move the hypotheses (`step`) and prune them (`select`).
+"""Triton kernels that judge and move the hypotheses (`step`) and prune them (`best_distinct`).
 
-The arrays are those of `kernels`.
+The arrays are those of `linearize_kernels`.
 """
 
 # mypy: ignore-errors
@@ -97,7 +97,7 @@ def _exp(step):
 @triton.jit
 def step(
     T, best_T, state, sums, count, damping, tiles, floor, max_step_m, max_step_rad,
-    min_points, stop_px, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
+    min_points, stop_motion_px, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     """Judge the iterate of one hypothesis, keep the best, and move on (eq. 5). Grid (K,).
 
@@ -119,7 +119,7 @@ def step(
 
     iteration = tl.load(own + ITERATIONS) + 1
     first = iteration == 0
-    converged = (motion_px < stop_px) & (iteration > 0) & (failed == 0)
+    converged = (motion_px < stop_motion_px) & (iteration > 0) & (failed == 0)
     better = first | (cost < tl.load(own + COST))
     i = tl.arange(0, 4)
     place = 16 * k + 4 * i[:, None] + i[None, :]
@@ -138,7 +138,7 @@ def step(
 
 
 @triton.jit
-def select(
+def best_distinct(
     T,
     state,
     T_next,
@@ -150,7 +150,7 @@ def select(
     LANES: tl.constexpr,
     KEEP: tl.constexpr,
 ):
-    """The best distinct poses in order of cost become the starts of what follows. One program.
+    """The best distinct poses by cost become the initial poses of what follows. One program.
 
     T: (count, 4, 4) best iterates. result: (KEEP, 24) their states and poses. Two poses are one if
     both their camera centres and their rotations (squared Frobenius distance) are within limits.
