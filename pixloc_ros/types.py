@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixloc_ros.geometry.camera import Camera
-
-Matrix = NDArray[np.float64]
+from pixloc_ros.geometry.se3 import Matrix
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,16 +10,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import norm
 
 from pixloc_ros.errors import DataError
 from pixloc_ros.evaluation.shots import Localizes, Offset
 from pixloc_ros.geometry import covariance as cov
+from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.schema import Calibration
 from pixloc_ros.types import Estimate, Frame
-
-Array = NDArray[np.float64]
 
 SIGMAS = np.arange(1, 4)
 GAUSSIAN = 2 * norm.cdf(SIGMAS) - 1  # share within 1, 2, 3 sigma
@@ -35,15 +33,15 @@ class CalibrationSamples:
     Both along the axes of the vehicle (forward, left, up) in metres, then about them in radians.
     """
 
-    errors: Array
-    variances: Array
+    errors: Matrix
+    variances: Matrix
 
     def scaled(self, scale: float) -> CalibrationSamples:
         return CalibrationSamples(self.errors, scale * self.variances)
 
 
 def measure(
-    localizer: Localizes, frames: Iterable[tuple[Frame, Array]], seed: int = 0
+    localizer: Localizes, frames: Iterable[tuple[Frame, Matrix]], seed: int = 0
 ) -> CalibrationSamples:
     """Localize frames given with their true T_map_base (4, 4), from priors that are a little off.
 
@@ -65,8 +63,8 @@ def measure(
 
 
 def _in_vehicle_axes(
-    estimate: Estimate, T_base_cam: Array, T_map_base_true: Array
-) -> tuple[Array, Array]:
+    estimate: Estimate, T_base_cam: Matrix, T_map_base_true: Matrix
+) -> tuple[Matrix, Matrix]:
     assert estimate.T_map_base is not None and estimate.alignment is not None
     R_base_map = estimate.T_map_base[:3, :3].T
     error = cov.base_error(estimate.T_map_base, T_map_base_true).reshape(2, 3)
@@ -87,7 +85,7 @@ def calibration(measured: CalibrationSamples, scale: float) -> Calibration:
     )
 
 
-def fit(measured: CalibrationSamples) -> Array:
+def fit(measured: CalibrationSamples) -> Matrix:
     """The floors (6,), one sigma per axis, under which the errors fit the variances best.
 
     Best is the smallest largest departure of the shares within 1, 2 and 3 sigma from a Gaussian's:
@@ -97,18 +95,18 @@ def fit(measured: CalibrationSamples) -> Array:
     return np.array([_floor(errors, variances) for errors, variances in pairs])
 
 
-def coverage(errors: Array, variances: Array) -> Array:
+def coverage(errors: Matrix, variances: Matrix) -> Matrix:
     """Share (3, ...) of errors (N, ...) within 1, 2 and 3 sigma."""
     ratios = np.abs(errors) / np.sqrt(variances)
     return np.stack([(ratios < k).mean(0) for k in SIGMAS])
 
 
-def departure(shares: Array) -> float:
+def departure(shares: Matrix) -> float:
     """The largest difference of shares (3, ...) from those of a Gaussian."""
     return float(np.abs(np.moveaxis(shares, 0, -1) - GAUSSIAN).max())
 
 
-def coverage_unseen(measured: CalibrationSamples, block: int = 20) -> Array:
+def coverage_unseen(measured: CalibrationSamples, block: int = 20) -> Matrix:
     """Shares (3, 6) of the frames of one half with the floors of the other, both ways together.
 
     What to expect of frames that were not calibrated with. Halves are of blocks in turn, as errors
@@ -122,6 +120,6 @@ def coverage_unseen(measured: CalibrationSamples, block: int = 20) -> Array:
     return coverage(errors, variances + floors**2)
 
 
-def _floor(errors: Array, variances: Array) -> float:
+def _floor(errors: Matrix, variances: Matrix) -> float:
     shares = coverage(errors[:, None], variances[:, None] + _CANDIDATES**2)
     return float(_CANDIDATES[np.abs(shares - GAUSSIAN[:, None]).max(0).argmin()])

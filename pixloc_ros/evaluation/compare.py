@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pixloc_ros.evaluation.frames import FrameResult, PoseRecord, with_truth
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.geometry.trajectory import Trajectory, associate
 from pixloc_ros.types import Status
-
-Matrix = NDArray[np.float64]
 
 TOLERANCE_S = 0.01  # stamps further apart are different instants
 MISSING = "missing"  # reason of a frame that the estimate says nothing about

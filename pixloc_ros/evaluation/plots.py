@@ -11,14 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from pixloc_ros.evaluation.frames import FrameResult, PoseError, PoseRecord
 from pixloc_ros.evaluation.metrics import THRESHOLDS
+from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.types import Status
 from pixloc_ros.visualization import plotting
-
-Matrix = NDArray[np.float64]
 
 FLOOR = 1e-3  # metres or degrees; smaller errors are drawn here on logarithmic axes
 FAR_AWAY_M = 1e5  # coordinates beyond it (UTM) are drawn relative to a round number

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from pixloc_ros.geometry import se3
-
-Matrix = NDArray[np.float64]
+from pixloc_ros.geometry.se3 import Matrix
 
 
 def skew(v: NDArray[np.float64]) -> Matrix:

@@ -14,8 +14,8 @@ from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.covariance import base_covariance_from_cam
 from pixloc_ros.geometry.pose import jacobian_of_transform
 from pixloc_ros.geometry.rays import rays
+from pixloc_ros.geometry.se3 import Matrix
 
-Array = NDArray[np.float64]
 MAX_ERROR_PX = 3.0  # of an inlier
 RANSAC_ITERATIONS = 5000
 CONFIDENCE = 0.9999
@@ -26,10 +26,10 @@ LEAST = 6  # correspondences; fewer agree by chance
 class PnpPose:
     """A camera pose in the map, and which correspondences agree with it."""
 
-    T_map_cam: Array  # (4, 4)
+    T_map_cam: Matrix  # (4, 4)
     inliers: NDArray[np.intp]  # (I,) of those given
 
-    def covariance(self, points_map: Array, camera: Camera, sigma_px: float) -> Array:
+    def covariance(self, points_map: Matrix, camera: Camera, sigma_px: float) -> Matrix:
         """(6, 6) in map axes, of pixels with independent errors of sigma_px per axis."""
         points = torch.from_numpy(points_map[self.inliers])
         T_cam_map = torch.from_numpy(se3.inverse(self.T_map_cam))
@@ -40,7 +40,7 @@ class PnpPose:
         return base_covariance_from_cam(of_camera, self.T_map_cam, np.eye(4))
 
 
-def solve_pnp(points_map: Array, pixels: NDArray[np.floating], camera: Camera) -> PnpPose | None:
+def solve_pnp(points_map: Matrix, pixels: NDArray[np.floating], camera: Camera) -> PnpPose | None:
     """Solve by RANSAC, and least squares on its inliers; None where nothing agrees.
 
     points_map: (N, 3); pixels: (N, 2) where they were matched.

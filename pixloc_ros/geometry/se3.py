@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
-Matrix = NDArray[np.float64]
+Matrix = NDArray[np.float64]  # of any shape; the package's one name for it
 
 # The camera's optical axes (x right, y down, z forward) seen from base_link (x forward, y left,
 # z up), REP-103. Also turns a map whose world is an optical frame into REP-103 axes.

@@ -18,8 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from pixloc_ros.common.atomic_write import write_text
 from pixloc_ros.errors import DataError
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.se3 import Matrix
 
-Matrix = NDArray[np.float64]
 Stamps = NDArray[np.int64]
 
 NS_PER_S = 1_000_000_000

@@ -7,14 +7,12 @@ from typing import Any
 
 import numpy as np
 import pymap3d
-from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError, field_validator
 from scipy.spatial.transform import Rotation
 
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry import se3
-
-Array = NDArray[np.float64]
+from pixloc_ros.geometry.se3 import Matrix
 
 
 class Datum(BaseModel, frozen=True, extra="forbid"):
@@ -42,18 +40,18 @@ class Datum(BaseModel, frozen=True, extra="forbid"):
                 f"datum '{text}': expected LAT,LON,ALT,YAW as in 49.01,8.43,110,0 ({why})"
             ) from None
 
-    def position_map(self, latitude_deg: float, longitude_deg: float, altitude_m: float) -> Array:
+    def position_map(self, latitude_deg: float, longitude_deg: float, altitude_m: float) -> Matrix:
         """Map coordinates (3,) of a WGS-84 position; an unknown (NaN) altitude is that of zero."""
         altitude_m = altitude_m if np.isfinite(altitude_m) else self.altitude_m
         zero = self.latitude_deg, self.longitude_deg, self.altitude_m
         enu = pymap3d.geodetic2enu(latitude_deg, longitude_deg, altitude_m, *zero)
         return self.R_map_enu(latitude_deg, longitude_deg) @ np.array(enu, np.float64)
 
-    def R_map_enu(self, latitude_deg: float, longitude_deg: float) -> Array:
+    def R_map_enu(self, latitude_deg: float, longitude_deg: float) -> Matrix:
         """Rotation (3, 3) from east, north, up to the map; the same everywhere on it."""
         return Rotation.from_euler("z", -self.yaw_deg, degrees=True).as_matrix()
 
-    def T_ecef_map(self) -> Array:
+    def T_ecef_map(self) -> Matrix:
         """Pose (4, 4) of the map's frame in that of the Earth."""
         zero = (self.latitude_deg, self.longitude_deg, self.altitude_m)
         latitude, longitude = np.deg2rad(zero[:2])
@@ -98,7 +96,7 @@ class GridDatum(BaseModel, frozen=True, extra="forbid"):
                 f"of the frame ,EASTING,NORTHING,ALTITUDE ({why})"
             ) from None
 
-    def position_map(self, latitude_deg: float, longitude_deg: float, altitude_m: float) -> Array:
+    def position_map(self, latitude_deg: float, longitude_deg: float, altitude_m: float) -> Matrix:
         """Map coordinates (3,) of a WGS-84 position; an unknown (NaN) altitude is that of zero.
 
         Not finite where the projection does not reach.
@@ -108,7 +106,7 @@ class GridDatum(BaseModel, frozen=True, extra="forbid"):
         zero = self.easting_m, self.northing_m, self.altitude_m
         return np.array([easting, northing, altitude_m], np.float64) - zero
 
-    def R_map_enu(self, latitude_deg: float, longitude_deg: float) -> Array:
+    def R_map_enu(self, latitude_deg: float, longitude_deg: float) -> Matrix:
         """Rotation (3, 3) from east, north, up to the map: grid north is not quite north."""
         ahead_deg = 1e-4  # about 11 m
         start, end = (
@@ -126,7 +124,7 @@ class GridDatum(BaseModel, frozen=True, extra="forbid"):
 AnyDatum = Datum | GridDatum
 
 
-def T_first_second(first: AnyDatum, second: AnyDatum) -> Array:
+def T_first_second(first: AnyDatum, second: AnyDatum) -> Matrix:
     """Where the frame of a second map is in that of a first (4, 4).
 
     Raises MapError where both are not known in the same way.
@@ -149,7 +147,7 @@ def first_problem(error: ValidationError) -> str:
     return f"{'.'.join(str(part) for part in first['loc'])}: {message}"
 
 
-def _zero(datum: GridDatum) -> Array:
+def _zero(datum: GridDatum) -> Matrix:
     return np.array([datum.easting_m, datum.northing_m, datum.altitude_m])
 
 

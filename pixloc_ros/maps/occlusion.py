@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.rays import AHEAD, rays
-
-Array = NDArray[np.float64]
+from pixloc_ros.geometry.se3 import Matrix
 
 GRID = (32, 48)  # rows and columns of cells
 TOLERANCE_M, TOLERANCE_SHARE = 0.3, 0.03  # of depth, by which a point may be behind a surface
@@ -28,7 +27,7 @@ LEAST_M = 1e-3  # of a depth, to divide by
 EDGE_RATIO = 1.3  # of depths of neighbouring cells that makes an edge, which hides nothing
 
 
-def depth_grid(pixels: Array, depths_m: Array, camera: Camera) -> NDArray[np.float16]:
+def depth_grid(pixels: Matrix, depths_m: Matrix, camera: Camera) -> NDArray[np.float16]:
     """The farthest depth (GRID) that is seen in each cell of an image, 0 where nothing is.
 
     pixels (N, 2), depths_m (N,): of visible points, dense enough that cells have several.
@@ -38,7 +37,7 @@ def depth_grid(pixels: Array, depths_m: Array, camera: Camera) -> NDArray[np.flo
     return farthest.reshape(GRID).astype(np.float16)
 
 
-def _cell(pixels: Array, camera: Camera) -> NDArray[np.intp]:
+def _cell(pixels: Matrix, camera: Camera) -> NDArray[np.intp]:
     """Numbers (N,) of the cells of an image that pixels (N, 2) are in."""
     share = (pixels + 0.5) / (camera.width, camera.height)
     column, row = np.clip(share * GRID[::-1], 0, np.array(GRID[::-1]) - 1).astype(np.intp).T
@@ -49,15 +48,15 @@ def _cell(pixels: Array, camera: Camera) -> NDArray[np.intp]:
 class Surfaces:
     """Cells of keyframes as small surfaces."""
 
-    points: Array  # (S, 3) their centres
-    width_m: Array  # (S,) across the line of sight
-    slack_m: Array  # (S,) half of what they extend along it
+    points: Matrix  # (S, 3) their centres
+    width_m: Matrix  # (S,) across the line of sight
+    slack_m: Matrix  # (S,) half of what they extend along it
 
 
 SIZES = ("width_m", "slack_m")
 
 
-def surfaces(depth_m: NDArray[np.float16], camera: Camera, T_local_cam: Array) -> Surfaces:
+def surfaces(depth_m: NDArray[np.float16], camera: Camera, T_local_cam: Matrix) -> Surfaces:
     """The cells (GRID) of one keyframe that are not at an edge; none of a fisheye."""
     if camera.model not in AHEAD:
         depth_m = np.zeros_like(depth_m)
@@ -74,7 +73,7 @@ def surfaces(depth_m: NDArray[np.float16], camera: Camera, T_local_cam: Array) -
     return Surfaces(se3.transform(T_local_cam, centres_cam), width * z, slack[row, column])
 
 
-def _rise(depth: Array) -> Array:
+def _rise(depth: Matrix) -> Matrix:
     """(GRID) largest difference of depth to the four neighbours; inf at edges and holes."""
     padded = np.pad(depth, 1, mode="edge")
     shifted = np.stack([padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]])
@@ -83,7 +82,7 @@ def _rise(depth: Array) -> Array:
 
 
 def hidden(
-    points: Array, surfaces_before: Sequence[Surfaces], T_cam_local: Array, camera: Camera
+    points: Matrix, surfaces_before: Sequence[Surfaces], T_cam_local: Matrix, camera: Camera
 ) -> NDArray[np.bool_]:
     """(N,) which points (N, 3) are in the image and behind the surfaces."""
     if not surfaces_before:
@@ -103,6 +102,6 @@ def hidden(
     return in_image & (points_cam[:, 2] > nearest_m[_cell(pixels, camera)])
 
 
-def _project(points_cam: Array, camera: Camera) -> tuple[Array, NDArray[np.bool_]]:
+def _project(points_cam: Matrix, camera: Camera) -> tuple[Matrix, NDArray[np.bool_]]:
     pixels, in_image = camera.project(torch.from_numpy(points_cam))
     return np.nan_to_num(pixels.numpy()), in_image.numpy()

@@ -17,10 +17,10 @@ from pixloc_ros.errors import MapError
 from pixloc_ros.features.pyramid import FeaturePyramid
 from pixloc_ros.geometry import covariance as cov
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.map import Map
 from pixloc_ros.types import PosePrior
 
-Matrix = NDArray[np.float64]
 Ranking = tuple[NDArray[np.intp], NDArray[np.float32]]  # keyframes, and how alike they look
 
 POWER = 3.0  # of the generalised mean: 1 is the mean, infinity the maximum

@@ -20,11 +20,12 @@ from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.errors import CameraError, DataError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.files.colmap import ColmapModel, read_model
 from pixloc_ros.training.data_config import CmuConfig, MegaDepthConfig
 from pixloc_ros.training.scenes import (
     MISSING,
-    Array,
+    Matrix,
     TrainingScene,
     TrainingView,
     not_hidden,
@@ -68,7 +69,7 @@ def read_megadepth(
 
 def _read_scene(
     folder: Path, config: MegaDepthConfig, skipped: Counter[str]
-) -> tuple[list[TrainingView], Array]:
+) -> tuple[list[TrainingView], Matrix]:
     model = read_model(folder / "sparse")
     views = views_of_model(model, folder / "images", config, skipped)
     if any(view.camera.model != "PINHOLE" for view in views):
@@ -136,7 +137,7 @@ def _read_slice(
 
 def _queries(
     folder: Path,
-    poses: Sequence[tuple[str, Array]],
+    poses: Sequence[tuple[str, Matrix]],
     cameras: dict[str, Camera],
     references: Sequence[TrainingView],
     model: ColmapModel,
@@ -162,14 +163,14 @@ def _queries(
     return queries
 
 
-def _beside(T_world_cam: Array, T_world_ref: Array, tree: cKDTree) -> int | None:
+def _beside(T_world_cam: Matrix, T_world_ref: Matrix, tree: cKDTree) -> int | None:
     """The nearest reference within NEAR_M that looks the same way within NEAR_DEG."""
     near = tree.query_ball_point(T_world_cam[:3, 3], NEAR_M)
     alike = [i for i in near if se3.angle_deg(T_world_ref[i], T_world_cam) < NEAR_DEG]
     return min(alike, key=lambda i: se3.distance_m(T_world_ref[i], T_world_cam), default=None)
 
 
-def _poses(file: Path) -> list[tuple[str, Array]]:
+def _poses(file: Path) -> list[tuple[str, Matrix]]:
     """T_cam_world by image of lines `name qw qx qy qz cx cy cz`, c the camera's place."""
     poses = []
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):

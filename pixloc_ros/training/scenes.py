@@ -13,12 +13,12 @@ from scipy.sparse import coo_array, csr_array
 
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.build import visibility
 from pixloc_ros.maps.build.feature_extraction import visible_points
 from pixloc_ros.maps.files.colmap import ColmapModel
 from pixloc_ros.training.data_config import ViewsConfig
 
-Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 MISSING = "image missing"
 
@@ -33,7 +33,7 @@ class TrainingView:
 
     path: Path
     camera: Camera
-    T_cam_world: Array  # (4, 4)
+    T_cam_world: Matrix  # (4, 4)
     seen: Index
     turns: int = 0
 
@@ -44,7 +44,7 @@ class TrainingScene:
 
     name: str
     views: tuple[TrainingView, ...]
-    points_world: Array
+    points_world: Matrix
     pairs: Index
 
 
@@ -67,7 +67,7 @@ def views_of_model(
 def pair_up(
     name: str,
     views: Sequence[TrainingView],
-    points_world: Array,
+    points_world: Matrix,
     config: ViewsConfig,
     queries: Sequence[int] | None = None,
 ) -> TrainingScene:
@@ -97,14 +97,14 @@ def _shared(views: Sequence[TrainingView], point_count: int) -> coo_array:
     return coo_array(sees @ sees.T)
 
 
-def _turn_deg(views: Sequence[TrainingView], reference: Index, query: Index) -> Array:
+def _turn_deg(views: Sequence[TrainingView], reference: Index, query: Index) -> Matrix:
     """(K,) angles between views that are paired."""
     R = np.stack([view.T_cam_world[:3, :3] for view in views])
     trace = np.einsum("kij,kij->k", R[reference], R[query])
     return np.rad2deg(np.arccos(np.clip((trace - 1) / 2, -1, 1)))
 
 
-def not_hidden(view: TrainingView, points_world: Array) -> Index:
+def not_hidden(view: TrainingView, points_world: Matrix) -> Index:
     """Which of view.seen are in its image and behind none of the others, where seen is a guess.
 
     Sparse points, as of trees, seem to hide more than they do; those in doubt are left out.

@@ -15,6 +15,7 @@ from pixloc_ros.errors import DataError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.pose import Pose
+from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.training import parallax
 from pixloc_ros.training.augmentation import augment
 from pixloc_ros.training.data_config import AugmentationConfig, ViewsConfig
@@ -26,7 +27,6 @@ from pixloc_ros.training.scenes import TrainingScene, TrainingView
 MAX_TRIES = 50  # at pairs whose images can be read
 SPREAD = 0.15  # of a cut-out's middle around what the pair shares, of its side
 UNREADABLE = "image unreadable or of another size"
-Array = NDArray[np.float64]
 _ScenePair = tuple[TrainingScene, tuple[TrainingView, TrainingView]]  # reference and query
 
 
@@ -120,7 +120,7 @@ class ViewSource:
         pair: tuple[TrainingView, TrainingView],
         pictures: dict[TrainingView, Picture],
         rng: np.random.Generator,
-    ) -> tuple[_Cut, _Cut, Array, Array, NDArray[np.bool_]]:
+    ) -> tuple[_Cut, _Cut, Matrix, Matrix, NDArray[np.bool_]]:
         """Both cuts, T_query_reference, points (N, 3) in the reference's frame, and visible."""
         shared = np.intersect1d(pair[0].seen, pair[1].seen, assume_unique=True)
         in_cams = [se3.transform(v.T_cam_world, scene.points_world[shared]) for v in pair]
@@ -137,7 +137,7 @@ class ViewSource:
         T_query_reference = pair[1].T_cam_world @ se3.inverse(pair[0].T_cam_world)
         return cuts[0], cuts[1], T_query_reference, points, visible
 
-    def _cut(self, picture: Picture, points_cam: Array, rng: np.random.Generator) -> _Cut:
+    def _cut(self, picture: Picture, points_cam: Matrix, rng: np.random.Generator) -> _Cut:
         """A part of the picture about the points that the pair shares."""
         width, height = picture.camera.width, picture.camera.height
         whole = min(width / self._size[0], height / self._size[1])
@@ -162,5 +162,5 @@ def _images(cuts: Sequence[_Cut]) -> Tensor:
     )
 
 
-def _projects(cut: _Cut, points_cam: Array) -> NDArray[np.bool_]:
+def _projects(cut: _Cut, points_cam: Matrix) -> NDArray[np.bool_]:
     return cut.camera.project(torch.from_numpy(points_cam))[1].numpy()

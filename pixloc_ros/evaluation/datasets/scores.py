@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from pixloc_ros.geometry import se3
-
-Matrix = NDArray[np.float64]
+from pixloc_ros.geometry.se3 import Matrix
 
 MISSING_M, MISSING_DEG = np.inf, 180.0
 

@@ -8,14 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pixloc_ros.common.atomic_write import write_text
 from pixloc_ros.errors import DataError
 from pixloc_ros.geometry import se3
-
-Matrix = NDArray[np.float64]
+from pixloc_ros.geometry.se3 import Matrix
 
 
 def write(path: Path, T_cam_world: Mapping[str, Matrix], parts: int = 1) -> Path:

@@ -14,10 +14,10 @@ from pixloc_ros.errors import MapError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.rays import AHEAD, rays
+from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.build import visibility
 from pixloc_ros.maps.files.posed_images import PosedImage
 
-Array = NDArray[np.float64]
 INVALID = 65535  # as 0, of 16-bit images: nothing measured
 EDGE_RATIO = 1.05  # of depths within 3x3 pixels; at edges sensors report what is nowhere
 SUFFIXES = (".png", ".tif", ".tiff", ".exr")
@@ -31,14 +31,14 @@ def read_depth_cloud(
     max_depth_m: float,
     voxel_m: float,
     progress: Progress = silent,
-) -> Array:
+) -> Matrix:
     """Points (N, 3) in the map, one per voxel, of the depth images of all images.
 
     Raises MapError for depth images that are missing, cannot be read, or hold nothing.
     """
     paths = find_depth_images(images, Path(folder))
     pairs = list(zip(images, paths, strict=True))
-    clouds: list[Array] = []
+    clouds: list[Matrix] = []
     for image, path in progress(pairs, "Reading depth", len(pairs)):
         points_cam = back_project(_read(path) / units_per_m, image.camera, max_depth_m)
         clouds.append(_thinned(se3.transform(image.T_map_cam, points_cam), voxel_m))
@@ -75,7 +75,7 @@ def _depth_image_of(image: PosedImage, folder: Path) -> Path | None:
     return next((path for path in candidates if path.is_file() and path != image.path), None)
 
 
-def back_project(depth_m: Array, camera: Camera, max_depth_m: float) -> Array:
+def back_project(depth_m: Matrix, camera: Camera, max_depth_m: float) -> Matrix:
     """Points (N, 3) in the camera, of a depth image (H, W) that shows what the camera's shows.
 
     It may have another size than the camera's images. Depth is along the optical axis; pixels
@@ -94,7 +94,7 @@ def back_project(depth_m: Array, camera: Camera, max_depth_m: float) -> Array:
     return rays(pixels, scaled) * depth_m[row, column][:, None]
 
 
-def _usable(depth_m: Array, max_depth_m: float) -> NDArray[np.bool_]:
+def _usable(depth_m: Matrix, max_depth_m: float) -> NDArray[np.bool_]:
     measured = np.isfinite(depth_m) & (depth_m > 0)
     window = np.ones((3, 3), np.uint8)
     far = cv2.dilate(np.where(measured, depth_m, 0.0), window)
@@ -102,7 +102,7 @@ def _usable(depth_m: Array, max_depth_m: float) -> NDArray[np.bool_]:
     return measured & (depth_m <= max_depth_m) & (near > far / EDGE_RATIO)
 
 
-def _read(path: Path) -> Array:
+def _read(path: Path) -> Matrix:
     """Depth (H, W) in the file's units, NaN where nothing was measured."""
     depth = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if depth is None or depth.ndim != 2 or depth.dtype == np.uint8:
@@ -112,5 +112,5 @@ def _read(path: Path) -> Array:
     return values
 
 
-def _thinned(points: Array, voxel_m: float) -> Array:
+def _thinned(points: Matrix, voxel_m: float) -> Matrix:
     return points[visibility.thin(points, voxel_m)] if len(points) else points

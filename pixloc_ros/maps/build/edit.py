@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.sparse import block_diag, csr_array
 
 from pixloc_ros.errors import MapError
+from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.build import writer
 from pixloc_ros.maps.datum import T_first_second
 from pixloc_ros.maps.feature_store import Arrays, covisibility_arrays
@@ -19,7 +20,6 @@ from pixloc_ros.maps.map import OPTIONAL_ARRAYS, Map, pack_names
 from pixloc_ros.maps.schema import MapMetadata, RowType
 from pixloc_ros.maps.tiles import Tile, join
 
-Array = NDArray[np.float64]
 COUNTED = {
     "schema_version", "keyframes", "keyframes_file", "observations", "points", "point_id_end",
     "tiles", "files",
@@ -52,7 +52,7 @@ class _MapPart:
     keyframes: NDArray[np.intp]  # ascending
     names: tuple[str, ...]
     camera: NDArray[np.int32]  # (K,) index into the cameras of the new map
-    T_new_map: Array  # (4, 4)
+    T_new_map: Matrix  # (4, 4)
 
     def tile(self, keyframes: NDArray[np.intp], first: int, first_id: int) -> list[Tile]:
         """What these keyframes, indices into `keyframes`, see: by tile of the old map.
@@ -137,7 +137,7 @@ _RESET_WHERE_DIFFERENT: dict[str, dict[str, Any]] = {
 }
 
 
-def _pair(numbers: Sequence[float] | Array) -> str:
+def _pair(numbers: Sequence[float] | Matrix) -> str:
     return ",".join(f"{number:.1f}" for number in numbers)
 
 
@@ -153,7 +153,7 @@ def _check_alike(first: str, a: MapMetadata, second: str, b: MapMetadata) -> Non
         raise MapError(f"{lacking} has no datum, the other has; build it with --datum, or both not")
 
 
-def _placed(first_name: str, first: Map, second_name: str, second: Map) -> Array:
+def _placed(first_name: str, first: Map, second_name: str, second: Map) -> Matrix:
     """T_first_second (4, 4) of two maps' frames."""
     if first.datum is None or second.datum is None:
         return np.eye(4)  # `_check_alike` saw to it that both lack one

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.files.colmap import ColmapModel
-
-Array = NDArray[np.float64]
 
 TRIALS = 500
 MIN_PAIRS = 4
@@ -26,14 +25,14 @@ class Similarity:
     """p_map = scale * R_map_model @ p_model + t."""
 
     scale: float
-    R_map_model: Array  # (3, 3)
-    t: Array  # (3,)
+    R_map_model: Matrix  # (3, 3)
+    t: Matrix  # (3,)
 
-    def points(self, points_model: Array) -> Array:
+    def points(self, points_model: Matrix) -> Matrix:
         """(N, 3) in the map."""
         return self.scale * points_model @ self.R_map_model.T + self.t
 
-    def poses(self, T_model_cam: Array) -> Array:
+    def poses(self, T_model_cam: Matrix) -> Matrix:
         """Poses (N, 4, 4) in the map: rigid, for only places are scaled."""
         T_map_cam = T_model_cam.copy()
         T_map_cam[:, :3, :3] = self.R_map_model @ T_model_cam[:, :3, :3]
@@ -60,7 +59,7 @@ class AlignmentReport:
         return text + (f"; left out: {', '.join(self.outliers)}" if self.outliers else "")
 
 
-def fit(model: Array, target: Array) -> Similarity:
+def fit(model: Matrix, target: Matrix) -> Similarity:
     """Least squares over all pairs (N, 3); Umeyama, PAMI 1991."""
     mean_model, mean_target = model.mean(0), target.mean(0)
     a, b = model - mean_model, target - mean_target
@@ -72,7 +71,7 @@ def fit(model: Array, target: Array) -> Similarity:
 
 
 def fit_robust(
-    names: Sequence[str], model: Array, target: Array, tolerance_m: float
+    names: Sequence[str], model: Matrix, target: Matrix, tolerance_m: float
 ) -> tuple[Similarity, AlignmentReport]:
     """The similarity that most pairs (N, 3) agree with to tolerance_m, refined on those.
 
@@ -108,9 +107,9 @@ def fit_robust(
 
 def fit_antenna(
     names: Sequence[str],
-    T_model_cam: Array,
-    target: Array,
-    antenna_cam: Array,
+    T_model_cam: Matrix,
+    target: Matrix,
+    antenna_cam: Matrix,
     tolerance_m: float,
 ) -> tuple[Similarity, AlignmentReport]:
     """As fit_robust, where the targets (N, 3) are places of an antenna that sits at antenna_cam
@@ -135,7 +134,7 @@ def apply(found: Similarity, model: ColmapModel) -> ColmapModel:
     return replace(model, images=images, points_world=found.points(model.points_world))
 
 
-def _check_spread(places: Array, rms_m: float) -> None:
+def _check_spread(places: Matrix, rms_m: float) -> None:
     """Raise MapError where places (N, 3) are on a line, for all their errors tell."""
     sigmas_m = np.linalg.svd(places - places.mean(0), compute_uv=False) / np.sqrt(len(places))
     if sigmas_m[1] < max(MIN_ASPECT * sigmas_m[0], 2 * rms_m):
@@ -145,7 +144,7 @@ def _check_spread(places: Array, rms_m: float) -> None:
         )
 
 
-def _consensus(model: Array, target: Array, tolerance_m: float) -> NDArray[np.bool_]:
+def _consensus(model: Matrix, target: Matrix, tolerance_m: float) -> NDArray[np.bool_]:
     """(N,) pairs that agree with the similarity of three pairs that most agree with (RANSAC)."""
     rng = np.random.default_rng(0)
     best = np.ones(len(model), bool)

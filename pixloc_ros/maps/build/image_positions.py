@@ -5,18 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pixloc_ros.common import foreign_files
 from pixloc_ros.errors import DataError, MapError
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.geometry.trajectory import read_poses
 from pixloc_ros.maps.build import georeference
 from pixloc_ros.maps.build.georeference import AlignmentReport
 from pixloc_ros.maps.datum import AnyDatum, Datum
 from pixloc_ros.maps.files.colmap import ColmapModel
 
-Array = NDArray[np.float64]
 GNSS_COLUMNS = "name latitude longitude altitude"
 
 
@@ -25,7 +24,7 @@ def align_model(
     file: Path,
     datum: AnyDatum | None,
     tolerance_m: float,
-    antenna_cam: Array | None = None,
+    antenna_cam: Matrix | None = None,
 ) -> tuple[ColmapModel, AnyDatum | None, AlignmentReport]:
     """Return the model in the map's frame and metres, the map's datum, and how well they fit.
 
@@ -57,7 +56,7 @@ def align_model(
     return georeference.apply(found, model), datum, report
 
 
-def _from_meta(file: Path) -> dict[str, Array]:
+def _from_meta(file: Path) -> dict[str, Matrix]:
     content = foreign_files.read_json(file, DataError)
     try:
         images = content["images"]

@@ -13,12 +13,12 @@ from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps import occlusion
 from pixloc_ros.maps.build import visibility
 from pixloc_ros.maps.files.colmap import ColmapImage, ColmapModel
 from pixloc_ros.maps.files.posed_images import PosedImage, read_image
 
-Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 
 CORNER_WINDOW_PX = 5
@@ -57,14 +57,14 @@ class _CloudView:
     """What one image sees of the cloud."""
 
     points: Index  # (N,)
-    pixels: Array  # (N, 2)
+    pixels: Matrix  # (N, 2)
     interest: NDArray[np.float32]  # (N,) texture there
     cell: NDArray[np.int64]  # (N,) of the image, and octave of depth
     depth_m: NDArray[np.float16]  # occlusion.GRID, of all that is seen
 
 
 def model_from_cloud(
-    points_map: Array,
+    points_map: Matrix,
     images: Sequence[PosedImage],
     options: LidarOptions | None = None,
     progress: Progress = silent,
@@ -97,7 +97,7 @@ def model_from_cloud(
 
 
 def _view_cloud(
-    cloud: visibility.Cloud, image: PosedImage, zero: Array, options: LidarOptions
+    cloud: visibility.Cloud, image: PosedImage, zero: Matrix, options: LidarOptions
 ) -> _CloudView:
     T_local_cam = image.T_map_cam.copy()
     T_local_cam[:3, 3] -= zero
@@ -113,7 +113,7 @@ def _view_cloud(
     return _CloudView(points, pixels, _texture(image)[row, column], cell, grid)
 
 
-def _near_a_closer_surface(pixels: Array, depths_m: Array, camera: Camera) -> NDArray[np.bool_]:
+def _near_a_closer_surface(pixels: Matrix, depths_m: Matrix, camera: Camera) -> NDArray[np.bool_]:
     """(N,) whether something much nearer is within few pixels: features mix what they see."""
     shape = (camera.height // EDGE_PX + 1, camera.width // EDGE_PX + 1)
     column, row = ((pixels + 0.5) // EDGE_PX).astype(np.int64).T
@@ -129,7 +129,7 @@ def _texture(image: PosedImage) -> NDArray[np.float32]:
     return cv2.cornerMinEigenVal(grey, CORNER_WINDOW_PX)
 
 
-def _cells(pixels: Array, depths_m: Array, camera: Camera, count: int) -> NDArray[np.int64]:
+def _cells(pixels: Matrix, depths_m: Matrix, camera: Camera, count: int) -> NDArray[np.int64]:
     side_px = np.sqrt(camera.width * camera.height / count)
     column, row = (pixels // side_px).astype(np.int64).T
     octave = np.log2(np.maximum(depths_m, 1.0)).astype(np.int64)
@@ -170,7 +170,7 @@ def _rank(cell: NDArray[np.int64], worth: NDArray) -> NDArray[np.intp]:
 
 
 def _model(
-    images: Sequence[PosedImage], views: Sequence[_CloudView], chosen: Index, points_map: Array
+    images: Sequence[PosedImage], views: Sequence[_CloudView], chosen: Index, points_map: Matrix
 ) -> ColmapModel:
     cameras: list[Camera] = []
     colmap_images = []

@@ -16,16 +16,15 @@ from scipy.ndimage import maximum_filter, minimum_filter
 from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry import se3
-
-Array = NDArray[np.float64]
+from pixloc_ros.geometry.se3 import Matrix
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
     """One turn of a lidar, or several that were corrected for motion."""
 
-    points: Array  # (N, 3) in the lidar's frame
-    T_map_lidar: Array  # (4, 4)
+    points: Matrix  # (N, 3) in the lidar's frame
+    T_map_lidar: Matrix  # (4, 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ class MovingReport:
 
 def static_points(
     scans: Sequence[Scan], options: MovingOptions | None = None, progress: Progress = silent
-) -> tuple[Array, MovingReport]:
+) -> tuple[Matrix, MovingReport]:
     """Points (P, 3) in the map that hardly any other scan saw through.
 
     Raises MapError for fewer scans than can tell, and where hardly anything stays.
@@ -80,7 +79,7 @@ def static_points(
 
 
 def _moving(
-    points_map: Array, others: Sequence[_RangeImage], options: MovingOptions
+    points_map: Matrix, others: Sequence[_RangeImage], options: MovingOptions
 ) -> NDArray[np.bool_]:
     passed, hit = (np.zeros(len(points_map), int) for _ in range(2))
     for image in others:
@@ -96,9 +95,9 @@ def _moving(
 class _RangeImage:
     """The nearest and farthest range around each direction; NaN where nothing was measured."""
 
-    T_lidar_map: Array
-    nearest_m: Array  # (rows, columns): elevation, azimuth
-    farthest_m: Array
+    T_lidar_map: Matrix
+    nearest_m: Matrix  # (rows, columns): elevation, azimuth
+    farthest_m: Matrix
     cell_rad: float
 
     @classmethod
@@ -118,15 +117,15 @@ class _RangeImage:
             cell_rad=cell_rad,
         )
 
-    def ranges_towards(self, points_map: Array) -> tuple[Array, Array, Array]:
+    def ranges_towards(self, points_map: Matrix) -> tuple[Matrix, Matrix, Matrix]:
         """Ranges (N,) of points, and the nearest and farthest measured around their directions."""
         range_m, cell = _directions(se3.transform(self.T_lidar_map, points_map), self.cell_rad)
         return range_m, self.nearest_m[cell], self.farthest_m[cell]
 
 
 def _directions(
-    points: Array, cell_rad: float
-) -> tuple[Array, tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    points: Matrix, cell_rad: float
+) -> tuple[Matrix, tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Range (N,) of points in the lidar's frame, and the row and column of their direction."""
     range_m = np.linalg.norm(points, axis=-1)
     elevation = np.arcsin(np.clip(points[:, 2] / np.maximum(range_m, 1e-9), -1, 1))

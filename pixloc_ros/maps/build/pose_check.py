@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.se3 import Matrix
 
-Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 MAX_ERROR_PX = 4.0  # from the epipolar line
 MIN_MATCHES = 15  # a pair with fewer says nothing
@@ -22,7 +22,7 @@ MIN_POINTS_SHARE = 0.4  # of the usual share of matched keypoints that become po
 SHOWN = 5  # names in an error
 
 # What people give instead of T_map_cam, and how it would be mended.
-CONVENTIONS: dict[str, Callable[[Array], Array]] = {
+CONVENTIONS: dict[str, Callable[[Matrix], Matrix]] = {
     "they seem to be inverted: give camera-to-world poses": se3.inverse,
     "they seem to be of axes x forward, y left, z up: give those of the optical frame": (
         lambda T: T @ se3.base_from_optical()
@@ -42,12 +42,12 @@ class Matches:
 
     first: int
     second: int
-    rays_first: Array
-    rays_second: Array
+    rays_first: Matrix
+    rays_second: Matrix
     focal_px: float
 
 
-def check(names: Sequence[str], T_map_cam: Array, matches: Sequence[Matches]) -> None:
+def check(names: Sequence[str], T_map_cam: Matrix, matches: Sequence[Matches]) -> None:
     """Raise MapError that names the images whose poses (N, 4, 4) contradict the matches.
 
     Where most do, it says which other convention would fit.
@@ -96,12 +96,12 @@ def _refuse(names: Sequence[str], unfit: Sequence[int]) -> NoReturn:
     )
 
 
-def _fits(T_map_cam: Array, matches: Sequence[Matches]) -> Mask:
+def _fits(T_map_cam: Matrix, matches: Sequence[Matches]) -> Mask:
     """(P,) whether the poses explain each pair."""
     return np.array([_share(T_map_cam, pair) >= MIN_SHARE for pair in matches])
 
 
-def _share(T_map_cam: Array, pair: Matches) -> float:
+def _share(T_map_cam: Matrix, pair: Matches) -> float:
     T = se3.inverse(T_map_cam[pair.second]) @ T_map_cam[pair.first]
     first, second = (
         np.column_stack([rays, np.ones(len(rays))]) for rays in (pair.rays_first, pair.rays_second)
@@ -110,7 +110,7 @@ def _share(T_map_cam: Array, pair: Matches) -> float:
     return float((near_line & _in_front(T, first, second, 1.0 / pair.focal_px)).mean())
 
 
-def _in_front(T_second_first: Array, first: Array, second: Array, tolerance: float) -> Mask:
+def _in_front(T_second_first: Matrix, first: Matrix, second: Matrix, tolerance: float) -> Mask:
     """(N,) whether rays meet before both cameras; those that are all but parallel do."""
     turned, t = first @ T_second_first[:3, :3].T, T_second_first[:3, 3]
     normal = np.cross(turned, second)  # of the triangle of point and cameras
@@ -120,7 +120,7 @@ def _in_front(T_second_first: Array, first: Array, second: Array, tolerance: flo
     return far | ((depth_first > 0) & (depth_second > 0))
 
 
-def epipolar_errors(T_second_first: Array, first: Array, second: Array) -> Array:
+def epipolar_errors(T_second_first: Matrix, first: Matrix, second: Matrix) -> Matrix:
     """Sampson distance (N,) of matched rays (N, 3), z = 1, in the normalised image plane."""
     x, y, z = T_second_first[:3, 3]
     E = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]) @ T_second_first[:3, :3]
@@ -147,7 +147,7 @@ def _unfit(count: int, matches: Sequence[Matches], fits: Mask) -> list[int]:
         open_pairs &= (first != worst) & (second != worst)
 
 
-def _diagnosis(T_map_cam: Array, matches: Sequence[Matches]) -> str:
+def _diagnosis(T_map_cam: Matrix, matches: Sequence[Matches]) -> str:
     shares = {
         advice: _fits(np.stack([mend(T) for T in T_map_cam]), matches).mean()
         for advice, mend in CONVENTIONS.items()

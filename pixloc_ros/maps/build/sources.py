@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.build.builder import BuildContext, BuildOptions
 from pixloc_ros.maps.build.depth_images import read_depth_cloud
 from pixloc_ros.maps.build.image_positions import align_model
@@ -30,8 +30,6 @@ from pixloc_ros.maps.files.posed_images import (
     read_posed_images,
 )
 from pixloc_ros.maps.files.posed_sequences import read_posed_frames, read_posed_trajectory
-
-Array = NDArray[np.float64]
 
 NEAREST_DEPTH_M = 0.3  # depth cameras are carried through rooms
 VOXEL_M = LidarOptions().voxel_m
@@ -75,7 +73,7 @@ class ColmapSource:
         context.report(str(report))
         return model, replace(options, datum=datum)
 
-    def _antenna_cam(self, T_base_cam: Array | None) -> Array | None:
+    def _antenna_cam(self, T_base_cam: Matrix | None) -> Matrix | None:
         """(3,) the antenna in the camera's frame; None where the positions name none."""
         assert self.positions is not None
         if self.positions.antenna_base_m is None:
@@ -134,7 +132,7 @@ class PosedImagesSource:
         """The model of these images, and a report whose str is one line."""
         return triangulate(posed, context.progress, context.work)
 
-    def _map_from_world(self, options: BuildOptions) -> Array:
+    def _map_from_world(self, options: BuildOptions) -> Matrix:
         """What reading the poses does to their world, for a cloud in the same world."""
         if Path(self.poses).suffix == ".json":
             return map_from_world(Path(self.poses), options.axes)
@@ -193,7 +191,7 @@ class DepthImagesSource(PosedImagesSource):
         return model_from_cloud(points, posed, options_, context.progress)
 
 
-def _known_mount(drive: PosedImages) -> Array | None:
+def _known_mount(drive: PosedImages) -> Matrix | None:
     """T_base_cam, unless it is what readers assume where nothing is known."""
     assumed = (np.eye(4), se3.base_from_optical())
     return None if any(np.allclose(drive.T_base_cam, T) for T in assumed) else drive.T_base_cam

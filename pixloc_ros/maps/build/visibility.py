@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from pixloc_ros.geometry.camera import Camera
-
-Array = NDArray[np.float64]
+from pixloc_ros.geometry.se3 import Matrix
 
 HOLES = 1.2  # the widest gaps, relative to the spacing; thinning a regular grid makes such
 NEIGHBOURS = 8  # the eighth tells the spacing, also where points lie in scan lines
@@ -31,12 +30,12 @@ PLANE_SLOPE = 0.1  # by which neighbouring surface elements may rise out of the 
 class Cloud:
     """Points with what their neighbours tell."""
 
-    points: Array  # (N, 3) metres
-    spacing_m: Array  # (N,) distance to the neighbours
-    normals: Array  # (N, 3), of either sign; zero where neighbours are not in a plane
+    points: Matrix  # (N, 3) metres
+    spacing_m: Matrix  # (N,) distance to the neighbours
+    normals: Matrix  # (N, 3), of either sign; zero where neighbours are not in a plane
 
 
-def thin(points: Array, voxel_m: float) -> NDArray[np.intp]:
+def thin(points: Matrix, voxel_m: float) -> NDArray[np.intp]:
     """Indices, ascending, of one point per voxel: that nearest to the mean of all in it."""
     cells = np.floor((points - points.min(0)) / voxel_m).astype(np.int64)
     shape = cells.max(0) + 1
@@ -50,7 +49,7 @@ def thin(points: Array, voxel_m: float) -> NDArray[np.intp]:
     return np.sort(order[np.searchsorted(voxel[order], np.arange(len(counts)))])
 
 
-def prepare(points: Array) -> Cloud:
+def prepare(points: Matrix) -> Cloud:
     """Spacing and normals from the NEIGHBOURS nearest points."""
     count = min(NEIGHBOURS + 1, len(points))
     distances_m, index = cKDTree(points).query(points, k=count)
@@ -62,8 +61,8 @@ def prepare(points: Array) -> Cloud:
 
 
 def visible(
-    cloud: Cloud, camera: Camera, T_map_cam: Array, range_m: tuple[float, float]
-) -> tuple[NDArray[np.intp], Array, Array]:
+    cloud: Cloud, camera: Camera, T_map_cam: Matrix, range_m: tuple[float, float]
+) -> tuple[NDArray[np.intp], Matrix, Matrix]:
     """Indices (M,) of the points seen from a pose (4, 4), their pixels (M, 2) and depths (M,).
 
     range_m: nearest and farthest distance of points; what hides them may be nearer.
@@ -83,10 +82,10 @@ def visible(
 def _hidden(
     cloud: Cloud,
     camera: Camera,
-    T_map_cam: Array,
+    T_map_cam: Matrix,
     index: NDArray[np.intp],
-    points_cam: Array,
-    pixels: Array,
+    points_cam: Matrix,
+    pixels: Matrix,
 ) -> NDArray[np.bool_]:
     depth = points_cam[:, 2]
     size_px = HOLES * float(camera.focal.mean()) * cloud.spacing_m[index] / depth
@@ -104,14 +103,14 @@ def _hidden(
     return hidden
 
 
-def _cells(pixels: Array, camera: Camera, level: int) -> NDArray[np.int64]:
+def _cells(pixels: Matrix, camera: Camera, level: int) -> NDArray[np.int64]:
     columns = (camera.width >> level) + 2
     x, y = ((pixels + 0.5) / 2**level).astype(np.int64).T
     return y * columns + x
 
 
 def _nearest_per_cell(
-    cell: NDArray[np.int64], drawn: NDArray[np.intp], depth: Array
+    cell: NDArray[np.int64], drawn: NDArray[np.intp], depth: Matrix
 ) -> NDArray[np.intp]:
     """For every cell number the drawn point of least depth, -1 where there is none."""
     nearest = np.full(int(cell.max()) + 1, -1, np.intp)
@@ -120,7 +119,7 @@ def _nearest_per_cell(
     return nearest
 
 
-def _behind(points: Array, before: Array, normals: Array) -> NDArray[np.bool_]:
+def _behind(points: Matrix, before: Matrix, normals: Matrix) -> NDArray[np.bool_]:
     """Whether points (N, 3) are behind, and not on the surface element, of others (N, 3)."""
     tolerance_m = TOLERANCE_M + TOLERANCE_SHARE * before[:, 2]
     offset = points - before

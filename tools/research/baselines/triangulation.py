@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from pixloc_ros.geometry.se3 import Matrix
+
 ROUNDS = 8
 MIN_DEPTH_M = 0.1
 MIN_PARALLAX_RAD = np.deg2rad(0.3)
 
 
-def triangulate(centers: Array, rays: Array, tolerance_rad: float) -> Array:
+def triangulate(centers: Matrix, rays: Matrix, tolerance_rad: float) -> Matrix:
     """Points (N, 3) by least squares of angles, NaN where unknown.
 
     centers: (V, 3) of the cameras; rays: (V, N, 3) of length 1, NaN where a camera has none.
@@ -31,7 +31,7 @@ def triangulate(centers: Array, rays: Array, tolerance_rad: float) -> Array:
     return np.where(known[:, None], points + centers[0], np.nan)
 
 
-def _nearest(origins: Array, rays: Array, weights: Array) -> Array:
+def _nearest(origins: Matrix, rays: Matrix, weights: Matrix) -> Matrix:
     """Points (N, 3) with the least weighted squared distances from rays (V, N, 3)."""
     across = np.eye(3) - rays[..., :, None] * rays[..., None, :]
     normal = np.einsum("vn,vnij->nij", weights, across)
@@ -40,7 +40,7 @@ def _nearest(origins: Array, rays: Array, weights: Array) -> Array:
     return np.linalg.solve(normal, right[..., None])[..., 0]
 
 
-def _misses(offsets: Array, rays: Array) -> tuple[Array, Array]:
+def _misses(offsets: Matrix, rays: Matrix) -> tuple[Matrix, Matrix]:
     """Depths along the rays and tangents of the angles off them, (V, N) each."""
     depth = np.einsum("vni,vni->vn", offsets, rays)
     depth[np.abs(depth) < MIN_DEPTH_M] = MIN_DEPTH_M
