@@ -25,7 +25,6 @@ from pixloc_ros.maps.files.colmap import ColmapModel, read_model
 from pixloc_ros.training.data_config import CmuConfig, MegaDepthConfig
 from pixloc_ros.training.scenes import (
     MISSING,
-    Matrix,
     TrainingScene,
     TrainingView,
     not_hidden,
