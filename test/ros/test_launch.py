@@ -100,7 +100,7 @@ def test_command_line_wins_over_the_file_for_existing_parameters() -> None:
 @contextmanager
 def launched(*arguments: str, domain: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The launch file as a process, as `ros2 launch` runs it; skips where there is no launch."""
-    pytest.importorskip("launch_ros", reason="no ROS launch here")
+    pytest.importorskip("launch_ros", reason="no ROS launch here: `make test-launch` brings it")
     from helpers.live import environment
 
     env = environment(domain)
