@@ -1,4 +1,4 @@
-"""Batched camera models in torch: projection, distortion and their analytic Jacobians.
+"""Batched cameras in torch: projection and its analytic Jacobian.
 
 The centre of the top-left pixel is (0, 0), as in OpenCV and CameraInfo; in COLMAP (0.5, 0.5).
 """
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pixloc_ros.errors import CameraError
+from pixloc_ros.geometry.distortion import COEFFICIENTS, distort, one_to_one_limit
 
 MIN_DEPTH_M = 1e-3
 # No camera is beyond these, and within them nothing overflows.
@@ -30,7 +31,6 @@ COLMAP_MODELS: dict[str, tuple[str, int, int]] = {
     "FULL_OPENCV": ("FULL_OPENCV", 2, 8),
     "OPENCV_FISHEYE": ("OPENCV_FISHEYE", 2, 4),
 }
-COEFFICIENTS = {"PINHOLE": 0, "RADIAL": 2, "OPENCV": 4, "FULL_OPENCV": 8, "OPENCV_FISHEYE": 4}
 ROS_MODELS = {
     "plumb_bob": "FULL_OPENCV",
     "rational_polynomial": "FULL_OPENCV",
@@ -75,7 +75,7 @@ class Camera:
             focal=_float64(focal),
             center=_float64(center),
             distortion=_float64(d),
-            max_radius2=_float64(_one_to_one_limit(model, d)),
+            max_radius2=_float64(one_to_one_limit(model, d)),
         )
 
     @classmethod
@@ -170,73 +170,18 @@ class Camera:
         self, points_cam: Tensor, want_jacobian: bool
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         z = points_cam[..., 2]
-        in_front = z > MIN_DEPTH_M
+        valid = z > MIN_DEPTH_M
         inverse_z = z.clamp(min=MIN_DEPTH_M).reciprocal()[..., None]
         uv = points_cam[..., :2] * inverse_z
-        distorted, inside, J_distort = self._distort(uv, want_jacobian)
+        distorted, J_distort = uv, None
+        if self.model != "PINHOLE":
+            distorted, radius2, J_distort = distort(self.model, self.distortion, uv, want_jacobian)
+            valid = valid & (radius2 < self.max_radius2[..., None])
         focal = self.focal[..., None, :]
         pixels = torch.addcmul(self.center[..., None, :], distorted, focal)
         if not want_jacobian:
-            return pixels, in_front & inside, None
-        J = _jacobian_of_projection(focal * inverse_z, uv, J_distort)
-        return pixels, in_front & inside, J
-
-    def _distort(self, uv: Tensor, want_jacobian: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-        if self.model == "PINHOLE":
-            return uv, torch.ones_like(uv[..., 0], dtype=torch.bool), None
-        r2 = (uv * uv).sum(-1)
-        if self.model == "OPENCV_FISHEYE":
-            factor, slope, radius2 = self._fisheye(r2)
-        else:
-            factor, slope = self._radial(r2)
-            radius2 = r2
-        distorted = uv * factor[..., None]
-        J = None
-        if want_jacobian:
-            eye = torch.eye(2, dtype=uv.dtype, device=uv.device)
-            outer = 2 * uv[..., :, None] * uv[..., None, :]
-            J = factor[..., None, None] * eye + slope[..., None, None] * outer
-        if self.model in ("OPENCV", "FULL_OPENCV"):
-            distorted, J = self._add_tangential(uv, r2, distorted, J)
-        return distorted, radius2 < self.max_radius2[..., None], J
-
-    def _coefficients(self) -> list[Tensor]:
-        return [d[..., None] for d in self.distortion.unbind(-1)]
-
-    def _radial(self, r2: Tensor) -> tuple[Tensor, Tensor]:
-        """Radial factor N/D (Brown-Conrady or rational) and its derivative by r2."""
-        d = self._coefficients()
-        k = [d[0], d[1]] + ([d[4]] if len(d) > 4 else [torch.zeros_like(d[0])])
-        N, dN = _cubic(k, r2)
-        if len(d) <= 4:
-            return N, dN
-        D, dD = _cubic(d[5:8], r2)
-        return N / D, (dN * D - N * dD) / (D * D)
-
-    def _fisheye(self, r2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Kannala-Brandt: factor theta_d / r, its derivative by r2, and theta^2."""
-        k = self._coefficients()
-        r2 = r2.clamp(min=1e-12)  # the limit at the axis is regular
-        r = r2.sqrt()
-        theta = torch.atan(r)
-        t2 = theta * theta
-        poly = 1 + t2 * (k[0] + t2 * (k[1] + t2 * (k[2] + t2 * k[3])))
-        slope = 1 + t2 * (3 * k[0] + t2 * (5 * k[1] + t2 * (7 * k[2] + t2 * 9 * k[3])))
-        factor = theta * poly / r
-        return factor, (slope / (1 + r2) - factor) / (2 * r2), t2
-
-    def _add_tangential(
-        self, uv: Tensor, r2: Tensor, distorted: Tensor, J: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        p1, p2 = self._coefficients()[2:4]
-        u, v = uv.unbind(-1)
-        du = 2 * p1 * u * v + p2 * (r2 + 2 * u * u)
-        dv = 2 * p2 * u * v + p1 * (r2 + 2 * v * v)
-        if J is not None:
-            cross = 2 * p1 * u + 2 * p2 * v
-            rows = [2 * p1 * v + 6 * p2 * u, cross, cross, 2 * p2 * u + 6 * p1 * v]
-            J = J + torch.stack(rows, -1).unflatten(-1, (2, 2))
-        return distorted + torch.stack([du, dv], -1), J
+            return pixels, valid, None
+        return pixels, valid, _jacobian_of_projection(focal * inverse_z, uv, J_distort)
 
 
 def _float64(values: float | Sequence[float] | np.ndarray) -> Tensor:
@@ -255,29 +200,6 @@ def _jacobian_of_projection(scale: Tensor, uv: Tensor, J_distort: Tensor | None)
     J_u, J_v = (scale[..., None] * J_distort).unbind(-1)
     u, v = uv[..., None, :].unbind(-1)
     return torch.stack([J_u, J_v, -(J_u * u + J_v * v)], -1)
-
-
-def _cubic(k: Sequence[Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-    value = 1 + x * (k[0] + x * (k[1] + x * k[2]))
-    return value, k[0] + x * (2 * k[1] + x * 3 * k[2])
-
-
-def _one_to_one_limit(model: str, d: np.ndarray) -> float:
-    """Squared radius (angle) of the first fold of the radial distortion; inf when it has none."""
-    P = np.polynomial.Polynomial
-    if model == "PINHOLE":
-        return np.inf
-    if model == "OPENCV_FISHEYE":
-        fold = P(np.concatenate([[1.0], d * np.array([3, 5, 7, 9])]))
-    else:
-        N, D = P([1.0, d[0], d[1]]), P([1.0])
-        if model == "FULL_OPENCV":
-            N, D = P([1.0, d[0], d[1], d[4]]), P([1.0, *d[5:8]])
-        # d(r N/D)/dr is zero where this polynomial of r^2 is; a pole of D is beyond a fold too.
-        fold = (N * D + P([0.0, 2.0]) * (N.deriv() * D - N * D.deriv())) * D
-    roots = fold.trim().roots()
-    real = roots[np.abs(roots.imag) < 1e-9].real
-    return float(min(real[real > 1e-9], default=np.inf))
 
 
 def _check(

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pixloc_ros.geometry.camera import COEFFICIENTS, Camera
+from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.geometry.distortion import COEFFICIENTS, FISHEYE
 
-FISHEYE = "OPENCV_FISHEYE"  # may look sideways and backwards, where z = 1 is never reached
 AHEAD = tuple(model for model in COEFFICIENTS if model != FISHEYE)
 NEWTON_STEPS = 10
 
