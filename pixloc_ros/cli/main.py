@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 
 import typer
@@ -58,13 +59,28 @@ def main() -> None:
 
 def run(app: typer.Typer) -> None:
     """Run a command line; every expected error becomes one line and exit code 1."""
+    signal.signal(signal.SIGINT, _interrupt)
     try:
         app()
     except PixlocError as error:
-        Console(stderr=True, soft_wrap=True).print(
-            f"error: {error}", style="red", markup=False, highlight=False
-        )
+        _print(f"error: {error}")
         sys.exit(1)
+    except _Interruption as interruption:
+        _print("; ".join(["interrupted", *getattr(interruption, "__notes__", [])]))
+        sys.exit(128 + signal.SIGINT)
+
+
+class _Interruption(BaseException):
+    """Ctrl-C; notes say what is kept. Typer would end a KeyboardInterrupt with one word."""
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    raise _Interruption
+
+
+def _print(line: str) -> None:
+    console = Console(stderr=True, soft_wrap=True)
+    console.print(line, style="red", markup=False, highlight=False)
 
 
 if __name__ == "__main__":

@@ -127,13 +127,22 @@ def as_matrix(values: Sequence[float] | None) -> NDArray[np.float64] | None:
 
 
 def write(metadata: MapMetadata, folder: Path) -> str:
-    """Write map.json, whole or not at all; returns the SHA-256 that stands for the whole map."""
+    """Write map.json, whole or not at all; returns the SHA-256 that stands for the whole map.
+
+    Raises MapError where it cannot be written.
+    """
     content = metadata.model_dump(mode="json")
     sha256 = _digest(content)
     text = json.dumps({**content, "sha256": sha256}, indent=1, ensure_ascii=False)
     part = folder / f"{FILE_NAME}.part"
-    part.write_text(text + "\n", encoding="utf-8")
-    part.replace(folder / FILE_NAME)
+    try:
+        part.write_text(text + "\n", encoding="utf-8")
+        part.replace(folder / FILE_NAME)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise MapError(
+            f"{folder / FILE_NAME} cannot be written ({error.strerror}); it is as it was"
+        ) from None
     return sha256
 
 

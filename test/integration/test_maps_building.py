@@ -239,7 +239,7 @@ def test_ray_cluster_gives_the_same_map_though_a_worker_is_killed(model, folder,
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     cluster.add_node(num_cpus=1)
-    kill = kill_one_after(3, lambda: [p for p in children() if "_observe_as_worker" in cmdline(p)])
+    kill = kill_one_after(3, lambda: [p for p in children() if "_extract_as_worker" in cmdline(p)])
     try:
         workers = WorkerPool(ray_address=cluster.address)
         built = build(model, folder, tmp_path / "map", progress=kill, workers=workers)

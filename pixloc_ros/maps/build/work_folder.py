@@ -30,16 +30,26 @@ def work_folder(output: str | Path) -> Iterator[Path]:
     folder = output.with_name(f".{output.name}.work")
     with writing(folder):
         folder.mkdir(exist_ok=True)
-        lock = (folder / LOCK_FILE).open("a+")
+        lock = _open_lock(folder)
     with lock:
         _acquire(lock, folder)
         try:
             yield folder
-        except BaseException:
+        except BaseException as error:
             if len(list(folder.iterdir())) == 1:  # nothing but the lock: nothing to go on with
                 shutil.rmtree(folder, ignore_errors=True)
+            else:
+                error.add_note(f"what is done is kept in {folder}: the same command goes on there")
             raise
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _open_lock(folder: Path) -> TextIO:
+    """The lock file, never one that a link leads to."""
+    if folder.is_symlink():
+        raise MapError(f"{folder} is a link; remove it")
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.fdopen(os.open(folder / LOCK_FILE, flags, 0o666), "a+")
 
 
 def _acquire(lock: TextIO, folder: Path) -> None:

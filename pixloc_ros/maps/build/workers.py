@@ -7,6 +7,7 @@ must not depend on how many workers built it.
 from __future__ import annotations
 
 import logging
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -103,7 +104,8 @@ def _one_thread() -> Iterator[None]:
 
 def _with_processes(tasks: Sequence[ImageTask], network: _Network, count: int) -> Iterator[Arrays]:
     # Fresh processes: forking one whose libraries already run threads can hang.
-    with ProcessPoolExecutor(min(count, len(tasks)), get_context("spawn")) as pool:
+    workers = min(count, len(tasks))
+    with ProcessPoolExecutor(workers, get_context("spawn"), _leave_interrupts) as pool:
         futures = (pool.submit(_extract_as_worker, task.read(), task, network) for task in tasks)
         try:
             yield from _in_order(futures, lambda future: future.result(), AHEAD * count)
@@ -112,6 +114,11 @@ def _with_processes(tasks: Sequence[ImageTask], network: _Network, count: int) -
                 "a worker process was killed, perhaps for lack of memory; start again with fewer "
                 "--workers: what is done is kept"
             ) from None
+
+
+def _leave_interrupts() -> None:
+    """Let the process that started this one answer Ctrl-C, for all of them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _with_ray(tasks: Sequence[ImageTask], network: _Network, address: str) -> Iterator[Arrays]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +11,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
+from safetensors.numpy import save as to_bytes
 from torch import from_numpy
 
-from pixloc_ros.errors import MapError
+from pixloc_ros.common.atomic_write import atomic_folder, clear_remains
+from pixloc_ros.errors import DataError, MapError
 from pixloc_ros.maps import schema
 from pixloc_ros.maps.schema import ROW_TYPE, TILE_M, MapMetadata, TileEntry
 from pixloc_ros.maps.tiles import INDEX_ARRAYS, Tile
@@ -33,6 +32,8 @@ def check_output(output: str | Path, overwrite: bool) -> Path:
     path = Path(output).expanduser().absolute()
     if not path.parent.is_dir():
         raise MapError(f"{path}: there is no folder {path.parent}; create it first")
+    with _writing(path):
+        clear_remains(path)
     if path.exists() and not (path / schema.FILE_NAME).is_file():
         raise MapError(f"{path} exists and is not a map; choose another output")
     if path.exists() and not overwrite:
@@ -83,7 +84,7 @@ def writing(
     path = check_output(output, overwrite)
     fields = {"tile_m": TILE_M, "row_type": ROW_TYPE, **metadata}
     places = keyframe_arrays["keyframe_T_map_cam"][:, :3, 3]
-    with _replacing(path) as folder:
+    with _writing(path), atomic_folder(path) as folder:
         tiles = TileWriter(folder, fields, keyframe_arrays)
         yield cells(places, fields["tile_m"]), tiles
         tiles.finish()
@@ -154,38 +155,21 @@ class TileWriter:
         self.sha256 = schema.write(complete, self._folder)
 
     def _write(self, name: str, arrays: Mapping[str, NDArray]) -> int:
-        path = self._folder / name
-        save_file({key: np.ascontiguousarray(array) for key, array in arrays.items()}, path)
-        self._files[name] = schema.file_sha256(path)
-        return path.stat().st_size
+        content = to_bytes({key: np.ascontiguousarray(array) for key, array in arrays.items()})
+        with (self._folder / name).open("wb") as file:  # the umask decides who may read it
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        self._files[name] = hashlib.sha256(content).hexdigest()
+        return len(content)
 
 
 @contextmanager
-def _replacing(output: Path) -> Iterator[Path]:
-    """A temporary folder beside the output that takes its place when all went well."""
-    temporary = None
+def _writing(output: Path) -> Iterator[None]:
+    """Turns errors of writing into one line."""
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-        temporary.chmod(0o755)  # mkdtemp's own mode would hide the map from other users
-        yield temporary
-        _move(temporary, output)
-    except (OSError, SafetensorError) as error:  # which is what a full disk is to save_file
-        why = getattr(error, "strerror", None) or error
-        raise MapError(f"{output} cannot be written ({why})") from None
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _move(temporary: Path, output: Path) -> None:
-    if not output.exists():
-        os.rename(temporary, output)
-        return
-    old = temporary.with_suffix(".old")
-    os.rename(output, old)
-    try:
-        os.rename(temporary, output)
-    except OSError:
-        os.rename(old, output)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+        yield
+    except DataError as error:
+        raise MapError(str(error)) from None
+    except OSError as error:
+        raise MapError(f"{output} cannot be written ({error.strerror or error})") from None
