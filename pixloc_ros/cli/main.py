@@ -17,6 +17,7 @@ COMMANDS = {
     "localize": "pixloc_ros.cli.replay:localize",
     "replay": "pixloc_ros.cli.replay:replay",
     "evaluate": "pixloc_ros.cli.evaluate:evaluate",
+    "evaluate-dataset": "pixloc_ros.cli.evaluate_dataset:evaluate_dataset",
     "shots": "pixloc_ros.cli.shots:shots",
     "benchmark": "pixloc_ros.cli.benchmark:benchmark",
     "train": "pixloc_ros.cli.train:train",

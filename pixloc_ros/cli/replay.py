@@ -151,14 +151,15 @@ def resolve_config(
     file: Path | None, settings: list[str] | None, map_folder: Path, device: str | None
 ) -> Config:
     """Settings of a file, overridden by --set, --map and --device; raises ConfigError."""
-    overrides = dict(_setting(setting) for setting in settings or [])
+    overrides = dict(parse_setting(setting) for setting in settings or [])
     overrides["map"] = str(map_folder)
     if device is not None:
         overrides["device"] = device
     return configuration.load(file, overrides) if file else configuration.from_flat(overrides)
 
 
-def _setting(text: str) -> tuple[str, Any]:
+def parse_setting(text: str) -> tuple[str, Any]:
+    """Name and value of `name=value`; raises ConfigError."""
     name, separator, value = text.partition("=")
     if not separator:
         raise ConfigError(f"--set {text}: expected name=value, e.g. alignment.robust_scale=0.2")

@@ -6,6 +6,7 @@ in most files (COLMAP's convention) and the camera's centre in some.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,26 @@ def read_poses_of_centres(path: Path) -> dict[str, Matrix]:
         name: pose_of_centre(numbers[:4], numbers[4:7], where)
         for where, name, numbers in _rows(path, 0)
     }
+
+
+def by_query(path: Path, poses: Mapping[str, Matrix], names: Sequence[str]) -> dict[str, Matrix]:
+    """Poses by query name, of a file whose names may lack leading folders, as in submissions.
+
+    Raises DataError where no pose is of a query, and where two queries share a shortened name.
+    """
+    parts = max(name.count("/") for name in poses) + 1
+    query_of: dict[str, str] = {}
+    for name in names:
+        short = "/".join(name.split("/")[-parts:])
+        if query_of.setdefault(short, name) != name:
+            raise DataError(f"{path} has names without folders, and two queries are {short}")
+    found = {query_of[name]: T for name, T in poses.items() if name in query_of}
+    if not found:
+        raise DataError(
+            f"{path} has no pose of a query: they are named like '{names[0]}', it has "
+            f"'{next(iter(poses))}'"
+        )
+    return found
 
 
 def read_focal_lengths(path: Path) -> dict[str, float]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,7 +96,8 @@ class Dataset(Protocol):
     title: str
     scenes: tuple[str, ...]
     limits: tuple[Limit, ...]
-    with_medians: bool  # in tables, before recalls
+    with_medians: bool  # in tables, instead of recalls
+    settings: Mapping[str, Any]  # of the localizer, where its defaults do not fit
     published: tuple[PublishedRow, ...]
 
     def is_present(self, scene: str) -> bool:
@@ -116,6 +117,7 @@ class Benchmark:
     """What most benchmarks have in common; loaders derive from it."""
 
     home: str  # where it is downloaded
+    settings: Mapping[str, Any] = {}
 
     def __init__(self, files: DatasetFiles):
         """Raises DataError where the root is no folder."""

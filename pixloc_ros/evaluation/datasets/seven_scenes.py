@@ -24,6 +24,17 @@ from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.maps.files import colmap_edit, hloc
 from pixloc_ros.maps.files.colmap import ColmapModel, read_model
 
+# Rooms: what is one place on a road is another wall here.
+INDOOR_SETTINGS = {
+    "retrieval.same_place_m": 1.0,
+    "retrieval.sigma_m": 0.15,
+    "retrieval.sigma_deg": 5.0,
+    "view.max_distance_m": 4.0,
+    "view.extra_view_spacing_m": 0.7,
+    "view.reselect_distance_m": 0.1,
+    "hypotheses.same_pose_m": 0.03,
+    "hypotheses.alternative_step_m": 0.5,
+}
 MODELS = "7scenes_sfm_triangulated"
 RETRIEVAL = ("7scenes_densevlad_retrieval_top_10", "7scenes_densevlad_retrieval")
 
@@ -39,6 +50,7 @@ class SevenScenes(Benchmark):
     scenes = ("chess", "fire", "heads", "office", "pumpkin", "redkitchen", "stairs")
     limits = (INDOOR[3], INDOOR[1])
     with_medians = True
+    settings = INDOOR_SETTINGS
 
     def __init__(self, files: DatasetFiles):
         super().__init__(files)

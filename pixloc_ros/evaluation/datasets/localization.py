@@ -1,0 +1,213 @@
+"""Localizing the queries of a scene: who does it, in batches, and what is kept of it.
+
+Results are appended to a file as they come, so that a run that was interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixloc_ros.common import image_files
+from pixloc_ros.common.atomic_write import write_text
+from pixloc_ros.common.parallel import Workers
+from pixloc_ros.common.progress import Progress, silent
+from pixloc_ros.config import Config
+from pixloc_ros.errors import DataError
+from pixloc_ros.evaluation.datasets.protocol import BenchmarkQuery, Retrieval, Scene
+from pixloc_ros.evaluation.frames import FrameResult, PoseRecord, frame_result
+from pixloc_ros.geometry import se3
+from pixloc_ros.localizer import Localizer
+from pixloc_ros.maps.map import Map
+from pixloc_ros.priors import file_priors
+from pixloc_ros.priors.global_prior import GlobalPrior, KeyframePairs
+from pixloc_ros.types import Estimate, Frame, PosePrior, Reason, Status
+
+Matrix = NDArray[np.float64]
+
+FRAMES_FILE, RUN_FILE = "frames.jsonl", "run.json"
+BATCH = 16  # queries that a worker is given at once
+
+
+@dataclass(frozen=True, slots=True)
+class QueryTask:
+    """One query as a worker needs it: it may be on another machine than the dataset."""
+
+    query: BenchmarkQuery
+    index: int
+    image: bytes  # content of the file
+    priors: tuple[PosePrior, ...]  # none: the map is searched
+
+
+class QueryLocalizer(Protocol):
+    """What finds the pose of a query."""
+
+    def localize(self, frame: Frame, priors: Sequence[PosePrior]) -> Estimate: ...
+
+
+class Recipe(Hashable, Protocol):
+    """What a worker makes its localizer of; hashable, so that it does so once."""
+
+    def open(self) -> QueryLocalizer: ...
+
+
+@dataclass(frozen=True, slots=True)
+class MapRecipe:
+    """This package's localizer, on a map folder that all workers see."""
+
+    config_json: str
+
+    def open(self) -> QueryLocalizer:
+        """Open map and network."""
+        return _OnMap(Localizer(Config.model_validate_json(self.config_json)))
+
+
+@dataclass(frozen=True, slots=True)
+class _OnMap:
+    localizer: Localizer
+
+    def localize(self, frame: Frame, priors: Sequence[PosePrior]) -> Estimate:
+        return self.localizer.localize(frame, priors[0] if len(priors) == 1 else priors)
+
+
+def global_prior(
+    retrieval: Retrieval, map_: Map, names: Sequence[str], config: Config
+) -> GlobalPrior | None:
+    """Who places the queries: the files that there are; None: the map is searched."""
+    if retrieval.nearest:
+        keyframe_of = {name: index for index, name in enumerate(map_.keyframe_names)}
+        known = {q: [keyframe_of[r]] for q, r in retrieval.nearest.items() if r in keyframe_of}
+        if not known:
+            reference = next(iter(retrieval.nearest.values()))
+            raise DataError(f"no reference given with a query is in the map, as '{reference}'")
+        return KeyframePairs(map_, config.retrieval, known)
+    if retrieval.descriptors:
+        return file_priors.read_descriptors(map_, retrieval.descriptors, names, config.retrieval)
+    if retrieval.pairs:
+        return file_priors.read_pairs(map_, retrieval.pairs, names, config.retrieval)
+    return None
+
+
+def localize_scene(
+    scene: Scene,
+    recipe: Recipe,
+    prior: GlobalPrior | None,
+    folder: Path,
+    settings: dict[str, Any],
+    workers: Workers,
+    progress: Progress = silent,
+) -> list[FrameResult]:
+    """Localize the queries that the folder has no results of yet, and give those of all.
+
+    settings: all that results depend on. Raises DataError where the folder's depend on others.
+    """
+    _check_same_run(folder, settings)
+    done = _read_done(folder / FRAMES_FILE)
+    left = [(i, q) for i, q in enumerate(scene.queries) if q.name not in done]
+    batches = (
+        (recipe, tuple(_task(scene, i, query, prior) for i, query in left[at : at + BATCH]))
+        for at in range(0, len(left), BATCH)
+    )
+    found = (result for batch in workers.map(localize_batch, batches) for result in batch)
+    with (folder / FRAMES_FILE).open("a", encoding="utf-8") as file:
+        for result in progress(found, f"localizing {scene.name}", len(left)):
+            file.write(result.model_dump_json() + "\n")
+            file.flush()
+            done[result.name] = result
+    return [done[query.name] for query in scene.queries if query.name in done]
+
+
+def localize_batch(recipe: Recipe, tasks: Sequence[QueryTask]) -> list[FrameResult]:
+    """Localize some queries; the work of one worker."""
+    localizer = _open(recipe)
+    return [frame_result(_localize(localizer, task)) for task in tasks]
+
+
+@lru_cache(maxsize=1)
+def _open(recipe: Recipe) -> QueryLocalizer:
+    return recipe.open()
+
+
+def _localize(localizer: QueryLocalizer, task: QueryTask) -> Estimate:
+    image_rgb = image_files.decode(task.image)
+    if image_rgb is None:
+        return Estimate(
+            Status.FAILED, Reason.BAD_IMAGE, "cannot be decoded", task.index, task.query.name
+        )
+    frame = Frame(image_rgb, task.query.camera, task.index, np.eye(4), task.query.name)
+    return localizer.localize(frame, task.priors)
+
+
+def _task(scene: Scene, index: int, query: BenchmarkQuery, prior: GlobalPrior | None) -> QueryTask:
+    path = scene.query_images / query.name
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    pixel = np.zeros((1, 1, 3), np.uint8)  # priors from files go by the name
+    frame = Frame(pixel, query.camera, index, np.eye(4), query.name)
+    return QueryTask(query, index, content, tuple(prior.propose(frame)) if prior else ())
+
+
+def poses_of(results: Sequence[FrameResult], T_map_world: Matrix) -> dict[str, Matrix]:
+    """T_cam_world of the queries that were localized."""
+    return {r.name: _cam_from_world(r.pose, T_map_world) for r in results if r.pose is not None}
+
+
+def poses_with_fallback(results: Sequence[FrameResult], T_map_world: Matrix) -> dict[str, Matrix]:
+    """The same, and of refused queries what alignment came to, or else where it began."""
+    poses = {}
+    for result in results:
+        prior = result.prior.pose if result.prior is not None else None
+        best = result.pose or result.candidate or prior
+        if best is not None:
+            poses[result.name] = _cam_from_world(best, T_map_world)
+    return poses
+
+
+def _cam_from_world(T_map_cam: PoseRecord, T_map_world: Matrix) -> Matrix:
+    return se3.inverse(T_map_cam.matrix()) @ T_map_world
+
+
+def map_settings(map_: Map, config: Config, retrieval: Retrieval) -> dict[str, Any]:
+    """All that results on a map depend on."""
+    files = [path for path in (retrieval.pairs, *retrieval.descriptors) if path is not None]
+    return {
+        "map": map_.sha256,
+        "retrieval": [hashlib.sha256(path.read_bytes()).hexdigest() for path in files],
+        "config": config.model_dump(mode="json", exclude={"map", "device", "threads", "node"}),
+    }
+
+
+def _check_same_run(folder: Path, settings: dict[str, Any]) -> None:
+    path, text = folder / RUN_FILE, json.dumps(settings, indent=1, sort_keys=True)
+    if not path.is_file():
+        write_text(path, text + "\n")
+        return
+    known = json.loads(path.read_text(encoding="utf-8"))
+    ours = json.loads(text)
+    if known != ours:
+        other = next(key for key in {**known, **ours} if known.get(key) != ours.get(key))
+        raise DataError(
+            f"{folder} has results of another {other}: give another --output, or remove the folder"
+        )
+
+
+def _read_done(path: Path) -> dict[str, FrameResult]:
+    """Results by name; a line that a kill has cut off is left out, and removed."""
+    if not path.is_file():
+        return {}
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith("}\n")]
+    if len(whole) < len(lines):
+        write_text(path, "".join(whole))
+    results = [FrameResult.model_validate_json(line) for line in whole]
+    return {result.name: result for result in results}

@@ -1,0 +1,298 @@
+"""The public benchmarks, each from a small tree in its official layout to table or submission."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from helpers import benchmark_trees as trees
+from helpers.benchmark_trees import Street
+from pixloc_ros.cli.main import build
+from pixloc_ros.errors import DataError, MapError, PixlocError
+from pixloc_ros.evaluation.datasets import catalogue, pose_lists
+from pixloc_ros.evaluation.datasets.protocol import DatasetFiles
+from pixloc_ros.evaluation.datasets.robotcar import image_name
+from pixloc_ros.geometry import se3
+
+NEAR_M = 0.1
+
+
+@pytest.fixture(scope="module")
+def scenery(street: Path) -> Street:
+    return Street(street)
+
+
+def run(name: str, root: Path, output: Path, *more: object) -> str:
+    arguments = ["evaluate-dataset", name, "--root", root, "--output", output, *more]
+    arguments += ["--set", "threads=1"]
+    result = CliRunner().invoke(build(), [str(word) for word in arguments])
+    if result.exception is not None:
+        raise result.exception
+    return result.stdout
+
+
+def summary(output: Path, row: str = "pixloc_ros, accepted only") -> dict:
+    return json.loads((output / "summary.json").read_text())[row]
+
+
+def files(root: Path, **more: object) -> DatasetFiles:
+    return DatasetFiles(root, **more)  # type: ignore[arg-type]
+
+
+# --- Cambridge Landmarks --------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_cambridge_with_reduced_models_and_cameras_of_their_own(scenery, tmp_path):
+    root = trees.cambridge(tmp_path / "cambridge", scenery)
+    output = tmp_path / "out"
+    printed = run("cambridge", root, output, "--hloc", tmp_path / "hloc")
+    found = summary(output)["ShopFacade"]
+    assert found["queries"] == found["estimated"] == 3
+    assert found["median_m"] < NEAR_M
+    assert "5/.23" in printed and "PixLoc" in printed  # the paper's figure beside ours
+    # Started again, it localizes nothing and says the same.
+    frames = output / "scenes" / "ShopFacade" / "frames.jsonl"
+    lines = frames.read_text()
+    assert run("cambridge", root, output, "--hloc", tmp_path / "hloc") == printed
+    assert frames.read_text() == lines
+    # After a kill in the middle of a line, the rest is done again.
+    frames.write_text(lines[: len(lines) // 2])
+    assert run("cambridge", root, output, "--hloc", tmp_path / "hloc") == printed
+    with pytest.raises(DataError, match="results of another config"):
+        run("cambridge", root, output, "--hloc", tmp_path / "hloc", "--set", "view.keyframes=2")
+
+
+def test_cambridge_scales_cameras_and_keypoints_to_the_files(scenery, tmp_path):
+    root = trees.cambridge(tmp_path / "cambridge", scenery)
+    scene = catalogue.open_dataset("cambridge", files(root)).load("ShopFacade")
+    model = scene.references()
+    assert len(model.images) == len(scenery.references)
+    for camera in (scene.queries[0].camera, next(iter(model.cameras.values()))):
+        assert (camera.width, camera.height) == (trees.WIDTH, trees.HEIGHT)
+        assert float(camera.focal[0]) == pytest.approx(scenery.focal)
+        assert camera.center.tolist() == pytest.approx([scenery.cx - 0.5, scenery.cy - 0.5])
+    np.testing.assert_allclose(
+        model.images[0].pixels + 0.5, scenery.references[0].pixels, atol=1e-9
+    )
+
+
+def test_cambridge_without_a_part_names_it_and_where_it_lives(scenery, tmp_path):
+    root = trees.cambridge(tmp_path / "cambridge", scenery)
+    models = root / "CambridgeLandmarks_Colmap_Retriangulated_1024px" / "ShopFacade"
+    dataset = catalogue.open_dataset("cambridge", files(root))
+    (root / "ShopFacade" / "seq3").rename(root / "ShopFacade" / "seq4")
+    with pytest.raises(DataError, match=r"seq3/.* is missing, .* 2 other images.*repository\.cam"):
+        dataset.load("ShopFacade")
+    shutil.rmtree(models / "empty_all")
+    with pytest.raises(DataError, match=r"empty_all is missing: poses of all images; .*Google"):
+        dataset.load("ShopFacade")
+    with pytest.raises(DataError, match="KingsCollege is missing: the folder of the images"):
+        dataset.load("KingsCollege")
+    with pytest.raises(DataError, match="no such folder; scenes: repository"):
+        catalogue.open_dataset("cambridge", files(tmp_path / "nothing"))
+
+
+# --- 7Scenes --------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_7scenes_without_the_test_images_and_what_only_they_see(scenery, tmp_path):
+    root = trees.seven_scenes(tmp_path / "7scenes", scenery)
+    scene = catalogue.open_dataset("7scenes", files(root)).load("heads")
+    model = scene.references()
+    assert len(model.images) == len(scenery.references)
+    assert len(model.point_ids) == len(scenery.model.point_ids)
+    assert scene.retrieval.pairs is not None
+    # The street is no room: its own distances.
+    outdoors = ["--set", "view.max_distance_m=30", "--set", "retrieval.same_place_m=15"]
+    outdoors += ["--set", "retrieval.sigma_m=1.5"]
+    printed = run("7scenes", root, tmp_path / "out", *outdoors)
+    assert summary(tmp_path / "out")["heads"]["median_m"] < NEAR_M
+    assert "D-SLAM" in printed and "1/.82" in printed
+
+
+def test_7scenes_reads_either_pseudo_ground_truth(scenery, tmp_path):
+    root = trees.seven_scenes(tmp_path / "7scenes", scenery)
+    truth = tmp_path / "pgt" / "sfm" / "7scenes"
+    dataset = catalogue.open_dataset("7scenes", files(root, ground_truth=truth))
+    assert "SfM" in dataset.title
+    scene = dataset.load("heads")
+    assert float(scene.queries[0].camera.focal[0]) == pytest.approx(scenery.focal)
+    references = scene.references()
+    assert [r.name for r in references] == [
+        f"seq-02/frame-{s.path.stem}.color.png" for s in scenery.references
+    ]
+    np.testing.assert_allclose(
+        references[0].T_cam_world, scenery.references[0].T_cam_world, atol=1e-9
+    )
+    with pytest.raises(DataError, match="give pgt/sfm/7scenes or pgt/dslam/7scenes"):
+        catalogue.open_dataset("7scenes", files(root, ground_truth=tmp_path))
+
+
+def test_poses_of_another_system_are_scored_without_a_map(scenery, tmp_path):
+    """In the format of a submission: names without leading folders, one query missing."""
+    root = trees.cambridge(tmp_path / "cambridge", scenery)
+    lines = [
+        trees.words(f"seq3/{s.path.stem}.png", s.qvec, s.T_cam_world[:3, 3])
+        for s in scenery.queries[:2]
+    ]
+    trees.write_lines(tmp_path / "hloc_ShopFacade.txt", lines)
+    template = tmp_path / "hloc_{scene}.txt"
+    run("cambridge", root, tmp_path / "out", "--estimates", template)
+    found = summary(tmp_path / "out", "hloc_{scene}")["ShopFacade"]
+    assert (found["queries"], found["estimated"]) == (3, 2)
+    assert found["recall"]["5 cm 5 deg"] == pytest.approx(2 / 3)
+    assert found["median_m"] < 1e-6
+
+
+# --- Aachen Day-Night -----------------------------------------------------------------------------
+
+
+def submitted(path: Path) -> dict[str, np.ndarray]:
+    return pose_lists.read_poses(path)
+
+
+def distance_m(T_0: np.ndarray, T_1: np.ndarray) -> float:
+    return se3.distance_m(se3.inverse(T_0), se3.inverse(T_1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "version"), [("aachen", "1.0"), ("aachen-v1.1", "1.1")])
+def test_aachen_writes_day_and_night_of_the_lists_into_one_file(name, version, scenery, tmp_path):
+    root = trees.aachen(tmp_path / "aachen", scenery, version)
+    printed = run(name, root, tmp_path / "out")
+    poses = submitted(tmp_path / "out" / "Aachen_eval_pixloc_ros.txt")
+    assert list(poses) == [f"IMG_{s.path.name}" for s in scenery.queries]
+    for T, shot in zip(poses.values(), scenery.queries, strict=True):
+        assert distance_m(T, shot.T_cam_world) < NEAR_M
+    assert "server" in printed and "hloc" in printed
+
+
+def test_aachen_without_intrinsics_of_an_image(scenery, tmp_path):
+    root = trees.aachen(tmp_path / "aachen", scenery)
+    path = root / "3D-models" / "database_intrinsics.txt"
+    path.write_text("\n".join(path.read_text().splitlines()[1:]))
+    scene = catalogue.open_dataset("aachen", files(root)).load("day")
+    with pytest.raises(MapError, match="1 images without intrinsics, the first is 'db/"):
+        scene.references()
+    nvm = root / "3D-models" / "aachen_cvpr2018_db.nvm"
+    nvm.write_text("\n".join(nvm.read_text().splitlines()[:-5]))
+    with pytest.raises(MapError, match=r"is truncated or damaged|without intrinsics"):
+        scene.references()
+
+
+# --- RobotCar Seasons -----------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("places", [True, False], ids=["49 models", "NVM"])
+def test_robotcar_scores_public_queries_and_submits_the_others(places, scenery, tmp_path):
+    root = trees.robotcar(tmp_path / "robotcar", scenery, places)
+    run("robotcar", root, tmp_path / "out")
+    found = summary(tmp_path / "out")
+    assert found["day"]["queries"] == found["night"]["queries"] == 1
+    assert found["day"]["median_m"] < NEAR_M and found["night"]["median_m"] < NEAR_M
+    poses = submitted(tmp_path / "out" / "RobotCar_eval_pixloc_ros.txt")
+    assert list(poses) == ["rear/1417178853389471.jpg"]
+    assert distance_m(next(iter(poses.values())), scenery.queries[2].T_cam_world) < NEAR_M
+
+
+def test_robotcar_models_are_joined_and_named_like_the_files(scenery, tmp_path):
+    root = trees.robotcar(tmp_path / "robotcar", scenery)
+    model = catalogue.open_dataset("robotcar", files(root)).load("sun").references()
+    assert len(model.images) == len(scenery.references)  # one is in both places
+    assert model.images[0].name.startswith("overcast-reference/rear/")
+    assert all(image.name.endswith(".jpg") for image in model.images)
+    for image in model.images:
+        assert np.isin(image.point_ids[image.point_ids >= 0], model.point_ids).all()
+    assert image_name("./night/rear/1.png") == image_name("night/rear/1.jpg")
+
+
+# --- Extended CMU Seasons -------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_cmu_reads_centres_and_submits_translations(scenery, tmp_path):
+    root = trees.cmu(tmp_path / "cmu", scenery)
+    run("cmu", root, tmp_path / "out")
+    found = summary(tmp_path / "out")
+    assert found["urban"]["queries"] == 3 and found["urban"]["median_m"] < NEAR_M
+    poses = submitted(tmp_path / "out" / "CMU_eval_pixloc_ros.txt")
+    for T, shot in zip(poses.values(), scenery.queries, strict=True):
+        assert distance_m(T, shot.T_cam_world) < NEAR_M
+
+
+def test_cmu_takes_the_camera_from_the_name(scenery, tmp_path):
+    root = trees.cmu(tmp_path / "cmu", scenery)
+    names = root / "slice2" / "test-images-slice2.txt"
+    first = names.read_text().splitlines()[0]
+    (root / "slice2" / "query" / first).rename(root / "slice2" / "query" / "img_0_c7_1us.jpg")
+    names.write_text("img_0_c7_1us.jpg\n")
+    with pytest.raises(DataError, match="its third word is none of c0, c1"):
+        catalogue.open_dataset("cmu", files(root)).load("slice2")
+
+
+# --- 4Seasons -------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_four_seasons_begins_at_the_given_frames_and_writes_relative_poses(scenery, tmp_path):
+    root = trees.four_seasons(tmp_path / "4seasons", scenery)
+    model = trees.four_seasons_model(tmp_path / "model", scenery)
+    run("4seasons", root, tmp_path / "out", "--model", model)
+    found = summary(tmp_path / "out")["validation"]
+    assert found["queries"] == 3
+    assert found["recall"]["0.1 m"] == 1.0
+    easy = tmp_path / "out" / "relocalizationFile_recording_2020-03-24_17-45-31_easy.txt"
+    truth = root / "reference" / "RelocalizationFilesVal"
+    expected = next(truth.iterdir()).read_text().splitlines()[1:3]
+    for line, known in zip(easy.read_text().splitlines(), expected, strict=True):
+        assert line.split()[:2] == known.split()[:2]
+        difference = np.array(line.split()[2:], float) - np.array(known.split()[2:], float)
+        assert np.abs(difference[:3]).max() < NEAR_M and np.abs(difference[3:]).max() < 0.01
+
+
+def test_four_seasons_lists_both_cameras_of_the_reference(scenery, tmp_path):
+    root = trees.four_seasons(tmp_path / "4seasons", scenery)
+    shot = scenery.references[0]
+    trees.copy_image(shot, root / "reference/undistorted_images/cam1" / f"{trees.stamp(shot)}.png")
+    references = catalogue.open_dataset("4seasons", files(root)).load("test0").references()
+    assert len(references) == len(scenery.references) + 1
+    left, right = references[:2]
+    assert distance_m(left.T_cam_world, right.T_cam_world) == pytest.approx(0.3)
+
+
+# --- all of them ----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_processes_find_the_same_poses(scenery, tmp_path):
+    root = trees.cmu(tmp_path / "cmu", scenery)
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    run("cmu", root, alone, "--scene", "slice7")
+    shutil.copytree(alone / "maps", together / "maps")
+    run("cmu", root, together, "--scene", "slice7", "--workers", 2)
+    poses = [f"{folder}/scenes/slice7/poses.txt" for folder in (alone, together)]
+    assert Path(poses[0]).read_text() == Path(poses[1]).read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("kitti", "."), "dataset 'kitti' is none of cambridge, 7scenes"),
+        (("aachen", ".", "--scene", "dusk"), "--scene dusk: Aachen .* has day, night"),
+        (("cmu", "."), "slice2 is missing: the folder of the slice; data.ciirc"),
+        (("cambridge", ".", "--scene", "ShopFacade"), "ShopFacade is missing"),
+    ],
+)
+def test_what_is_asked_for_in_vain_is_one_line(arguments, complaint, tmp_path):
+    name, _, *more = arguments
+    with pytest.raises(PixlocError, match=complaint) as error:
+        run(name, tmp_path, tmp_path / "out", *more)
+    assert "\n" not in str(error.value)
