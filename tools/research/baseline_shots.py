@@ -38,7 +38,8 @@ def baseline_shots(
 ) -> None:
     """Localize single frames by keypoints and PnP, to compare with `pixloc shots`.
 
-    Example: research shots --map town --images drive/images --meta drive/meta.json --method sift
+    Example: python -m research shots --method sift --map town --images drive/images
+    --meta drive/meta.json
     """
     from research.baselines.localizer import MATCHERS, BaselineLocalizer
 

@@ -1,4 +1,4 @@
-"""`pixloc benchmark-maps`: what the size of a map costs on this machine."""
+"""`python -m research benchmark-maps`: what the size of a map costs on this machine."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def benchmark_maps(
 
     A map of 1e7 points takes 6 GB of disk and minutes to write.
 
-    Example: pixloc benchmark-maps --points 1e4 --points 1e7 --set tiles.budget_mb=100
+    Example: python -m research benchmark-maps --points 1e4 --points 1e7 --set tiles.budget_mb=100
     """
     from pixloc_ros.common.atomic_write import write_text
     from pixloc_ros.errors import DataError

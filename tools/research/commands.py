@@ -1,4 +1,4 @@
-"""`pixloc features`: what the features can do, and pictures of it."""
+"""`python -m research`: what the features can do, and pictures of it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def match(
 ) -> None:
     """Share of hand-marked points that the features find again in another photo, as in WxBS.
 
-    Example: pixloc features match wxbs --window 20 --tolerance 8
+    Example: python -m research match wxbs --window 20 --tolerance 8
     """
     from pixloc_ros.features.pyramid import FeatureExtractor
     from research import marked_pairs
@@ -78,7 +78,7 @@ def confidence(
 ) -> None:
     """Mean confidence of sky, road, cars and houses on the generated street, or of an image.
 
-    Example: pixloc features confidence --image drive/000100.jpg --output confidence.jpg
+    Example: python -m research confidence --image drive/000100.jpg --output confidence.jpg
     """
     from pixloc_ros.features.pyramid import FeatureExtractor
     from pixloc_ros.visualization.overlay import draw_confidence
@@ -108,7 +108,7 @@ def degrade(
 ) -> None:
     """A contact sheet of all degradations that `pixloc shots` and `pixloc bag create` know.
 
-    Example: pixloc features degrade drive/000100.jpg --output degradations.jpg
+    Example: python -m research degrade drive/000100.jpg --output degradations.jpg
     """
     from pixloc_ros.evaluation.degradation import DEGRADATIONS
     from pixloc_ros.evaluation.degradation import degrade as degraded
@@ -133,7 +133,7 @@ def basin(
 ) -> None:
     """From how far do points find their way, level by level? Curves over offsets of the start.
 
-    Example: pixloc features basin --map town --images drive/images --meta drive/meta.json
+    Example: python -m research basin --map town --images drive/images --meta drive/meta.json
     --every 20 --output basin.png
     """
     from pixloc_ros.evaluation.shots import posed_frames
@@ -176,7 +176,7 @@ def travel(
 ) -> None:
     """Draw how points travel from a wrong start to the pose, level by level.
 
-    Example: pixloc features travel --map town --images drive/images --meta drive/meta.json
+    Example: python -m research travel --map town --images drive/images --meta drive/meta.json
     --frame 40 --output travel.jpg
     """
     from pixloc_ros.evaluation.shots import posed_frames
@@ -214,7 +214,7 @@ def variant(
 ) -> None:
     """Weights for an ablation, to be used as any others: `map build --weights FILE`.
 
-    Example: pixloc features variant no_confidence --output no_confidence.safetensors
+    Example: python -m research variant no_confidence --output no_confidence.safetensors
     """
     from research import variants
 
