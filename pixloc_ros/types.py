@@ -56,6 +56,7 @@ class Reason(StrEnum):
     NO_EXTRINSICS = "no_extrinsics"
     BAD_IMAGE = "bad_image"
     FROZEN_IMAGE = "frozen_image"
+    ODD_STAMP = "odd_stamp"
     OUT_OF_MAP = "out_of_map"
     TOO_FEW_POINTS = "too_few_points"
     NON_FINITE = "non_finite"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pixloc_ros.config import PriorsConfig
+from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.geometry import se3
 from pixloc_ros.priors.odometry import OdometryBuffer
 from pixloc_ros.priors.stamped_pose import StampedPose, odometry_step, velocity_step
@@ -14,7 +14,7 @@ from pixloc_ros.types import Matrix, PosePrior
 class AcceptedPose:
     """The last accepted pose, and the one before it, for the velocity. There may be none."""
 
-    def __init__(self, config: PriorsConfig) -> None:
+    def __init__(self, config: ConfigHolder) -> None:
         self._config = config
         self._before: StampedPose | None = None
         self._last: StampedPose | None = None
@@ -26,10 +26,6 @@ class AcceptedPose:
 
     def clear(self) -> None:
         self._before = self._last = None
-
-    def reconfigure(self, config: PriorsConfig) -> None:
-        """Go on with other limits and sigmas."""
-        self._config = config
 
     def take(self, found: StampedPose) -> None:
         """Believe this one from now on."""
@@ -48,7 +44,7 @@ class AcceptedPose:
 
     def carried(self, stamp_ns: int, odometry: OdometryBuffer) -> PosePrior | None:
         """By odometry or, without it, going on as before; None beyond `max_coast_s`."""
-        last, config = self._last, self._config
+        last, config = self._last, self._config.current.priors
         if last is None or not last.within(stamp_ns, config.max_coast_s):
             return None
         step = odometry_step(last, odometry, stamp_ns, config)
@@ -60,5 +56,5 @@ class AcceptedPose:
     def expected(self, stamp_ns: int, odometry: OdometryBuffer) -> PosePrior | None:
         """As carried, but by odometry however long ago it was."""
         last = self._last
-        step = last and odometry_step(last, odometry, stamp_ns, self._config)
+        step = last and odometry_step(last, odometry, stamp_ns, self._config.current.priors)
         return last.moved(stamp_ns, step) if last and step else self.carried(stamp_ns, odometry)

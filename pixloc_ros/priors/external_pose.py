@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pixloc_ros.config import PriorsConfig
+from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.geometry import se3
 from pixloc_ros.priors.odometry import OdometryBuffer
 from pixloc_ros.priors.stamped_pose import StampedPose, carried, is_vague, odometry_step
@@ -14,7 +14,7 @@ from pixloc_ros.types import Matrix, PosePrior
 class ExternalPose:
     """The newest one that was of use. There may be none."""
 
-    def __init__(self, config: PriorsConfig) -> None:
+    def __init__(self, config: ConfigHolder) -> None:
         self._config = config
         self._stated: StampedPose | None = None
 
@@ -25,15 +25,11 @@ class ExternalPose:
     def clear(self) -> None:
         self._stated = None
 
-    def reconfigure(self, config: PriorsConfig) -> None:
-        """Go on with other limits and sigmas."""
-        self._config = config
-
     def fault(self, T_map_base: Matrix, covariance: Matrix) -> str:
         """Why a stated pose is of no use by itself; empty when it is of use."""
         if not se3.is_rigid(T_map_base) or not _is_covariance(covariance):
             return "not_finite"
-        return "too_vague" if is_vague(covariance, self._config) else ""
+        return "too_vague" if is_vague(covariance, self._config.current.priors) else ""
 
     def take(self, stated: StampedPose) -> None:
         """Believe this one from now on."""
@@ -45,7 +41,7 @@ class ExternalPose:
 
     def carried(self, stamp_ns: int, odometry: OdometryBuffer) -> PosePrior | None:
         """By odometry or, without it, standing still; None beyond `max_coast_s`."""
-        stated, config = self._stated, self._config
+        stated, config = self._stated, self._config.current.priors
         if stated is None or not stated.within(stamp_ns, config.max_coast_s):
             return None
         return carried(stated, stamp_ns, odometry, config)
@@ -53,7 +49,7 @@ class ExternalPose:
     def by_odometry(self, stamp_ns: int, odometry: OdometryBuffer) -> PosePrior | None:
         """However long ago it was; None where the odometry broke."""
         stated = self._stated
-        step = stated and odometry_step(stated, odometry, stamp_ns, self._config)
+        step = stated and odometry_step(stated, odometry, stamp_ns, self._config.current.priors)
         return stated.moved(stamp_ns, step) if stated and step else None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pixloc_ros.config import PriorsConfig
+from pixloc_ros.config.holder import ConfigHolder
 
 
 class PriorFallback:
@@ -12,7 +12,7 @@ class PriorFallback:
     past what nobody could recognise does not search the whole map at every frame.
     """
 
-    def __init__(self, config: PriorsConfig) -> None:
+    def __init__(self, config: ConfigHolder) -> None:
         self._config = config
         self._misses = 0
         self._since_ns = 0
@@ -31,11 +31,7 @@ class PriorFallback:
         """Whether what is of that stamp was known before the misses began, and did not help."""
         return self.due and stamp_ns is not None and stamp_ns <= self._since_ns
 
-    def reconfigure(self, config: PriorsConfig) -> None:
-        """Go on with another number of frames."""
-        self._config = config
-
     @property
     def due(self) -> bool:
-        times, rest = divmod(self._misses, self._config.fallback_after_misses)
+        times, rest = divmod(self._misses, self._config.current.priors.fallback_after_misses)
         return times > 0 and rest == 0 and times.bit_count() == 1

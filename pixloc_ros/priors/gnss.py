@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixloc_ros.config import PriorsConfig
+from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.maps.datum import AnyDatum
 from pixloc_ros.priors.gates import JumpGate
 
@@ -44,20 +45,14 @@ def antenna_base(
 class GnssGate:
     """Turns fixes into map positions and refuses the useless ones; `rejected` counts why."""
 
-    def __init__(self, config: PriorsConfig, datum: AnyDatum | None) -> None:
+    def __init__(self, config: ConfigHolder, datum: AnyDatum | None) -> None:
         self._config = config
         self._datum = datum
-        self._jumps = JumpGate(config.odometry_max_speed_mps, slack_m=config.gnss_default_sigma_m)
+        self._jumps = JumpGate()
         self.rejected: Counter[str] = Counter()
 
     def clear(self) -> None:
         self._jumps.clear()
-
-    def reconfigure(self, config: PriorsConfig) -> None:
-        """Go on with other limits."""
-        self._config = config
-        self._jumps.max_speed_mps = config.odometry_max_speed_mps
-        self._jumps.slack_m = config.gnss_default_sigma_m
 
     def accept(
         self,
@@ -84,7 +79,9 @@ class GnssGate:
         if not np.isfinite(position_map).all():
             self.rejected["gnss_beyond_the_crs"] += 1
             return None
-        if self._jumps.check(stamp_ns, position_map[:2]) == "jump":
+        config = self._config.current.priors
+        limits = config.odometry_max_speed_mps, config.gnss_default_sigma_m
+        if self._jumps.check(stamp_ns, position_map[:2], *limits) == "jump":
             self.rejected["gnss_jump"] += 1
             return None
         R = self._datum.R_map_enu(latitude_deg, longitude_deg)
@@ -98,11 +95,12 @@ class GnssGate:
         if not _on_earth(*position):
             return "gnss_not_a_position"
         worst_m2 = np.linalg.eigvalsh(covariance[:2, :2])[-1]
-        return "gnss_too_vague" if worst_m2 > self._config.gnss_max_sigma_m**2 else ""
+        limit_m2 = self._config.current.priors.gnss_max_sigma_m**2
+        return "gnss_too_vague" if worst_m2 > limit_m2 else ""
 
     def _covariance(self, covariance_enu: Matrix | None) -> Matrix:
         """(3, 3) in ENU with no axis surer than receivers are."""
-        config = self._config
+        config = self._config.current.priors
         if covariance_enu is None or not np.isfinite(covariance_enu).all():
             return np.eye(3) * config.gnss_default_sigma_m**2
         symmetric = (covariance_enu + covariance_enu.T) / 2

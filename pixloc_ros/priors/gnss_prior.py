@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from pixloc_ros.config import PriorsConfig
+from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.maps.datum import AnyDatum
 from pixloc_ros.priors.gnss import Fix, GnssGate
 from pixloc_ros.priors.heading import HeadingFromMotion
@@ -17,7 +17,7 @@ from pixloc_ros.types import PosePrior
 class GnssPrior:
     """Remembers the newest fix that was accepted. `rejected` counts the others by reason."""
 
-    def __init__(self, config: PriorsConfig, datum: AnyDatum | None) -> None:
+    def __init__(self, config: ConfigHolder, datum: AnyDatum | None) -> None:
         self._config = config
         self.gate = GnssGate(config, datum)
         self._heading = HeadingFromMotion(config)
@@ -32,12 +32,6 @@ class GnssPrior:
     def stamp_ns(self) -> int | None:
         """Of the newest fix."""
         return self._fix.stamp_ns if self._fix else None
-
-    def reconfigure(self, config: PriorsConfig) -> None:
-        """Go on with other limits."""
-        self._config = config
-        self.gate.reconfigure(config)
-        self._heading.reconfigure(config)
 
     def clear(self) -> None:
         self.gate.clear()
@@ -63,7 +57,7 @@ class GnssPrior:
             return None
         placed = keyframes.place(fix, self._heading.newest())
         belief = StampedPose(*placed, fix.stamp_ns, "gnss")
-        if not belief.within(stamp_ns, self._config.gnss_max_age_s):
+        if not belief.within(stamp_ns, self._config.current.priors.gnss_max_age_s):
             self._stale += 1
             return None
-        return carried(belief.read(odometry), stamp_ns, odometry, self._config)
+        return carried(belief.read(odometry), stamp_ns, odometry, self._config.current.priors)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pixloc_ros.config import PriorsConfig
+from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.geometry import se3
 from pixloc_ros.priors.gates import seconds
 from pixloc_ros.priors.gnss import Fix
@@ -52,15 +52,12 @@ class _Mark:
 class HeadingFromMotion:
     """Remembers fixes some way apart."""
 
-    def __init__(self, config: PriorsConfig) -> None:
+    def __init__(self, config: ConfigHolder) -> None:
         self._config = config
         self._marks: deque[_Mark] = deque(maxlen=_REMEMBERED)
 
     def clear(self) -> None:
         self._marks.clear()
-
-    def reconfigure(self, config: PriorsConfig) -> None:
-        self._config = config
 
     def add(self, fix: Fix, odometry: OdometryBuffer) -> None:
         """Take the next fix; the newest is always kept, the others stand some way apart."""
@@ -80,7 +77,7 @@ class HeadingFromMotion:
         if len(self._marks) < 2:
             return None
         heading = self._course() if self._marks[-1].reading is None else self._by_odometry()
-        known = heading.sigma_rad < np.deg2rad(self._config.gnss_heading_sigma_deg)
+        known = heading.sigma_rad < np.deg2rad(self._config.current.priors.gnss_heading_sigma_deg)
         return heading if known else None
 
     def _by_odometry(self) -> Heading:
@@ -103,7 +100,7 @@ class HeadingFromMotion:
         Infinite where it is not as long as the fixes say: wheels that slip tell no heading.
         """
         assert before.reading is not None and newest.reading is not None
-        config = self._config
+        config = self._config.current.priors
         path_m = float(np.linalg.norm(newest.antenna_odom - before.antenna_odom))
         driven_m = newest.reading.driven_m - before.reading.driven_m
         odometry_m = config.odometry_position_sigma_share * driven_m
@@ -122,7 +119,7 @@ class HeadingFromMotion:
     def _course_from(self, before: Fix, newest: Fix) -> Heading:
         driven = newest.position_map[:2] - before.position_map[:2]
         elapsed_s = abs(seconds(newest.stamp_ns - before.stamp_ns))
-        turned_deg = self._config.motion_sigma_degps * elapsed_s / 2.0
+        turned_deg = self._config.current.priors.motion_sigma_degps * elapsed_s / 2.0
         sigma_rad = _sigma(_noise_m(before, newest), float(np.linalg.norm(driven)), turned_deg)
         return Heading(float(np.arctan2(driven[1], driven[0])), sigma_rad)
 

@@ -6,38 +6,30 @@ same wrong place one after the other are much rarer.
 
 from __future__ import annotations
 
-from collections import deque
-
 import numpy as np
 
-from pixloc_ros.config import PriorsConfig
+from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.geometry import covariance as cov
 from pixloc_ros.geometry import se3
 from pixloc_ros.priors.odometry import OdometryBuffer
-from pixloc_ros.priors.stamped_pose import StampedPose, odometry_step, standing_step
+from pixloc_ros.priors.stamped_pose import StampedPose, carried
 from pixloc_ros.types import PosePrior
 
 
 class JumpConfirmation:
     """Lets expected poses pass, and jumps once `jump_frames` of `jump_window` frames agree."""
 
-    def __init__(self, config: PriorsConfig) -> None:
-        self._suspects: deque[StampedPose | None] = deque()
-        self.reconfigure(config)
-
-    def reconfigure(self, config: PriorsConfig) -> None:
-        """Go on with other limits."""
+    def __init__(self, config: ConfigHolder) -> None:
         self._config = config
-        window = max(config.jump_window, config.jump_frames)
-        self._suspects = deque(self._suspects, maxlen=window)
+        self._suspects: list[StampedPose | None] = []
 
     def clear(self) -> None:
         """Forget the jumps that were seen."""
         self._suspects.clear()
 
     def miss(self) -> None:
-        """A frame without a pose: it agrees with nothing, and takes its place in the window."""
-        self._suspects.append(None)
+        """Take a frame without a pose: it agrees with nothing, but has its place in the window."""
+        self._remember(None)
 
     def objection(
         self,
@@ -52,11 +44,11 @@ class JumpConfirmation:
         None when nothing does. guess: where the search began, if nothing measured that.
         """
         sigmas = _sigmas(found, expected) if expected else np.inf
-        if sigmas <= self._config.jump_sigma or (expected is None and not guess):
+        if sigmas <= self._config.current.priors.jump_sigma or (expected is None and not guess):
             self.clear()
             return ""
-        self._suspects.append(found)
-        agreeing, needed = self._agreeing(found, odometry), self._config.jump_frames
+        self._remember(found)
+        agreeing, needed = self._agreeing(found, odometry), self._config.current.priors.jump_frames
         if agreeing >= needed:
             self.clear()
             return ""
@@ -67,18 +59,22 @@ class JumpConfirmation:
             why = f"{distance_m:.1f} m ({sigmas:.0f} sigma) from {place}"
         return f"{why}; {agreeing} of {needed} frames agree"
 
+    def _remember(self, suspect: StampedPose | None) -> None:
+        config = self._config.current.priors
+        window = max(config.jump_window, config.jump_frames)
+        self._suspects = [*self._suspects, suspect][-window:]
+
     def _agreeing(self, found: StampedPose, odometry: OdometryBuffer) -> int:
         """How many suspects, the newest among them, are of the same place after their motion."""
         return sum(
             suspect is not None
             and _sigmas(found, self._carried(suspect, found.stamp_ns, odometry))
-            <= self._config.jump_sigma
+            <= self._config.current.priors.jump_sigma
             for suspect in self._suspects
         )
 
     def _carried(self, suspect: StampedPose, stamp_ns: int, odometry: OdometryBuffer) -> PosePrior:
-        step = odometry_step(suspect, odometry, stamp_ns, self._config)
-        return suspect.moved(stamp_ns, step or standing_step(suspect, stamp_ns, self._config))
+        return carried(suspect, stamp_ns, odometry, self._config.current.priors)
 
 
 def _sigmas(found: StampedPose, expected: PosePrior) -> float:

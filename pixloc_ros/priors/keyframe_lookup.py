@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
-from pixloc_ros.config import PriorsConfig
+from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.covariance import skew
 from pixloc_ros.maps.datum import AnyDatum
@@ -34,10 +34,36 @@ class MapLike(Protocol):
     def T_base_cam(self) -> Matrix | None: ...  # of the mapping camera
 
 
+class VehicleKeyframes:
+    """The keyframes as poses of the vehicle, once it is known where its camera sits.
+
+    `T_base_cam` is that of the live camera and may be set later; a map that knows its mapping
+    camera's does not need it.
+    """
+
+    def __init__(self, map: MapLike, config: ConfigHolder) -> None:
+        self.T_base_cam: Matrix | None = None
+        self._map = map
+        self._config = config
+        self._newest: KeyframeLookup | None = None
+
+    def lookup(self) -> KeyframeLookup | None:
+        """Return the keyframes; None where the mounting of the camera is not known."""
+        T_base_cam = self._map.T_base_cam
+        T_base_cam = self.T_base_cam if T_base_cam is None else T_base_cam
+        if T_base_cam is None or not len(self._map.keyframe_T_map_cam):
+            return None
+        newest = self._newest
+        if newest is None or not np.array_equal(newest.T_base_cam, T_base_cam):
+            newest = KeyframeLookup(self._map.keyframe_T_map_cam, T_base_cam, self._config)
+        self._newest = newest
+        return newest
+
+
 class KeyframeLookup:
     """Vehicle poses of the mapping drive, T_map_base (M, 4, 4)."""
 
-    def __init__(self, T_map_cam: Matrix, T_base_cam: Matrix, config: PriorsConfig) -> None:
+    def __init__(self, T_map_cam: Matrix, T_base_cam: Matrix, config: ConfigHolder) -> None:
         self.T_base_cam = T_base_cam
         self._T_map_base = T_map_cam @ se3.inverse(T_base_cam)
         self._places = KDTree(self._T_map_base[:, :2, 3])
@@ -55,7 +81,7 @@ class KeyframeLookup:
 
     def covariance(self, position_covariance: Matrix) -> Matrix:
         """(6, 6) of a pose whose plane position alone was measured, (2+, 2+) in m^2."""
-        config = self._config
+        config = self._config.current.priors
         covariance = np.zeros((6, 6))
         covariance[:2, :2] = position_covariance[:2, :2]
         covariance[2, 2] = config.gnss_height_sigma_m**2
@@ -83,7 +109,8 @@ class KeyframeLookup:
     def complete(self, T_map_base: Matrix, covariance: Matrix) -> tuple[Matrix, Matrix]:
         """Fill in what a pose leaves open by zero or huge variances; the rest stays as it is."""
         if not covariance.any():
-            covariance = self.covariance(np.eye(2) * self._config.gnss_default_sigma_m**2)
+            sigma_m = self._config.current.priors.gnss_default_sigma_m
+            covariance = self.covariance(np.eye(2) * sigma_m**2)
             return self._on_the_map(T_map_base), covariance
         if covariance[5, 5] > _VAGUE_HEADING_RAD2:
             return self.stand_at(T_map_base[:3, 3]), self.covariance(covariance)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from pixloc_ros.config import PriorsConfig
+from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.geometry import se3
 from pixloc_ros.priors.gates import JumpGate, seconds
 
@@ -39,13 +39,13 @@ class Twist:
 class OdometryBuffer:
     """History of one odometry stream.
 
-    A gap, a confirmed jump or stamps that go back begin a new epoch: poses before and after it
-    cannot be related. `rejected` counts refused messages and breaks by reason.
+    A gap or a confirmed jump begins a new epoch: poses before and after it cannot be related.
+    `rejected` counts refused messages and breaks by reason.
     """
 
-    def __init__(self, config: PriorsConfig) -> None:
+    def __init__(self, config: ConfigHolder) -> None:
         self._config = config
-        self._jumps = JumpGate(config.odometry_max_speed_mps)
+        self._jumps = JumpGate()
         self._readings: list[OdometryReading] = []
         self._epoch = 0
         self.rejected: Counter[str] = Counter()
@@ -68,11 +68,6 @@ class OdometryBuffer:
         self._jumps.clear()
         self._epoch += 1
 
-    def reconfigure(self, config: PriorsConfig) -> None:
-        """Go on with other limits."""
-        self._config = config
-        self._jumps.max_speed_mps = config.odometry_max_speed_mps
-
     def add(self, stamp_ns: int, T_odom_base: Matrix) -> None:
         """Take one message, or refuse it and count why."""
         if not se3.is_rigid(T_odom_base):
@@ -80,12 +75,10 @@ class OdometryBuffer:
             return
         if self._readings:
             elapsed_s = seconds(stamp_ns - self._readings[-1].stamp_ns)
-            if elapsed_s <= 0 and -elapsed_s <= self._config.odometry_max_gap_s:
+            if elapsed_s <= 0:
                 self.rejected["odometry_out_of_order"] += 1
                 return
-            if elapsed_s <= 0:
-                self._break("odometry_stamps_back")
-            elif elapsed_s > self._config.odometry_max_gap_s:
+            if elapsed_s > self._config.current.priors.odometry_max_gap_s:
                 self._break("odometry_gap")
         self._add_in_order(stamp_ns, T_odom_base)
 
@@ -112,7 +105,7 @@ class OdometryBuffer:
         """The motion over the newest readings; None without two of them."""
         if len(self._readings) < 2:
             return None
-        newest, config = self._readings[-1], self._config
+        newest, config = self._readings[-1], self._config.current.priors
         before = self._readings[self._base_line()]
         elapsed_s = seconds(newest.stamp_ns - before.stamp_ns)
         T_before_newest = se3.inverse(before.T_odom_base) @ newest.T_odom_base
@@ -124,13 +117,14 @@ class OdometryBuffer:
         )
 
     def _add_in_order(self, stamp_ns: int, T_odom_base: Matrix) -> None:
-        verdict = self._jumps.check(stamp_ns, T_odom_base[:3, 3])
+        max_speed_mps = self._config.current.priors.odometry_max_speed_mps
+        verdict = self._jumps.check(stamp_ns, T_odom_base[:3, 3], max_speed_mps)
         if verdict == "jump":
             self.rejected["odometry_jump"] += 1
             return
         if verdict == "moved":
             self._break("odometry_restarted")
-            self._jumps.check(stamp_ns, T_odom_base[:3, 3])
+            self._jumps.check(stamp_ns, T_odom_base[:3, 3], max_speed_mps)
         driven_m = 0.0
         if self._readings:
             newest = self._readings[-1]
@@ -143,14 +137,15 @@ class OdometryBuffer:
         self.clear()
 
     def _forget_old(self) -> None:
-        config = self._config
+        config = self._config.current.priors
         keep_s = config.max_coast_s + config.gnss_max_age_s + config.odometry_max_gap_s
         oldest_ns = self._readings[-1].stamp_ns - round(keep_s * 1e9)
         expired = bisect_left(self._readings, oldest_ns, key=lambda reading: reading.stamp_ns)
         del self._readings[:expired]
 
     def _extrapolate(self, stamp_ns: int) -> OdometryReading | None:
-        newest, limit_s = self._readings[-1], self._config.odometry_max_extrapolation_s
+        newest = self._readings[-1]
+        limit_s = self._config.current.priors.odometry_max_extrapolation_s
         beyond_s = seconds(stamp_ns - newest.stamp_ns)
         if beyond_s > limit_s or len(self._readings) < 2:
             return None
@@ -159,7 +154,8 @@ class OdometryBuffer:
 
     def _base_line(self) -> int:
         """Index of a reading before the newest, long enough ago that single noise is small."""
-        reach_ns = round(self._config.odometry_max_extrapolation_s * 1e9)
+        reach_s = self._config.current.priors.odometry_max_extrapolation_s
+        reach_ns = round(reach_s * 1e9)
         base_ns = self._readings[-1].stamp_ns - reach_ns
         index = bisect_left(self._readings, base_ns, key=lambda reading: reading.stamp_ns)
         return min(index, len(self._readings) - 2)

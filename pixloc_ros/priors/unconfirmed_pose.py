@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pixloc_ros.config import PriorsConfig
+from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.geometry.covariance import diagonal
 from pixloc_ros.priors.odometry import OdometryBuffer
 from pixloc_ros.priors.stamped_pose import StampedPose, carried
@@ -23,7 +23,7 @@ def source_of(estimate: Estimate) -> str:
 class UnconfirmedPose:
     """What the last frame found and no other confirms yet, and the pose of an earlier run."""
 
-    def __init__(self, config: PriorsConfig) -> None:
+    def __init__(self, config: ConfigHolder) -> None:
         self._config = config
         self._found: StampedPose | None = None
         self._remembered: Matrix | None = None
@@ -31,10 +31,6 @@ class UnconfirmedPose:
     def clear(self) -> None:
         """Something better is known, or nothing is to be known any more."""
         self._found = self._remembered = None
-
-    def reconfigure(self, config: PriorsConfig) -> None:
-        """Go on with other sigmas."""
-        self._config = config
 
     def remember(self, T_map_base: Matrix) -> None:
         """Take the pose (4, 4) at the end of an earlier run."""
@@ -54,7 +50,7 @@ class UnconfirmedPose:
 
     def found(self, stamp_ns: int, odometry: OdometryBuffer) -> PosePrior | None:
         """What the last frame found, carried to this stamp."""
-        found, config = self._found, self._config
+        found, config = self._found, self._config.current.priors
         if found is None or not found.within(stamp_ns, config.max_coast_s):
             return None
         return carried(found, stamp_ns, odometry, config)
@@ -63,6 +59,6 @@ class UnconfirmedPose:
         """The pose of the earlier run, vague: the vehicle may have been moved."""
         if self._remembered is None:
             return None
-        config = self._config
+        config = self._config.current.priors
         covariance = diagonal(config.last_pose_sigma_m, config.last_pose_sigma_deg)
         return PosePrior(self._remembered, covariance, LAST_POSE, stamp_ns)

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pixloc_ros.errors import BagError
 from pixloc_ros.replay.messages import typestore
 from pixloc_ros.replay.storage import RawMessage, open_sources
 from pixloc_ros.sensors import conversion
 from pixloc_ros.sensors.decoding import BadMessage
-from pixloc_ros.sensors.events import CameraInfoEvent, Event, ImageEvent, RejectedEvent
+from pixloc_ros.sensors.events import Event, ImageEvent, RefusedMessage
 from pixloc_ros.sensors.topics import DISCOVERED, REQUIRED, TYPES, Topics
 
 
 class BagReader:
     """Iterates the events of a bag; messages of other types are passed over, and those that
-    cannot be used become a RejectedEvent.
+    cannot be used become a RefusedMessage.
 
     A part of `topics` that the bag lacks under its name is taken from the only topic of its type.
     cameras: names of the cameras of a rig, whose topics begin with them.
@@ -70,7 +72,7 @@ class BagReader:
         return [topic for key, topic in self.parts.items() if _part(key) == part]
 
     def events(self, parts: Collection[str] = TYPES, every: int = 1) -> Iterator[Event]:
-        """Events of some parts; of images, every Nth is decoded and the others are left out."""
+        """Yield the events of some parts; of images every Nth, the others are left out."""
         key_of = {topic: key for key, topic in self.parts.items() if _part(key) in parts}
         images = Counter[str]()
         for raw in self._raw(key_of):
@@ -79,7 +81,7 @@ class BagReader:
                 images[key] += 1
                 if (images[key] - 1) % every:
                     continue
-            yield from self._decoded(key, raw)
+            yield self._event(key, raw)
 
     def image(self, stamp_ns: int, camera_name: str = "") -> ImageEvent | None:
         """A frame that was read before, once more."""
@@ -88,9 +90,9 @@ class BagReader:
             return None
         key = _key("image", camera_name)
         for raw in self._raw({self.parts[key]}, log_ns, log_ns + 1):
-            for event in self._decoded(key, raw):
-                if isinstance(event, ImageEvent) and event.stamp_ns == stamp_ns:
-                    return event
+            event = self._event(key, raw)
+            if isinstance(event, ImageEvent) and event.stamp_ns == stamp_ns:
+                return event
         return None
 
     def _raw(
@@ -99,25 +101,23 @@ class BagReader:
         for source in self._sources:
             yield from source.messages(topics, start_ns, stop_ns)
 
-    def _decoded(self, key: str, raw: RawMessage) -> Iterator[Event]:
-        msgtype, (part, _, camera_name) = self.types[raw.topic], key.partition("/")
+    def _event(self, key: str, raw: RawMessage) -> Event:
+        """The event of one message, or its refusal."""
+        part, _, camera_name = key.partition("/")
+        deserialize = partial(self._deserialized, raw)
+        if part == "tf":
+            return conversion.transforms_event(deserialize)
         try:
-            message = typestore().deserialize_cdr(raw.data, msgtype)
-            for event in conversion.events(part, msgtype, message):
-                if isinstance(event, RejectedEvent):
-                    event = replace(event, reason=f"{part}_{event.reason}")
-                if isinstance(event, ImageEvent):
-                    self._log_ns[camera_name, event.stamp_ns] = raw.log_ns
-                if isinstance(event, ImageEvent | CameraInfoEvent):
-                    event = replace(event, camera_name=camera_name)
-                yield event
+            message = conversion.deserialized(deserialize)
         except BadMessage as error:
-            reason = error.reason if error.reason.startswith(part) else f"{part}_{error.reason}"
-            stamp_ns = _stamp_or(message, raw.log_ns)
-            yield RejectedEvent(stamp_ns, part, reason, str(error), camera_name)
-        except Exception as error:  # half a message makes the deserializer say anything
-            reason, message = f"{part}_malformed", f"{part}: {error!r}"
-            yield RejectedEvent(raw.log_ns, part, reason, message, camera_name)
+            return RefusedMessage(raw.log_ns, part, error.reason, str(error), camera_name)
+        event = conversion.event_of(part, message, raw.log_ns, camera_name)
+        if isinstance(event, ImageEvent):
+            self._log_ns[camera_name, event.stamp_ns] = raw.log_ns
+        return event
+
+    def _deserialized(self, raw: RawMessage) -> Any:
+        return typestore().deserialize_cdr(raw.data, self.types[raw.topic])
 
     def _resolve(self, topics: Topics, cameras: Sequence[str]) -> dict[str, str]:
         found = {part: self._find(part, topics) for part in TYPES}
@@ -170,10 +170,3 @@ def _key(part: str, camera_name: str) -> str:
 
 def _part(key: str) -> str:
     return key.partition("/")[0]
-
-
-def _stamp_or(message: object, log_ns: int) -> int:
-    try:
-        return conversion.stamp_ns(message)
-    except (BadMessage, AttributeError):
-        return log_ns

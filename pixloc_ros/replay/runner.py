@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pixloc_ros.common.atomic_write import write_text
 from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.config import Config
+from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.errors import BagError, DataError
 from pixloc_ros.evaluation.metrics import Summary
 from pixloc_ros.evaluation.report import LoadImage, write_report, write_run
@@ -21,14 +22,13 @@ from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.trajectory import Trajectory, read_tum
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.map import Map
-from pixloc_ros.priors.tracker import PoseTracker
 from pixloc_ros.replay.bag_reader import BagReader
 from pixloc_ros.replay.bag_writer import truth_path
-from pixloc_ros.replay.replayer import Replayer
-from pixloc_ros.sensors.events import CameraInfoEvent, RejectedEvent, StaticTransformEvent
-from pixloc_ros.sensors.static_transforms import StaticTransforms
-from pixloc_ros.sensors.topics import Topics
-from pixloc_ros.types import Estimate
+from pixloc_ros.sensors.counters import Counters
+from pixloc_ros.sensors.events import CameraInfoEvent, Event, RefusedMessage
+from pixloc_ros.sensors.topics import TYPES, Topics
+from pixloc_ros.session import Session
+from pixloc_ros.types import Estimate, Reason
 from pixloc_ros.visualization.recording import record, rerun_sdk
 
 CONFIG_FILE = "config.yaml"  # what this run was made with, ready for --config
@@ -67,15 +67,15 @@ def replay(
         raise DataError(f"--output {output} is a file; name a folder")
     truth = _truth(bag, ground_truth)
     with BagReader(bag, topics, config.node.camera_names) as reader:
-        transforms, cameras = _transforms(reader), _first_cameras(reader)
+        camera = _first_camera(reader)
         localizer = Localizer(config)
-        tracker = PoseTracker(config.priors, localizer.map, can_search=localizer.can_search)
-        replayer = Replayer(localizer, tracker, transforms, cameras, config)
+        session = Session(localizer, ConfigHolder(config))
         total = -(-reader.image_count // every)
-        estimates = list(progress(replayer.run(reader.events(every=every)), "localizing", total))
+        answered = _checked(session.run(_events(reader, every)), reader)
+        estimates = list(progress(answered, "localizing", total))
         if not estimates:
             raise BagError(f"bag {bag} holds no image that can be read")
-        notes = _notes(reader, replayer.counts + tracker.rejected)
+        notes = _notes(reader, session.counters, session.tracker.rejected)
         provenance = _provenance(reader, localizer, notes)
         summary = write_run(output, estimates, provenance, truth)
         write_text(output / CONFIG_FILE, yaml.safe_dump(config.model_dump(mode="json")))
@@ -83,7 +83,7 @@ def replay(
             keyframes_xyz = localizer.map.keyframe_T_map_cam[:, :3, 3]
             write_report(output, estimates, truth, _loader(reader), keyframes_xyz, provenance)
         if view is not None:
-            _record(view, localizer.map, cameras[0].camera, estimates, _loader(reader), progress)
+            _record(view, localizer.map, camera, estimates, _loader(reader), progress)
     return ReplayResult(estimates, summary, output, notes)
 
 
@@ -107,25 +107,33 @@ def _truth(bag: Path, ground_truth: Path | None) -> Trajectory | None:
     return read_tum(ground_truth) if ground_truth else None
 
 
-def _transforms(reader: BagReader) -> StaticTransforms:
-    """All of them at once: they hold for the whole bag, whenever they were recorded."""
-    transforms = StaticTransforms()
-    for event in reader.events(parts=("tf_static",)):
-        if isinstance(event, StaticTransformEvent):
-            transforms.add(event.parent, event.child, event.T_parent_child)
-    return transforms
+def _events(reader: BagReader, every: int) -> Iterator[Event]:
+    """Everything in the order of recording, but /tf_static first: it holds for the whole bag."""
+    yield from reader.events(parts=("tf_static",))
+    yield from reader.events(parts=TYPES.keys() - {"tf_static"}, every=every)
 
 
-def _first_cameras(reader: BagReader) -> list[CameraInfoEvent]:
-    """Of each camera the first calibration that can be used; it may come after the first image."""
-    found, problem, topics = dict[str, CameraInfoEvent](), "", reader.topics_of("camera_info")
+def _checked(estimates: Iterator[Estimate], reader: BagReader) -> Iterator[Estimate]:
+    """The same; raises BagError for a camera that nothing in the bag joins to the vehicle."""
+    for estimate in estimates:
+        if estimate.reason is Reason.NO_EXTRINSICS:
+            raise BagError(f"bag {reader.path}: {estimate.message}")
+        yield estimate
+
+
+def _first_camera(reader: BagReader) -> Camera:
+    """The first calibration of the first camera; raises BagError where a camera has no usable one.
+
+    A replay of an hour is not to begin where no frame can be localized.
+    """
+    found, problem, topics = dict[str, Camera](), "", reader.topics_of("camera_info")
     for event in reader.events(parts=("camera_info",)):
         if isinstance(event, CameraInfoEvent):
-            found.setdefault(event.camera_name, event)
-        if isinstance(event, RejectedEvent):
+            found.setdefault(event.camera_name, event.camera)
+        if isinstance(event, RefusedMessage):
             problem = event.message
         if len(found) == len(topics):
-            return list(found.values())
+            return next(iter(found.values()))
     problem = problem or reader.truncated or "the topic holds no message"
     names = " or ".join(f"'{topic}'" for topic in topics)
     raise BagError(f"bag {reader.path} has no usable calibration on {names}: {problem}")
@@ -139,9 +147,16 @@ def _loader(reader: BagReader) -> LoadImage:
     return load
 
 
-def _notes(reader: BagReader, counts: Counter[str]) -> list[str]:
+def _notes(reader: BagReader, counters: Counters, rejected: Mapping[str, int]) -> list[str]:
+    """What people should know of the bag: all that was counted but what is usual."""
     notes = [f"{reader.truncated}; what could be read was used"] if reader.truncated else []
-    return notes + [f"{reason}: {count}" for reason, count in sorted(counts.items())]
+    unusual = [line for line in counters.lines() if not _is_usual(line[0])]
+    counts = [(f"prior.rejected.{reason}", str(count)) for reason, count in rejected.items()]
+    return notes + [f"{name}: {line}" for name, line in sorted(unusual + counts)]
+
+
+def _is_usual(name: str) -> bool:
+    return name.endswith(".received") or name.startswith("frame.")
 
 
 def _provenance(reader: BagReader, localizer: Localizer, notes: list[str]) -> dict[str, Any]:

@@ -1,9 +1,8 @@
-"""Counters of everything that came, was dropped or refused, and their report."""
+"""Rates over the last events, and the report on /diagnostics."""
 
 from __future__ import annotations
 
-import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable
 
 import numpy as np
@@ -19,36 +18,6 @@ _LEVELS = {
     State.LOST: DiagnosticStatus.ERROR,
     State.TRACKING: DiagnosticStatus.OK,
 }
-
-
-class Counters:
-    """Counts by name, from several threads, and the last line about each thing gone wrong."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._counts: Counter[str] = Counter()
-        self._last: dict[str, str] = {}
-
-    def add(self, name: str, message: str = "") -> int:
-        """Count once more; the new count."""
-        with self._lock:
-            self._counts[name] += 1
-            if message:
-                self._last[name] = message
-            return self._counts[name]
-
-    def __getitem__(self, name: str) -> int:
-        with self._lock:
-            return self._counts[name]
-
-    def lines(self) -> list[tuple[str, str]]:
-        """Name and count, with the last message where there is one."""
-        with self._lock:
-            counts = sorted(self._counts.items())
-            return [
-                (name, f"{count}: {self._last[name]}" if name in self._last else str(count))
-                for name, count in counts
-            ]
 
 
 class Rate:

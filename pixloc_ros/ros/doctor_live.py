@@ -29,7 +29,7 @@ from pixloc_ros.config import NodeConfig
 from pixloc_ros.doctor import Finding
 from pixloc_ros.msg import LocalizationState
 from pixloc_ros.sensors import conversion, decoding, topics
-from pixloc_ros.sensors.events import StaticTransformEvent
+from pixloc_ros.sensors.events import StaticTransformsEvent
 from pixloc_ros.sensors.static_transforms import StaticTransforms, normalized
 
 NODE = "/pixloc_localizer"
@@ -158,9 +158,10 @@ class LiveExamination:
         yield WatchedTopic("tf_static", "/tf_static", topics.TYPES["tf_static"][0])
 
     def _add_static(self, message: Any) -> None:
-        for event in conversion.events("tf_static", topics.TF_MESSAGE, message):
-            if isinstance(event, StaticTransformEvent):
-                self._static.add(event.parent, event.child, event.T_parent_child)
+        event = conversion.event_of("tf_static", message, 0)
+        if isinstance(event, StaticTransformsEvent):
+            for each in event.transforms:
+                self._static.add(each.parent, each.child, each.T_parent_child)
 
     def _about_node(self, running: bool) -> Finding:
         if not running:

@@ -1,224 +1,144 @@
-"""Subscriptions: callbacks that check, count and store, and never do long work."""
+"""Subscriptions: each callback makes an event of its message and hands it on, nothing else."""
 
 from __future__ import annotations
 
-import threading
+import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from nav_msgs.msg import Odometry
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import NavSatFix
-from std_msgs.msg import Header
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, NavSatFix
 from tf2_msgs.msg import TFMessage
 
-from pixloc_ros.config import Config
-from pixloc_ros.geometry.se3 import Matrix
-from pixloc_ros.priors.gnss import antenna_base
-from pixloc_ros.ros import conversions
-from pixloc_ros.ros.cameras import Cameras, ImageGroup, refuse
-from pixloc_ros.ros.diagnostics import Counters
-from pixloc_ros.ros.latest_item import LatestItem
-from pixloc_ros.ros.moving_frames import MovingFrames
-from pixloc_ros.ros.shared_tracker import SharedTracker
-from pixloc_ros.sensors import conversion, topics
-from pixloc_ros.sensors.decoding import BadMessage
-from pixloc_ros.sensors.events import (
-    Event,
-    FixEvent,
-    OdometryEvent,
-    PoseEvent,
-    RejectedEvent,
-    StaticTransformEvent,
-)
-from pixloc_ros.sensors.static_transforms import StaticTransforms, normalized
+from pixloc_ros.config import NodeConfig
+from pixloc_ros.ros.diagnostics import Rate
+from pixloc_ros.sensors import conversion
+from pixloc_ros.sensors.events import Event, ImageEvent
 
+# Best effort: an image that is lost is worth less than a newer one. One: the newest.
+NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 SENSOR = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
+MOVING = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
 COMMAND = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
+# Types, topics and qualities of service by part, besides images and what comes with them.
+TOPICS = {
+    "odom": (Odometry, "odom", SENSOR),
+    "gnss_fix": (NavSatFix, "gnss/fix", SENSOR),
+    "gnss_pose": (PoseWithCovarianceStamped, "gnss/pose", SENSOR),
+    "initialpose": (PoseWithCovarianceStamped, "initialpose", COMMAND),
+    "tf_static": (TFMessage, "/tf_static", LATCHED),
+}
 
-Value = TypeVar("Value")
+Push = Callable[[Event], None]
 
 
 class Inputs:
-    """All that the node listens to; read by the worker while callbacks write."""
+    """All that the node listens to. push: takes the events, in the executor's thread."""
 
-    def __init__(
-        self,
-        node: LifecycleNode,
-        config: Config,
-        tracker: SharedTracker,
-        mailbox: LatestItem[ImageGroup],
-        tally: Counters,
-    ) -> None:
-        self.cameras = Cameras(node, config.node, mailbox, tally)
+    def __init__(self, node: LifecycleNode, config: NodeConfig, push: Push) -> None:
         self._node = node
-        self._config, self._priors = config.node, config.priors
-        self._tracker = tracker
-        self._tally = tally
-        self._static = StaticTransforms()
-        self._changed = threading.Condition()
-        self._moving = MovingFrames(node, self._static)
-        self._subscriptions = self._subscribe()
+        self._cameras = {
+            name: CameraInput(node, name, config.compressed, push) for name in config.camera_names
+        }
+        self._subscriptions = [
+            node.create_subscription(kind, topic, self._taking(part, push), qos)
+            for part, (kind, topic, qos) in TOPICS.items()
+            if part != "odom" or config.odom_source == "topic"
+        ]
+        # Undecoded: /tf is busy, and the session seldom asks.
+        take_raw = partial(_take_raw, push)
+        self._subscriptions.append(
+            node.create_subscription(TFMessage, "/tf", take_raw, MOVING, raw=True)
+        )
 
     def close(self) -> None:
         """Stop listening."""
-        self._moving.close()
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
-        self.cameras.close()
+        for camera in self._cameras.values():
+            camera.close()
 
-    def reconfigure(self, config: Config) -> None:
-        """Go on with other settings of what is subscribed."""
-        self._config, self._priors = config.node, config.priors
+    def change_to_compressed(self) -> None:
+        """Change over to `image/compressed` of each camera where only that is published."""
+        for camera in self._cameras.values():
+            camera.change_to_compressed()
 
-    def transform(self, target: str, source: str) -> Matrix | None:
-        """T_target_source (4, 4) along /tf_static, or None where nothing joins the two."""
-        with self._changed:
-            return self._static.lookup(target, source)
+    @property
+    def image_rates(self) -> dict[str, Rate]:
+        """Rate of the images, by camera."""
+        return {name: camera.images for name, camera in self._cameras.items()}
 
-    def frames(self) -> tuple[str, ...]:
-        """Names of all frames of /tf_static."""
-        with self._changed:
-            return self._static.frames
+    @property
+    def last_image_s(self) -> float | None:
+        """When the last image of any camera came (time.perf_counter())."""
+        times = [rate.last_s for rate in self.image_rates.values() if rate.last_s is not None]
+        return max(times, default=None)
 
-    def wait_for(self, get: Callable[[], Value | None], timeout_s: float) -> Value | None:
-        """What `get` returns, once a message makes it something; None when none came in time."""
-        with self._changed:
-            self._changed.wait_for(lambda: get() is not None, timeout_s)
-            return get()
+    def _taking(self, part: str, push: Push) -> Callable[[Any], None]:
+        return lambda message: push(conversion.event_of(part, message, now_ns(self._node)))
 
-    def _subscribe(self) -> list[Any]:
-        on, take = self._node.create_subscription, self._taking
-        return [
-            on(NavSatFix, "gnss/fix", take("gnss_fix", self._on_fix), SENSOR),
-            on(PoseWithCovarianceStamped, "gnss/pose", take("gnss_pose", self._on_pose), SENSOR),
-            on(
-                PoseWithCovarianceStamped,
-                "initialpose",
-                take("initialpose", self._on_pose),
-                COMMAND,
-            ),
-            on(TFMessage, "/tf_static", take("tf_static", self._on_static), LATCHED),
-            *self._subscribe_odometry(),
-        ]
 
-    def _subscribe_odometry(self) -> list[Any]:
-        frames = self._config.odom_frame, self._config.base_frame
-        if self._config.odom_source == "tf":
-            self._moving.follow(*frames, self._on_moved)
-            return []
-        take = self._taking("odom", self._on_odometry)
-        return [self._node.create_subscription(Odometry, "odom", take, SENSOR)]
+class CameraInput:
+    """Images and calibration of one camera, on topics below its name."""
 
-    def _taking(self, part: str, store: Callable[[Any], None]) -> Callable[[Any], None]:
-        """A callback that converts a message and stores its events, or counts why it cannot."""
-
-        def callback(message: Any) -> None:
-            self._tally.add(f"{part}.received")
-            try:
-                for event in _events(part, message):
-                    if isinstance(event, RejectedEvent):
-                        self.refuse(part, BadMessage(event.reason, event.message))
-                    else:
-                        store(event)
-            except BadMessage as error:
-                self.refuse(part, error)
-
-        return callback
-
-    def refuse(self, part: str, error: BadMessage) -> None:
-        """Count a useless message; the first of its kind is logged."""
-        refuse(self._node, self._tally, part, error)
-
-    def _on_odometry(self, event: OdometryEvent) -> None:
-        self._require_frame(event.frame_id, self._config.odom_frame)
-        child = event.child_frame_id or self._config.base_frame
-        T_child_base = self.transform(child, self._config.base_frame)
-        if T_child_base is None:
-            raise BadMessage(
-                "frame",
-                f"odometry is of frame '{child}', which nothing on /tf_static joins "
-                f"to base_frame '{self._config.base_frame}'",
-            )
-        with self._tracker.locked() as tracker:
-            tracker.add_odometry(event.stamp_ns, event.T_odom_base @ T_child_base)
-
-    def _on_moved(self, stamp_ns: int, T_odom_base: Matrix) -> None:
-        self._tally.add("odom_tf.received")
-        with self._tracker.locked() as tracker:
-            tracker.add_odometry(stamp_ns, T_odom_base)
-
-    def _on_fix(self, event: FixEvent) -> None:
-        antenna = antenna_base(
-            self._priors, self.transform, self._config.base_frame, event.frame_id
+    def __init__(self, node: LifecycleNode, name: str, compressed: bool, push: Push) -> None:
+        self.images = Rate()
+        self._node, self._name, self._compressed, self._push = node, name, compressed, push
+        self._info = node.create_subscription(
+            CameraInfo, self._topic("camera_info"), self._take_calibration, SENSOR
         )
-        if antenna is None and self._tally.add("gnss_fix.antenna_unknown") == 1:
-            self._node.get_logger().warning(
-                f"fixes are of frame '{event.frame_id}', which /tf_static does not join to "
-                f"'{self._config.base_frame}': taken as of that; see priors.gnss_antenna_m"
-            )
-        with self._tracker.locked() as tracker:
-            tracker.add_fix(
-                event.stamp_ns,
-                event.latitude_deg,
-                event.longitude_deg,
-                event.altitude_m,
-                event.covariance_enu,
-                event.status,
-                antenna,
-            )
+        self._pictures = self._subscribe_images()
 
-    def hint(self, message: PoseWithCovarianceStamped, now_ns: int) -> None:
-        """Take a pose as from `initialpose`; stamp 0 is now. Raises BadMessage."""
-        stamp = message.header.stamp
-        if not (stamp.sec or stamp.nanosec):
-            stamp = conversions.time_message(now_ns)
-        header = Header(stamp=stamp, frame_id=message.header.frame_id)
-        stated = PoseWithCovarianceStamped(header=header, pose=message.pose)
-        (event,) = _events("initialpose", stated)
-        assert isinstance(event, PoseEvent)
-        event = self._in_map(event)
-        with self._tracker.locked() as tracker:
-            fault = tracker.add_pose(
-                event.stamp_ns, event.T_map_base, event.covariance, "initialpose"
-            )
-        if fault:
-            raise BadMessage(fault, f"the pose is refused: {fault.replace('_', ' ')}")
+    def close(self) -> None:
+        """Stop listening."""
+        for subscription in (self._info, self._pictures):
+            self._node.destroy_subscription(subscription)
 
-    def _on_pose(self, event: PoseEvent) -> None:
-        event = self._in_map(event)
-        with self._tracker.locked() as tracker:
-            tracker.add_pose(event.stamp_ns, event.T_map_base, event.covariance, event.source)
+    def change_to_compressed(self) -> None:
+        """Change over to `image/compressed` where only that is published."""
+        if self._compressed or self.images.last_s is not None:
+            return
+        raw, compressed = (
+            self._node.count_publishers(self._node.resolve_topic_name(self._topic(name)))
+            for name in ("image", "image/compressed")
+        )
+        if compressed and not raw:
+            self._compressed = True
+            self._node.destroy_subscription(self._pictures)
+            self._pictures = self._subscribe_images()
+            self._node.get_logger().info(f"images come compressed, on {self._pictures.topic_name}")
 
-    def _in_map(self, event: PoseEvent) -> PoseEvent:
-        """The pose in the map, from any frame that /tf joins to it at that time."""
-        map_frame, frame = self._config.map_frame, event.frame_id
-        T_map_frame = self._moving.lookup(map_frame, frame, event.stamp_ns)
-        if T_map_frame is None:
-            known = ", ".join(self._moving.frames) or "nothing yet"
-            raise BadMessage(
-                "frame",
-                f"the pose is in frame '{frame}', which /tf does not join to '{map_frame}' at its "
-                f"stamp; there are {known}",
-            )
-        return event.seen_from(T_map_frame)
+    def _topic(self, name: str) -> str:
+        return f"{self._name}/{name}" if self._name else name
 
-    def _on_static(self, event: StaticTransformEvent) -> None:
-        with self._changed:
-            self._static.add(event.parent, event.child, event.T_parent_child)
-            self._changed.notify_all()
+    def _subscribe_images(self) -> Any:
+        kind, name = (CompressedImage, "image/compressed") if self._compressed else (Image, "image")
+        return self._node.create_subscription(kind, self._topic(name), self._take_image, NEWEST)
 
-    def _require_frame(self, frame_id: str, expected: str) -> None:
-        if normalized(frame_id) != normalized(expected):
-            raise BadMessage("frame", f"frame is '{frame_id}', expected '{expected}'")
+    def _take_image(self, message: Any) -> None:
+        received_s = time.perf_counter()
+        self.images.add(received_s)
+        event = conversion.event_of("image", message, now_ns(self._node), self._name)
+        if isinstance(event, ImageEvent):
+            event = replace(event, received_s=received_s)
+        self._push(event)
+
+    def _take_calibration(self, message: CameraInfo) -> None:
+        self._push(conversion.event_of("camera_info", message, now_ns(self._node), self._name))
 
 
-_TYPES = {part: types[0] for part, types in topics.TYPES.items()}
+def now_ns(node: LifecycleNode) -> int:
+    """Return the time of a node's clock."""
+    return int(node.get_clock().now().nanoseconds)
 
 
-def _events(part: str, message: Any) -> list[Event]:
-    return conversion.events(part, _TYPES[part], message, conversions.backend())
+def _take_raw(push: Push, raw: bytes) -> None:
+    push(conversion.transforms_event(lambda: deserialize_message(raw, TFMessage)))

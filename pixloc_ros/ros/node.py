@@ -11,6 +11,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.signals import SignalHandlerOptions
 
 from pixloc_ros.config import Config
+from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.errors import ConfigError, PixlocError
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.ros import parameters
@@ -37,9 +38,9 @@ class LocalizerNode(LifecycleNode):
     def __init__(self) -> None:
         super().__init__("pixloc_localizer", automatically_declare_parameters_from_overrides=True)
         parameters.declare(self)
-        self.config = Config()
+        self.config = ConfigHolder(Config())
         self.localizer: Localizer | None = None
-        self.session: NodeRuntime | None = None
+        self.runtime: NodeRuntime | None = None
         self._fault = ""
         self._outputs: Outputs | None = None
         self._live: LiveParameters | None = None
@@ -54,34 +55,35 @@ class LocalizerNode(LifecycleNode):
 
     def close(self) -> None:
         """Stop listening and working."""
-        session, self.session = self.session, None
-        if session is not None and not session.close():
+        runtime, self.runtime = self.runtime, None
+        if runtime is not None and not runtime.close():
             self.get_logger().warning("gave up waiting for the frame in work")
 
     def adopt(self, localizer: Localizer) -> None:
         """Go on with another map, from the beginning."""
         assert self._outputs is not None
-        session = self.session
+        before = self.runtime
         self.close()
-        self.config, self.localizer = localizer.config, localizer
-        if session is not None:
-            self.session = NodeRuntime(self, self.config, localizer, self._outputs)
-            self.session.enable(session.enabled)
+        self.config.replace(localizer.config)
+        self.localizer = localizer
+        if before is not None:
+            self.runtime = NodeRuntime(self, self.config, localizer, self._outputs)
+            self.runtime.enable(before.enabled)
 
     def facts(self) -> NodeStatus:
         """What the state of the node is judged by."""
-        if self.session is not None:
-            return self.session.facts()
+        if self.runtime is not None:
+            return self.runtime.facts()
         return NodeStatus(fault=self._fault, map_loaded=self.localizer is not None, active=False)
 
     def max_coast_s(self) -> float:
         """How long an accepted pose is gone on from."""
-        return self.config.priors.max_coast_s
+        return self.config.current.priors.max_coast_s
 
     def lines(self) -> list[tuple[str, str]]:
         """Names and values for the diagnostics."""
-        session = self.session.lines() if self.session else []
-        return [*self._about(), *session, *self._links()]
+        runtime = self.runtime.lines() if self.runtime else []
+        return [*self._about(), *runtime, *self._links()]
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
@@ -91,14 +93,14 @@ class LocalizerNode(LifecycleNode):
         except Exception as error:  # rclpy would swallow it without a word
             self.get_logger().debug(traceback.format_exc())
             return self._refuse(f"{type(error).__name__}: {error}")
-        self._live = LiveParameters(self, lambda: self.config, self._reconfigure)
+        self._live = LiveParameters(self, lambda: self.config.current, self._reconfigure)
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         assert self.localizer is not None
         assert self._outputs is not None
         activated = super().on_activate(state)
-        self.session = NodeRuntime(self, self.config, self.localizer, self._outputs)
+        self.runtime = NodeRuntime(self, self.config, self.localizer, self._outputs)
         return activated
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -116,24 +118,22 @@ class LocalizerNode(LifecycleNode):
 
     def _configure(self) -> None:
         self._fault = ""
-        self.config = parameters.read(self)
-        if not self.config.map:
+        config = parameters.read(self)
+        self.config = ConfigHolder(config)
+        if not config.map:
             raise ConfigError("parameter 'map' is empty: set it to the folder of a map")
         self.localizer = Localizer(self.config)
-        self._outputs = Outputs(self, self.config.node)
-        self._health.report_at(self.config.node.diagnostics_rate_hz)
+        self._outputs = Outputs(self, self.config)
+        self._health.report_at(config.node.diagnostics_rate_hz)
         keyframes = len(self.localizer.map.keyframe_names)
-        self.get_logger().info(f"map {self.config.map}: {keyframes} keyframes")
+        self.get_logger().info(f"map {config.map}: {keyframes} keyframes")
 
     def _reconfigure(self, config: Config) -> None:
         """Gates and rates have changed while the node works."""
-        assert self.localizer is not None and self._outputs is not None
-        self.config = config
-        self.localizer.holder.replace(config)
-        self._outputs.motion.reconfigure(config.node)
+        self.config.replace(config)
         self._health.report_at(config.node.diagnostics_rate_hz)
-        if self.session is not None:
-            self.session.reconfigure(config)
+        if self.runtime is not None:
+            self.runtime.follow_rates()
 
     def _refuse(self, fault: str) -> TransitionCallbackReturn:
         self._fault = " ".join(fault.split())
@@ -153,12 +153,12 @@ class LocalizerNode(LifecycleNode):
         tiles = self.localizer.map.tiles
         refused = "; ".join(f"{name}: {why}" for name, why in tiles.refused.items())
         return [
-            ("map", self.config.map),
+            ("map", self.config.current.map),
             ("map sha256", self.localizer.map.sha256),
             ("map tiles open", f"{len(tiles.opened)} of {len(tiles)}, {tiles.bytes / 1e6:.0f} MB"),
             ("map tiles refused", refused or "none"),
             ("model", self.localizer.features.model_id),
-            ("device", self.config.device),
+            ("device", self.config.current.device),
         ]
 
     def _links(self) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
-from pixloc_ros.config import NodeConfig
+from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.geometry import se3
 from pixloc_ros.msg import AlignmentStatus, LocalizationState
 from pixloc_ros.ros import conversions
@@ -25,13 +25,13 @@ from pixloc_ros.types import Estimate
 class Outputs:
     """Publishes estimates; everything but diagnostics only while the node is active."""
 
-    def __init__(self, node: LifecycleNode, config: NodeConfig) -> None:
+    def __init__(self, node: LifecycleNode, config: ConfigHolder) -> None:
         self._node = node
         self._config = config
         self._pose = node.create_lifecycle_publisher(PoseWithCovarianceStamped, "~/pose", 10)
         self._status = node.create_lifecycle_publisher(AlignmentStatus, "~/status", 10)
         self.motion = MotionOutputs(node, config)
-        self.debug = DebugOutputs(node, config)
+        self.debug = DebugOutputs(node, config.current.node)
 
     def close(self) -> None:
         """Withdraw the topics."""
@@ -49,7 +49,7 @@ class Outputs:
                 estimate.T_map_base,
                 estimate.covariance,
                 estimate.stamp_ns,
-                self._config.map_frame,
+                self._config.current.node.map_frame,
             )
         )
 
@@ -57,7 +57,7 @@ class Outputs:
         self, estimate: Estimate, camera_frame: str, received_s: float, dropped: int
     ) -> float:
         """`~/status`; returns the latency in ms since `received_s` (time.perf_counter())."""
-        message = status_message(estimate, self._config.map_frame)
+        message = status_message(estimate, self._config.current.node.map_frame)
         message.camera_frame = camera_frame
         message.frames_dropped = dropped
         message.latency_ms = 1e3 * (time.perf_counter() - received_s)

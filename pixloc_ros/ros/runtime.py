@@ -1,4 +1,4 @@
-"""Everything that lives while the node is active: inputs, tracker, worker, TF timer."""
+"""Everything that lives while the node is active: inputs, session, worker, TF timer."""
 
 from __future__ import annotations
 
@@ -12,90 +12,81 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.timer import Timer
 
 from pixloc_ros.config import Config
+from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.priors.last_pose import LastPoseFile
-from pixloc_ros.priors.tracker import PoseTracker
-from pixloc_ros.ros.cameras import ImageGroup
-from pixloc_ros.ros.diagnostics import Counters
-from pixloc_ros.ros.inputs import Inputs
-from pixloc_ros.ros.latest_item import LatestItem
+from pixloc_ros.ros import conversions
+from pixloc_ros.ros.inputs import Inputs, now_ns
+from pixloc_ros.ros.live_session import LiveSession
 from pixloc_ros.ros.outputs import Outputs
-from pixloc_ros.ros.pipeline import Pipeline
+from pixloc_ros.ros.recent_frames import RecentFrames
 from pixloc_ros.ros.relocalization import Relocalization
-from pixloc_ros.ros.shared_tracker import SharedTracker
 from pixloc_ros.ros.state import NodeStatus
-from pixloc_ros.ros.worker import Worker
-from pixloc_ros.types import Estimate
+from pixloc_ros.sensors import conversion
+from pixloc_ros.sensors.counters import Counters
+from pixloc_ros.sensors.decoding import BadMessage
+from pixloc_ros.sensors.events import PoseEvent, RefusedMessage
+from pixloc_ros.session import Answer, Session
+from pixloc_ros.types import Reason
 
 
 class NodeRuntime:
     """From activation to deactivation. Nothing of it outlives `close`."""
 
     def __init__(
-        self, node: LifecycleNode, config: Config, localizer: Localizer, outputs: Outputs
+        self, node: LifecycleNode, config: ConfigHolder, localizer: Localizer, outputs: Outputs
     ) -> None:
         self._node = node
+        self._config = config
         self._outputs = outputs
         outputs.motion.begin_anew()
         outputs.debug.show_map(localizer.map)
+        self._closed = False
         self._relocalization: Relocalization | None = None
-        self._tally = Counters()
-        tracker = PoseTracker(config.priors, localizer.map, can_search=localizer.can_search)
-        self._last_pose = _last_pose_file(node, config, localizer.map.sha256)
+        self._frames = RecentFrames()
+        session = Session(localizer, config, Counters(self._warn))
+        self._last_pose = _last_pose_file(node, config.current, localizer.map.sha256)
         if self._last_pose and (T_map_base := self._last_pose.recall()) is not None:
-            tracker.remember(T_map_base)
-        self._tracker = SharedTracker(tracker)
-        mailbox: LatestItem[ImageGroup] = LatestItem()
-        self._inputs = Inputs(node, config, self._tracker, mailbox, self._tally)
-        self._pipeline = Pipeline(
-            config,
-            localizer,
-            self._tracker,
-            self._inputs,
-            outputs,
-            self._tally,
-            self._on_estimate,
-        )
-        self._worker = Worker(mailbox, self._pipeline.process, self._on_error)
-        self._timer = self._tick_at(config.node.tf_rate_hz)
-        self._worker.start()
+            session.tracker.remember(T_map_base)
+        self._live = LiveSession(session, config, self._on_answer)
+        self._inputs = Inputs(node, config.current.node, self._live.push)
+        self._timer = self._tick_at(config.current.node.tf_rate_hz)
+        self._live.start()
 
     def close(self) -> bool:
         """Stop listening and working; False when the frame in work could not be waited for."""
         self._interrupt("the node was deactivated or got another map")
-        self._pipeline.close()
+        self._closed = True
         self._inputs.close()
         self._node.destroy_timer(self._timer)
-        stopped = self._worker.stop()
+        stopped = self._live.stop()
         if self._last_pose:
             self._last_pose.save()
         return stopped
 
-    def reconfigure(self, config: Config) -> None:
-        """Go on with other gates and rates."""
-        with self._tracker.locked() as tracker:
-            tracker.reconfigure(config.priors)
-        self._inputs.reconfigure(config)
-        self._pipeline.reconfigure(config)
+    def follow_rates(self) -> None:
+        """Go on at the rates of the configuration that is in force now."""
         self._node.destroy_timer(self._timer)
-        self._timer = self._tick_at(config.node.tf_rate_hz)
+        self._timer = self._tick_at(self._config.current.node.tf_rate_hz)
 
     @property
     def enabled(self) -> bool:
-        """Whether images are looked at."""
-        return self._inputs.cameras.enabled
+        """Whether images are worked on."""
+        with self._live.locked() as session:
+            return session.enabled
 
     def enable(self, enabled: bool) -> None:
-        """Look at images, or ignore them; everything else goes on."""
-        self._inputs.cameras.enabled = enabled
+        """Work on images, or ignore them; everything else goes on."""
+        with self._live.locked() as session:
+            session.enabled = enabled
         if not enabled:
             self._interrupt("the node was disabled")
 
     def reset(self) -> None:
         """Forget poses, odometry and fixes, as after activation."""
-        with self._tracker.locked() as tracker:
-            tracker.reset()
-        self._pipeline.forget()
+        with self._live.locked() as session:
+            session.reset()
+            self._frames.forget(session.tracker.generation)
         self._outputs.motion.begin_anew()
 
     @property
@@ -107,56 +98,71 @@ class NodeRuntime:
         self, hint: PoseWithCovarianceStamped | None, timeout_s: float
     ) -> Relocalization:
         """Begin to find the vehicle anew. Raises BadMessage for a hint that cannot be used."""
-        if hint is not None:
-            self._inputs.hint(hint, self._now_ns())
-        else:
-            with self._tracker.locked() as tracker:
-                tracker.forget_pose()
-        self._pipeline.forget()
-        self._tally.add("relocalization.begun")
+        with self._live.locked() as session:
+            if hint is None:
+                session.tracker.forget_pose()
+            else:
+                session.state_pose(self._hinted(hint, session))
+            session.counters.add("relocalization.begun")
+            self._frames.forget(session.tracker.generation)
         self._relocalization = Relocalization(timeout_s)
         return self._relocalization
 
     def facts(self) -> NodeStatus:
         """What the state of the node is judged by."""
-        now_s, last = time.perf_counter(), self._pipeline.last
+        now_s, frames = time.perf_counter(), self._frames
+        last = frames.last
         return NodeStatus(
             map_loaded=True,
             enabled=self.enabled,
-            image_age_s=_age_s(now_s, self._inputs.cameras.last_s),
+            image_age_s=_age_s(now_s, self._inputs.last_image_s),
             reason=last.reason if last else None,
             message=last.message if last else "",
-            accepted_age_s=_age_s(now_s, self._pipeline.accepted_s),
-            accepted_share=self._pipeline.accepted_share,
+            accepted_age_s=_age_s(now_s, frames.accepted_s),
+            accepted_share=frames.accepted_share,
             odometry_stopped=self._odometry_stopped(),
-            cameras_missing=self._pipeline.missing,
+            cameras_missing=frames.cameras_missing,
         )
 
     def lines(self) -> list[tuple[str, str]]:
         """Rates, latencies and counters for the diagnostics."""
-        now_s, pipeline = time.perf_counter(), self._pipeline
-        last = pipeline.last
-        with self._tracker.locked() as tracker:
-            rejected = sorted(tracker.rejected.items())
+        now_s, last, latency_ms = time.perf_counter(), self._frames.last, self._frames.latency_ms
+        with self._live.locked() as session:
+            counts = session.counters.lines()
+            rejected = sorted(session.tracker.rejected.items())
         return [
             ("reason", last.reason.value if last else ""),
             ("other publisher of the transform", self._outputs.motion.intruder or "none"),
             ("prior", last.prior.source if last and last.prior else "none"),
             *(
                 (f"image rate {name}".rstrip() + " [Hz]", f"{rate.hz(now_s):.2f}")
-                for name, rate in self._inputs.cameras.rates.items()
+                for name, rate in self._inputs.image_rates.items()
             ),
-            ("processed rate [Hz]", f"{pipeline.latency_ms.hz(now_s):.2f}"),
-            ("latency p50 [ms]", f"{pipeline.latency_ms.percentile(50):.1f}"),
-            ("latency p95 [ms]", f"{pipeline.latency_ms.percentile(95):.1f}"),
-            *((f"count {name}", line) for name, line in self._tally.lines()),
+            ("processed rate [Hz]", f"{latency_ms.hz(now_s):.2f}"),
+            ("latency p50 [ms]", f"{latency_ms.percentile(50):.1f}"),
+            ("latency p95 [ms]", f"{latency_ms.percentile(95):.1f}"),
+            *((f"count {name}", line) for name, line in counts),
             *((f"count prior.rejected.{name}", str(count)) for name, count in rejected),
         ]
 
+    def _hinted(self, hint: PoseWithCovarianceStamped, session: Session) -> PoseEvent:
+        """The hint as an external pose; stamp 0 is the newest stamp that came."""
+        newest_ns = session.newest_ns
+        if newest_ns is None:  # the clock may not be that of the sensors
+            newest_ns = now_ns(self._node)
+        stated = PoseWithCovarianceStamped(header=hint.header, pose=hint.pose)
+        if not (hint.header.stamp.sec or hint.header.stamp.nanosec):
+            stated.header = conversions.header(newest_ns, hint.header.frame_id)
+        event = conversion.event_of("initialpose", stated, newest_ns)
+        if isinstance(event, RefusedMessage):
+            raise BadMessage(event.reason, event.message)
+        assert isinstance(event, PoseEvent)
+        return event
+
     def _odometry_stopped(self) -> bool:
-        last = self._pipeline.last
-        with self._tracker.locked() as tracker:
-            was_there = tracker.odometry_stamp_ns is not None
+        last = self._frames.last
+        with self._live.locked() as session:
+            was_there = session.tracker.odometry.stamp_ns is not None
         return was_there and bool(last and last.prior and last.prior.source == "motion")
 
     def _tick_at(self, rate_hz: float) -> Timer:
@@ -164,9 +170,9 @@ class NodeRuntime:
         return self._node.create_timer(1.0 / rate_hz, self._tick, clock=steady)
 
     def _tick(self) -> None:
-        self._outputs.motion.publish(self._tracker)
+        self._outputs.motion.publish(self._live)
         self._outputs.debug.offer_map()
-        self._inputs.cameras.look_for_images()
+        self._inputs.change_to_compressed()
         if self._relocalization is not None:
             self._relocalization.expire()
 
@@ -174,26 +180,39 @@ class NodeRuntime:
         if self._relocalization is not None:
             self._relocalization.interrupt(why)
 
-    def _now_ns(self) -> int:
-        """Stamp of the newest that came; the clock may not be that of the sensors."""
-        with self._tracker.locked() as tracker:
-            newest_ns = tracker.odometry_stamp_ns
-        last = self._pipeline.last
-        if newest_ns is None and last is not None:
-            newest_ns = last.stamp_ns
-        return self._node.get_clock().now().nanoseconds if newest_ns is None else newest_ns
+    def _warn(self, name: str, line: str) -> None:
+        """Log the first of each kind of thing gone wrong."""
+        self._node.get_logger().warning(f"{name}: {line}")
 
-    def _on_estimate(self, estimate: Estimate) -> None:
+    def _on_answer(self, answer: Answer) -> None:
+        """Publish what came of a frame, unless the node stops. Called by the worker."""
+        try:
+            if not self._closed:
+                self._publish(answer)
+        except Exception as error:  # the worker goes on
+            if not self._closed and self._node.context.ok():
+                self._node.get_logger().error(f"not published: {error!r}")
+
+    def _publish(self, answer: Answer) -> None:
+        estimate = answer.estimate
+        if estimate.reason is Reason.INTERNAL_ERROR:
+            self._node.get_logger().error(f"frame failed: {estimate.message}")
+        self._outputs.publish_pose(estimate)
+        if estimate.ok:
+            self._outputs.motion.publish(self._live)
+        with self._live.locked() as session:
+            dropped = session.counters["image.dropped"]
+        received_s = answer.group.received_s
+        latency_ms = self._outputs.publish_status(
+            estimate, answer.camera_frame, received_s, dropped
+        )
+        if self._frames.add(answer, time.perf_counter(), latency_ms) and estimate.ok:
+            self._outputs.motion.extend_path(estimate)
         if self._last_pose:
             self._last_pose.keep(estimate)
         if self._relocalization is not None:
             self._relocalization.watch(estimate)
-
-    def _on_error(self, arrival: ImageGroup, error: Exception) -> None:
-        if self._worker.stopping or not self._node.context.ok():
-            return  # publishers are gone
-        self._node.get_logger().error(f"frame failed: {error!r}")
-        self._pipeline.fail(arrival, error)
+        self._outputs.debug.publish(estimate, answer.image_rgb)
 
 
 def _last_pose_file(node: LifecycleNode, config: Config, map_sha256: str) -> LastPoseFile | None:

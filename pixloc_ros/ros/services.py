@@ -52,17 +52,17 @@ class Services:
 
     def _begin(self, request: Relocalize.Request) -> Relocalization | Outcome:
         """The attempt, or why there is none."""
-        session, timeout_s = self._node.session, float(request.timeout_s) or _TIMEOUT_S
-        if session is None:
+        runtime, timeout_s = self._node.runtime, float(request.timeout_s) or _TIMEOUT_S
+        if runtime is None:
             return Outcome("inactive", "the node is not active: configure and activate it")
-        if not session.enabled:
+        if not runtime.enabled:
             return Outcome("disabled", "the node is disabled: call ~/set_enabled")
-        if session.relocalizing:
+        if runtime.relocalizing:
             return Outcome("busy", "another relocalization is under way")
         if not (math.isfinite(timeout_s) and timeout_s > 0):
             return Outcome("bad_request", f"timeout_s is {timeout_s}, must be positive")
         try:
-            return session.relocalize(request.hint if request.use_hint else None, timeout_s)
+            return runtime.relocalize(request.hint if request.use_hint else None, timeout_s)
         except decoding.BadMessage as error:
             return Outcome("bad_request", f"hint: {error}")
 
@@ -77,7 +77,7 @@ class Services:
                 estimate.T_map_base,
                 estimate.covariance,
                 estimate.stamp_ns,
-                self._node.config.node.map_frame,
+                self._node.config.current.node.map_frame,
             )
         return response
 
@@ -104,31 +104,31 @@ class Services:
         """Read the map beside the running one, then exchange them; one line about the new one."""
         if self._node.localizer is None:
             raise PixlocError("the node is not configured: its configuration comes first")
-        config = self._node.config
+        config = self._node.config.current
         folder = map_root.find(config.node.map_root, name)
         localizer = await in_thread(
             lambda: Localizer(config.model_copy(update={"map": str(folder)}))
         )
-        if self._node.config is not config or self._node.localizer is None:
+        if self._node.config.current is not config or self._node.localizer is None:
             raise PixlocError("the node was configured anew meanwhile; nothing was exchanged")
         self._node.adopt(localizer)
         return f"map {folder}: {len(localizer.map.keyframe_names)} keyframes"
 
     def _reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        session = self._node.session
-        if session is None:
+        runtime = self._node.runtime
+        if runtime is None:
             response.message = "the node is not active: there is nothing to forget"
             return response
-        session.reset()
+        runtime.reset()
         response.success, response.message = True, "forgot poses, odometry and GNSS"
         return response
 
     def _set_enabled(self, request: SetBool.Request, response: SetBool.Response) -> Any:
-        session = self._node.session
-        if session is None:
+        runtime = self._node.runtime
+        if runtime is None:
             response.message = "the node is not active: configure and activate it"
             return response
-        session.enable(request.data)
+        runtime.enable(request.data)
         response.success = True
         response.message = "images are looked at" if request.data else "images are ignored"
         return response

@@ -1,113 +1,165 @@
-"""The one door for messages, of the live node and of bags: an event, or a refusal with a reason."""
+"""The door of every drive: a message becomes an event, or a refusal with a reason."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
 
-from pixloc_ros.sensors import decoding, topics
-from pixloc_ros.sensors.decoding import WITHOUT_ROS, Backend, BadMessage
+from pixloc_ros.sensors import decoding
+from pixloc_ros.sensors.decoding import BadMessage
 from pixloc_ros.sensors.events import (
     CameraInfoEvent,
     Event,
     FixEvent,
+    Image,
     ImageEvent,
     OdometryEvent,
     PoseEvent,
-    RejectedEvent,
-    StaticTransformEvent,
+    RefusedMessage,
+    Size,
+    StampedTransform,
+    StaticTransformsEvent,
+    TransformsEvent,
 )
+
+Value = TypeVar("Value")
+
+
+def event_of(part: str, message: Any, received_ns: int, camera_name: str = "") -> Event:
+    """Convert one message to its event. Raises nothing: what cannot be used is a RefusedMessage.
+
+    part: which role the message plays, a field of `topics.Topics`; received_ns: stamps a refusal
+    whose message has no stamp; camera_name: of a rig, which camera it is of.
+    """
+    try:
+        event = guarded(lambda: _CONVERTERS[part](message))
+    except BadMessage as error:
+        stamp_ns = _stamp_or(message, received_ns)
+        return RefusedMessage(stamp_ns, part, error.reason, str(error), camera_name)
+    if camera_name and isinstance(event, ImageEvent | CameraInfoEvent):
+        return replace(event, camera_name=camera_name)
+    return event
+
+
+def transforms_event(read: Callable[[], Any]) -> TransformsEvent:
+    """Wrap a message of /tf that stays serialized until it is needed; `read` deserializes it."""
+    return TransformsEvent(lambda: guarded(lambda: _usable(deserialized(read).transforms)))
+
+
+def deserialized(read: Callable[[], Any]) -> Any:
+    """Return the message that `read` deserializes. Raises BadMessage for half a message."""
+    try:
+        return read()
+    except Exception as error:  # middlewares have no name for what half a message raises
+        raise BadMessage("malformed", f"{type(error).__name__}: {error}") from error
+
+
+def guarded(convert: Callable[[], Value]) -> Value:
+    """Return what a conversion returns; raises BadMessage and nothing else.
+
+    The last net: `unforeseen` is what no check of ours has caught, and worth a report.
+    """
+    try:
+        return convert()
+    except BadMessage:
+        raise
+    except Exception as error:  # whatever a stranger sends, the receiver lives
+        raise BadMessage("unforeseen", f"{type(error).__name__}: {error}") from error
 
 
 def stamp_ns(message: Any) -> int:
-    """The stamp of a message's header; raises BadMessage where it was never set."""
+    """Return the stamp of a message's header. Raises BadMessage where it was never set."""
     value = decoding.stamp_ns(message.header)
     if value <= 0:
         raise BadMessage("no_stamp", "the header has no stamp")
     return value
 
 
-def frame_id(message: Any) -> str:
+def _stamp_or(message: Any, received_ns: int) -> int:
+    try:
+        return guarded(lambda: stamp_ns(message))
+    except BadMessage:
+        return received_ns
+
+
+def _frame_id(message: Any) -> str:
     """The frame of a message's header; raises BadMessage for what no frame is called."""
     return decoding.frame_id(message.header.frame_id)
 
 
-def events(part: str, msgtype: str, message: Any, backend: Backend = WITHOUT_ROS) -> list[Event]:
-    """The events of one message; only /tf_static has several, and a RejectedEvent for each bad one.
+def _image(message: Any) -> ImageEvent:
+    def decode(size: Size | None) -> Image:
+        return guarded(lambda: decoding.image_rgb(message, size))
 
-    Raises BadMessage with a code to count by, and nothing else: `unforeseen` is what no check of
-    ours has caught, and worth a report.
-    """
-    try:
-        if part == "tf_static":
-            return [_static_transform(transform, backend) for transform in message.transforms]
-        if part in ("gnss_pose", "initialpose"):
-            return [_pose(message, "gnss" if part == "gnss_pose" else part, backend)]
-        return [_DECODERS[msgtype](message, backend)]
-    except BadMessage:
-        raise
-    except Exception as error:  # the last net: whatever a stranger sends, the receiver lives
-        raise BadMessage("unforeseen", f"{part}: {type(error).__name__}: {error}") from error
+    return ImageEvent(stamp_ns(message), _frame_id(message), decode)
 
 
-def _image(message: Any, backend: Backend) -> ImageEvent:
-    return ImageEvent(stamp_ns(message), decoding.image_rgb(message, backend), frame_id(message))
+def _camera_info(message: Any) -> CameraInfoEvent:
+    return CameraInfoEvent(stamp_ns(message), decoding.camera(message), _frame_id(message))
 
 
-def _camera_info(message: Any, _: Backend) -> CameraInfoEvent:
-    return CameraInfoEvent(stamp_ns(message), decoding.camera(message), frame_id(message))
+def _odometry(message: Any) -> OdometryEvent:
+    T_odom_child = decoding.pose(message.pose.pose)
+    frames = _frame_id(message), decoding.frame_id(message.child_frame_id)
+    return OdometryEvent(stamp_ns(message), T_odom_child, *frames)
 
 
-def _odometry(message: Any, backend: Backend) -> OdometryEvent:
-    return OdometryEvent(
-        stamp_ns(message),
-        decoding.pose(message.pose.pose, backend),
-        frame_id(message),
-        decoding.frame_id(message.child_frame_id),
-    )
-
-
-def _fix(message: Any, _: Backend) -> FixEvent:
+def _fix(message: Any) -> FixEvent:
     values = (message.latitude, message.longitude, message.altitude)
     covariance = decoding.fix_covariance(message)
-    status, antenna = message.status.status, frame_id(message)
+    status, antenna = message.status.status, _frame_id(message)
     return FixEvent(stamp_ns(message), *values, covariance, status, antenna)
 
 
-def _pose(message: Any, source: str, backend: Backend) -> PoseEvent:
-    return PoseEvent(
-        stamp_ns(message),
-        decoding.pose(message.pose.pose, backend),
-        decoding.pose_covariance(message.pose),
-        frame_id(message),
-        source,
-    )
+def _pose(source: str, message: Any) -> PoseEvent:
+    T_frame_base = decoding.pose(message.pose.pose)
+    covariance = decoding.pose_covariance(message.pose)
+    return PoseEvent(stamp_ns(message), T_frame_base, covariance, _frame_id(message), source)
 
 
-def _static_transform(message: Any, backend: Backend) -> StaticTransformEvent | RejectedEvent:
-    """One of several: those beside a bad one are good."""
-    try:
-        parent, child = frame_id(message), decoding.frame_id(message.child_frame_id)
-        return StaticTransformEvent(parent, child, _rigid(message, parent, child, backend))
-    except BadMessage as error:
-        at_ns = decoding.stamp_ns(message.header)
-        return RejectedEvent(at_ns, "tf_static", error.reason, str(error))
+def _static_transforms(message: Any) -> StaticTransformsEvent:
+    """Those that can be used; the ones beside a bad one are good."""
+    good: list[StampedTransform] = []
+    refused: list[RefusedMessage] = []
+    for transform in message.transforms:
+        try:
+            good.append(guarded(partial(_transform, transform)))
+        except BadMessage as error:
+            refused.append(RefusedMessage(0, "tf_static", error.reason, str(error)))
+    return StaticTransformsEvent(tuple(good), tuple(refused))
 
 
-def _rigid(message: Any, parent: str, child: str, backend: Backend) -> Any:
+def _usable(transforms: Sequence[Any]) -> list[StampedTransform]:
+    """Those of /tf that are transforms; the others are somebody else's business."""
+    usable = []
+    for transform in transforms:
+        try:
+            usable.append(guarded(partial(_transform, transform)))
+        except BadMessage:
+            continue
+    return usable
+
+
+def _transform(message: Any) -> StampedTransform:
+    parent, child = _frame_id(message), decoding.frame_id(message.child_frame_id)
     names = f"transform of '{child}' in '{parent}'"
     if not (parent and child and parent.removeprefix("/") != child.removeprefix("/")):
         raise BadMessage("frame_id", f"{names} names no two frames")
     try:
-        return decoding.pose(message.transform, backend)
+        T_parent_child = decoding.pose(message.transform)
     except BadMessage as error:
         raise BadMessage(error.reason, f"{names}: {error}") from None
+    return StampedTransform(decoding.stamp_ns(message.header), parent, child, T_parent_child)
 
 
-_DECODERS: dict[str, Callable[[Any, Backend], Event]] = {
-    topics.IMAGE: _image,
-    topics.COMPRESSED_IMAGE: _image,
-    topics.CAMERA_INFO: _camera_info,
-    topics.ODOMETRY: _odometry,
-    topics.NAV_SAT_FIX: _fix,
+_CONVERTERS: dict[str, Callable[[Any], Event]] = {
+    "image": _image,
+    "camera_info": _camera_info,
+    "odom": _odometry,
+    "gnss_fix": _fix,
+    "gnss_pose": partial(_pose, "gnss"),
+    "initialpose": partial(_pose, "initialpose"),
+    "tf_static": _static_transforms,
 }

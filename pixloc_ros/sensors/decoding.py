@@ -8,8 +8,6 @@ BadMessage.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -61,29 +59,12 @@ def stamp_ns(header: Any) -> int:
     return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
 
 
-def pixels(message: Any) -> NDArray[Any]:
-    """Pixels of an Image without padding, as they are: (H, W) or (H, W, C), uint8 or uint16."""
-    return message_to_cvimage(message)
-
-
-@dataclass(frozen=True, slots=True)
-class Backend:
-    """Who decodes pictures and rotations; a node may bring ROS's own means."""
-
-    pixels: Callable[[Any], NDArray[Any]] = pixels  # of a packed Image, colours unchanged
-    matrix: Callable[[Matrix, Matrix], Matrix] = se3.from_quat_xyzw  # quat_xyzw, translation
-
-
-WITHOUT_ROS = Backend()
-
-
 def image_rgb(
     message: Any,
-    backend: Backend = WITHOUT_ROS,
     size: tuple[int, int] | None = None,
     max_pixels: int = image_files.MAX_PIXELS,
 ) -> Image:
-    """Image (H, W, 3) of a sensor_msgs/Image or CompressedImage; raises BadMessage.
+    """Decode a sensor_msgs/Image or CompressedImage to (H, W, 3) RGB. Raises BadMessage.
 
     size: width and height of the calibration, if known: others are refused by their header, at no
     cost. max_pixels: the same where no calibration is known.
@@ -92,7 +73,8 @@ def image_rgb(
         return _decompressed(message, size, max_pixels)
     _check_image(message, size, max_pixels)
     packed = _packed(message)
-    image, encoding = backend.pixels(packed), packed.encoding
+    image: NDArray[Any] = message_to_cvimage(packed)
+    encoding = packed.encoding
     if image.dtype == np.uint16:
         image = cv2.convertScaleAbs(image, alpha=255.0 / 65535.0)
         encoding = encoding.replace("16", "8")
@@ -130,7 +112,7 @@ def camera(message: Any) -> Camera:
     return full if binning == (1, 1) else full.scale([1.0 / binning[0], 1.0 / binning[1]])
 
 
-def pose(message: Any, backend: Backend = WITHOUT_ROS) -> Matrix:
+def pose(message: Any) -> Matrix:
     """(4, 4) of a geometry_msgs/Pose or Transform.
 
     Raises BadMessage for NaN, for positions that are not on Earth, and for quaternions that are not
@@ -147,7 +129,7 @@ def pose(message: Any, backend: Backend = WITHOUT_ROS) -> Matrix:
     length = float(np.hypot.reduce(quat_xyzw))
     if abs(length - 1.0) > UNIT_TOLERANCE:
         raise BadMessage("bad_quaternion", f"quaternion {quat_xyzw} has length {length:g}, not 1")
-    return backend.matrix(quat_xyzw, xyz)
+    return se3.from_quat_xyzw(quat_xyzw, xyz)
 
 
 def pose_covariance(message: Any) -> Matrix:
@@ -230,7 +212,7 @@ def _check_image(message: Any, wanted: tuple[int, int] | None, max_pixels: int) 
         )
 
 
-def _packed(message: Any) -> SimpleNamespace:
+def _packed(message: Any) -> Any:
     """The fields of a checked Image, in this machine's byte order and without padding.
 
     Not all decoders mind padding, or know how to swap bytes beside numpy 2.

@@ -1,7 +1,11 @@
-"""What a bag says, in our types: one small object per usable message."""
+"""Everything a drive consists of, as small typed objects: one per usable message.
+
+They come from a live node or from a bag (`conversion.event_of`) and go into `Session.push`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,15 +15,25 @@ from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.covariance import turned
 from pixloc_ros.geometry.se3 import Matrix
 
+Image = NDArray[np.uint8]
+Size = tuple[int, int]  # width and height in pixels
+
 
 @dataclass(frozen=True, slots=True)
 class ImageEvent:
-    """A decoded frame."""
+    """An image, decoded only when it is worked on."""
 
     stamp_ns: int
-    image_rgb: NDArray[np.uint8]  # (H, W, 3)
     frame_id: str
+    # (H, W, 3) RGB. Raises BadMessage, also for an image of another size than the one given.
+    decode: Callable[[Size | None], Image]
     camera_name: str = ""  # in a rig
+    received_s: float = 0.0  # time.perf_counter() of a live node
+
+    @property
+    def image_rgb(self) -> Image:
+        """Decode the image (H, W, 3), whatever its size. Raises BadMessage."""
+        return self.decode(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +48,10 @@ class CameraInfoEvent:
 
 @dataclass(frozen=True, slots=True)
 class OdometryEvent:
-    """A pose of the vehicle in its odometry frame."""
+    """A pose of the frame `child_frame_id` in the odometry frame."""
 
     stamp_ns: int
-    T_odom_base: Matrix
+    T_odom_child: Matrix
     frame_id: str
     child_frame_id: str
 
@@ -57,34 +71,54 @@ class FixEvent:
 
 @dataclass(frozen=True, slots=True)
 class PoseEvent:
-    """A stated pose: of a GNSS with attitude, or of a person."""
+    """An external pose: of a GNSS with attitude, or of a person."""
 
     stamp_ns: int
-    T_map_base: Matrix
+    T_frame_base: Matrix
     covariance: Matrix  # (6, 6) in the axes of frame_id
     frame_id: str
     source: str  # "gnss" or "initialpose"
 
-    def seen_from(self, T_map_frame: Matrix) -> PoseEvent:
-        """The same, where `T_map_base` was in another frame than the map's."""
-        covariance = turned(self.covariance, T_map_frame[:3, :3])
-        return replace(self, T_map_base=T_map_frame @ self.T_map_base, covariance=covariance)
+    def in_frame(self, frame_id: str, T_new_frame: Matrix) -> PoseEvent:
+        """Return the same pose in another frame."""
+        return replace(
+            self,
+            T_frame_base=T_new_frame @ self.T_frame_base,
+            covariance=turned(self.covariance, T_new_frame[:3, :3]),
+            frame_id=frame_id,
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class StaticTransformEvent:
-    """One fixed transform between two frames."""
+class StampedTransform:
+    """A rigid transform between two frames."""
 
+    stamp_ns: int
     parent: str
     child: str
     T_parent_child: Matrix
 
 
 @dataclass(frozen=True, slots=True)
-class RejectedEvent:
-    """A message that could not be used, and why."""
+class StaticTransformsEvent:
+    """The transforms of one message on /tf_static that can be used, and why others cannot."""
 
-    stamp_ns: int
+    transforms: tuple[StampedTransform, ...]
+    refused: tuple[RefusedMessage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TransformsEvent:
+    """The transforms of one message on /tf, decoded only when somebody asks for them."""
+
+    decode: Callable[[], Sequence[StampedTransform]]  # raises BadMessage
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedMessage:
+    """A message that cannot be used, with a reason to count it by and one line for people."""
+
+    stamp_ns: int  # when it was received, where its own stamp cannot be used
     part: str  # "image", "camera_info", "odom", ...
     reason: str
     message: str
@@ -97,6 +131,7 @@ Event = (
     | OdometryEvent
     | FixEvent
     | PoseEvent
-    | StaticTransformEvent
-    | RejectedEvent
+    | StaticTransformsEvent
+    | TransformsEvent
+    | RefusedMessage
 )

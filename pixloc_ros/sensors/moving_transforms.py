@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import deque
 from collections.abc import Iterable
 from itertools import pairwise
 
@@ -10,6 +11,9 @@ import numpy as np
 
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.se3 import Matrix
+from pixloc_ros.sensors.decoding import BadMessage
+from pixloc_ros.sensors.events import StampedTransform, TransformsEvent
+from pixloc_ros.sensors.stamp_clock import Stamp, StampClock
 from pixloc_ros.sensors.static_transforms import (
     MAX_FRAMES,
     StaticTransforms,
@@ -19,28 +23,72 @@ from pixloc_ros.sensors.static_transforms import (
 )
 
 KEPT_NS = 10_000_000_000
-LOOPED_NS = 1_000_000_000  # stamps further back are of a bag that began anew
+MAX_GAP_S = 1.0  # between the stamps of one transform; see StampClock
 AHEAD_NS = 500_000_000  # the newest transform holds so much longer
+UNREAD = 5000  # messages kept undecoded; some seconds of a busy /tf
 
 
 class MovingTransforms:
-    """What tf2's buffer is, for chains with few moving frames, and without its threads."""
+    """What tf2's buffer is, for chains with few moving frames, and without its threads.
+
+    Messages stay undecoded until somebody looks something up: /tf is busy.
+    """
 
     def __init__(self, static: StaticTransforms) -> None:
         self._static = static
         self._histories: dict[str, dict[str, _History]] = {}  # by parent, then child
         self._parents: dict[str, set[str]] = {}  # by child
+        self._unread: deque[TransformsEvent] = deque(maxlen=UNREAD)
+        self._clock: StampClock[StampedTransform] = StampClock()
 
-    def add(self, stamp_ns: int, parent: str, child: str, T_parent_child: Matrix) -> bool:
+    def add_later(self, event: TransformsEvent) -> None:
+        """Keep a message for the next `read`."""
+        self._unread.append(event)
+
+    def read(self, own_parent: str = "", own_child: str = "") -> list[BadMessage]:
+        """Decode the messages kept, without one transform; return why some could not be.
+
+        own_parent, own_child: the frames of a transform that is not to be learned from others.
+        """
+        refused = []
+        own = normalized(own_parent), normalized(own_child)
+        while self._unread:
+            try:
+                transforms = self._unread.popleft().decode()
+            except BadMessage as error:
+                refused.append(error)
+                continue
+            for transform in transforms:
+                if (normalized(transform.parent), normalized(transform.child)) != own:
+                    self.admit(transform)
+        return refused
+
+    def admit(self, transform: StampedTransform) -> None:
+        """Add a transform unless its stamp is odd; where time has moved back, begin anew."""
+        stream = f"{transform.parent} {transform.child}"
+        admission = self._clock.admit(stream, transform.stamp_ns, MAX_GAP_S, transform)
+        if admission.went_back:
+            self._forget_after(transform.stamp_ns)
+        if admission.stamp is Stamp.PLAUSIBLE:
+            for each in (*admission.released, transform):
+                self.add(each)
+
+    def add(self, transform: StampedTransform) -> bool:
         """Add one transform; False where it is not rigid, names no frames, or is one too many."""
-        parent, child = normalized(parent), normalized(child)
+        parent, child = normalized(transform.parent), normalized(transform.child)
         full = len(self._parents) >= MAX_FRAMES and child not in self._parents
-        if full or not is_transform(parent, child, T_parent_child):
+        if full or not is_transform(parent, child, transform.T_parent_child):
             return False
         history = self._histories.setdefault(parent, {}).setdefault(child, _History())
-        history.add(stamp_ns, T_parent_child)
+        history.add(transform.stamp_ns, transform.T_parent_child)
         self._parents.setdefault(child, set()).add(parent)
         return True
+
+    def pin(self, transform: StampedTransform) -> None:
+        """Know a transform at one stamp, and at no other any more."""
+        parent, child = normalized(transform.parent), normalized(transform.child)
+        self._histories.get(parent, {}).pop(child, None)
+        self.add(transform)
 
     def lookup(self, target: str, source: str, stamp_ns: int) -> Matrix | None:
         """T_target_source (4, 4) at a stamp; None where no chain joins the frames at that time."""
@@ -83,6 +131,13 @@ class MovingTransforms:
     def _history(self, parent: str, child: str) -> _History | None:
         return self._histories.get(parent, {}).get(child)
 
+    def _forget_after(self, stamp_ns: int) -> None:
+        limit_ns = stamp_ns + MAX_GAP_S * 1e9
+        for parent, children in self._histories.items():
+            for child in [c for c, history in children.items() if history.newest_ns > limit_ns]:
+                del children[child]
+                self._parents[child].discard(parent)
+
 
 class _History:
     """One transform over the last seconds."""
@@ -96,9 +151,6 @@ class _History:
         return self._stamps_ns[-1]
 
     def add(self, stamp_ns: int, T: Matrix) -> None:
-        if self._stamps_ns and stamp_ns < self.newest_ns - LOOPED_NS:
-            self._stamps_ns.clear()
-            self._T_of.clear()
         if stamp_ns not in self._T_of:
             insort(self._stamps_ns, stamp_ns)
         self._T_of[stamp_ns] = np.asarray(T, np.float64)

@@ -24,6 +24,7 @@ TYPES: dict[str, tuple[str, ...]] = {
     "gnss_pose": (POSE_WITH_COVARIANCE,),
     "initialpose": (POSE_WITH_COVARIANCE,),
     "tf_static": (TF_MESSAGE,),
+    "tf": (TF_MESSAGE,),
 }
 REQUIRED = ("image", "camera_info")
 # Where a bag has exactly one topic of the type, it is taken whatever its name. Poses are not
@@ -42,6 +43,7 @@ class Topics:
     gnss_pose: str = "/gnss/pose"
     initialpose: str = "/initialpose"
     tf_static: str = "/tf_static"
+    tf: str = "/tf"
     chosen: frozenset[str] = frozenset()  # parts whose topic the user named
 
     def remapped(self, assignments: Iterable[str]) -> Topics:

@@ -1,0 +1,99 @@
+"""From images to frames: with the calibration of their camera and its place on the vehicle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pixloc_ros.config import NodeConfig
+from pixloc_ros.errors import DataError
+from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.se3 import Matrix
+from pixloc_ros.sensors.calibrations import Calibrations
+from pixloc_ros.sensors.decoding import BadMessage
+from pixloc_ros.sensors.events import CameraInfoEvent, Image, ImageEvent, RefusedMessage
+from pixloc_ros.sensors.static_transforms import normalized
+from pixloc_ros.sensors.vehicle_frames import VehicleFrames
+from pixloc_ros.types import Frame, Reason
+
+
+class NotReady(DataError):
+    """A frame cannot be worked on yet: the reason and one line."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class FrameAssembler:
+    """Knows what each camera said of itself, and where it sits."""
+
+    def __init__(self, calibrations: Calibrations, frames: VehicleFrames) -> None:
+        self._calibrations = calibrations
+        self._frames = frames
+
+    def awaits(self, images: Mapping[str, ImageEvent | RefusedMessage], config: NodeConfig) -> bool:
+        """Return whether no camera has all it needs yet, but a message to come may bring it."""
+        events = {name: e for name, e in images.items() if isinstance(e, ImageEvent)}
+        if any(self._is_ready(name, event, config) for name, event in events.items()):
+            return False
+        return any(not self._calibrations.problem(name) for name in events)
+
+    def frame(
+        self, camera_name: str, event: ImageEvent, image_rgb: Image, name: str, config: NodeConfig
+    ) -> Frame:
+        """Return the frame of an image (H, W, 3).
+
+        Raises NotReady where the calibration or the mounting is not known, and BadMessage where
+        the image is not of the camera that was calibrated.
+        """
+        calibration = self._calibrations.of(camera_name)
+        if calibration is None:
+            raise NotReady(Reason.NO_CAMERA_INFO, self._why_no_calibration(camera_name))
+        _require_same_frame(event, calibration, config)
+        T_base_cam = self._extrinsics(self.camera_frame(event, config), config)
+        stamp_ns = event.stamp_ns
+        return Frame(image_rgb, calibration.camera, stamp_ns, T_base_cam, name, camera_name)
+
+    def camera_frame(self, image: ImageEvent | RefusedMessage, config: NodeConfig) -> str:
+        """Return the optical frame that an image is of; empty where nothing says so."""
+        frame_id = image.frame_id if isinstance(image, ImageEvent) else ""
+        calibration = self._calibrations.of(image.camera_name)
+        return config.camera_frame or frame_id or (calibration.frame_id if calibration else "")
+
+    def _is_ready(self, camera_name: str, event: ImageEvent, config: NodeConfig) -> bool:
+        if self._calibrations.of(camera_name) is None:
+            return False
+        camera_frame = self.camera_frame(event, config)
+        joined = self._frames.lookup_static(config.base_frame, camera_frame) is not None
+        return config.identity_extrinsics or joined
+
+    def _why_no_calibration(self, camera_name: str) -> str:
+        of = f" of camera {camera_name}" if camera_name else ""
+        if problem := self._calibrations.problem(camera_name):
+            return f"the last message on camera_info{of} was refused: {problem}"
+        return f"no usable message on camera_info yet{of}"
+
+    def _extrinsics(self, camera_frame: str, config: NodeConfig) -> Matrix:
+        """T_base_cam (4, 4); raises NotReady where /tf_static does not say."""
+        T_base_cam = self._frames.lookup_static(config.base_frame, camera_frame)
+        if T_base_cam is not None:
+            return T_base_cam
+        if config.identity_extrinsics:
+            return se3.base_from_optical()
+        raise NotReady(
+            Reason.NO_EXTRINSICS,
+            f"/tf_static does not join '{config.base_frame}' to '{camera_frame}'; it has "
+            f"{self._frames.fixed_frames}. Set node.base_frame or node.camera_frame",
+        )
+
+
+def _require_same_frame(
+    image: ImageEvent, calibration: CameraInfoEvent, config: NodeConfig
+) -> None:
+    frames = image.frame_id, calibration.frame_id
+    if not config.camera_frame and all(frames) and normalized(frames[0]) != normalized(frames[1]):
+        raise BadMessage(
+            "frame",
+            f"image is of frame '{frames[0]}', camera_info of '{frames[1]}': correct the driver, "
+            "or set node.camera_frame",
+        )

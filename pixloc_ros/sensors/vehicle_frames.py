@@ -1,0 +1,112 @@
+"""Coordinate frames of the vehicle and around it, through /tf_static and /tf."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pixloc_ros.config import NodeConfig
+from pixloc_ros.geometry.se3 import Matrix
+from pixloc_ros.sensors.decoding import BadMessage
+from pixloc_ros.sensors.events import (
+    OdometryEvent,
+    PoseEvent,
+    StampedTransform,
+    StaticTransformsEvent,
+    TransformsEvent,
+)
+from pixloc_ros.sensors.moving_transforms import MovingTransforms
+from pixloc_ros.sensors.static_transforms import StaticTransforms, normalized
+
+
+class VehicleFrames:
+    """Brings what messages state in their frames to the vehicle's base and to the map."""
+
+    def __init__(self, on_refused: Callable[[BadMessage], None]) -> None:
+        self._on_refused = on_refused  # told of messages of /tf that cannot be decoded
+        self._static = StaticTransforms()
+        self._moving = MovingTransforms(self._static)
+        self._followed_ns: int | None = None
+
+    def add_static(self, event: StaticTransformsEvent) -> None:
+        """Take transforms of /tf_static."""
+        for each in event.transforms:
+            self._static.add(each.parent, each.child, each.T_parent_child)
+
+    def add_moving(self, event: TransformsEvent) -> None:
+        """Take a message of /tf, undecoded."""
+        self._moving.add_later(event)
+
+    @property
+    def fixed_frames(self) -> str:
+        """The frames of /tf_static, for messages to people."""
+        return ", ".join(self._static.frames) or "nothing yet"
+
+    def lookup_static(self, target: str, source: str) -> Matrix | None:
+        """T_target_source (4, 4) along /tf_static; None where nothing joins the two."""
+        return self._static.lookup(target, source)
+
+    def odometry_of_base(self, event: OdometryEvent, config: NodeConfig) -> Matrix:
+        """T_odom_base (4, 4) of a message. Raises BadMessage for frames that nothing joins."""
+        if normalized(event.frame_id) != normalized(config.odom_frame):
+            raise BadMessage(
+                "frame",
+                f"odometry is in frame '{event.frame_id}', expected '{config.odom_frame}': "
+                "set node.odom_frame",
+            )
+        child = event.child_frame_id or config.base_frame
+        T_child_base = self._static.lookup(child, config.base_frame)
+        if T_child_base is None:
+            raise BadMessage(
+                "frame",
+                f"odometry is of frame '{child}', which nothing on /tf_static joins to "
+                f"base_frame '{config.base_frame}'",
+            )
+        return event.T_odom_child @ T_child_base
+
+    def odometry_on_tf(self, config: NodeConfig) -> tuple[int, Matrix] | None:
+        """Stamp and T_odom_base (4, 4) where /tf has told something new."""
+        self._read(config)
+        frames = config.odom_frame, config.base_frame
+        newest_ns = self._moving.newest_ns(*frames)
+        if newest_ns is None or newest_ns == self._followed_ns:
+            return None
+        T_odom_base = self._moving.lookup(*frames, newest_ns)
+        if T_odom_base is None:
+            return None
+        self._followed_ns = newest_ns
+        return newest_ns, T_odom_base
+
+    def pose_in_map(
+        self, event: PoseEvent, config: NodeConfig, T_map_own: Matrix | None
+    ) -> PoseEvent:
+        """Return a pose in the map, from any frame that /tf joins to it at that time.
+
+        T_map_own: the transform that the localizer itself tells (see `own_frame`), at the stamp
+        of the pose; None while it tells none. Raises BadMessage for a frame that nothing joins.
+        """
+        map_frame, frame = config.map_frame, event.frame_id
+        if normalized(frame) == normalized(map_frame):
+            return event
+        self._read(config)
+        if T_map_own is not None:
+            own = StampedTransform(event.stamp_ns, map_frame, own_frame(config), T_map_own)
+            self._moving.pin(own)
+        T_map_frame = self._moving.lookup(map_frame, frame, event.stamp_ns)
+        if T_map_frame is None:
+            known = ", ".join(self._moving.frames) or "nothing yet"
+            raise BadMessage(
+                "frame",
+                f"the pose is in frame '{frame}', which /tf does not join to '{map_frame}' at its "
+                f"stamp; there are {known}",
+            )
+        return event.in_frame(map_frame, T_map_frame)
+
+    def _read(self, config: NodeConfig) -> None:
+        """Decode what came on /tf, except for what the localizer itself tells there."""
+        for refused in self._moving.read(config.map_frame, own_frame(config)):
+            self._on_refused(refused)
+
+
+def own_frame(config: NodeConfig) -> str:
+    """Return the frame whose place in the map is the localizer's to tell; empty where none is."""
+    return {"map_odom": config.odom_frame, "map_base": config.base_frame}.get(config.tf_mode, "")
