@@ -65,7 +65,9 @@ class MovingTransforms:
 
     def admit(self, transform: StampedTransform) -> None:
         """Add a transform unless its stamp is odd; where time has moved back, begin anew."""
-        stream = f"{transform.parent} {transform.child}"
+        if self._is_full(normalized(transform.child)):
+            return
+        stream = f"{normalized(transform.parent)} {normalized(transform.child)}"
         admission = self._clock.admit(stream, transform.stamp_ns, MAX_GAP_S, transform)
         if admission.went_back:
             self._forget_after(transform.stamp_ns)
@@ -76,13 +78,15 @@ class MovingTransforms:
     def add(self, transform: StampedTransform) -> bool:
         """Add one transform; False where it is not rigid, names no frames, or is one too many."""
         parent, child = normalized(transform.parent), normalized(transform.child)
-        full = len(self._parents) >= MAX_FRAMES and child not in self._parents
-        if full or not is_transform(parent, child, transform.T_parent_child):
+        if self._is_full(child) or not is_transform(parent, child, transform.T_parent_child):
             return False
         history = self._histories.setdefault(parent, {}).setdefault(child, _History())
         history.add(transform.stamp_ns, transform.T_parent_child)
         self._parents.setdefault(child, set()).add(parent)
         return True
+
+    def _is_full(self, child: str) -> bool:
+        return len(self._parents) >= MAX_FRAMES and child not in self._parents
 
     def pin(self, transform: StampedTransform) -> None:
         """Know a transform at one stamp, and at no other any more."""

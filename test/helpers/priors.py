@@ -8,7 +8,8 @@ import numpy as np
 import pymap3d
 from scipy.spatial.transform import Rotation
 
-from pixloc_ros.config import PriorsConfig
+from pixloc_ros.config import Config, PriorsConfig
+from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.geometry import se3
 from pixloc_ros.maps.datum import Datum
 from pixloc_ros.priors.odometry import OdometryBuffer
@@ -16,6 +17,11 @@ from pixloc_ros.priors.tracker import PoseTracker
 from pixloc_ros.types import Estimate, Reason, Status
 
 CONFIG = PriorsConfig()
+
+
+def holder(config: PriorsConfig = CONFIG) -> ConfigHolder:
+    """A configuration of priors, held as a session's is."""
+    return ConfigHolder(Config(priors=config))
 
 
 DATUM = Datum(latitude_deg=49.0, longitude_deg=8.4, altitude_m=110.0, yaw_deg=30.0)
@@ -45,8 +51,8 @@ def street_map(datum: Datum | None = DATUM) -> SimpleNamespace:
     )
 
 
-def tracker(datum: Datum | None = DATUM) -> PoseTracker:
-    return PoseTracker(CONFIG, street_map(datum), se3.base_from_optical())
+def tracker(datum: Datum | None = DATUM, config: PriorsConfig = CONFIG) -> PoseTracker:
+    return PoseTracker(holder(config), street_map(datum))
 
 
 def drive(to: PoseTracker | OdometryBuffer, until_s: float, speed_mps: float = 10.0) -> None:

@@ -26,8 +26,8 @@ from pixloc_ros.sensors.events import (
     ImageEvent,
     OdometryEvent,
     PoseEvent,
-    RejectedEvent,
-    StaticTransformEvent,
+    RefusedMessage,
+    StaticTransformsEvent,
 )
 
 DATUM = Datum(latitude_deg=49.0, longitude_deg=8.4, altitude_m=110.0, yaw_deg=30.0)
@@ -58,13 +58,13 @@ def test_everything_written_is_read_again(bag, drive):
     events, reader = read(bag)
     images = of(ImageEvent, events)
     assert reader.truncated is None
-    assert not of(RejectedEvent, events)
+    assert not of(RefusedMessage, events)
     assert [image.stamp_ns for image in images] == drive.stamps_ns.tolist()
     pixels = cv2.imread(str(drive.files[7]))[..., ::-1]
     np.testing.assert_array_equal(images[7].image_rgb, pixels)
     camera = of(CameraInfoEvent, events)[0].camera
     np.testing.assert_allclose(camera.K(), drive.cameras[0].K())
-    extrinsic = of(StaticTransformEvent, events)[0]
+    (extrinsic,) = of(StaticTransformsEvent, events)[0].transforms
     assert (extrinsic.parent, extrinsic.child) == ("base_link", images[0].frame_id)
     np.testing.assert_allclose(extrinsic.T_parent_child, drive.T_base_cam, atol=1e-12)
 
@@ -78,7 +78,7 @@ def test_truth_is_the_pose_of_the_vehicle_at_the_frames(bag, drive):
 
 def test_events_come_in_the_order_of_time_with_odometry_before_its_image(bag):
     events, _ = read(bag)
-    stamped = [event for event in events if not isinstance(event, StaticTransformEvent)]
+    stamped = [event for event in events if not isinstance(event, StaticTransformsEvent)]
     stamps = [event.stamp_ns for event in stamped]
     assert stamps == sorted(stamps)
     for index, event in enumerate(stamped):
@@ -123,7 +123,7 @@ def test_pose_fixes_and_initial_pose(drive, tmp_path):
     poses = of(PoseEvent, read(tmp_path / "bag")[0])
     assert Counter(pose.source for pose in poses) == {"gnss": 12, "initialpose": 1}
     first = next(pose for pose in poses if pose.source == "initialpose")
-    assert se3.distance_m(first.T_map_base, drive.T_map_base[0]) < 3.0
+    assert se3.distance_m(first.T_frame_base, drive.T_map_base[0]) < 3.0
     assert (np.diag(first.covariance) > 0).all()
 
 

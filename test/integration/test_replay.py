@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from helpers.events import with_image
 from pixloc_ros.cli import main
 from pixloc_ros.cli.replay import resolve_config
-from pixloc_ros.config import Config
+from pixloc_ros.config import Config, from_flat
+from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.demo.street.dataset import DatasetOptions, write_dataset
 from pixloc_ros.errors import BagError, ConfigError, DataError
 from pixloc_ros.features.pyramid import FeatureExtractor
@@ -28,22 +30,19 @@ from pixloc_ros.maps.datum import Datum
 from pixloc_ros.maps.files.posed_images import read_posed_images
 from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.retrieval import describe
-from pixloc_ros.priors.tracker import PoseTracker
 from pixloc_ros.replay.bag_options import BagOptions
 from pixloc_ros.replay.bag_reader import BagReader
 from pixloc_ros.replay.bag_writer import create_bag, truth_path
 from pixloc_ros.replay.queries import frames_path, read_queries
-from pixloc_ros.replay.replayer import Replayer
 from pixloc_ros.replay.runner import replay
 from pixloc_ros.sensors.events import (
     CameraInfoEvent,
     ImageEvent,
     OdometryEvent,
     PoseEvent,
-    RejectedEvent,
-    StaticTransformEvent,
+    RefusedMessage,
 )
-from pixloc_ros.sensors.static_transforms import StaticTransforms
+from pixloc_ros.session import Session
 from pixloc_ros.types import Reason
 
 pytestmark = pytest.mark.slow
@@ -87,17 +86,11 @@ def events(bag) -> list:
         return list(reader)
 
 
-def replayer_of(localizer, events, max_gap_s=1.0, **changes) -> Replayer:
-    transforms = StaticTransforms()
-    for event in events:
-        if isinstance(event, StaticTransformEvent):
-            transforms.add(event.parent, event.child, event.T_parent_child)
-    camera = next(event for event in events if isinstance(event, CameraInfoEvent))
+def session_of(localizer, max_gap_s=1.0, **changes) -> Session:
     node = localizer.config.node.model_copy(update=changes)
     priors = localizer.config.priors.model_copy(update={"odometry_max_gap_s": max_gap_s})
     config = localizer.config.model_copy(update={"node": node, "priors": priors})
-    tracker = PoseTracker(config.priors, localizer.map)
-    return Replayer(localizer, tracker, transforms, [camera], config)
+    return Session(localizer, ConfigHolder(config))
 
 
 def test_fixes_are_placed_in_a_map_of_a_projected_frame(street, tmp_path):
@@ -147,9 +140,9 @@ def test_a_drive_is_localized_and_the_files_of_the_run_are_written(bag, map_fold
 
 
 def test_a_bag_that_loops_begins_anew(localizer, events, bag):
-    replayer = replayer_of(localizer, events, max_gap_s=0.3)  # the drive lasts less than a second
-    estimates = list(replayer.run([*events, *events]))
-    assert replayer.counts["stamps_back"] == 1
+    session = session_of(localizer, max_gap_s=0.3)  # the drive lasts less than a second
+    estimates = list(session.run([*events, *events]))
+    assert session.counters["time.went_back"] == 1
     half = len(estimates) // 2
     assert all(estimate.ok for estimate in estimates)
     for first, second in zip(estimates[:half], estimates[half:], strict=True):
@@ -161,8 +154,8 @@ def test_frames_wait_for_odometry_that_is_recorded_late(localizer, events):
         stamp_ns = getattr(event, "stamp_ns", 0)
         return stamp_ns + 150_000_000 if isinstance(event, OdometryEvent) else stamp_ns
 
-    in_time = list(replayer_of(localizer, events).run(events))
-    delayed = list(replayer_of(localizer, events).run(sorted(events, key=late)))
+    in_time = list(session_of(localizer).run(events))
+    delayed = list(session_of(localizer).run(sorted(events, key=late)))
     # Not the first two: they came before any odometry, so there was nothing to wait for.
     for a, b in zip(in_time[2:], delayed[2:], strict=True):
         assert se3.distance_m(a.T_map_base, b.T_map_base) < 0.01
@@ -171,7 +164,7 @@ def test_frames_wait_for_odometry_that_is_recorded_late(localizer, events):
 
 def test_without_odometry_the_last_motion_goes_on(localizer, events, bag):
     without = [event for event in events if not isinstance(event, OdometryEvent)]
-    estimates = list(replayer_of(localizer, without).run(without))
+    estimates = list(session_of(localizer).run(without))
     assert sum(estimate.ok for estimate in estimates) >= len(estimates) - 1
     assert max(errors_m(estimates, bag)) < 0.1
 
@@ -180,7 +173,7 @@ def test_odometry_that_ends_does_not_hold_the_frames_back(localizer, events):
     images = [event for event in events if isinstance(event, ImageEvent)]
     end_ns = images[2].stamp_ns
     cut = [e for e in events if not isinstance(e, OdometryEvent) or e.stamp_ns < end_ns]
-    assert len(list(replayer_of(localizer, cut).run(cut))) == len(images)
+    assert len(list(session_of(localizer).run(cut))) == len(images)
 
 
 def test_a_calibration_that_turns_bad_stops_the_frames_until_the_next_good_one(localizer, events):
@@ -188,19 +181,17 @@ def test_a_calibration_that_turns_bad_stops_the_frames_until_the_next_good_one(l
     bad = events.copy()
     for index in infos[3:5]:
         stamp_ns = events[index].stamp_ns
-        bad[index] = RejectedEvent(stamp_ns, "camera_info", "camera_info_unusable", "focal is 0")
-    replayer = replayer_of(localizer, bad)
-    reasons = [estimate.reason for estimate in replayer.run(bad)]
+        bad[index] = RefusedMessage(stamp_ns, "camera_info", "camera_info_unusable", "focal is 0")
+    session = session_of(localizer)
+    reasons = [estimate.reason for estimate in session.run(bad)]
     assert reasons[3:5] == [Reason.NO_CAMERA_INFO] * 2
     assert set(reasons[:3] + reasons[5:]) == {Reason.OK}
-    assert replayer.counts == {"camera_info_unusable": 2}
+    assert session.counters["camera_info.bad.camera_info_unusable"] == 2
 
 
 def test_images_of_another_size_than_their_calibration_fail_and_are_told(localizer, events):
-    odd = [
-        replace(e, image_rgb=e.image_rgb[:200]) if isinstance(e, ImageEvent) else e for e in events
-    ]
-    estimates = list(replayer_of(localizer, odd).run(odd))
+    odd = [with_image(e, e.image_rgb[:200]) if isinstance(e, ImageEvent) else e for e in events]
+    estimates = list(session_of(localizer).run(odd))
     assert {estimate.reason for estimate in estimates} == {Reason.BAD_IMAGE}
     assert "480x200" in estimates[0].message
 
@@ -208,30 +199,32 @@ def test_images_of_another_size_than_their_calibration_fail_and_are_told(localiz
 def test_bad_images_count_as_frames(localizer, events):
     images = [i for i, event in enumerate(events) if isinstance(event, ImageEvent)]
     bad = events.copy()
-    bad[images[4]] = RejectedEvent(events[images[4]].stamp_ns, "image", "image_step", "step is 7")
-    estimates = list(replayer_of(localizer, bad).run(bad))
+    bad[images[4]] = RefusedMessage(events[images[4]].stamp_ns, "image", "image_step", "step is 7")
+    estimates = list(session_of(localizer).run(bad))
     assert [e.ok for e in estimates] == [i != 4 for i in range(len(images))]
     assert estimates[4].message == "step is 7"
 
 
 def test_repeated_images_are_localized_once(localizer, events):
     twice = list(itertools.chain(*([e, e] if isinstance(e, ImageEvent) else [e] for e in events)))
-    replayer = replayer_of(localizer, twice)
+    session = session_of(localizer)
     count = sum(isinstance(event, ImageEvent) for event in events)
-    assert len(list(replayer.run(twice))) == replayer.counts["image_repeated"] == count
+    assert len(list(session.run(twice))) == session.counters["image.repeated"] == count
 
 
-def test_frame_ids_that_do_not_match_end_it_with_the_ones_there_are(localizer, events):
+def test_frame_ids_that_do_not_match_end_it_with_the_ones_there_are(bag, map_folder, tmp_path):
+    config = from_flat({"map": str(map_folder), "node.base_frame": "car"})
     with pytest.raises(BagError, match=r"'car'.*base_link, camera_optical.*node\.base_frame"):
-        list(replayer_of(localizer, events, base_frame="car").run(events))
+        replay(bag, config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_poses_of_another_frame_are_not_believed(localizer, events):
     moved = [replace(e, frame_id="utm") if isinstance(e, PoseEvent) else e for e in events]
-    replayer = replayer_of(localizer, moved)
-    estimates = list(replayer.run(moved))
+    session = session_of(localizer)
+    estimates = list(session.run(moved))
     assert {e.prior.source for e in estimates if e.prior} <= {"retrieval", "odometry"}
-    assert replayer.counts["initialpose_in_frame_utm"] == 1
+    assert session.counters["initialpose.bad.frame"] == 1
 
 
 def test_a_bag_that_is_cut_off_gives_what_it_has_and_says_so(bag, map_folder, tmp_path):

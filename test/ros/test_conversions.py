@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -180,10 +179,8 @@ def test_rotations_that_are_none_are_refused(quat_xyzw: list[float], reason: str
     [(RGB, "rgb8"), (GREY, "mono8"), (GREY.astype(np.uint16) * 200, "mono16")],
 )
 def test_messages_of_rclpy_decode_as_those_of_bags(array: np.ndarray, encoding: str) -> None:
-    from pixloc_ros.ros import conversions
-
     message = picture(array, encoding, padding=2)
-    image = decoding.image_rgb(as_ros(message), conversions.backend())
+    image = decoding.image_rgb(as_ros(message))
     np.testing.assert_array_equal(image, decoding.image_rgb(message))
     image[:] = 0  # our own copy, not the message's memory
 
@@ -212,17 +209,3 @@ def test_half_turns_have_a_quaternion() -> None:
         turn = se3.make(Rotation.from_rotvec(np.pi * axis).as_matrix(), np.zeros(3))
         message = conversions.pose_message(turn, np.eye(6), 0, "map")
         np.testing.assert_allclose(decoding.pose(message.pose.pose), turn, atol=1e-12)
-
-
-@pytest.mark.ros
-def test_a_cv_bridge_that_gives_wrong_pixels_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pixloc_ros.ros import conversions
-
-    class CvBridge:
-        def imgmsg_to_cv2(self, message: Any, desired_encoding: str) -> np.ndarray:
-            return np.zeros((message.height, message.width), np.uint16)
-
-    broken = ModuleType("cv_bridge")
-    broken.CvBridge = CvBridge  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "cv_bridge", broken)
-    assert conversions.backend.__wrapped__().pixels is decoding.pixels

@@ -8,16 +8,15 @@ import numpy as np
 import pytest
 
 from helpers.messages import changed, shifted, up_to_frame, without
-from helpers.priors import CONFIG, accepted, at_s, pose, street_map
+from helpers.priors import CONFIG, accepted, at_s, holder, pose, street_map
 from pixloc_ros.config import PriorsConfig
-from pixloc_ros.geometry import se3
 from pixloc_ros.priors.tracker import PoseTracker
 from pixloc_ros.types import Estimate, Reason, Status
 
 
 def driving(config: PriorsConfig = CONFIG, until_s: float = 9.0) -> PoseTracker:
     """At 10 m/s along x, and localized at second 1."""
-    tracker = PoseTracker(config, street_map(), se3.base_from_optical())
+    tracker = PoseTracker(holder(config), street_map())
     for tick in range(round(until_s * 50) + 1):
         tracker.add_odometry(at_s(tick / 50), pose(10.0 * tick / 50))
         if tick == 50:
@@ -79,7 +78,7 @@ def test_there_is_nothing_to_jump_from_after_a_statement_a_reset_or_a_break() ->
 
 
 def test_without_odometry_frames_agree_by_standing_nearby() -> None:
-    tracker = PoseTracker(CONFIG, street_map(), se3.base_from_optical())
+    tracker = PoseTracker(holder(), street_map())
     assert tracker.update(accepted(at_s(1), pose(10.0))).ok
     assert tracker.update(accepted(at_s(1.1), pose(60.0))).reason is Reason.UNCONFIRMED
     assert tracker.update(accepted(at_s(1.2), pose(60.5))).ok

@@ -13,8 +13,7 @@ import pytest
 
 from helpers.invented import alignment
 from helpers.messages import up_to_frame, without
-from helpers.priors import CONFIG, accepted, at_s, fix_at, pose, street_map
-from pixloc_ros.geometry import se3
+from helpers.priors import CONFIG, accepted, at_s, fix_at, holder, pose, street_map
 from pixloc_ros.priors.last_pose import LastPoseFile
 from pixloc_ros.priors.tracker import PoseTracker
 from pixloc_ros.types import Estimate, PosePrior, Reason, Status
@@ -24,7 +23,7 @@ MISSES = CONFIG.fallback_after_misses
 
 def driven(until_s: float = 6.5, can_search: bool = True) -> PoseTracker:
     """At 10 m/s along x by odometry; nothing says where on the map."""
-    tracker = PoseTracker(CONFIG, street_map(), se3.base_from_optical(), can_search)
+    tracker = PoseTracker(holder(), street_map(), can_search)
     for tick in range(round(until_s * 50) + 1):
         tracker.add_odometry(at_s(tick / 50), pose(10.0 * tick / 50))
     return tracker

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from helpers.events import with_image
 from helpers.rig_bag import write_rig_bag
 from pixloc_ros.config import from_flat
+from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.errors import BagError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.trajectory import Trajectory
 from pixloc_ros.localizer import Localizer
-from pixloc_ros.priors.tracker import PoseTracker
 from pixloc_ros.replay.bag_reader import BagReader
-from pixloc_ros.replay.replayer import Replayer
-from pixloc_ros.sensors.events import CameraInfoEvent, ImageEvent, StaticTransformEvent
-from pixloc_ros.sensors.static_transforms import StaticTransforms
+from pixloc_ros.sensors.events import ImageEvent
+from pixloc_ros.session import Session
 from pixloc_ros.types import Estimate, Reason
 
 pytestmark = pytest.mark.slow
@@ -39,15 +38,8 @@ def localizer(street: Path) -> Localizer:
     return Localizer(from_flat(settings))
 
 
-def replayed(localizer: Localizer, events: list) -> tuple[list[Estimate], Replayer]:
-    transforms = StaticTransforms()
-    for event in events:
-        if isinstance(event, StaticTransformEvent):
-            transforms.add(event.parent, event.child, event.T_parent_child)
-    infos = {e.camera_name: e for e in events if isinstance(e, CameraInfoEvent)}
-    tracker = PoseTracker(localizer.config.priors, localizer.map)
-    replayer = Replayer(localizer, tracker, transforms, list(infos.values()), localizer.config)
-    return list(replayer.run(events)), replayer
+def replayed(localizer: Localizer, events: list) -> list[Estimate]:
+    return list(Session(localizer, ConfigHolder(localizer.config)).run(events))
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +55,7 @@ def error_m(estimate: Estimate, truth: Trajectory) -> float:
 
 
 def test_a_bag_with_two_cameras_gives_one_pose_for_both(localizer, events, truth) -> None:
-    estimates, _ = replayed(localizer, events)
+    estimates = replayed(localizer, events)
     assert len(estimates) == len(truth.stamps_ns)
     assert [e.cameras for e in estimates] == [CAMERAS] * len(estimates)
     assert max(error_m(e, truth) for e in estimates) < 0.05
@@ -71,7 +63,7 @@ def test_a_bag_with_two_cameras_gives_one_pose_for_both(localizer, events, truth
 
 def test_the_motion_between_the_cameras_is_accounted_for(localizer, events, truth) -> None:
     """The left images are 8 ms, 6 cm on the way, late: without odometry they pull the pose."""
-    moving, _ = replayed(localizer, events)
+    moving = replayed(localizer, events)
     late = [e for e in moving if e.ok]
     along = [(se3.inverse(truth.at(e.stamp_ns)) @ e.T_map_base)[0, 3] for e in late]
     assert abs(np.median(along)) < 0.006
@@ -81,11 +73,11 @@ def test_a_camera_that_fails_does_not_stop_the_other(localizer, events, truth) -
     lefts = [e for e in events if isinstance(e, ImageEvent) and e.camera_name == "left"]
     lost, hung = lefts[2:5], {id(e) for e in lefts[8:]}
     fault = [
-        replace(e, image_rgb=lefts[7].image_rgb) if id(e) in hung else e
+        with_image(e, lefts[7].image_rgb) if id(e) in hung else e
         for e in events
         if not any(e is gone for gone in lost)
     ]
-    estimates, _ = replayed(localizer, fault)
+    estimates = replayed(localizer, fault)
     assert all(e.ok for e in estimates), [e.message for e in estimates]
     seen = [e.cameras for e in estimates]
     assert seen[2:5] == [("front",)] * 3
@@ -98,8 +90,8 @@ def test_a_camera_that_hangs_alone_gives_no_pose(localizer, events) -> None:
     alone = [e for e in events if getattr(e, "camera_name", "") != "left"]
     images = [e for e in alone if isinstance(e, ImageEvent)]
     hung = {id(e) for e in images[4:]}
-    alone = [replace(e, image_rgb=images[3].image_rgb) if id(e) in hung else e for e in alone]
-    estimates, _ = replayed(localizer, alone)
+    alone = [with_image(e, images[3].image_rgb) if id(e) in hung else e for e in alone]
+    estimates = replayed(localizer, alone)
     assert all(e.ok for e in estimates[1:4])
     assert {e.reason for e in estimates[4:]} == {Reason.FROZEN_IMAGE}
 

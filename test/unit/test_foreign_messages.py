@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from pixloc_ros.config import PriorsConfig
+from helpers.priors import holder
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.maps.datum import Datum
 from pixloc_ros.priors.gnss import GnssGate
 from pixloc_ros.replay import messages
-from pixloc_ros.sensors import conversion, decoding, topics
+from pixloc_ros.sensors import conversion, decoding
 from pixloc_ros.sensors.decoding import BadMessage
-from pixloc_ros.sensors.events import RejectedEvent, StaticTransformEvent
+from pixloc_ros.sensors.events import ImageEvent, RefusedMessage, StaticTransformsEvent
 
 STAMP_NS = 1_700_000_000_000_000_000
 CAMERA = Camera.create("PINHOLE", [640, 480], [500.0, 500.0], [319.5, 239.5])
@@ -29,12 +29,17 @@ EXTREME = [1e160, -1e308, 1e17]
 
 
 def the_reason(part: str, message: Any) -> str:
-    """Why the only event of a message is refused."""
-    with pytest.raises(BadMessage) as refused:
-        conversion.events(part, message.__msgtype__, message)
-    text = str(refused.value)
+    """Why a message is refused, or the image in it once it is decoded."""
+    event = conversion.event_of(part, message, STAMP_NS)
+    if isinstance(event, ImageEvent):
+        with pytest.raises(BadMessage) as refused:
+            _ = event.image_rgb
+        reason, text = refused.value.reason, str(refused.value)
+    else:
+        assert isinstance(event, RefusedMessage)
+        reason, text = event.reason, event.message
     assert text and text.isprintable() and len(text) <= 1000
-    return refused.value.reason
+    return reason
 
 
 def fix(**changes: Any) -> Any:
@@ -64,8 +69,8 @@ def test_a_pose_that_is_farther_than_the_earth_is_wide(part: str, x_m: float) ->
 def test_odometry_and_transforms_beyond_the_earth() -> None:
     T = se3.make(np.eye(3), [0.0, 1e160, 0.0])
     assert the_reason("odom", messages.odometry(STAMP_NS, "odom", "base_link", T)) == "too_far"
-    (event,) = static_events([messages.static_transform(STAMP_NS, "base_link", "cam", T)])
-    assert isinstance(event, RejectedEvent) and event.reason == "too_far"
+    event = static_event([messages.static_transform(STAMP_NS, "base_link", "cam", T)])
+    assert [refused.reason for refused in event.refused] == ["too_far"]
 
 
 @pytest.mark.parametrize(
@@ -88,26 +93,24 @@ def test_fixes_with_what_is_no_covariance(covariance: np.ndarray) -> None:
     ],
 )
 def test_fixes_from_beyond_the_earth(changes: dict[str, Any]) -> None:
-    (event,) = conversion.events("gnss_fix", topics.NAV_SAT_FIX, fix(**changes))
-    gate = GnssGate(
-        PriorsConfig(), Datum(latitude_deg=49, longitude_deg=8.4, altitude_m=110, yaw_deg=0)
-    )
+    event = conversion.event_of("gnss_fix", fix(**changes), STAMP_NS)
+    gate = GnssGate(holder(), Datum(latitude_deg=49, longitude_deg=8.4, altitude_m=110, yaw_deg=0))
     where = event.latitude_deg, event.longitude_deg, event.altitude_m
     assert gate.accept(event.stamp_ns, *where, event.covariance_enu, event.status) is None
     assert gate.rejected == {"gnss_not_a_position": 1}
 
 
 def test_a_fix_without_height_or_covariance_is_one() -> None:
-    (event,) = conversion.events("gnss_fix", topics.NAV_SAT_FIX, fix(altitude=float("nan")))
+    event = conversion.event_of("gnss_fix", fix(altitude=float("nan")), STAMP_NS)
     assert np.isnan(event.altitude_m)
     unknown = fix(position_covariance=np.full(9, np.nan), position_covariance_type=0)
-    (event,) = conversion.events("gnss_fix", topics.NAV_SAT_FIX, unknown)
+    event = conversion.event_of("gnss_fix", unknown, STAMP_NS)
     assert event.covariance_enu is None
 
 
 def test_a_variance_that_means_unknown_stays_a_number_to_reckon_with() -> None:
     huge = fix(position_covariance=np.diag([1.0, 1e308, 1e308]).reshape(-1))
-    (event,) = conversion.events("gnss_fix", topics.NAV_SAT_FIX, huge)
+    event = conversion.event_of("gnss_fix", huge, STAMP_NS)
     assert np.linalg.eigvalsh(event.covariance_enu)[-1] > 1e9
     np.testing.assert_array_equal(event.covariance_enu[0], [1.0, 0.0, 0.0])
 
@@ -133,9 +136,7 @@ def test_covariances_of_other_programs_are_taken() -> None:
     rounded[0, 1] *= 1 + 1e-6
     flat = np.diag([0.1, 0.1, 1e308, 1e308, 1e308, 0.01])
     for covariance in (rviz, rounded, flat):
-        (event,) = conversion.events(
-            "gnss_pose", topics.POSE_WITH_COVARIANCE, stated(covariance=covariance)
-        )
+        event = conversion.event_of("gnss_pose", stated(covariance=covariance), STAMP_NS)
         np.testing.assert_array_equal(event.covariance, event.covariance.T)
         assert np.linalg.eigvalsh(event.covariance)[0] > -1e-9
         assert np.abs(event.covariance).max() < 1e13
@@ -228,9 +229,11 @@ def test_control_characters_of_a_message_do_not_reach_the_terminal() -> None:
 # --- transforms ---
 
 
-def static_events(stamped: list[Any]) -> list[Any]:
+def static_event(stamped: list[Any]) -> StaticTransformsEvent:
     message = replace(stamped[0], transforms=[m.transforms[0] for m in stamped])
-    return conversion.events("tf_static", topics.TF_MESSAGE, message)
+    event = conversion.event_of("tf_static", message, STAMP_NS)
+    assert isinstance(event, StaticTransformsEvent)
+    return event
 
 
 def test_the_good_transforms_of_a_message_are_taken() -> None:
@@ -239,9 +242,9 @@ def test_the_good_transforms_of_a_message_are_taken() -> None:
     unfilled.transforms[0].transform.rotation.w = 0.0
     nameless = messages.static_transform(STAMP_NS, "base_link", "", np.eye(4))
     same = messages.static_transform(STAMP_NS, "gps", "/gps", np.eye(4))
-    events = static_events([unfilled, good, nameless, same])
-    assert [type(event) for event in events].count(StaticTransformEvent) == 1
-    refused = {event.reason: event.message for event in events if isinstance(event, RejectedEvent)}
+    event = static_event([unfilled, good, nameless, same])
+    assert [transform.child for transform in event.transforms] == ["cam"]
+    refused = {each.reason: each.message for each in event.refused}
     assert set(refused) == {"bad_quaternion", "frame_id"}
     assert "base_link" in refused["bad_quaternion"] and "lidar" in refused["bad_quaternion"]
 

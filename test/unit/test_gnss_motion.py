@@ -7,7 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.priors import CONFIG, DATUM, at_s, drive, fix_at, pose, tracker
+from helpers.priors import (
+    CONFIG,
+    DATUM,
+    at_s,
+    drive,
+    fix_at,
+    holder,
+    pose,
+    street_map,
+    tracker,
+)
+from pixloc_ros.config import Config
 from pixloc_ros.geometry import se3
 from pixloc_ros.priors.gnss import antenna_base
 from pixloc_ros.priors.tracker import PoseTracker
@@ -167,11 +178,12 @@ def test_where_the_antenna_is_comes_from_the_parameter_then_from_tf_then_from_no
 
 
 def test_limits_can_be_changed_while_driving() -> None:
-    track = tracker()
+    config = holder()
+    track = PoseTracker(config, street_map())
     drive(track, until_s=1.0)
     fix_at(track, 1.0, (10.0, 0.0), covariance_enu=np.eye(3) * 25.0)
     tight = CONFIG.model_copy(update={"gnss_max_sigma_m": 2.0, "odometry_max_speed_mps": 5.0})
-    track.reconfigure(tight)
+    config.replace(Config(priors=tight))
     fix_at(track, 1.1, (11.0, 0.0), covariance_enu=np.eye(3) * 25.0)
     track.add_odometry(at_s(1.02), pose(10.2))
     assert track.rejected == {"gnss_too_vague": 1, "odometry_jump": 1}
