@@ -7,9 +7,10 @@ holds. It knows nothing of ROS and has no threads.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 from pixloc_ros.config import Config
@@ -41,7 +42,7 @@ from pixloc_ros.sensors.stamp_clock import Admission, Stamp, StampClock
 from pixloc_ros.sensors.vehicle_frames import VehicleFrames
 from pixloc_ros.types import Estimate, Frame, PosePrior, Reason, Status
 
-Odometry = tuple[int, Matrix]  # stamp_ns, T_odom_base
+Action = Callable[[], None]  # taking a message whose stamp is confirmed
 
 
 class FrameLocalizer(Protocol):
@@ -99,7 +100,7 @@ class Session:
         self.tracker = PoseTracker(config, localizer.map, localizer.can_search)
         self._localizer = localizer
         self._holder = config
-        self._clock: StampClock[Odometry] = StampClock(
+        self._clock: StampClock[Action] = StampClock(
             lambda stream: self.counters.add(f"{stream}.odd_stamp")
         )
         self._calibrations = Calibrations()
@@ -264,9 +265,12 @@ class Session:
             for images in self._synchronizer.add(name, event.stamp_ns, event):
                 self._close(images)
             self._count_late()
-        else:  # neither with nor before the images of other cameras
-            behind_ns = (before_ns or 0) - event.stamp_ns
-            self._close({name: event}, behind_s=max(0.0, behind_ns * 1e-9))
+            return
+        # Neither with nor before the images of other cameras. A camera that nothing else tells the
+        # time may well be slow, and skip ahead.
+        slow = admission.stamp is Stamp.AHEAD and self.tracker.odometry.stamp_ns is None
+        odd_s = 0.0 if slow else (event.stamp_ns - (before_ns or 0)) * 1e-9
+        self._close({name: event}, odd_s)
 
     def _take_calibration(self, event: CameraInfoEvent) -> None:
         if changed := self._calibrations.take(event):
@@ -303,6 +307,11 @@ class Session:
                 f"fixes are of frame '{event.frame_id}', which /tf_static does not join to "
                 f"'{base_frame}': taken as of that; see priors.gnss_antenna_m",
             )
+        take = partial(self._add_fix, event, antenna)
+        if self._admit("gnss_fix", event.stamp_ns, take).stamp is Stamp.PLAUSIBLE:
+            take()
+
+    def _add_fix(self, event: FixEvent, antenna: Matrix | None) -> None:
         position = event.latitude_deg, event.longitude_deg, event.altitude_m
         self.tracker.add_fix(event.stamp_ns, *position, event.covariance_enu, event.status, antenna)
 
@@ -335,20 +344,18 @@ class Session:
     # --- time ---------------------------------------------------------------------------------
 
     def _add_odometry(self, stamp_ns: int, T_odom_base: Matrix) -> None:
-        admission = self._admit("odom", stamp_ns, (stamp_ns, T_odom_base))
-        if admission.stamp is Stamp.PLAUSIBLE:
-            self.tracker.add_odometry(stamp_ns, T_odom_base)
+        take = partial(self.tracker.add_odometry, stamp_ns, T_odom_base)
+        if self._admit("odom", stamp_ns, take).stamp is Stamp.PLAUSIBLE:
+            take()
 
-    def _admit(
-        self, stream: str, stamp_ns: int, odometry: Odometry | None = None
-    ) -> Admission[Odometry]:
-        """Judge a stamp; begin anew where time went back, take odometry that was held back."""
+    def _admit(self, stream: str, stamp_ns: int, take: Action | None = None) -> Admission[Action]:
+        """Judge a stamp; begin anew where time went back, take what was held back."""
         gap_s = self._config.priors.odometry_max_gap_s
-        admission = self._clock.admit(stream, stamp_ns, gap_s, odometry)
+        admission = self._clock.admit(stream, stamp_ns, gap_s, take)
         if admission.went_back:
             self._begin_again(stamp_ns)
-        for held_back in admission.released:
-            self.tracker.add_odometry(*held_back)
+        for take_held_back in admission.released:
+            take_held_back()
         return admission
 
     def _begin_again(self, stamp_ns: int) -> None:
@@ -367,10 +374,8 @@ class Session:
 
     # --- images -------------------------------------------------------------------------------
 
-    def _close(
-        self, images: Mapping[str, ImageEvent | RefusedMessage], behind_s: float = 0.0
-    ) -> None:
-        self._closed.append(ImageGroup(dict(images), self.epoch, behind_s))
+    def _close(self, images: Mapping[str, ImageEvent | RefusedMessage], odd_s: float = 0.0) -> None:
+        self._closed.append(ImageGroup(dict(images), self.epoch, odd_s))
 
     def _count_late(self) -> None:
         for camera in self._synchronizer.late.elements():
@@ -379,15 +384,16 @@ class Session:
 
     def _is_usable(self, group: ImageGroup) -> bool:
         """Whether its images are of the present."""
-        return group.epoch == self.epoch and not group.behind_s
+        return group.epoch == self.epoch and not group.odd_s
 
     def _begin(self, group: ImageGroup, images: DecodedImages) -> _Task | Answer:
         """Make frames of a group and find their prior, or answer why that cannot be."""
         if group.epoch != self.epoch:
             message = "time went back while this image was waiting"
             return self._fail(group, Reason.SUPERSEDED, message)
-        if group.behind_s:
-            message = f"its stamp is {group.behind_s:.1f} s before that of the image before"
+        if group.odd_s:
+            side = "after" if group.odd_s > 0 else "before"
+            message = f"its stamp is {abs(group.odd_s):.1f} s {side} that of the last image"
             return self._fail(group, Reason.ODD_STAMP, f"{message}: one alone is not believed")
         try:
             frames = self._assemble(group, images)
@@ -395,7 +401,7 @@ class Session:
             return self._fail(group, Reason.BAD_IMAGE, str(error))
         except NotReady as error:
             return self._fail(group, error.reason, str(error))
-        if self.awaits_odometry(group):
+        if (self.tracker.odometry.stamp_ns or group.newest_ns) < group.newest_ns:
             self.counters.add("odom.late")
         usable = self._without_frozen(frames)
         if not usable:

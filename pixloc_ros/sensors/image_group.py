@@ -17,7 +17,7 @@ class ImageGroup:
 
     images: Mapping[str, ImageEvent | RefusedMessage]
     epoch: int  # how often time had gone back when they came
-    behind_s: float = 0.0  # by how much an odd stamp lies before the newest one; 0: it is none
+    odd_s: float = 0.0  # how far an odd stamp is from the last one; 0: it is not odd
 
     @property
     def lead(self) -> ImageEvent | RefusedMessage:

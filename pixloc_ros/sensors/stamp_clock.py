@@ -38,10 +38,10 @@ class _Suspect(Generic[Item]):
 class StampClock(Generic[Item]):
     """Follows the stamps of several streams of messages.
 
-    A stamp farther than `max_gap_s` from the last of its stream says nothing alone: the next one
-    near it, of any stream that has jumped as well, confirms that time has moved. Where it has
-    moved back, all streams begin anew. on_stray: called with the stream whose odd stamp nothing
-    confirmed.
+    A stamp farther than `max_gap_s` from the last of its stream says nothing alone. That time has
+    moved there is confirmed by the next one of the stream, if it goes on from there, or by one of
+    another stream that has jumped to the same time. Where time has moved back, all streams begin
+    anew. on_stray: called with the stream whose odd stamp nothing confirmed.
     """
 
     def __init__(self, on_stray: Callable[[str], None] = lambda stream: None) -> None:
@@ -90,11 +90,14 @@ class StampClock(Generic[Item]):
         return stamp_ns > newest_ns and any(abs(stamp_ns - ns) <= gap_ns for ns in others)
 
     def _is_confirmed(self, stream: str, newest_ns: int, stamp_ns: int, gap_ns: int) -> bool:
-        """Whether a suspect is near, or the stream's own one was on the way there."""
-        own = self._suspects.get(stream)
-        on_the_way = own is not None and newest_ns < own.stamp_ns < stamp_ns
+        """Whether a suspect is near, or time goes on from the one before of the same stream."""
         suspects = self._suspects.values()
-        return on_the_way or any(abs(s.stamp_ns - stamp_ns) <= gap_ns for s in suspects)
+        if any(abs(suspect.stamp_ns - stamp_ns) <= gap_ns for suspect in suspects):
+            return True
+        own = self._suspects.get(stream)
+        if own is None or stamp_ns <= own.stamp_ns:
+            return False
+        return (own.stamp_ns > newest_ns) == (stamp_ns > newest_ns)
 
     def _move(self, stream: str, stamp_ns: int, gap_ns: int) -> Admission[Item]:
         """Believe that time has moved to a stamp."""

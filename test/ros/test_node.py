@@ -251,11 +251,10 @@ def test_a_bag_that_loops_starts_over(rig: Any, bag: Any, truth: Trajectory) -> 
     ]
     assert all(v.localized for v in rig.play(later))
     rig.forget()
-    stray, *verdicts = rig.play(first_half)
-    assert not stray.localized, "one frame alone may have an odd stamp"
+    verdicts = rig.play(first_half)
     assert [v.prior_source for v in verdicts[:2]] == ["gnss", "odometry"]
     assert all(v.localized for v in verdicts)
-    rig.until(lambda: len(rig.poses) == 4, "poses")
+    rig.until(lambda: len(rig.poses) == 5, "poses")
     assert errors(verdicts, rig.poses, truth)[:, 0].max() < 0.25
     assert rig.report()["count time.went_back"] == "1"
 

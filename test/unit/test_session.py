@@ -1,0 +1,301 @@
+"""A drive, event by event: what waits for what, and what odd messages do to it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from helpers.message_drive import (
+    Message,
+    TruthfulLocalizer,
+    at_ns,
+    calibration,
+    drive,
+    image,
+    initial_pose,
+    odometry,
+    odometry_on_tf,
+    static_transforms,
+    truth,
+)
+from pixloc_ros.config import from_flat
+from pixloc_ros.config.holder import ConfigHolder
+from pixloc_ros.geometry import se3
+from pixloc_ros.replay import messages
+from pixloc_ros.sensors import conversion
+from pixloc_ros.sensors.events import Event
+from pixloc_ros.session import Session
+from pixloc_ros.types import Estimate, Reason
+
+HOUR_S = 3600.0
+
+
+def session(**settings: Any) -> Session:
+    named = {name.replace("__", "."): value for name, value in settings.items()}
+    return Session(TruthfulLocalizer(), ConfigHolder(from_flat(named)))
+
+
+def event(message: Message) -> Event:
+    part, content = message
+    if part == "tf":
+        return conversion.transforms_event(lambda: content)
+    return conversion.event_of(part, content, received_ns=1)
+
+
+def run(session: Session, timed: list[Message]) -> list[Estimate]:
+    return list(session.run(event(message) for message in timed))
+
+
+def stamped(message: Message, stamp_ns: int) -> Message:
+    part, content = message
+    return part, replace(content, header=messages.header(stamp_ns, content.header.frame_id))
+
+
+def positions(timed: list[Message], part: str) -> list[int]:
+    return [i for i, (name, _) in enumerate(timed) if name == part]
+
+
+def sources(estimates: list[Estimate]) -> list[str]:
+    return [e.prior.source if e.prior else "" for e in estimates]
+
+
+def test_a_drive_begins_at_a_fix_and_goes_on_by_odometry() -> None:
+    estimates = run(session(), drive())
+    assert [e.reason for e in estimates] == [Reason.OK] * 10
+    assert sources(estimates) == ["gnss"] + ["odometry"] * 9
+    assert [e.name for e in estimates] == [f"{i:06d}" for i in range(10)]
+
+
+# --- stamps and time ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("odd_s", [-HOUR_S, 5.0, HOUR_S])
+def test_one_odd_stamp_of_odometry_voids_nothing(odd_s: float) -> None:
+    timed = drive()
+    odd = positions(timed, "odom")[20]
+    timed[odd] = stamped(timed[odd], at_ns(0.4 + odd_s))
+    live = session()
+    estimates = run(live, timed)
+    assert [e.reason for e in estimates] == [Reason.OK] * 10
+    assert sources(estimates)[1:] == ["odometry"] * 9
+    assert (live.counters["odom.odd_stamp"], live.counters["time.went_back"]) == (1, 0)
+
+
+@pytest.mark.parametrize("odd_s", [-HOUR_S, 5.0, HOUR_S])
+def test_one_odd_stamp_of_an_image_costs_that_image(odd_s: float) -> None:
+    timed = drive()
+    odd = positions(timed, "image")[5]
+    timed[odd] = stamped(timed[odd], at_ns(0.5 + odd_s))
+    live = session()
+    estimates = run(live, timed)
+    assert [e.ok for e in estimates] == [i != 5 for i in range(10)]
+    assert estimates[5].reason is Reason.ODD_STAMP
+    assert f"{abs(odd_s + 0.1):.1f} s" in estimates[5].message
+    assert {sources(estimates)[i] for i in range(1, 10) if i != 5} == {"odometry"}
+    assert (live.counters["image.odd_stamp"], live.counters["time.went_back"]) == (1, 0)
+
+
+def test_a_drive_that_begins_anew_is_localized_from_its_first_image_on() -> None:
+    timed = drive(frames=20)
+    live = session()
+    estimates = run(live, timed * 2)
+    first, second = estimates[:20], estimates[20:]
+    assert [e.reason for e in estimates] == [Reason.OK] * 40
+    assert sources(first) == sources(second)
+    for before, after in zip(first, second, strict=True):
+        assert before.prior is not None and after.prior is not None
+        np.testing.assert_array_equal(before.prior.T_map_base, after.prior.T_map_base)
+    assert live.counters["time.went_back"] == 1
+
+
+def test_a_clock_that_is_set_ahead_is_followed() -> None:
+    before, after = drive(frames=5), drive(frames=10, start_s=HOUR_S)
+    far = [m for m in after if m[0] != "tf_static"]
+    live = session()
+    estimates = run(live, [*before, *far])
+    assert sum(not e.ok for e in estimates) <= 1, [e.message for e in estimates]
+    assert live.counters["time.went_back"] == 0
+
+
+def test_a_camera_of_one_image_in_two_seconds_is_followed_and_begins_anew() -> None:
+    timed = [static_transforms()]
+    for k in range(6):
+        stamp_ns = at_ns(2.0 * k)
+        timed += [calibration(stamp_ns), initial_pose(stamp_ns), image(stamp_ns)]
+    live = session()
+    assert [e.ok for e in run(live, timed)] == [True] * 6
+    assert [e.ok for e in run(live, timed)][1:] == [True] * 5
+    assert live.counters["time.went_back"] == 1
+
+
+def test_images_that_waited_when_time_went_back_are_answered_and_believed_no_more() -> None:
+    ahead = drive(frames=3, start_s=60.0)
+    waiting = [image(at_ns(60.3))]  # its odometry never comes
+    estimates = run(session(), [*ahead, *waiting, *drive(frames=3)])
+    assert [e.reason for e in estimates[:3]] == [Reason.OK] * 3
+    assert estimates[3].reason is Reason.SUPERSEDED
+    assert [e.reason for e in estimates[4:]] == [Reason.OK] * 3
+
+
+# --- what waits for what -----------------------------------------------------------------------
+
+
+def test_a_frame_waits_for_odometry_at_its_stamp() -> None:
+    live = session()
+    for message in [static_transforms(), calibration(at_ns(0)), initial_pose(at_ns(0))]:
+        live.push(event(message))
+    for tick in range(4):
+        live.push(event(odometry(at_ns(tick / 50))))
+    assert live.push(event(image(at_ns(0.1)))) == []
+    assert live.push(event(odometry(at_ns(0.08)))) == []
+    (estimate,) = live.push(event(odometry(at_ns(0.1))))
+    assert estimate.ok and estimate.prior is not None
+    np.testing.assert_allclose(estimate.prior.T_map_base, truth(at_ns(0.1)), atol=1e-9)
+    assert live.counters["odom.late"] == 0
+
+
+def test_frames_do_not_wait_for_odometry_that_has_stopped() -> None:
+    timed = drive(frames=40)
+    cut = [m for m in timed if m[0] != "odom" or m[1].header.stamp.nanosec < 500_000_000]
+    cut = [m for m in cut if m[0] != "odom" or m[1].header.stamp.sec == 1_700_000_000]
+    live = session()
+    answered = [(m, live.push(event(m))) for m in cut]
+    at_the_end = [len(estimates) for (part, _), estimates in answered if part == "image"][-10:]
+    assert at_the_end == [1] * 10, "each image is answered when it comes"
+    assert live.counters["odom.late"] > 0
+
+
+def test_images_that_come_before_the_calibration_wait_for_it() -> None:
+    timed = drive(frames=6)
+    late = [m for m in timed if m[0] != "camera_info"]
+    late.insert(positions(late, "image")[3] + 1, calibration(at_ns(0.3)))
+    live = session()
+    assert [e.reason for e in run(live, late)] == [Reason.OK] * 6
+    never = [m for m in timed if m[0] != "camera_info"]
+    estimates = run(session(), never)
+    assert {e.reason for e in estimates} == {Reason.NO_CAMERA_INFO}
+    assert "no usable message" in estimates[0].message
+
+
+def test_images_that_come_before_their_mounting_wait_for_it() -> None:
+    timed = drive(frames=6)[1:]
+    timed.insert(positions(timed, "image")[2] + 1, static_transforms())
+    estimates = run(session(), timed)
+    assert [e.reason for e in estimates] == [Reason.OK] * 6
+    estimates = run(session(), drive(frames=12)[1:])
+    assert {e.reason for e in estimates} == {Reason.NO_EXTRINSICS}
+    assert "'base_link' to 'camera_optical'" in estimates[0].message
+
+
+def test_a_calibration_that_is_refused_is_not_waited_for_and_is_named() -> None:
+    timed = drive(frames=6)
+    bad = positions(timed, "camera_info")[3]
+    timed[bad] = ("camera_info", replace(timed[bad][1], k=np.zeros(9)))
+    estimates = run(session(), timed)
+    assert [e.ok for e in estimates] == [i != 3 for i in range(6)]
+    assert estimates[3].reason is Reason.NO_CAMERA_INFO
+    assert "refused" in estimates[3].message and "focal" in estimates[3].message
+
+
+# --- frames ------------------------------------------------------------------------------------
+
+
+def test_odometry_is_taken_from_the_transform_where_that_is_configured() -> None:
+    timed = drive(odometry_of=odometry_on_tf)
+    live = session(node__odom_source="tf")
+    assert sources(run(live, timed))[1:] == ["odometry"] * 9
+    assert live.counters["odom_tf.received"] == 50
+    assert sources(run(session(), timed))[1:] == ["motion"] * 9
+
+
+@pytest.mark.parametrize("odd_s", [-HOUR_S, HOUR_S])
+def test_one_odd_stamp_of_a_transform_voids_nothing(odd_s: float) -> None:
+    timed = drive(odometry_of=odometry_on_tf)
+    odd = positions(timed, "tf")[20]
+    timed[odd] = odometry_on_tf(at_ns(0.4 + odd_s))
+    estimates = run(session(node__odom_source="tf"), timed)
+    assert sources(estimates)[1:] == ["odometry"] * 9
+
+
+def test_poses_are_taken_in_every_frame_that_something_joins_to_the_map() -> None:
+    T_earth_map = se3.make(np.eye(3), [1000.0, 0.0, 0.0])
+    timed = drive(frames=10, fixes=False)
+    earth = messages.static_transform(at_ns(0), "earth", "map", T_earth_map)
+    clicked = initial_pose(at_ns(0), "earth", T_earth_map)
+    timed[1:1] = [("tf_static", earth), initial_pose(at_ns(0), "moon"), clicked]
+    T_odom_map = se3.inverse(truth(at_ns(0)))  # once a pose was accepted
+    again = positions(timed, "image")[5]
+    timed.insert(again, initial_pose(at_ns(0.5), "odom", T_odom_map))
+    live = session()
+    estimates = run(live, timed)
+    assert [e.reason for e in estimates] == [Reason.OK] * 10
+    expected = ["initialpose", *["odometry"] * 4, "initialpose", *["odometry"] * 4]
+    assert sources(estimates) == expected
+    assert live.counters["initialpose.bad.frame"] == 1
+
+
+def test_what_others_say_of_the_transform_that_is_ours_to_tell_does_not_count() -> None:
+    wrong = messages.static_transform(at_ns(0), "map", "odom", se3.make(np.eye(3), [50.0, 0, 0]))
+    timed = drive(frames=4, fixes=False)
+    timed[1:1] = [("tf", wrong), initial_pose(at_ns(0), "odom")]
+    live = session()
+    estimates = run(live, timed)
+    assert live.counters["initialpose.bad.frame"] == 1
+    assert "initialpose" not in sources(estimates)
+    live = session(node__tf_mode="none")
+    assert sources(run(live, timed))[0] == "initialpose"
+
+
+def test_odometry_in_another_frame_is_refused_and_named() -> None:
+    timed = drive(frames=3)
+    other = [
+        ("odom", messages.odometry(at_ns(0), "world", "base_link", np.eye(4))),
+        ("odom", messages.odometry(at_ns(0), "odom", "wheel", np.eye(4))),
+    ]
+    live = session()
+    run(live, [*other, *timed])
+    assert live.counters["odom.bad.frame"] == 2
+    assert "'wheel'" in dict(live.counters.lines())["odom.bad.frame"]
+
+
+# --- images ------------------------------------------------------------------------------------
+
+
+def test_an_image_of_another_frame_than_its_calibration_needs_the_frame_to_be_configured() -> None:
+    timed = drive(frames=2)
+    infos = positions(timed, "camera_info")
+    for i in infos:
+        header = replace(timed[i][1].header, frame_id="rear")
+        timed[i] = ("camera_info", replace(timed[i][1], header=header))
+    refused = run(session(), timed)
+    assert {e.reason for e in refused} == {Reason.BAD_IMAGE}
+    assert "node.camera_frame" in refused[0].message
+    assert all(e.ok for e in run(session(node__camera_frame="camera_optical"), timed))
+
+
+def test_repeated_images_are_answered_once_and_images_of_a_disabled_session_not_at_all() -> None:
+    timed = drive(frames=4)
+    live = session()
+    estimates = run(live, [m for m in timed for _ in range(2 if m[0] == "image" else 1)])
+    assert (len(estimates), live.counters["image.repeated"]) == (4, 4)
+    live.enabled = False
+    assert run(live, [image(at_ns(0.5))]) == []
+    assert live.counters["image.ignored"] == 1
+
+
+def test_a_pose_that_is_set_while_a_frame_is_in_work_wins() -> None:
+    live = session()
+
+    class Interrupted(TruthfulLocalizer):
+        def localize(self, *arguments: Any) -> Estimate:
+            live.tracker.forget_pose()
+            return super().localize(*arguments)
+
+    live._localizer = Interrupted()
+    (estimate,) = run(live, drive(frames=1))
+    assert estimate.reason is Reason.SUPERSEDED
+    assert estimate.T_map_base is None
+    assert live.tracker.T_map_odom is None
