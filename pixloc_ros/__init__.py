@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from pixloc_ros.maps.datum import Datum
     from pixloc_ros.maps.map import Map
+    from pixloc_ros.session import Session
     from pixloc_ros.types import Estimate, Frame, PosePrior, Reason, Status
 
 __version__ = "0.1.0"
@@ -44,6 +45,7 @@ __all__ = [
     "PosedImagesSource",
     "Positions",
     "Reason",
+    "Session",
     "Status",
     "build_map",
 ]
@@ -68,6 +70,7 @@ _MODULE_OF = {
     "PosedImagesSource": "maps.build.sources",
     "Positions": "maps.build.sources",
     "Reason": "types",
+    "Session": "session",
     "Status": "types",
     "build_map": "maps.build.builder",
 }

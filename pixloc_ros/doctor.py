@@ -34,7 +34,6 @@ def examine(map_folder: Path | None = None) -> Iterator[Finding]:
     yield _module("rclpy", "source the ROS setup file, or `make setup`", needed=False)
     yield _module("pixloc_ros.msg", "build with colcon and source its setup", needed=False)
     yield _module("tf2_msgs", "install ros-$ROS_DISTRO-tf2-msgs, or `make setup`", needed=False)
-    yield _module("cv_bridge", "not needed: images are decoded without it", needed=False)
     yield _module("pycolmap", "pip install pycolmap; only to build maps", needed=False)
     yield _discovery()
     if map_folder is not None:

@@ -49,6 +49,8 @@ class FrameLocalizer(Protocol):
     """What a session asks of a localizer."""
 
     @property
+    def holder(self) -> ConfigHolder: ...
+    @property
     def map(self) -> MapLike: ...
     @property
     def can_search(self) -> bool: ...
@@ -91,15 +93,13 @@ class Session:
     may be of use.
     """
 
-    def __init__(
-        self, localizer: FrameLocalizer, config: ConfigHolder, counters: Counters | None = None
-    ) -> None:
+    def __init__(self, localizer: FrameLocalizer, counters: Counters | None = None) -> None:
+        config = localizer.holder
         self.counters = counters or Counters()
         self.enabled = True  # whether images are worked on
         self.epoch = 0  # how often time went back
         self.tracker = PoseTracker(config, localizer.map, localizer.can_search)
         self._localizer = localizer
-        self._holder = config
         self._clock: StampClock[Action] = StampClock(
             lambda stream: self.counters.add(f"{stream}.odd_stamp")
         )
@@ -164,16 +164,16 @@ class Session:
         """Return whether a group has to wait for the first calibration or mounting."""
         if not self._is_usable(group):
             return False
-        wait_ns = self._config.node.calibration_wait_s * 1e9
+        wait_ns = self.config.node.calibration_wait_s * 1e9
         in_time = self._newest_image_ns(group) - group.stamp_ns <= wait_ns
-        return in_time and self._assembler.awaits(group.images, self._config.node)
+        return in_time and self._assembler.awaits(group.images, self.config.node)
 
     def awaits_odometry(self, group: ImageGroup) -> bool:
         """Return whether odometry has yet to reach a group's stamps, and has not stopped."""
         odometry_ns = self.tracker.odometry.stamp_ns
         if odometry_ns is None or odometry_ns >= group.newest_ns or not self._is_usable(group):
             return False
-        gap_ns = self._config.priors.odometry_max_gap_s * 1e9
+        gap_ns = self.config.priors.odometry_max_gap_s * 1e9
         return self._newest_image_ns(group) - odometry_ns <= gap_ns
 
     def decode(self, group: ImageGroup, guard: AbstractContextManager[object]) -> DecodedImages:
@@ -220,15 +220,16 @@ class Session:
         self._clock.clear()
 
     @property
+    def config(self) -> Config:
+        """The configuration in force now, which is the localizer's."""
+        return self._localizer.holder.current
+
+    @property
     def newest_ns(self) -> int | None:
         """The newest stamp of odometry and images; None before the first."""
         return self._clock.newest_ns
 
     # --- events -------------------------------------------------------------------------------
-
-    @property
-    def _config(self) -> Config:
-        return self._holder.current
 
     def _take(self, event: Event) -> None:
         self.counters.add(f"{_part_of(event)}.received")
@@ -282,24 +283,24 @@ class Session:
             self._refuse(refused.part, BadMessage(refused.reason, refused.message))
 
     def _take_odometry(self, event: OdometryEvent) -> None:
-        if self._config.node.odom_source == "tf":
+        if self.config.node.odom_source == "tf":
             self.counters.add("odom.ignored")
             return
-        T_odom_base = self._frames.odometry_of_base(event, self._config.node)
+        T_odom_base = self._frames.odometry_of_base(event, self.config.node)
         self._add_odometry(event.stamp_ns, T_odom_base)
 
     def _take_transforms(self, event: TransformsEvent) -> None:
         self._frames.add_moving(event)
-        if self._config.node.odom_source == "tf":
-            odometry = self._frames.odometry_on_tf(self._config.node)
+        if self.config.node.odom_source == "tf":
+            odometry = self._frames.odometry_on_tf(self.config.node)
             if odometry is not None:
                 self.counters.add("odom_tf.received")
                 self._add_odometry(*odometry)
 
     def _take_fix(self, event: FixEvent) -> None:
-        base_frame = self._config.node.base_frame
+        base_frame = self.config.node.base_frame
         antenna = antenna_base(
-            self._config.priors, self._frames.lookup_static, base_frame, event.frame_id
+            self.config.priors, self._frames.lookup_static, base_frame, event.frame_id
         )
         if antenna is None:
             self.counters.add(
@@ -318,7 +319,7 @@ class Session:
     def _add_pose(self, event: PoseEvent) -> str:
         """Take an external pose in any frame; why the tracker refused it, or ""."""
         T_map_own = self._own_transform(event.stamp_ns)
-        event = self._frames.pose_in_map(event, self._config.node, T_map_own)
+        event = self._frames.pose_in_map(event, self.config.node, T_map_own)
         return self.tracker.add_pose(
             event.stamp_ns, event.T_frame_base, event.covariance, event.source
         )
@@ -328,7 +329,7 @@ class Session:
         predicted = self.tracker.predict(stamp_ns)
         if predicted is None:
             return None
-        mode = self._config.node.tf_mode
+        mode = self.config.node.tf_mode
         return {"map_odom": self.tracker.T_map_odom, "map_base": predicted[0]}.get(mode)
 
     def _take_refused(self, event: RefusedMessage) -> None:
@@ -350,7 +351,7 @@ class Session:
 
     def _admit(self, stream: str, stamp_ns: int, take: Action | None = None) -> Admission[Action]:
         """Judge a stamp; begin anew where time went back, take what was held back."""
-        gap_s = self._config.priors.odometry_max_gap_s
+        gap_s = self.config.priors.odometry_max_gap_s
         admission = self._clock.admit(stream, stamp_ns, gap_s, take)
         if admission.went_back:
             self._begin_again(stamp_ns)
@@ -368,7 +369,7 @@ class Session:
 
     def _newest_image_ns(self, group: ImageGroup) -> int:
         """The newest stamp of images: of a group, and of all that are believed."""
-        streams = map(_image_stream, self._config.node.camera_names)
+        streams = map(_image_stream, self.config.node.camera_names)
         stamps_ns = [self._clock.newest_of(stream) for stream in streams]
         return max(group.newest_ns, *(stamp_ns or 0 for stamp_ns in stamps_ns))
 
@@ -423,7 +424,7 @@ class Session:
                 if isinstance(image, BadMessage):
                     raise image
                 assert isinstance(event, ImageEvent)
-                where = self._next_name, self._config.node
+                where = self._next_name, self.config.node
                 frames.append(self._assembler.frame(camera_name, event, image, *where))
             except (BadMessage, NotReady) as problem:
                 problems.append(problem)
@@ -435,7 +436,7 @@ class Session:
 
     def _without_frozen(self, frames: Sequence[Frame]) -> list[Frame]:
         """Frames whose image is of their stamp, as if all were taken at that of the first."""
-        distance_m = self._config.node.frozen_image_distance_m
+        distance_m = self.config.node.frozen_image_distance_m
         motion = self.tracker.odometry.motion
         usable = [f for f in frames if not self._frozen_images.is_frozen(f, motion, distance_m)]
         return [self._as_of(usable[0].stamp_ns, frame) for frame in usable]
@@ -456,7 +457,7 @@ class Session:
             estimate = self.tracker.update(estimate)
         there = {frame.camera_name: frame.image_rgb for frame in task.frames}
         lead_name = next(iter(estimate.cameras), task.frames[0].camera_name)
-        missing = [name for name in self._config.node.camera_names if name not in there]
+        missing = [name for name in self.config.node.camera_names if name not in there]
         return self._answer(task.group, estimate, lead_name, there[lead_name], tuple(missing))
 
     def _fail(
@@ -476,7 +477,7 @@ class Session:
     ) -> Answer:
         self._answered += 1
         self.counters.add(f"frame.{estimate.reason.value}")
-        camera_frame = self._assembler.camera_frame(group.images[lead_name], self._config.node)
+        camera_frame = self._assembler.camera_frame(group.images[lead_name], self.config.node)
         generation = self.tracker.generation
         return Answer(estimate, group, camera_frame, generation, image_rgb, missing)
 

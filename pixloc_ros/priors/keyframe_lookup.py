@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
+from pixloc_ros.config import PriorsConfig
 from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.covariance import skew
@@ -53,9 +54,9 @@ class VehicleKeyframes:
         T_base_cam = self.T_base_cam if T_base_cam is None else T_base_cam
         if T_base_cam is None or not len(self._map.keyframe_T_map_cam):
             return None
-        newest = self._newest
-        if newest is None or not np.array_equal(newest.T_base_cam, T_base_cam):
-            newest = KeyframeLookup(self._map.keyframe_T_map_cam, T_base_cam, self._config)
+        newest, config = self._newest, self._config.current.priors
+        if newest is None or not newest.is_of(T_base_cam, config):
+            newest = KeyframeLookup(self._map.keyframe_T_map_cam, T_base_cam, config)
         self._newest = newest
         return newest
 
@@ -63,11 +64,15 @@ class VehicleKeyframes:
 class KeyframeLookup:
     """Vehicle poses of the mapping drive, T_map_base (M, 4, 4)."""
 
-    def __init__(self, T_map_cam: Matrix, T_base_cam: Matrix, config: ConfigHolder) -> None:
+    def __init__(self, T_map_cam: Matrix, T_base_cam: Matrix, config: PriorsConfig) -> None:
         self.T_base_cam = T_base_cam
         self._T_map_base = T_map_cam @ se3.inverse(T_base_cam)
         self._places = KDTree(self._T_map_base[:, :2, 3])
         self._config = config
+
+    def is_of(self, T_base_cam: Matrix, config: PriorsConfig) -> bool:
+        """Return whether it was made for this mounting and configuration."""
+        return self._config is config and np.array_equal(self.T_base_cam, T_base_cam)
 
     def nearest(self, position_map: Matrix) -> Matrix:
         """T_map_base (4, 4) of the keyframe that is nearest in the plane."""
@@ -81,7 +86,7 @@ class KeyframeLookup:
 
     def covariance(self, position_covariance: Matrix) -> Matrix:
         """(6, 6) of a pose whose plane position alone was measured, (2+, 2+) in m^2."""
-        config = self._config.current.priors
+        config = self._config
         covariance = np.zeros((6, 6))
         covariance[:2, :2] = position_covariance[:2, :2]
         covariance[2, 2] = config.gnss_height_sigma_m**2
@@ -109,7 +114,7 @@ class KeyframeLookup:
     def complete(self, T_map_base: Matrix, covariance: Matrix) -> tuple[Matrix, Matrix]:
         """Fill in what a pose leaves open by zero or huge variances; the rest stays as it is."""
         if not covariance.any():
-            sigma_m = self._config.current.priors.gnss_default_sigma_m
+            sigma_m = self._config.gnss_default_sigma_m
             covariance = self.covariance(np.eye(2) * sigma_m**2)
             return self._on_the_map(T_map_base), covariance
         if covariance[5, 5] > _VAGUE_HEADING_RAD2:

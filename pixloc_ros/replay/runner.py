@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from pixloc_ros.common.atomic_write import write_text
 from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.config import Config
-from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.errors import BagError, DataError
 from pixloc_ros.evaluation.metrics import Summary
 from pixloc_ros.evaluation.report import LoadImage, write_report, write_run
@@ -69,7 +68,7 @@ def replay(
     with BagReader(bag, topics, config.node.camera_names) as reader:
         camera = _first_camera(reader)
         localizer = Localizer(config)
-        session = Session(localizer, ConfigHolder(config))
+        session = Session(localizer)
         total = -(-reader.image_count // every)
         answered = _checked(session.run(_events(reader, every)), reader)
         estimates = list(progress(answered, "localizing", total))

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from pixloc_ros.common.stopwatch import Stopwatch
-from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.sensors.events import Event
 from pixloc_ros.sensors.image_group import ImageGroup
 from pixloc_ros.session import Answer, Session
@@ -32,12 +31,10 @@ class LiveSession:
     def __init__(
         self,
         session: Session,
-        config: ConfigHolder,
         on_answer: Callable[[Answer], None],
         max_waiting: int = 1,
     ) -> None:
         self._session = session
-        self._config = config
         self._on_answer = on_answer
         self._max_waiting = max_waiting
         self._changed = threading.Condition()  # guards the session and what follows
@@ -98,7 +95,7 @@ class LiveSession:
 
     def _answer(self, group: ImageGroup) -> Answer:
         """Work on one group: the steps of `Session.push`, with a clock that ends the waiting."""
-        watch, config = Stopwatch(), self._config.current
+        watch, config = Stopwatch(), self._session.config
         watch.timing_ms["queue"] = 1e3 * (time.perf_counter() - group.received_s)
         try:
             self._wait_while(

@@ -65,9 +65,10 @@ class LocalizerNode(LifecycleNode):
         before = self.runtime
         self.close()
         self.config.replace(localizer.config)
+        localizer.holder = self.config
         self.localizer = localizer
         if before is not None:
-            self.runtime = NodeRuntime(self, self.config, localizer, self._outputs)
+            self.runtime = NodeRuntime(self, localizer, self._outputs)
             self.runtime.enable(before.enabled)
 
     def facts(self) -> NodeStatus:
@@ -100,7 +101,7 @@ class LocalizerNode(LifecycleNode):
         assert self.localizer is not None
         assert self._outputs is not None
         activated = super().on_activate(state)
-        self.runtime = NodeRuntime(self, self.config, self.localizer, self._outputs)
+        self.runtime = NodeRuntime(self, self.localizer, self._outputs)
         return activated
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:

@@ -12,7 +12,6 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.timer import Timer
 
 from pixloc_ros.config import Config
-from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.priors.last_pose import LastPoseFile
 from pixloc_ros.ros import conversions
@@ -33,22 +32,20 @@ from pixloc_ros.types import Reason
 class NodeRuntime:
     """From activation to deactivation. Nothing of it outlives `close`."""
 
-    def __init__(
-        self, node: LifecycleNode, config: ConfigHolder, localizer: Localizer, outputs: Outputs
-    ) -> None:
+    def __init__(self, node: LifecycleNode, localizer: Localizer, outputs: Outputs) -> None:
         self._node = node
-        self._config = config
+        self._config = config = localizer.holder
         self._outputs = outputs
         outputs.motion.begin_anew()
         outputs.debug.show_map(localizer.map)
         self._closed = False
         self._relocalization: Relocalization | None = None
         self._frames = RecentFrames()
-        session = Session(localizer, config, Counters(self._warn))
+        session = Session(localizer, Counters(self._warn))
         self._last_pose = _last_pose_file(node, config.current, localizer.map.sha256)
         if self._last_pose and (T_map_base := self._last_pose.recall()) is not None:
             session.tracker.remember(T_map_base)
-        self._live = LiveSession(session, config, self._on_answer)
+        self._live = LiveSession(session, self._on_answer)
         self._inputs = Inputs(node, config.current.node, self._live.push)
         self._timer = self._tick_at(config.current.node.tf_rate_hz)
         self._live.start()

@@ -13,6 +13,8 @@ import pymap3d
 
 from helpers.invented import alignment
 from helpers.priors import DATUM, street_map
+from pixloc_ros.config import Config
+from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.se3 import Matrix
@@ -49,7 +51,8 @@ class TruthfulLocalizer:
 
     can_search = True
 
-    def __init__(self) -> None:
+    def __init__(self, config: Config | None = None) -> None:
+        self.holder = ConfigHolder(config or Config())
         self.map = street_map()
         self.seen: list[tuple[Frame, ...]] = []
 

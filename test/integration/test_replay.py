@@ -17,7 +17,6 @@ from helpers.events import with_image
 from pixloc_ros.cli import main
 from pixloc_ros.cli.replay import resolve_config
 from pixloc_ros.config import Config, from_flat
-from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.demo.street.dataset import DatasetOptions, write_dataset
 from pixloc_ros.errors import BagError, ConfigError, DataError
 from pixloc_ros.features.pyramid import FeatureExtractor
@@ -90,7 +89,7 @@ def session_of(localizer, max_gap_s=1.0, **changes) -> Session:
     node = localizer.config.node.model_copy(update=changes)
     priors = localizer.config.priors.model_copy(update={"odometry_max_gap_s": max_gap_s})
     config = localizer.config.model_copy(update={"node": node, "priors": priors})
-    return Session(localizer, ConfigHolder(config))
+    return Session(Localizer(config, localizer.map))
 
 
 def test_fixes_are_placed_in_a_map_of_a_projected_frame(street, tmp_path):

@@ -13,7 +13,6 @@ import pytest
 from helpers.events import with_image
 from helpers.rig_bag import write_rig_bag
 from pixloc_ros.config import from_flat
-from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.errors import BagError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.trajectory import Trajectory
@@ -39,7 +38,7 @@ def localizer(street: Path) -> Localizer:
 
 
 def replayed(localizer: Localizer, events: list) -> list[Estimate]:
-    return list(Session(localizer, ConfigHolder(localizer.config)).run(events))
+    return list(Session(localizer).run(events))
 
 
 @pytest.fixture(scope="module")

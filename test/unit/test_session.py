@@ -22,7 +22,6 @@ from helpers.message_drive import (
     truth,
 )
 from pixloc_ros.config import from_flat
-from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.geometry import se3
 from pixloc_ros.replay import messages
 from pixloc_ros.sensors import conversion
@@ -35,7 +34,7 @@ HOUR_S = 3600.0
 
 def session(**settings: Any) -> Session:
     named = {name.replace("__", "."): value for name, value in settings.items()}
-    return Session(TruthfulLocalizer(), ConfigHolder(from_flat(named)))
+    return Session(TruthfulLocalizer(from_flat(named)))
 
 
 def event(message: Message) -> Event:
