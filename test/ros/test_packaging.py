@@ -23,8 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "pixloc_ros"
 MESSAGE = "pixloc_ros/msg/AlignmentStatus"
 
-# Imports of ROS packages; cv_bridge and tf_transformations are optional but belong to it.
-ROS_PACKAGE = re.compile(r"rclpy|tf2_ros|tf_transformations|cv_bridge|\w+_(msgs|srvs|interfaces)")
+ROS_PACKAGE = re.compile(r"rclpy|tf2_ros|\w+_(msgs|srvs|interfaces)")
 OPTIONAL = {
     "h5py",
     "kornia",
