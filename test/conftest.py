@@ -37,13 +37,24 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
                 pytest.skip(f"no {module} here: run through `make test`, or source a ROS workspace")
 
 
+def real_images(name: str) -> Path:
+    """A folder of real images with ground truth; skips where there is none."""
+    folder = DATA / "eval" / name
+    if not folder.is_dir():
+        pytest.skip(f"no real images at {folder}: set PIXLOC_DATA to the folder that holds eval/")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def kitti03_a() -> Path:
     """A real KITTI drive: images/, colmap/ and meta.json with ground truth."""
-    folder = DATA / "eval" / "kitti03_a"
-    if not folder.is_dir():
-        pytest.skip(f"no real drive at {folder}: set PIXLOC_DATA to the folder that holds eval/")
-    return folder
+    return real_images("kitti03_a")
+
+
+@pytest.fixture(scope="session")
+def gardens_point_b() -> Path:
+    """A campus path walked twice by day: images/, meta_map.json and meta_day.json."""
+    return real_images("gardens_point_b")
 
 
 @pytest.fixture(scope="session")
@@ -63,30 +74,10 @@ def seven_scenes_poses() -> Path:
     return folder
 
 
-def write_street(folder: Path, options: Any) -> Path:
-    """map/, bag/ and bag.truth.txt of a generated drive, below a folder."""
-    from pixloc_ros.demo.street.dataset import write_dataset
-    from pixloc_ros.maps.build.builder import BuildOptions, build_map
-    from pixloc_ros.maps.build.sources import ColmapSource
-    from pixloc_ros.maps.datum import Datum
-    from pixloc_ros.maps.files.posed_images import read_posed_images
-    from pixloc_ros.replay.bag_options import BagOptions
-    from pixloc_ros.replay.bag_writer import create_bag
-
-    datum = Datum(latitude_deg=49.0, longitude_deg=8.4, altitude_m=110.0, yaw_deg=25.0)
-    write_dataset(folder / "data", options)
-    mapping, drive = folder / "data" / "mapping", folder / "data" / "drive"
-    posed = read_posed_images(drive / "meta.json", drive / "images")
-    source = ColmapSource(model_dir=mapping / "colmap", images=mapping / "images")
-    options_ = BuildOptions(datum=datum, T_base_cam=posed.T_base_cam)
-    build_map(source, folder / "map", options_)
-    create_bag(posed, folder / "bag", BagOptions(compressed=False, datum=datum))
-    return folder
-
-
 @pytest.fixture(scope="session")
 def street(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """map/, bag/ and bag.truth.txt of a short generated drive."""
+    from helpers.street import write_street
     from pixloc_ros.demo.street.dataset import DatasetOptions
 
     options = DatasetOptions(length_m=12.0, width=320, height=192, workers=1)

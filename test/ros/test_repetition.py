@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import write_street
 
 from helpers.domains import own_domain
 from helpers.messages import up_to_frame, without
 from helpers.repeating import PERIOD_M, RepeatingStreet
+from helpers.street import write_street
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.covariance import diagonal
 from pixloc_ros.geometry.trajectory import read_tum

@@ -149,7 +149,7 @@ def test_one_bad_initial_pose_does_not_spoil_the_others() -> None:
     both = minimize(system_of(), poses_of(away, OFFSET), DAMPING[2], 10, POLICY)
     alone = minimize(system_of(), poses_of(OFFSET), DAMPING[2], 10, POLICY)
     assert both.failed.tolist() == [True, False]
-    torch.testing.assert_close(both.T_cam_local.t[1], alone.T_cam_local.t[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(both.T_cam_local.t[1], alone.T_cam_local.t[0], atol=1e-4, rtol=0)
 
 
 def test_the_lm_step_is_that_of_the_reference(parity) -> None:

@@ -162,7 +162,7 @@ def test_what_is_emitted_per_point() -> None:
     at = system.linearize(poses_of(OFFSET))[0]
     seen = at.squared.isfinite()
     squared = problem.squared[:500].cpu()
-    torch.testing.assert_close(squared, at.squared, rtol=1e-4, atol=1e-5, equal_nan=True)
+    torch.testing.assert_close(squared, at.squared, rtol=1e-4, atol=1e-4, equal_nan=True)
     torch.testing.assert_close(
         problem.gradients[:500, :6].cpu()[seen], at.point_gradients[seen], rtol=1e-3, atol=1e-2
     )
@@ -195,7 +195,7 @@ def test_more_tiles_than_are_added_at_once() -> None:
         problem.linearize(problem.now)
         problem.step()
     assert problems[1].tiles > CHUNK_TILES
-    torch.testing.assert_close(problems[0].now.T, problems[1].now.T, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(problems[0].now.T, problems[1].now.T, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(problems[0].now.state, problems[1].now.state)
 
 

@@ -2,12 +2,31 @@
 
 import ast
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pixloc_ros
 
 PACKAGE = Path(pixloc_ros.__file__).parent
+TESTS = Path(__file__).parents[1]
 SOURCES = {path: ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Modules that a file imports, wherever in it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield "." * node.level + (node.module or "")
+
+
+def test_tests_share_through_the_helpers_only():
+    tests = {path.stem for path in TESTS.rglob("test_*.py")} | {"conftest"}
+    for path in TESTS.rglob("*.py"):
+        for module in imports(ast.parse(path.read_text())):
+            name = module.rpartition(".")[2]
+            assert name not in tests and not module.startswith("."), f"{path} imports {module}"
 
 
 def test_only_the_ros_package_imports_our_messages():
