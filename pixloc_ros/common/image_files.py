@@ -46,6 +46,13 @@ def decode(content: bytes, max_pixels: int = MAX_PIXELS) -> Image | None:
     return None if image_bgr is None else np.asarray(image_bgr[..., ::-1], np.uint8, order="C")
 
 
+def is_cut_off(content: bytes) -> bool:
+    """Whether a JPEG or PNG lacks its end: OpenCV fills what is missing with grey."""
+    if content.startswith(b"\xff\xd8"):
+        return content.find(b"\xff\xd9", content.rfind(b"\xff\xda")) < 0  # after the last scan
+    return content.startswith(b"\x89PNG") and b"IEND" not in content
+
+
 def size_of(content: bytes) -> tuple[int, int] | None:
     """Width and height that a file's header tells; None where it is none that is read here.
 

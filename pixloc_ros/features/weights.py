@@ -7,7 +7,6 @@ Any other suffix is a checkpoint of the PixLoc release. The names of the tensors
 from __future__ import annotations
 
 import hashlib
-import pickle
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,6 +69,11 @@ def load(name_or_path: str) -> LoadedWeights:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     _check_hash(path, sha256)
     state = {name: value.float() for name, value in _read(path).items()}
+    broken = {name for name, value in state.items() if not value.isfinite().all()}
+    if broken:
+        raise WeightsError(
+            f"weights {path} hold values that are not finite ({_some(broken)}): export them again"
+        )
     network = _most_alike(state)()
     _check_shapes(path, state, network)
     network.load_state_dict(state, strict=False)
@@ -95,12 +99,18 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     try:
         with torch.serialization.safe_globals(_numpy_scalars()):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise WeightsError(f"cannot read weights {path}: {_reason(error)}") from None
+    except Exception as error:  # whatever a stranger's pickle makes torch raise
+        raise WeightsError(f"cannot read weights {path}: {_reason(error)}") from error
     state = content.get("model", content) if isinstance(content, dict) else None
-    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not _is_state(state):
         raise WeightsError(f"weights {path} hold no network: a checkpoint has it under 'model'")
     return state
+
+
+def _is_state(content: dict[Any, Any]) -> bool:
+    """Whether all of it are tensors with names, and there are some."""
+    named = all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
+    return named and bool(content)
 
 
 def _numpy_scalars() -> list[Allowed]:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pixloc_ros.common.foreign_files import confined
 from pixloc_ros.config import TilesConfig
 from pixloc_ros.errors import MapError
 from pixloc_ros.maps.schema import MapMetadata
@@ -99,7 +100,7 @@ class TileCache:
         Raises the MapError of the first one if no tile is left.
         """
         for index, entry in enumerate(self._metadata.tiles):
-            path = self._folder / entry.file
+            path = confined(self._folder, entry.file, MapError)
             found = path.stat().st_size if path.is_file() else 0
             if found != entry.bytes:
                 why = "is missing" if found == 0 else f"has {found} of {entry.bytes} bytes"

@@ -9,14 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pixloc_ros.config import ViewConfig
+from pixloc_ros.errors import PixlocError
 from pixloc_ros.geometry import se3
-from pixloc_ros.maps import schema
 from pixloc_ros.maps.map import Map
-from pixloc_ros.maps.schema import TileEntry
 from pixloc_ros.maps.tiles import Tile, unit_rows
+from pixloc_ros.maps.view import select_view
 
 UNIT_TOLERANCE = 1e-2  # of the norm of a feature in half precision
 SHOWN = 3  # names listed per problem
+TRIED_VIEWS = 5  # at keyframes, as a localizer would take them
 
 
 def find_problems(folder: str | Path) -> list[str]:
@@ -25,54 +27,26 @@ def find_problems(folder: str | Path) -> list[str]:
     Raises MapError when the map cannot be opened or no tile is as it was built.
     """
     map_ = Map.load(folder, verify=True)
-    problems = [*_of_counts(map_), *_of_descriptors(map_), *_of_indices(map_)]
+    problems = [*_of_descriptors(map_)]
     seen = np.zeros(len(map_.keyframe_names), np.int64)  # points by keyframe
     for index, tile in map_.tiles.sound():
         entry = map_.metadata.tiles[index]
-        found = [*_of_tile(tile, entry), *_of_rows(tile)]
         where = f"tile {entry.id}: " if len(map_.tiles) > 1 else ""
-        problems += [where + problem for problem in found]
+        problems += [where + problem for problem in _of_values(tile)]
+        if not np.array_equal(tile.keyframes, np.flatnonzero(map_.keyframe_tile == index)):
+            problems.append(f"{where}its keyframes are others than keyframe_tile says")
         seen[tile.keyframes] = np.diff(tile.observation_offsets)
     refused = map_.tiles.refused
     lost = [index for index, entry in enumerate(map_.metadata.tiles) if entry.id in refused]
     problems += refused.values()
-    return [*problems, *_of_keyframes(map_, seen, np.isin(map_.keyframe_tile, lost))]
+    if problems:
+        return problems
+    return [*_of_keyframes(map_, seen, np.isin(map_.keyframe_tile, lost)), *_of_views(map_)]
 
 
-def _of_counts(map_: Map) -> Iterator[str]:
-    expected = map_.metadata.keyframes
-    for what, found in (
-        ("keyframes", len(map_.keyframe_T_map_cam)),
-        ("keyframe names", len(map_.keyframe_names)),
-    ):
-        if found != expected:
-            yield f"{found} {what} where {schema.FILE_NAME} says {expected}"
-
-
-def _of_indices(map_: Map) -> Iterator[str]:
-    yield from _outside("keyframe_camera", map_.keyframe_camera, len(map_.metadata.cameras))
-    yield from _outside("keyframe_tile", map_.keyframe_tile, len(map_.tiles))
-    yield from _outside("covisible_keyframe", map_.covisible_keyframe, len(map_.keyframe_names))
-
-
-def _of_tile(tile: Tile, entry: TileEntry) -> Iterator[str]:
-    rows = len(tile.confidences[0])
-    lengths = {"points": (len(tile.points), entry.points)}
-    for level, features in enumerate(tile.features):
-        lengths[f"feature rows of level {level}"] = (len(features), entry.rows)
-    for what, (found, expected) in lengths.items():
-        if found != expected:
-            yield f"{found} {what} where {schema.FILE_NAME} says {expected}"
-    yield from _outside("observation_point", tile.observation_point, len(tile.points))
-    yield from _outside("observation_row", tile.observation_row, rows)
-
-
-def _outside(name: str, indices: NDArray[np.integer], count: int) -> Iterator[str]:
-    if len(indices) and (indices.min() < 0 or indices.max() >= count):
-        yield f"{name} has an index outside 0..{count - 1}"
-
-
-def _of_rows(tile: Tile) -> Iterator[str]:
+def _of_values(tile: Tile) -> Iterator[str]:
+    if not np.isfinite(tile.point_priority).all():
+        yield "point_priority has values that are not finite"
     if not np.isfinite(tile.points).all():
         yield f"{(~np.isfinite(tile.points)).any(-1).sum()} points are not finite"
     for level, (features, confidences) in enumerate(
@@ -115,3 +89,15 @@ def _of_keyframes(map_: Map, seen: NDArray[np.int64], lost: NDArray[np.bool_]) -
         if mask.any():
             listed = ", ".join(names[mask][:SHOWN]) + (", ..." if mask.sum() > SHOWN else "")
             yield f"{mask.sum()} of {len(names)} keyframes {what}: {listed}"
+
+
+def _of_views(map_: Map) -> Iterator[str]:
+    """What a localizer would meet at some of the keyframes."""
+    count = len(map_.keyframe_names)
+    for keyframe in np.unique(np.linspace(0, count - 1, TRIED_VIEWS).astype(int)).tolist():
+        T_map_cam = map_.keyframe_T_map_cam[keyframe]
+        try:
+            camera = map_.metadata.cameras[map_.keyframe_camera[keyframe]].camera()
+            select_view(map_, T_map_cam, camera, ViewConfig())
+        except (PixlocError, ValueError, IndexError, TypeError, RuntimeError) as error:
+            yield f"no view from keyframe {map_.keyframe_names[keyframe]}: {error}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,14 +19,16 @@ from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.maps import schema
 from pixloc_ros.maps.cache import TileCache
 from pixloc_ros.maps.datum import AnyDatum
+from pixloc_ros.maps.occlusion import GRID
 from pixloc_ros.maps.schema import MapMetadata
-from pixloc_ros.maps.tiles import Tile, join, read_tensors
+from pixloc_ros.maps.tiles import Tile, join, not_offsets, outside, read_tensors
 
 
 @dataclass(frozen=True)
 class Map:
     """Keyframes with their poses, names and neighbours; `tiles` hold points and features."""
 
+    folder: Path
     metadata: MapMetadata
     sha256: str  # stands for all files of the map
     keyframe_names: tuple[str, ...]
@@ -59,16 +61,18 @@ class Map:
         metadata, sha256 = schema.read(folder)
         arrays = read_tensors(folder, metadata, metadata.keyframes_file, verify)
         try:
-            named = _keyframe_arrays(arrays)
+            named, packed = _keyframe_arrays(arrays), arrays["keyframe_names"]
         except KeyError as error:
             raise MapError(f"{folder} lacks the array {error}; rebuild the map") from None
+        names = unpack_names(packed.numpy())
+        for problem in _problems(metadata, named, names):
+            raise MapError(f"{folder / metadata.keyframes_file}: {problem}; rebuild the map")
         boxes = _boxes(named["keyframe_T_map_cam"], named["keyframe_tile"], len(metadata.tiles))
         cache = TileCache(folder, metadata, boxes, tiles or TilesConfig(), device, verify)
         cache.check_sizes()
         if len(cache) == 1:
             cache.tile(0)
-        names = unpack_names(arrays["keyframe_names"].numpy())
-        return cls(metadata, sha256, names, tiles=cache, **named)
+        return cls(folder, metadata, sha256, names, tiles=cache, **named)
 
     @property
     def point_count(self) -> int:
@@ -138,6 +142,10 @@ class Map:
         tiles = [self.tiles.tile(index) for index in range(len(self.tiles))]
         return join(tiles, self.metadata.storage)
 
+    def check_files(self) -> None:
+        """Compare every file with its SHA-256; raises MapError for the first that differs."""
+        schema.check_files(self.folder, self.metadata)
+
     def close(self) -> None:
         """Let go of all tiles and open none ahead any more."""
         self.tiles.close()
@@ -160,6 +168,38 @@ KEYFRAME_ARRAYS = (
 OPTIONAL_ARRAYS = ("keyframe_descriptors", "keyframe_depth_m")
 
 
+def _problems(
+    metadata: MapMetadata, arrays: Mapping[str, Any], names: Sequence[str]
+) -> Iterator[str]:
+    """Why its arrays are no map: checked once, so that whatever uses them need not."""
+    count = metadata.keyframes
+    shapes: dict[str, tuple[int, ...]] = {
+        "keyframe_T_map_cam": (count, 4, 4),
+        "keyframe_camera": (count,),
+        "keyframe_tile": (count,),
+        "covisible_offsets": (count + 1,),
+        "covisible_points": arrays["covisible_keyframe"].shape,
+        "keyframe_depth_m": (count, *GRID),
+    }
+    for name, shape in shapes.items():
+        if arrays[name] is not None and arrays[name].shape != shape:
+            yield f"{name} is of shape {arrays[name].shape}, expected {shape}"
+            return
+    descriptors = arrays["keyframe_descriptors"]
+    if descriptors is not None and (descriptors.ndim != 2 or len(descriptors) != count):
+        yield f"keyframe_descriptors is of shape {descriptors.shape}, of {count} keyframes"
+    if len(set(names)) != count:
+        yield f"{len(set(names))} names of {count} keyframes"
+    if not np.isfinite(arrays["keyframe_T_map_cam"]).all():
+        yield "keyframe_T_map_cam has values that are not finite"
+    yield from outside("keyframe_camera", arrays["keyframe_camera"], len(metadata.cameras))
+    yield from outside("keyframe_tile", arrays["keyframe_tile"], len(metadata.tiles))
+    yield from outside("covisible_keyframe", arrays["covisible_keyframe"], count)
+    yield from not_offsets(
+        "covisible_offsets", arrays["covisible_offsets"], len(arrays["covisible_keyframe"])
+    )
+
+
 def _boxes(
     T_map_cam: NDArray[np.float64], tile: NDArray[np.int32], count: int
 ) -> NDArray[np.float64]:
@@ -176,4 +216,4 @@ def pack_names(names: Sequence[str]) -> NDArray[np.uint8]:
 
 
 def unpack_names(packed: NDArray[np.uint8]) -> tuple[str, ...]:
-    return tuple(packed.tobytes().decode().split("\0"))
+    return tuple(packed.tobytes().decode(errors="replace").split("\0"))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pixloc_ros.common.foreign_files import parse_json
+from pixloc_ros.common.foreign_files import confined, parse_json
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.maps.datum import AnyDatum, first_problem
@@ -111,7 +111,7 @@ def read_file(folder: Path, metadata: MapMetadata, name: str, verify: bool = Tru
     Read and not memory-mapped: where somebody writes over a mapped file, SIGBUS ends the process
     or the map changes unseen.
     """
-    path = folder / name
+    path = confined(folder, name, MapError)
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -119,6 +119,12 @@ def read_file(folder: Path, metadata: MapMetadata, name: str, verify: bool = Tru
     if verify and hashlib.sha256(content).hexdigest() != metadata.files.get(name):
         raise MapError(f"{path} was altered after it was built; copy the map again")
     return content
+
+
+def check_files(folder: Path, metadata: MapMetadata) -> None:
+    """Compare every file of a map with its SHA-256; raises MapError for the first that differs."""
+    for name in metadata.files:
+        read_file(folder, metadata, name)
 
 
 def as_matrix(values: Sequence[float] | None) -> NDArray[np.float64] | None:

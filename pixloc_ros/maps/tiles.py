@@ -6,7 +6,7 @@ under the same id. A point costs 24 bytes, its rows ten to a hundred times that.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -183,9 +183,50 @@ def read_tile(folder: Path, metadata: MapMetadata, entry: TileEntry, verify: boo
     """Read a tile. Raises MapError where it is missing, altered or damaged."""
     arrays = read_tensors(folder, metadata, entry.file, verify)
     try:
-        return Tile.of(arrays, len(metadata.dims), np.array(entry.origin))
+        tile = Tile.of(arrays, len(metadata.dims), np.array(entry.origin))
     except KeyError as error:
         raise MapError(f"{folder / entry.file} lacks the array {error}; rebuild the map") from None
+    for problem in _problems(tile, metadata, entry):
+        raise MapError(f"{folder / entry.file}: {problem}; rebuild the map")
+    return tile
+
+
+def _problems(tile: Tile, metadata: MapMetadata, entry: TileEntry) -> Iterator[str]:
+    """Why its arrays are no tile: checked once, so that whatever uses them need not."""
+    shapes = {
+        "points": (tile.points.shape, (entry.points, 3)),
+        "observation_row": (tile.observation_row.shape, tile.observation_point.shape),
+        "observation_offsets": (tile.observation_offsets.shape, (len(tile.keyframes) + 1,)),
+    }
+    for name in ("point_id", "point_priority", "point_error_px"):
+        shapes[name] = (getattr(tile, name).shape, (entry.points,))
+    for level, dim in enumerate(metadata.dims):
+        shapes[f"features_{level}"] = (tuple(tile.features[level].shape), (entry.rows, dim))
+        shapes[f"confidences_{level}"] = (tuple(tile.confidences[level].shape), (entry.rows,))
+    for name, (found, expected) in shapes.items():
+        if found != expected:
+            yield f"{name} is of shape {found}, expected {expected}"
+            return
+    yield from outside("keyframes", tile.keyframes, metadata.keyframes)
+    yield from outside("observation_point", tile.observation_point, entry.points)
+    yield from outside("observation_row", tile.observation_row, entry.rows)
+    yield from not_offsets(
+        "observation_offsets", tile.observation_offsets, len(tile.observation_point)
+    )
+    if (np.diff(tile.keyframes) <= 0).any():
+        yield "keyframes do not ascend"
+
+
+def outside(name: str, indices: NDArray[np.integer], count: int) -> Iterator[str]:
+    """Tell whether some of the indices are of nothing."""
+    if len(indices) and (indices.min() < 0 or indices.max() >= count):
+        yield f"{name} has an index outside 0..{count - 1}"
+
+
+def not_offsets(name: str, offsets: NDArray[np.integer], end: int) -> Iterator[str]:
+    """Tell whether offsets do not ascend from 0 to the end."""
+    if not len(offsets) or offsets[0] != 0 or offsets[-1] != end or (np.diff(offsets) < 0).any():
+        yield f"{name} does not ascend from 0 to {end}"
 
 
 def read_tensors(

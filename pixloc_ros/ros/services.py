@@ -14,6 +14,7 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.task import Future
 from std_srvs.srv import SetBool, Trigger
 
+from pixloc_ros.config import Config
 from pixloc_ros.errors import PixlocError
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.ros import conversions, map_root
@@ -107,7 +108,7 @@ class Services:
         config = self._node.config.current
         folder = map_root.find(config.node.map_root, name)
         localizer = await in_thread(
-            lambda: Localizer(config.model_copy(update={"map": str(folder)}))
+            lambda: _open_map(config.model_copy(update={"map": str(folder)}))
         )
         if self._node.config.current is not config or self._node.localizer is None:
             raise PixlocError("the node was configured anew meanwhile; nothing was exchanged")
@@ -132,6 +133,13 @@ class Services:
         response.success = True
         response.message = "images are looked at" if request.data else "images are ignored"
         return response
+
+
+def _open_map(config: Config) -> Localizer:
+    """A localizer on a map all of whose files are as they were built; raises MapError."""
+    localizer = Localizer(config)
+    localizer.map.check_files()
+    return localizer
 
 
 def in_thread(work: Callable[[], Any]) -> Future:

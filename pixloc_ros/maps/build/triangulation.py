@@ -19,7 +19,7 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.maps.build import pose_check
 from pixloc_ros.maps.build.colmap_pipeline import ColmapRun, colmap_camera
 from pixloc_ros.maps.files.colmap import ColmapModel
-from pixloc_ros.maps.files.posed_images import PosedImage
+from pixloc_ros.maps.files.posed_images import PosedImage, read_image
 from pixloc_ros.maps.schema import file_sha256
 
 MAX_TURN_DEG = 60.0  # images turned by more share little
@@ -70,7 +70,10 @@ def triangulate(
 
 
 def check_posed(images: Sequence[PosedImage]) -> None:
-    """Raise MapError unless there are two images or more, of distinct names and places."""
+    """Raise MapError unless there are two images or more, of distinct names and places.
+
+    And unless each of them can be read, and is of the size of its camera.
+    """
     if len(images) < 2:
         raise MapError(f"{len(images)} posed image(s): a map needs at least two")
     names = [image.name for image in images]
@@ -79,6 +82,8 @@ def check_posed(images: Sequence[PosedImage]) -> None:
     places = np.stack([image.T_map_cam[:3, 3] for image in images])
     if np.ptp(places, axis=0).max() == 0:
         raise MapError("all posed images are at one place; give poses with translations")
+    for image in images:
+        read_image(image.path, image.camera)
 
 
 def near_pairs(T_map_cam: NDArray[np.float64]) -> list[tuple[int, int]]:

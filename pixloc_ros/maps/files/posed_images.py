@@ -82,11 +82,17 @@ def map_from_world(meta_file: Path, axes: str = "keep") -> Matrix:
 
 def read_image(path: Path, camera: Camera) -> Image:
     """RGB (H, W, 3) as the camera took it; raises MapError for another size than the camera's."""
-    return _checked(image_files.read(path), path, (camera.width, camera.height))
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise MapError(f"{path} cannot be read ({error.strerror})") from None
+    return decode_image(content, path, (camera.width, camera.height))
 
 
 def decode_image(content: bytes, path: Path, size_px: tuple[int, int]) -> Image:
     """As read_image, of the content of a file."""
+    if image_files.is_cut_off(content):
+        raise MapError(f"{path} is cut off: its image has no end; copy it again")
     return _checked(image_files.decode(content), path, size_px)
 
 
