@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -86,3 +87,11 @@ def test_refine_poses_of_another_system(street: Path, query: dict, tmp_path: Pat
     run("refine_poses_of_another_system.py", street / "map", query["path"].parent, *files)
     refined = se3.inverse(read_poses(files[-1])[query["file"]])
     assert se3.distance_m(refined, query["T_map_cam"]) < 0.05
+
+
+def test_replay_a_bag_and_plot(street: Path, tmp_path: Path) -> None:
+    plot = tmp_path / "plot.png"
+    said = run("replay_a_bag_and_plot.py", street / "bag", street / "map", plot)
+    localized, total = re.search(r"localized (\d+) of (\d+) frames", said).groups()
+    assert int(localized) >= 0.8 * int(total) > 5
+    assert image_files.read(plot) is not None
