@@ -1,7 +1,6 @@
-"""The package as its users meet it: through rosdep and colcon, through pip, and as messages."""
+"""The package as its users meet it: through rosdep and colcon, and through pip."""
 
 import ast
-import os
 import re
 import shutil
 import subprocess
@@ -22,7 +21,6 @@ from pixloc_ros.types import Reason, Status
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "pixloc_ros"
 MESSAGE = "pixloc_ros/msg/AlignmentStatus"
-
 ROS_PACKAGE = re.compile(r"rclpy|tf2_ros|\w+_(msgs|srvs|interfaces)")
 OPTIONAL = {
     "h5py",
@@ -36,6 +34,7 @@ OPTIONAL = {
     "rerun",
     "triton",
 }  # extras, and laspy for LAS files
+
 
 # Imports every module that must work without ROS and without the optional libraries.
 IMPORT_WITHOUT_ROS = """
@@ -108,31 +107,6 @@ def test_message_has_the_codes_of_the_localizer() -> None:
         **{f"REASON_{reason.name}": reason.value for reason in Reason},
     }
     assert {"header", "status", "reason", "message"} <= {name for name, _ in fields}
-
-
-@pytest.mark.ros
-def test_message_survives_the_wire_beside_the_modules() -> None:
-    from rclpy.serialization import deserialize_message, serialize_message
-
-    from pixloc_ros.msg import AlignmentStatus
-
-    sent = AlignmentStatus(
-        status=AlignmentStatus.STATUS_REJECTED,
-        reason=Reason.FEW_INLIERS.value,
-        iterations=[20, 7, 3],
-        stages=["features", "alignment"],
-        stages_ms=[61.5, 40.25],
-    )
-    assert deserialize_message(serialize_message(sent), AlignmentStatus) == sent
-
-
-@pytest.mark.ros
-def test_installed_node_can_be_started() -> None:
-    from ament_index_python import get_package_prefix
-
-    node = Path(get_package_prefix("pixloc_ros")) / "lib" / "pixloc_ros" / "localizer_node"
-    assert os.access(node, os.X_OK)
-    assert Path(node.read_text().splitlines()[0].removeprefix("#!")).exists()
 
 
 @pytest.mark.slow
