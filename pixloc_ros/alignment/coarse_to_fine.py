@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pixloc_ros.alignment.correlation import Correlation
 from pixloc_ros.alignment.levenberg_marquardt import System, minimize
 from pixloc_ros.alignment.policy import LevelResult, Policy
 from pixloc_ros.alignment.residuals import LevelSystem
 from pixloc_ros.alignment.result import Refinement, describe
 from pixloc_ros.alignment.rig import CameraObservation, RigSystem
 from pixloc_ros.config import AlignmentConfig, HypothesesConfig
+from pixloc_ros.features.sampling import BILINEAR
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.pose import Pose
@@ -30,6 +32,7 @@ class Stage:
     iterations: int
     keep: int | None  # None: all, in their order, equal ones as well
     max_points: int | None = None
+    correlated: bool = False  # many poses on a coarse level: see correlation.py
 
 
 class FusedStages(Protocol):
@@ -110,14 +113,17 @@ class Aligner:
         level = observation.pyramid.levels[stage.level]
         some = slice(None, None, max(1, len(view) // (stage.max_points or len(view))))
         points = view.points if origin is None else observation.points(origin)
+        references = view.features[stage.level][some]
+        by_cells = stage.correlated and self.fused is None and policy.sampling is BILINEAR
         return LevelSystem(
             level,
             observation.pyramid.camera(observation.camera, level),
             points[some],
-            view.features[stage.level][some],
+            references,
             view.confidences[stage.level][some],
             policy.robust,
             policy.sampling,
+            correlation=Correlation.of(level, references) if by_cells else None,
         )
 
     def _fits_kernels(
@@ -143,11 +149,11 @@ class Aligner:
         h = self.hypotheses
         keep = (h.keep_coarse, h.keep_middle, h.keep_fine)
         for level, (iterations, kept) in enumerate(zip(self.policy.iterations, keep, strict=True)):
-            yield Stage(level, iterations, kept)
+            yield Stage(level, iterations, kept, correlated=level == 0 and count > 1)
 
     def _screening(self) -> Stage:
         h = self.hypotheses
-        return Stage(0, h.screening_iterations, h.keep_screened, h.screening_points)
+        return Stage(0, h.screening_iterations, h.keep_screened, h.screening_points, True)
 
     def _best_distinct(self, ends: LevelResult, keep: int | None) -> LevelResult:
         """The best `keep` results in order of cost, without repetitions of the same pose."""

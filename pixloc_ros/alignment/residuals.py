@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from pixloc_ros.alignment.correlation import Correlation
 from pixloc_ros.alignment.robust import RobustCost
 from pixloc_ros.features.sampling import BILINEAR, BLOCK_ELEMENTS, FeatureLevel, Sampling
 from pixloc_ros.geometry.camera import Camera
@@ -51,6 +52,7 @@ class LevelSystem:
     robust: RobustCost
     sampling: Sampling = BILINEAR
     present: Tensor | None = None  # (K, N): the other points are padding
+    correlation: Correlation | None = None  # where many poses make it worth while
 
     def __getitem__(self, index: Tensor) -> LevelSystem:
         """The system for some of K poses: the same, unless each has a problem of its own."""
@@ -97,6 +99,8 @@ class LevelSystem:
 
         Also the query's confidence (K, N).
         """
+        if self.correlation is not None:
+            return self.correlation.products(pixels)
         if self.points.dim() == 3:  # blocks of poses would not know their images
             return self._products_of_block(pixels)
         evaluations = max(1, BLOCK_ELEMENTS // (3 * self.level.rows.shape[1]))

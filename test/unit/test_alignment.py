@@ -21,6 +21,7 @@ from helpers.alignment import (
     system_of,
 )
 from pixloc_ros.alignment.coarse_to_fine import Aligner
+from pixloc_ros.alignment.correlation import Correlation
 from pixloc_ros.alignment.initial_poses import draw_initial_poses
 from pixloc_ros.alignment.levenberg_marquardt import damped_step, minimize
 from pixloc_ros.alignment.policy import Policy
@@ -142,6 +143,23 @@ def test_points_that_are_not_finite_change_nothing() -> None:
     one, other = broken.linearize(poses_of(OFFSET)), without.linearize(poses_of(OFFSET))
     torch.testing.assert_close(one.hessian, other.hessian)
     torch.testing.assert_close(one.gradient, other.gradient)
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_products_by_cells_are_those_of_the_features(level: int) -> None:
+    """Inside the map, at its border, outside, and where nothing is finite."""
+    system = system_of(level, confidence=torch.linspace(0, 1, 500))
+    by_cells = replace(system, correlation=Correlation.of(system.level, system.reference))
+    system.points[7] = torch.nan
+    poses = poses_of([0.0] * 6, OFFSET, [2.0, 1.0, 0.0, 0.1, 0.2, 0.0], [0, 0, 0, 0, 3.0, 0])
+    one, other = system.linearize(poses), by_cells.linearize(poses)
+    torch.testing.assert_close(other.squared, one.squared, atol=1e-5, rtol=1e-4, equal_nan=True)
+    torch.testing.assert_close(other.cost, one.cost, atol=1e-5, rtol=1e-5)
+    for name in ("gradient", "hessian"):
+        found, expected = getattr(other, name), getattr(one, name)
+        scale = one.hessian.abs().amax((-1, -2)).clamp(min=1).sqrt()[:, None]
+        scale = scale[..., None] ** 2 if name == "hessian" else scale
+        torch.testing.assert_close(found / scale, expected / scale, atol=1e-4, rtol=0)
 
 
 def test_one_bad_initial_pose_does_not_spoil_the_others() -> None:
