@@ -7,14 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pixloc_ros.config import PriorsConfig
 from pixloc_ros.config.holder import ConfigHolder
+from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.datum import AnyDatum
 from pixloc_ros.priors.gates import JumpGate
-
-Matrix = NDArray[np.float64]
 
 MAX_ALTITUDE_M = 100_000.0
 

@@ -11,15 +11,13 @@ from collections import deque
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.priors.gates import seconds
 from pixloc_ros.priors.gnss import Fix
 from pixloc_ros.priors.odometry import OdometryBuffer, OdometryReading
-
-Matrix = NDArray[np.float64]
 
 _SPACING_M = 0.5  # between the fixes that are remembered
 _REMEMBERED = 60  # fixes

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
@@ -13,11 +12,10 @@ from pixloc_ros.config import PriorsConfig
 from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.covariance import skew
+from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.datum import AnyDatum
 from pixloc_ros.priors.gnss import Fix
 from pixloc_ros.priors.heading import Heading
-
-Matrix = NDArray[np.float64]
 
 # RViz and flat GNSS leave these variances zero: they state nothing about height, roll and pitch.
 _PLANAR = [2, 3, 4]

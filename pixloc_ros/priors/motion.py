@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pixloc_ros.config import PriorsConfig
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.covariance import skew
-
-Matrix = NDArray[np.float64]
+from pixloc_ros.geometry.se3 import Matrix
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,12 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.priors.gates import JumpGate, seconds
-
-Matrix = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

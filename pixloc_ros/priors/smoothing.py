@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.priors.gates import seconds
-
-Matrix = NDArray[np.float64]
 
 
 class TransformSmoother:

@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pixloc_ros.config import PriorsConfig
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.priors import motion
 from pixloc_ros.priors.gates import seconds
 from pixloc_ros.priors.odometry import OdometryBuffer, OdometryReading
 from pixloc_ros.types import PosePrior
-
-Matrix = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import (
     Point,
@@ -13,14 +12,13 @@ from geometry_msgs.msg import (
     TransformStamped,
     Vector3,
 )
-from numpy.typing import NDArray
 from rclpy.serialization import deserialize_message
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.se3 import Matrix
 
-Matrix = NDArray[np.float64]
 _NS_PER_S = 1_000_000_000
 
 

@@ -21,8 +21,8 @@ from pixloc_ros.common import image_files
 from pixloc_ros.errors import CameraError, DataError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.geometry.se3 import Matrix
 
-Matrix = NDArray[np.float64]
 Image = NDArray[np.uint8]
 
 MAX_SIDE_PX = 16_384
