@@ -37,53 +37,89 @@ REPORT_S = 120  # at most, for the report to be written
 
 ARGUMENTS = [
     DeclareLaunchArgument(
-        "map", default_value="", description="folder of the map; empty: as in params_file"
+        "map", default_value="", description="Folder of the map. Empty: the one in params_file."
     ),
     DeclareLaunchArgument(
-        "params_file", default_value=DEFAULT_PARAMS, description="YAML file of node parameters"
+        "params_file",
+        default_value=DEFAULT_PARAMS,
+        description="YAML file with parameters of the node.",
     ),
     DeclareLaunchArgument(
         "image_topic",
         default_value="image",
-        description="sensor_msgs/Image; CompressedImage is expected at <image_topic>/compressed",
+        description="Topic of the images, sensor_msgs/Image; compressed ones are expected at "
+        "<image_topic>/compressed.",
     ),
     DeclareLaunchArgument(
-        "camera_info_topic", default_value="camera_info", description="sensor_msgs/CameraInfo"
+        "camera_info_topic",
+        default_value="camera_info",
+        description="Topic of the calibration, sensor_msgs/CameraInfo.",
     ),
     DeclareLaunchArgument(
-        "cameras", default_value="", description="of a rig: names its topics begin with: front,left"
-    ),
-    DeclareLaunchArgument("odom_topic", default_value="odom", description="nav_msgs/Odometry"),
-    DeclareLaunchArgument(
-        "gnss_topic", default_value="gnss/fix", description="sensor_msgs/NavSatFix"
-    ),
-    DeclareLaunchArgument(
-        "device", default_value="", description="cpu, cuda or cuda:N; empty: as in params_file"
+        "cameras",
+        default_value="",
+        description="Names of a rig's cameras, separated by commas: front,left listens to "
+        "front/image, left/image and so on. Empty: one camera.",
     ),
     DeclareLaunchArgument(
-        "use_sim_time", default_value="false", description="take the time from /clock"
+        "odom_topic", default_value="odom", description="Topic of the odometry, nav_msgs/Odometry."
     ),
     DeclareLaunchArgument(
-        "namespace", default_value="", description="of the node; relative topics move along"
+        "gnss_topic",
+        default_value="gnss/fix",
+        description="Topic of GNSS fixes, sensor_msgs/NavSatFix.",
+    ),
+    DeclareLaunchArgument(
+        "device",
+        default_value="",
+        description="Device that computes: cpu, cuda or cuda:N. Empty: the one in params_file.",
+    ),
+    DeclareLaunchArgument(
+        "use_sim_time",
+        default_value="false",
+        description="Whether time comes from /clock, as with a bag or a simulator.",
+    ),
+    DeclareLaunchArgument(
+        "namespace",
+        default_value="",
+        description="Namespace of the node; its relative topics move along.",
     ),
     DeclareLaunchArgument(
         "private_tf",
         default_value="false",
-        description="/tf and /tf_static in the namespace, for several robots in one ROS domain",
-    ),
-    DeclareLaunchArgument("rviz", default_value="false", description="open RViz with the layout"),
-    DeclareLaunchArgument(
-        "log_level", default_value="info", description="debug, info, warn, error or fatal"
+        description="Whether /tf and /tf_static are in the namespace, for several robots "
+        "in one ROS domain.",
     ),
     DeclareLaunchArgument(
-        "bag", default_value="", description="rosbag2 to play, record the answers to and report on"
-    ),
-    DeclareLaunchArgument("rate", default_value="1.0", description="speed of playing the bag"),
-    DeclareLaunchArgument(
-        "loop", default_value="false", description="play the bag until interrupted"
+        "rviz",
+        default_value="false",
+        description="Whether to open RViz with the layout of this package.",
     ),
     DeclareLaunchArgument(
-        "output", default_value="localizer_run", description="folder for what came of the bag"
+        "log_level",
+        default_value="info",
+        description="Least severity that is logged: debug, info, warn, error or fatal.",
+    ),
+    DeclareLaunchArgument(
+        "bag",
+        default_value="",
+        description="A rosbag2 to play; the poses are recorded, and compared with the truth "
+        "if it is known.",
+    ),
+    DeclareLaunchArgument(
+        "rate",
+        default_value="1.0",
+        description="Speed at which the bag is played; 1.0 is the speed of recording.",
+    ),
+    DeclareLaunchArgument(
+        "loop",
+        default_value="false",
+        description="Whether the bag is played again and again until interrupted.",
+    ),
+    DeclareLaunchArgument(
+        "output",
+        default_value="localizer_run",
+        description="Folder for the poses and the report of the bag.",
     ),
 ]
 
