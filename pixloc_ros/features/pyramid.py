@@ -23,7 +23,7 @@ MAX_SIDE_PX = 800
 SIZES_KEPT = 2  # of images; each holds the activations of its graph
 WARM_UP_RUNS = 3  # before a capture, so that libraries have chosen and allocated
 
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16", "float64"]
 Captured = tuple[torch.cuda.CUDAGraph, Tensor, tuple[Tensor, ...]]
 
 
@@ -79,6 +79,8 @@ class FeatureExtractor:
         self.damping = damping(loaded.network.theta.detach()).to(self.device)
         exact = self.architecture.as_published
         self.network = fused(loaded.network, self.device, "float32" if exact else precision)
+        if precision == "float64":  # to compare results without rounding
+            self.network = self.network.double()
         self.dtype = next(self.network.parameters()).dtype
         on_gpu = self.device.type == "cuda"
         self.forward = CapturedNetwork(self.network) if on_gpu else self.network
@@ -92,7 +94,12 @@ class FeatureExtractor:
         size = torch.tensor([width, height], dtype=torch.float32, device=self.device)
         packed = self.forward(self._to_tensor(image).to(self.dtype))
         levels = [
-            level_of(maps.float(), stride, size, self.architecture.as_published)
+            level_of(
+                maps.to(torch.promote_types(maps.dtype, torch.float32)),
+                stride,
+                size,
+                self.architecture.as_published,
+            )
             for maps, stride in zip(packed, self.strides, strict=True)
         ]
         return FeaturePyramid(tuple(levels), scale)
