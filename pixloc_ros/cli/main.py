@@ -15,6 +15,7 @@ from pixloc_ros.errors import PixlocError
 # Command or group -> module and attribute. Modules are imported when the command line is built.
 COMMANDS = {
     "localize": "pixloc_ros.cli.replay:localize",
+    "localize-published": "pixloc_ros.cli.localize_published:localize_published",
     "replay": "pixloc_ros.cli.replay:replay",
     "evaluate": "pixloc_ros.cli.evaluate:evaluate",
     "evaluate-dataset": "pixloc_ros.cli.evaluate_dataset:evaluate_dataset",
