@@ -70,7 +70,7 @@ def replay(
         localizer = Localizer(config)
         session = Session(localizer)
         total = -(-reader.image_count // every)
-        answered = _checked(session.run(_events(reader, every)), reader)
+        answered = _checked(session.run(drive_events(reader, every)), reader)
         estimates = list(progress(answered, "localizing", total))
         if not estimates:
             raise BagError(f"bag {bag} holds no image that can be read")
@@ -84,6 +84,12 @@ def replay(
         if view is not None:
             _record(view, localizer.map, camera, estimates, _loader(reader), progress)
     return ReplayResult(estimates, summary, output, notes)
+
+
+def drive_events(reader: BagReader, every: int = 1) -> Iterator[Event]:
+    """Yield a bag's events in the order of recording, but /tf_static first: it holds throughout."""
+    yield from reader.events(parts=("tf_static",))
+    yield from reader.events(parts=TYPES.keys() - {"tf_static"}, every=every)
 
 
 def _record(
@@ -104,12 +110,6 @@ def _truth(bag: Path, ground_truth: Path | None) -> Trajectory | None:
         beside = truth_path(bag.resolve())
         ground_truth = beside if beside.exists() else None
     return read_tum(ground_truth) if ground_truth else None
-
-
-def _events(reader: BagReader, every: int) -> Iterator[Event]:
-    """Everything in the order of recording, but /tf_static first: it holds for the whole bag."""
-    yield from reader.events(parts=("tf_static",))
-    yield from reader.events(parts=TYPES.keys() - {"tf_static"}, every=every)
 
 
 def _checked(estimates: Iterator[Estimate], reader: BagReader) -> Iterator[Estimate]:
