@@ -6,6 +6,7 @@ import math
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,15 @@ import numpy as np
 import pytest
 import yaml
 
+from helpers.drives import write_messages
 from helpers.messages import changed, shifted, up_to_frame, without
 from helpers.node_checks import errors
-from pixloc_ros.config import Config, flatten, load, parameter_page
+from pixloc_ros.config import Config, flatten, from_flat, load, parameter_page
 from pixloc_ros.config.parameter_file import render
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.trajectory import Trajectory
+from pixloc_ros.replay import messages as rosbag_messages
+from pixloc_ros.replay.storage import open_sources
 from pixloc_ros.ros.state import State
 from pixloc_ros.sensors import decoding
 from pixloc_ros.types import Reason
@@ -130,17 +134,53 @@ def test_a_second_publisher_of_the_transform_is_reported(rig: Any, bag: Any) -> 
 
 @pytest.mark.ros
 @pytest.mark.slow
-def test_live_poses_equal_those_of_replay(rig: Any, bag: Any, street: Path, tmp_path: Path) -> None:
-    from pixloc_ros.replay.runner import replay
+def test_over_dds_the_answers_and_counts_are_those_of_a_replay(
+    rig: Any, street: Path, tmp_path: Path
+) -> None:
+    from helpers.live import Bag
+    from pixloc_ros.localizer import Localizer
+    from pixloc_ros.replay.bag_reader import BagReader
+    from pixloc_ros.replay.runner import drive_events
+    from pixloc_ros.session import Session
 
-    rig.play(bag.messages)
-    rig.until(lambda: len(rig.poses) == len(bag.on("/image")), "a pose for every frame")
-    config = Config(map=str(street / "map"))
-    result = replay(street / "bag", config, tmp_path / "run", report=False)
-    replayed = {e.stamp_ns: e.T_map_base for e in result.estimates if e.ok}
+    path = write_messages(tmp_path / "bag", with_odd_messages(street / "bag"))
+    verdicts = rig.play(Bag(path).messages)
+    settings = {"map": str(street / "map"), "retrieval.enabled": False, "threads": 1}
+    session = Session(Localizer(from_flat(settings)))
+    with BagReader(path) as reader:
+        estimates = list(session.run(drive_events(reader)))
+    assert [v.reason for v in verdicts] == [e.reason.value for e in estimates]
+    assert [v.reason for v in verdicts].count("odd_stamp") == 1
+    assert [v.prior_source for v in verdicts] == [
+        e.prior.source if e.prior else "" for e in estimates
+    ]
+    rig.until(lambda: len(rig.poses) == sum(e.ok for e in estimates), "all poses")
+    found = {e.stamp_ns: e.T_map_base for e in estimates if e.ok}
     for pose in rig.poses:
-        T_replayed = replayed[decoding.stamp_ns(pose.header)]
+        T_replayed = found[decoding.stamp_ns(pose.header)]
         assert se3.distance_m(decoding.pose(pose.pose.pose), T_replayed) < 1e-3
+    counts = {f"count {name}": line for name, line in session.counters.lines()}
+    told = {name: line for name, line in rig.report().items() if name in counts}
+    assert told == {name: line for name, line in counts.items() if name != "count tf.received"}
+
+
+def with_odd_messages(bag: Path) -> list[tuple[int, str, Any]]:
+    """The messages of a bag: one odometry and one image an hour ahead, and odometry that is NaN."""
+    store = rosbag_messages.typestore()
+    (source,) = open_sources(bag)
+    timed = [
+        (raw.log_ns, raw.topic, store.deserialize_cdr(raw.data, source.types[raw.topic]))
+        for raw in source.messages(set(source.types), None, None)
+    ]
+    source.close()
+    for topic, number in (("/odom", 20), ("/image", 5)):
+        k = [i for i, (_, name, _) in enumerate(timed) if name == topic][number]
+        log_ns, _, message = timed[k]
+        header = rosbag_messages.header(log_ns + 3600 * 10**9, message.header.frame_id)
+        timed[k] = log_ns, topic, replace(message, header=header)
+    bad = [m for _, name, m in timed if name == "/odom"][30]
+    bad.pose.pose.position.x = math.nan
+    return timed
 
 
 @pytest.mark.ros
