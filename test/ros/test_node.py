@@ -18,7 +18,7 @@ import yaml
 from helpers.drives import write_messages
 from helpers.messages import changed, shifted, up_to_frame, without
 from helpers.node_checks import errors
-from pixloc_ros.config import Config, flatten, from_flat, load, parameter_page
+from pixloc_ros.config import Config, flatten, from_flat, load, parameter_page, setting
 from pixloc_ros.config.parameter_file import render
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.trajectory import Trajectory
@@ -352,7 +352,7 @@ def test_parameters_are_those_of_the_configuration_and_fixed_while_configured(ri
     assert names <= set(listed)
     request = DescribeParameters.Request(names=["alignment.robust_scale"])
     (descriptor,) = rig.call(DescribeParameters, "describe_parameters", request).descriptors
-    assert "robust cost" in descriptor.description
+    assert descriptor.description == setting("alignment.robust_scale").description
     value = ParameterValue(type=2, integer_value=4)
     change = SetParameters.Request(parameters=[Parameter(name="view.keyframes", value=value)])
     (result,) = rig.call(SetParameters, "set_parameters", change).results
