@@ -168,7 +168,9 @@ class Rig:
             listen(PoseWithCovarianceStamped, f"{name}/pose", self.poses.append, 50),
             listen(TFMessage, f"{space}/tf", lambda m: self.transforms.extend(m.transforms), 50),
         ]
-        listen(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        self._subscriptions_of_diagnostics = [
+            listen(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        ]
 
     def __enter__(self) -> Rig:
         return self
@@ -303,8 +305,25 @@ class Rig:
         if client is None:
             client = self.node.create_client(kind, f"{self.name}/{name}")
             self._clients[name] = client
-        assert client.wait_for_service(PATIENCE_S), f"no service {name}"
+            assert client.wait_for_service(PATIENCE_S), f"no service {name}"
+            self._wait_until_known()
         return client.call_async(request)
+
+    def _wait_until_known(self) -> None:
+        """Wait until the node has heard of what was created last; before, its answers are lost.
+
+        News of endpoints arrive in order, so one more subscription is made and waited for.
+        """
+        self._subscriptions_of_diagnostics.append(
+            self.node.create_subscription(DiagnosticArray, "/diagnostics", lambda _: None, 1)
+        )
+        self.until(
+            lambda: (
+                int(self.diagnostics.get("subscribers of /diagnostics", 0))
+                >= self.node.count_subscribers("/diagnostics")
+            ),
+            "the node to hear of a client",
+        )
 
     def parameters(self, *names: str) -> list[Any]:
         """Values of the node's parameters."""
