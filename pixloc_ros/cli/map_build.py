@@ -54,7 +54,7 @@ def build(
         Path | None, typer.Option(help="point cloud seen by the posed images: PLY, PCD, LAS or LAZ")
     ] = None,
     mesh: Annotated[
-        Path | None, typer.Option(help="mesh seen by the posed images: PLY or OBJ")
+        Path | None, typer.Option(help="mesh seen by the posed images: PLY, OBJ, STL or glTF")
     ] = None,
     depth: Annotated[
         Path | None, typer.Option(help="folder with a depth image for each posed image")

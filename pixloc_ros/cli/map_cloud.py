@@ -13,8 +13,7 @@ from pixloc_ros.errors import MapError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.trajectory import read_poses
 from pixloc_ros.maps.build.moving_objects import Scan, static_points
-from pixloc_ros.maps.files import ply
-from pixloc_ros.maps.files.clouds import read_cloud
+from pixloc_ros.maps.files.clouds import read_cloud, write_cloud
 
 
 def cloud(
@@ -32,5 +31,5 @@ def cloud(
     read = [Scan(read_cloud(scans / name), se3.inverse(T)) for name, T in named.items()]
     points, report = static_points(read, progress=track)
     with atomic_path(output) as part:
-        ply.write_points(part, points)
+        write_cloud(part, points)
     typer.echo(str(report))

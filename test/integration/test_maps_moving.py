@@ -14,8 +14,7 @@ from pixloc_ros.errors import MapError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.trajectory import write_poses
 from pixloc_ros.maps.build.moving_objects import Scan, static_points
-from pixloc_ros.maps.files.clouds import read_cloud
-from pixloc_ros.maps.files.ply import write_points
+from pixloc_ros.maps.files.clouds import read_cloud, write_cloud
 
 ROOM_M = 12.0  # from the middle to each wall
 BALL_M = 0.8  # radius of what moves, and of what stands
@@ -95,7 +94,7 @@ def test_command_writes_a_cloud(scans, tmp_path):
     names = [f"seq 1/{i}.ply".replace(" ", "_") for i in range(len(scans))]
     (tmp_path / "seq_1").mkdir()
     for name, scan in zip(names, scans, strict=True):
-        write_points(tmp_path / name, scan.points)
+        write_cloud(tmp_path / name, scan.points)
     poses = {n: se3.inverse(s.T_map_lidar) for n, s in zip(names, scans, strict=True)}
     write_poses(tmp_path / "poses.txt", poses)
     arguments = ["--scans", tmp_path, "--poses", tmp_path / "poses.txt", "--output"]

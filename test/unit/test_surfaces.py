@@ -29,7 +29,9 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.build.depth_images import back_project, read_depth_cloud
-from pixloc_ros.maps.files.meshes import read_mesh_points
+from pixloc_ros.maps.build.visibility import Surface
+from pixloc_ros.maps.files.clouds import import_open3d
+from pixloc_ros.maps.files.meshes import read_mesh, sample_mesh
 from pixloc_ros.maps.files.posed_images import PosedImage
 from pixloc_ros.maps.files.posed_sequences import read_posed_frames
 from pixloc_ros.maps.map import Map
@@ -190,7 +192,7 @@ def write_obj(path: Path) -> None:
         (x0, x1), (y0, y1) = sides(board)
         corners = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
         lines += [f"v {x} {y} {board.z_m}" for x, y in corners]
-    lines += ["vt 0 0", "f 1 2 3 4", "f -4/1/1 -3/1/1 -2/1/1 -1/1/1"]
+    lines += ["vt 0 0", "f 1 2 3 4", "f -4/1 -3/1 -2/1 -1/1"]
     path.write_text("\n".join(lines) + "\n")
 
 
@@ -217,7 +219,7 @@ def ply_of_a_square_and_a_triangle(order: str) -> bytes:
 def test_points_are_spread_evenly_over_the_faces(tmp_path, order):
     path = tmp_path / "mesh.ply"
     path.write_bytes(ply_of_a_square_and_a_triangle(order))
-    points = read_mesh_points(path, 0.05)
+    points = sample_mesh(read_mesh(path), 0.05)
     assert len(points) == pytest.approx(4.0 / 0.05**2, abs=3)
     assert (points[:, 2] == 0).all()
     x, y = points[:, 0], points[:, 1]
@@ -236,21 +238,60 @@ def test_mesh_with_posed_images_becomes_a_map(scenes, tmp_path):
     assert_localizes(map_)
 
 
+@pytest.mark.parametrize("suffix", [".stl", ".gltf", ".ply"])
+def test_meshes_of_other_programs_are_read(tmp_path, suffix):
+    open3d = import_open3d(tmp_path)
+    box = open3d.geometry.TriangleMesh.create_box(1.0, 2.0, 3.0)
+    box.compute_vertex_normals()
+    assert open3d.io.write_triangle_mesh(tmp_path / f"box{suffix}", box)
+    mesh = read_mesh(tmp_path / f"box{suffix}")
+    assert len(mesh.triangles) == 12
+    np.testing.assert_allclose(mesh.corners.max((0, 1)) - mesh.corners.min((0, 1)), [1, 2, 3])
+    assert len(sample_mesh(mesh, 0.1)) == pytest.approx(2200, abs=2)
+
+
+@pytest.mark.parametrize("suffix", [".obj", ".ply"])
+def test_meshes_in_utm_keep_their_digits(tmp_path, suffix):
+    zero = np.array([691_608.123, 5_335_832.456, 519.25])
+    corners = zero + np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]])
+    text = "".join("v {:.3f} {:.3f} {:.3f}\n".format(*c) for c in corners) + "f 1 2 3\n"
+    if suffix == ".ply":
+        text = (
+            "ply\nformat ascii 1.0\nelement vertex 3\nproperty double x\nproperty double y\n"
+            "property double z\nelement face 1\nproperty list uchar int vertex_indices\n"
+            "end_header\n" + text.replace("v ", "").replace("f 1 2 3", "3 0 1 2")
+        )
+    (tmp_path / f"site{suffix}").write_text(text)
+    mesh = read_mesh(tmp_path / f"site{suffix}")
+    np.testing.assert_allclose(mesh.corners[0], corners, rtol=0, atol=1e-6)
+
+
+def test_a_surface_hides_exactly_what_is_behind_it():
+    wall = np.array([[-1, -1, 5], [1, -1, 5], [1, 1, 5], [-1, 1, 5]], float)
+    surface = Surface(wall, np.array([[0, 1, 2], [0, 2, 3]]))
+    points = np.array(
+        [[0, 0, 5], [0.99, 0.99, 5], [0, 0, 6], [1.19, 0, 6], [1.21, 0, 6], [0, 0, 4]]
+    )
+    hidden = surface.hides(points, np.zeros(3))
+    np.testing.assert_array_equal(hidden, [False, False, True, True, False, False])
+
+
 def test_meshes_that_cannot_be_used_are_named(tmp_path):
     whole = ply_of_a_square_and_a_triangle("binary_little_endian")
     contents = {
-        "short.ply": (whole[:-9], "truncated or damaged"),
+        "short.ply": (whole[:-9], "or more, .* are there"),
         "cloud.ply": (whole.replace(b"element face", b"element edge"), "no faces"),
         "points.obj": (b"v 0 0 0\n", "no faces"),
-        "index.obj": (b"v 0 0 0\nf 1 2 3\n", "truncated or damaged"),
-        "a.stl": (b"", r"meshes are read from \.ply, \.obj"),
+        "index.obj": (b"v 0 0 0\nf 1 2 3\n", "export it again|Export it again"),
+        "many.stl": (b" " * 80 + b"\xff" * 4 + b"x" * 50, "4294967295 triangles in 134 bytes"),
+        "a.dae": (b"", r"meshes are read from \.ply, \.obj"),
         "tiny.obj": (b"v 0 0 0\nv 1e-3 0 0\nv 0 1e-3 0\nf 1 2 3\n", "is it in metres"),
         "huge.obj": (b"v 0 0 0\nv 1e6 0 0\nv 0 1e6 0\nf 1 2 3\n", "is it in metres"),
     }
     for name, (content, why) in contents.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(MapError, match=why) as caught:
-            read_mesh_points(tmp_path / name, 0.05)
+            sample_mesh(read_mesh(tmp_path / name), 0.05, name)
         assert name in str(caught.value) and "\n" not in str(caught.value)
 
 

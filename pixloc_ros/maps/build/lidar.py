@@ -17,6 +17,7 @@ from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps import occlusion
 from pixloc_ros.maps.build import visibility
 from pixloc_ros.maps.files.colmap import ColmapImage, ColmapModel
+from pixloc_ros.maps.files.meshes import Mesh
 from pixloc_ros.maps.files.posed_images import PosedImage, read_image
 
 Index = NDArray[np.intp]
@@ -68,9 +69,11 @@ def model_from_cloud(
     images: Sequence[PosedImage],
     options: LidarOptions | None = None,
     progress: Progress = silent,
+    mesh: Mesh | None = None,
 ) -> tuple[ColmapModel, LidarReport]:
     """The points (N, 3) worth having in a map, and which images see them.
 
+    mesh: the surface that the points are on, which then tells exactly what hides them.
     The model's world is the map, as the cloud's must be. Hidden points get no observation in the
     images they are hidden in. Raises MapError where no image sees any point.
     """
@@ -78,10 +81,11 @@ def model_from_cloud(
     zero = np.round(np.median(points_map, axis=0))
     local = points_map - zero
     cloud = visibility.prepare(local[visibility.thin(local, options.voxel_m)])
+    surface = None if mesh is None else visibility.Surface(mesh.vertices - zero, mesh.triangles)
     chosen = np.zeros(len(cloud.points), bool)
     views = []
     for image in progress(images, "Finding visible points", len(images)):
-        views.append(_view_cloud(cloud, image, zero, options))
+        views.append(_view_cloud(cloud, surface, image, zero, options))
         chosen[_choose(views[-1], chosen, options.plain_share)] = True
     if not chosen.any():
         raise MapError(
@@ -97,12 +101,16 @@ def model_from_cloud(
 
 
 def _view_cloud(
-    cloud: visibility.Cloud, image: PosedImage, zero: Matrix, options: LidarOptions
+    cloud: visibility.Cloud,
+    surface: visibility.Surface | None,
+    image: PosedImage,
+    zero: Matrix,
+    options: LidarOptions,
 ) -> _CloudView:
     T_local_cam = image.T_map_cam.copy()
     T_local_cam[:3, 3] -= zero
     limits = (options.min_range_m, options.max_range_m)
-    points, pixels, depths_m = visibility.visible(cloud, image.camera, T_local_cam, limits)
+    points, pixels, depths_m = visibility.visible(cloud, image.camera, T_local_cam, limits, surface)
     grid = occlusion.depth_grid(pixels, depths_m, image.camera)
     inner = image.camera.size.numpy() - 1 - BORDER_PX
     inside = ((pixels >= BORDER_PX) & (pixels <= inner)).all(-1)

@@ -21,7 +21,7 @@ from pixloc_ros.maps.build.lidar import LidarOptions, model_from_cloud
 from pixloc_ros.maps.build.triangulation import triangulate
 from pixloc_ros.maps.files.clouds import read_cloud
 from pixloc_ros.maps.files.colmap import ColmapModel, read_model
-from pixloc_ros.maps.files.meshes import read_mesh_points
+from pixloc_ros.maps.files.meshes import read_mesh, sample_mesh
 from pixloc_ros.maps.files.posed_images import (
     PosedImage,
     PosedImages,
@@ -157,15 +157,15 @@ class LidarSource(PosedImagesSource):
 class MeshSource(PosedImagesSource):
     """A surface mesh, and posed images that see it; both are in one frame."""
 
-    mesh: str | Path  # PLY or OBJ
+    mesh: str | Path  # PLY, OBJ, STL or glTF
     voxel_m: float = VOXEL_M  # distance between points on the mesh
 
     def _model_of(
         self, posed: list[PosedImage], options: BuildOptions, context: BuildContext
     ) -> tuple[ColmapModel, object]:
-        points = read_mesh_points(self.mesh, self.voxel_m)
-        points = se3.transform(self._map_from_world(options), points)
-        return model_from_cloud(points, posed, LidarOptions(voxel_m=self.voxel_m), context.progress)
+        mesh = read_mesh(self.mesh).moved(self._map_from_world(options))
+        points, lidar = sample_mesh(mesh, self.voxel_m, self.mesh), LidarOptions(self.voxel_m)
+        return model_from_cloud(points, posed, lidar, context.progress, mesh)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ is hidden only if it is behind the surface that passes through the nearest point
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,11 +18,13 @@ from scipy.spatial import cKDTree
 
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.se3 import Matrix
+from pixloc_ros.maps.files.clouds import import_open3d
 
 HOLES = 1.2  # the widest gaps, relative to the spacing; thinning a regular grid makes such
 NEIGHBOURS = 8  # the eighth tells the spacing, also where points lie in scan lines
 MAX_LEVEL = 6  # cells of at most 64 px
 TOLERANCE_M, TOLERANCE_SHARE = 0.1, 0.01  # of depth, by which a point may be behind another
+SURFACE_TOLERANCE_M, SURFACE_TOLERANCE_SHARE = 0.01, 1e-3  # as above, of exact surfaces
 FLATNESS = 0.05  # least to middle variance of the neighbours, up to which they are a plane
 PLANE_SLOPE = 0.1  # by which neighbouring surface elements may rise out of the plane
 
@@ -33,6 +36,28 @@ class Cloud:
     points: Matrix  # (N, 3) metres
     spacing_m: Matrix  # (N,) distance to the neighbours
     normals: Matrix  # (N, 3), of either sign; zero where neighbours are not in a plane
+
+
+class Surface:
+    """Triangles that hide what is behind them, by ray casting (open3d)."""
+
+    def __init__(self, vertices: Matrix, triangles: NDArray[np.integer]) -> None:
+        """vertices (V, 3) near zero: rays are cast in float32; triangles (T, 3)."""
+        open3d = import_open3d(Path("a mesh"))
+        self._tensor = open3d.core.Tensor
+        self._scene = open3d.t.geometry.RaycastingScene()
+        self._scene.add_triangles(
+            self._tensor(vertices.astype(np.float32)), self._tensor(triangles.astype(np.uint32))
+        )
+
+    def hides(self, points: Matrix, place: Matrix) -> NDArray[np.bool_]:
+        """(N,) whether points (N, 3) are behind a triangle, seen from a place (3,)."""
+        offsets = points - place
+        distance_m = np.linalg.norm(offsets, axis=-1)
+        start = np.broadcast_to(place, offsets.shape)
+        rays = np.concatenate([start, offsets / distance_m[:, None]], -1).astype(np.float32)
+        hit_m = self._scene.cast_rays(self._tensor(rays))["t_hit"].numpy()
+        return hit_m < distance_m * (1 - SURFACE_TOLERANCE_SHARE) - SURFACE_TOLERANCE_M
 
 
 def thin(points: Matrix, voxel_m: float) -> NDArray[np.intp]:
@@ -61,11 +86,16 @@ def prepare(points: Matrix) -> Cloud:
 
 
 def visible(
-    cloud: Cloud, camera: Camera, T_map_cam: Matrix, range_m: tuple[float, float]
+    cloud: Cloud,
+    camera: Camera,
+    T_map_cam: Matrix,
+    range_m: tuple[float, float],
+    surface: Surface | None = None,
 ) -> tuple[NDArray[np.intp], Matrix, Matrix]:
     """Indices (M,) of the points seen from a pose (4, 4), their pixels (M, 2) and depths (M,).
 
     range_m: nearest and farthest distance of points; what hides them may be nearer.
+    surface: what hides them, where it is known; otherwise the points hide each other.
     """
     offsets = cloud.points - T_map_cam[:3, 3]
     distance_m = np.linalg.norm(offsets, axis=-1)
@@ -74,7 +104,10 @@ def visible(
     projected, in_image = camera.project(torch.from_numpy(points_cam))
     inside = in_image.numpy()
     index, points_cam, pixels = index[inside], points_cam[inside], projected.numpy()[inside]
-    seen = ~_hidden(cloud, camera, T_map_cam, index, points_cam, pixels)
+    if surface is None:
+        seen = ~_hidden(cloud, camera, T_map_cam, index, points_cam, pixels)
+    else:
+        seen = ~surface.hides(cloud.points[index], T_map_cam[:3, 3])
     seen &= distance_m[index] > range_m[0]
     return index[seen], pixels[seen], points_cam[seen, 2]
 
