@@ -29,7 +29,7 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.build.depth_images import back_project, read_depth_cloud
-from pixloc_ros.maps.build.visibility import Surface
+from pixloc_ros.maps.build.visibility import MeshOccluder
 from pixloc_ros.maps.files.clouds import import_open3d
 from pixloc_ros.maps.files.meshes import read_mesh, sample_mesh
 from pixloc_ros.maps.files.posed_images import PosedImage
@@ -268,7 +268,7 @@ def test_meshes_in_utm_keep_their_digits(tmp_path, suffix):
 
 def test_a_surface_hides_exactly_what_is_behind_it():
     wall = np.array([[-1, -1, 5], [1, -1, 5], [1, 1, 5], [-1, 1, 5]], float)
-    surface = Surface(wall, np.array([[0, 1, 2], [0, 2, 3]]))
+    surface = MeshOccluder(wall, np.array([[0, 1, 2], [0, 2, 3]]))
     points = np.array(
         [[0, 0, 5], [0.99, 0.99, 5], [0, 0, 6], [1.19, 0, 6], [1.21, 0, 6], [0, 0, 4]]
     )

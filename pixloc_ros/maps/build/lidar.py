@@ -73,7 +73,7 @@ def model_from_cloud(
 ) -> tuple[ColmapModel, LidarReport]:
     """The points (N, 3) worth having in a map, and which images see them.
 
-    mesh: the surface that the points are on, which then tells exactly what hides them.
+    mesh: the occluder that the points are on, which then tells exactly what hides them.
     The model's world is the map, as the cloud's must be. Hidden points get no observation in the
     images they are hidden in. Raises MapError where no image sees any point.
     """
@@ -81,11 +81,13 @@ def model_from_cloud(
     zero = np.round(np.median(points_map, axis=0))
     local = points_map - zero
     cloud = visibility.prepare(local[visibility.thin(local, options.voxel_m)])
-    surface = None if mesh is None else visibility.Surface(mesh.vertices - zero, mesh.triangles)
+    occluder = (
+        None if mesh is None else visibility.MeshOccluder(mesh.vertices - zero, mesh.triangles)
+    )
     chosen = np.zeros(len(cloud.points), bool)
     views = []
     for image in progress(images, "Finding visible points", len(images)):
-        views.append(_view_cloud(cloud, surface, image, zero, options))
+        views.append(_view_cloud(cloud, occluder, image, zero, options))
         chosen[_choose(views[-1], chosen, options.plain_share)] = True
     if not chosen.any():
         raise MapError(
@@ -102,7 +104,7 @@ def model_from_cloud(
 
 def _view_cloud(
     cloud: visibility.Cloud,
-    surface: visibility.Surface | None,
+    occluder: visibility.MeshOccluder | None,
     image: PosedImage,
     zero: Matrix,
     options: LidarOptions,
@@ -110,7 +112,9 @@ def _view_cloud(
     T_local_cam = image.T_map_cam.copy()
     T_local_cam[:3, 3] -= zero
     limits = (options.min_range_m, options.max_range_m)
-    points, pixels, depths_m = visibility.visible(cloud, image.camera, T_local_cam, limits, surface)
+    points, pixels, depths_m = visibility.visible(
+        cloud, image.camera, T_local_cam, limits, occluder
+    )
     grid = occlusion.depth_grid(pixels, depths_m, image.camera)
     inner = image.camera.size.numpy() - 1 - BORDER_PX
     inside = ((pixels >= BORDER_PX) & (pixels <= inner)).all(-1)

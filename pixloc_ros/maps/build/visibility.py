@@ -38,7 +38,7 @@ class Cloud:
     normals: Matrix  # (N, 3), of either sign; zero where neighbours are not in a plane
 
 
-class Surface:
+class MeshOccluder:
     """Triangles that hide what is behind them, by ray casting (open3d)."""
 
     def __init__(self, vertices: Matrix, triangles: NDArray[np.integer]) -> None:
@@ -90,7 +90,7 @@ def visible(
     camera: Camera,
     T_map_cam: Matrix,
     range_m: tuple[float, float],
-    surface: Surface | None = None,
+    surface: MeshOccluder | None = None,
 ) -> tuple[NDArray[np.intp], Matrix, Matrix]:
     """Indices (M,) of the points seen from a pose (4, 4), their pixels (M, 2) and depths (M,).
 
