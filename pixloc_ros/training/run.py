@@ -57,8 +57,13 @@ def train(
         source = open_sources(config.data, config.size, worker.device, config.augmentation)
         steps = trainer.run(source, Validation(config, worker))
         left = config.steps - trainer.progress.steps
-        for _ in progress(steps, "training", left) if worker.writes else steps:
-            pass
+        try:
+            for _ in progress(steps, "training", left) if worker.writes else steps:
+                pass
+        except BaseException as error:
+            if trainer.checkpoint.exists():
+                error.add_note(f"{folder} has the last checkpoint: go on with --resume")
+            raise
         if not worker.writes:
             return None
         weights = write_release(
