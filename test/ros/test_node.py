@@ -51,8 +51,8 @@ def test_a_drive_is_localized_live(rig: Any, bag: Any, truth: Trajectory) -> Non
     assert last.keyframes
     assert set(last.stages) >= {"queue", "decode", "odometry", "features", "alignment"}
     assert last.latency_ms >= sum(last.stages_ms)
+    rig.until_state("TRACKING", "/image", bag.on("/image")[-1])
     report = rig.report()
-    assert rig.state.startswith("TRACKING")
     assert report["count frame.ok"] == str(len(verdicts))
     covariance = decoding.pose_covariance(rig.poses[-1].pose)
     assert np.linalg.eigvalsh(covariance)[0] > 0
@@ -199,8 +199,7 @@ def test_what_is_missing_is_said(
     verdicts = rig.play(up_to_frame(without(bag, missing), 2))
     assert [v.reason for v in verdicts] == [reason.value] * 2
     assert not any(v.localized for v in verdicts)
-    rig.report()
-    assert rig.state.startswith(state)
+    rig.until_state(state, "/image", bag.on("/image")[1])
     assert not rig.poses
     assert not rig.transforms
 
