@@ -25,6 +25,7 @@ from pixloc_ros.features.sampling import FeatureLevel
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.pose import Pose
+from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.files.hloc_logs import QueryLog
 from pixloc_ros.maps.reference_selection import (
     ReferenceModel,
@@ -35,7 +36,6 @@ from pixloc_ros.maps.reference_selection import (
     observed_points,
 )
 
-Matrix = NDArray[np.float64]
 Image = NDArray[np.uint8]
 PointsSeen = Mapping[str, NDArray[np.intp]]  # rows of the model's points by reference
 

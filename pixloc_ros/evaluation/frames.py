@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from scipy.spatial.transform import Rotation
 
 from pixloc_ros.common.atomic_write import write_text
 from pixloc_ros.errors import DataError
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.geometry.trajectory import Trajectory
 from pixloc_ros.types import Estimate, PosePrior, Status
 
-Matrix = NDArray[np.float64]
 Vector = tuple[float, float, float]
 
 FRAMES_FILE = "frames.jsonl"

@@ -20,7 +20,7 @@ CLEAN = "clean"  # no degradation
 
 
 class Localizes(Protocol):
-    """The localizer, or a peer of it."""
+    """The localizer, or a baseline."""
 
     def localize(self, frame: Frame, prior: PosePrior | None) -> Estimate: ...
 

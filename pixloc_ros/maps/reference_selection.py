@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.files.colmap import ColmapImage, ColmapModel
 from pixloc_ros.maps.files.hloc_logs import QueryLog
 
-Matrix = NDArray[np.float64]
 SIMILARITY_POWER = 8  # of weights of references (Pion et al., 3DV 2020)
 
 

@@ -56,8 +56,8 @@ class GnssPrior:
         if fix is None:
             return None
         placed = keyframes.place(fix, self._heading.newest())
-        belief = StampedPose(*placed, fix.stamp_ns, "gnss")
-        if not belief.within(stamp_ns, self._config.current.priors.gnss_max_age_s):
+        pose = StampedPose(*placed, fix.stamp_ns, "gnss")
+        if not pose.within(stamp_ns, self._config.current.priors.gnss_max_age_s):
             self._stale += 1
             return None
-        return carried(belief.read(odometry), stamp_ns, odometry, self._config.current.priors)
+        return carried(pose.read(odometry), stamp_ns, odometry, self._config.current.priors)

@@ -21,11 +21,11 @@ class JumpConfirmation:
 
     def __init__(self, config: ConfigHolder) -> None:
         self._config = config
-        self._suspects: list[StampedPose | None] = []
+        self._candidates: list[StampedPose | None] = []
 
     def clear(self) -> None:
         """Forget the jumps that were seen."""
-        self._suspects.clear()
+        self._candidates.clear()
 
     def miss(self) -> None:
         """Take a frame without a pose: it agrees with nothing, but has its place in the window."""
@@ -59,22 +59,24 @@ class JumpConfirmation:
             why = f"{distance_m:.1f} m ({sigmas:.0f} sigma) from {place}"
         return f"{why}; {agreeing} of {needed} frames agree"
 
-    def _remember(self, suspect: StampedPose | None) -> None:
+    def _remember(self, candidate: StampedPose | None) -> None:
         config = self._config.current.priors
         window = max(config.jump_window, config.jump_frames)
-        self._suspects = [*self._suspects, suspect][-window:]
+        self._candidates = [*self._candidates, candidate][-window:]
 
     def _agreeing(self, found: StampedPose, odometry: OdometryBuffer) -> int:
-        """How many suspects, the newest among them, are of the same place after their motion."""
+        """How many candidates, the newest among them, are of the same place after their motion."""
         return sum(
-            suspect is not None
-            and _sigmas(found, self._carried(suspect, found.stamp_ns, odometry))
+            candidate is not None
+            and _sigmas(found, self._carried(candidate, found.stamp_ns, odometry))
             <= self._config.current.priors.jump_sigma
-            for suspect in self._suspects
+            for candidate in self._candidates
         )
 
-    def _carried(self, suspect: StampedPose, stamp_ns: int, odometry: OdometryBuffer) -> PosePrior:
-        return carried(suspect, stamp_ns, odometry, self._config.current.priors)
+    def _carried(
+        self, candidate: StampedPose, stamp_ns: int, odometry: OdometryBuffer
+    ) -> PosePrior:
+        return carried(candidate, stamp_ns, odometry, self._config.current.priors)
 
 
 def _sigmas(found: StampedPose, expected: PosePrior) -> float:

@@ -47,10 +47,10 @@ def is_vague(covariance: Matrix, config: PriorsConfig) -> bool:
 
 
 def odometry_step(
-    belief: StampedPose, odometry: OdometryBuffer, stamp_ns: int, config: PriorsConfig
+    pose: StampedPose, odometry: OdometryBuffer, stamp_ns: int, config: PriorsConfig
 ) -> motion.Step | None:
     """The motion since then by odometry; None where it broke or does not reach."""
-    before, after = belief.reading, odometry.at(stamp_ns)
+    before, after = pose.reading, odometry.at(stamp_ns)
     if before is None or after is None or before.epoch != after.epoch:
         return None
     T_before_after = se3.inverse(before.T_odom_base) @ after.T_odom_base
@@ -58,17 +58,17 @@ def odometry_step(
     return motion.odometry_step(T_before_after, after.driven_m - before.driven_m, config, assumed_s)
 
 
-def standing_step(belief: StampedPose, stamp_ns: int, config: PriorsConfig) -> motion.Step:
+def standing_step(pose: StampedPose, stamp_ns: int, config: PriorsConfig) -> motion.Step:
     """No motion that is known of."""
-    return motion.blind_step(np.eye(4), seconds(stamp_ns - belief.stamp_ns), config)
+    return motion.blind_step(np.eye(4), seconds(stamp_ns - pose.stamp_ns), config)
 
 
 def carried(
-    belief: StampedPose, stamp_ns: int, odometry: OdometryBuffer, config: PriorsConfig
+    pose: StampedPose, stamp_ns: int, odometry: OdometryBuffer, config: PriorsConfig
 ) -> PosePrior:
     """As a prior at another stamp: by odometry or, without it, standing still."""
-    step = odometry_step(belief, odometry, stamp_ns, config)
-    return belief.moved(stamp_ns, step or standing_step(belief, stamp_ns, config))
+    step = odometry_step(pose, odometry, stamp_ns, config)
+    return pose.moved(stamp_ns, step or standing_step(pose, stamp_ns, config))
 
 
 def velocity_step(

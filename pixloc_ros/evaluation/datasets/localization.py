@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pixloc_ros.common import image_files
 from pixloc_ros.common.atomic_write import write_text
@@ -25,13 +24,12 @@ from pixloc_ros.errors import DataError
 from pixloc_ros.evaluation.datasets.protocol import BenchmarkQuery, Retrieval, Scene
 from pixloc_ros.evaluation.frames import FrameResult, PoseRecord, frame_result
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.map import Map
 from pixloc_ros.priors import file_priors
 from pixloc_ros.priors.global_prior import GlobalPrior, KeyframePairs
 from pixloc_ros.types import Estimate, Frame, PosePrior, Reason, Status
-
-Matrix = NDArray[np.float64]
 
 FRAMES_FILE, RUN_FILE = "frames.jsonl", "run.json"
 BATCH = 16  # queries that a worker is given at once

@@ -10,13 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pixloc_ros.errors import DataError
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.files.hloc import read_lines
-
-Matrix = NDArray[np.float64]
 
 NORM_TOLERANCE = 0.01  # beyond it the four numbers are no quaternion
 

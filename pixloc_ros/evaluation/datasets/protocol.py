@@ -11,16 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pixloc_ros.errors import DataError
 from pixloc_ros.evaluation.datasets import scores
 from pixloc_ros.evaluation.datasets.scores import Limit, PoseErrors
 from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.files.colmap import ColmapModel
 
-Matrix = NDArray[np.float64]
 Poses = Mapping[str, Matrix]  # T_cam_world (4, 4) by name of the query
 
 
