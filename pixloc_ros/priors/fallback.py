@@ -22,7 +22,7 @@ class PriorFallback:
         self._misses = 0
 
     def miss(self, stamp_ns: int) -> None:
-        """One more frame that could be looked at and did not fit."""
+        """Count one more frame that was aligned and did not fit."""
         if self._misses == 0:
             self._since_ns = stamp_ns
         self._misses += 1

@@ -24,7 +24,7 @@ class JumpConfirmation:
         self._candidates: list[StampedPose | None] = []
 
     def clear(self) -> None:
-        """Forget the jumps that were seen."""
+        """Forget the jumps so far."""
         self._candidates.clear()
 
     def miss(self) -> None:
@@ -36,23 +36,24 @@ class JumpConfirmation:
         found: StampedPose,
         expected: PosePrior | None,
         odometry: OdometryBuffer,
-        guess: str = "",
+        unmeasured: str = "",
     ) -> str:
         """Why a pose is not believed yet, in one line; empty when it is.
 
         expected: where the last accepted pose and the odometry put the vehicle, with covariance;
-        None when nothing does. guess: where the search began, if nothing measured that.
+        None when nothing does. unmeasured: source of the prior, if nothing measured that.
         """
+        config = self._config.current.priors
         sigmas = _sigmas(found, expected) if expected else np.inf
-        if sigmas <= self._config.current.priors.jump_sigma or (expected is None and not guess):
+        if sigmas <= config.jump_sigma or (expected is None and not unmeasured):
             self.clear()
             return ""
         self._remember(found)
-        agreeing, needed = self._agreeing(found, odometry), self._config.current.priors.jump_frames
+        agreeing, needed = self._agreeing(found, odometry), config.jump_frames
         if agreeing >= needed:
             self.clear()
             return ""
-        why = f"found from a guess ({guess})"
+        why = f"found from a prior that nothing measured ({unmeasured})"
         if expected is not None:
             distance_m = se3.distance_m(found.T_map_base, expected.T_map_base)
             place = "where the last pose and the odometry put it"

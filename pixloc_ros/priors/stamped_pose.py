@@ -74,7 +74,7 @@ def carried(
 def velocity_step(
     first: StampedPose | None, second: StampedPose, stamp_ns: int, config: PriorsConfig
 ) -> motion.Step:
-    """The motion between two beliefs, going on after the second."""
+    """The motion between two poses, going on after the second."""
     elapsed_ns = stamp_ns - second.stamp_ns
     between_ns = second.stamp_ns - first.stamp_ns if first else 0
     if first is None or not 0 < seconds(between_ns) <= config.odometry_max_gap_s:

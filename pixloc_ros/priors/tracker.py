@@ -123,9 +123,9 @@ class PoseTracker:
         found = StampedPose(estimate.T_map_base, estimate.covariance, estimate.stamp_ns, "odometry")
         found = found.read(known.odometry)
         expected = known.accepted.expected(estimate.stamp_ns, known.odometry)
-        guess = unconfirmed_pose.source_of(estimate)
-        if objection := self._jumps.objection(found, expected, known.odometry, guess):
-            known.unconfirmed.find(found, guess)
+        unmeasured = unconfirmed_pose.source_of(estimate)
+        if objection := self._jumps.objection(found, expected, known.odometry, unmeasured):
+            known.unconfirmed.find(found, unmeasured)
             return estimate.rejected(Reason.UNCONFIRMED, objection)
         known.accepted.take(found)
         known.unconfirmed.clear()

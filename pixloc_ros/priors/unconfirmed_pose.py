@@ -41,7 +41,7 @@ class UnconfirmedPose:
         self._remembered = None
 
     def find(self, found: StampedPose | None, source: str) -> None:
-        """Take what the last frame found from a guess of this source; None: nothing."""
+        """Take what the last frame found from a prior of this source; None: nothing."""
         self._found = replace(found, source=source) if found and source else None
 
     def read(self, odometry: OdometryBuffer) -> None:

@@ -19,7 +19,7 @@ _WATCH_HZ = 10.0  # how soon a change of state is published
 class StatusSource(Protocol):
     """What there is to know about a node."""
 
-    def facts(self) -> NodeStatus: ...
+    def status(self) -> NodeStatus: ...
     def max_coast_s(self) -> float: ...
     def lines(self) -> list[tuple[str, str]]: ...
 
@@ -27,9 +27,9 @@ class StatusSource(Protocol):
 class Health:
     """From the first moment of the process, in every lifecycle state; by the wall clock."""
 
-    def __init__(self, node: LifecycleNode, patient: StatusSource) -> None:
+    def __init__(self, node: LifecycleNode, source: StatusSource) -> None:
         self._node = node
-        self._patient = patient
+        self._source = source
         self._outputs = HealthOutputs(node)
         self._verdict: StateReport | None = None
         self._clock = Clock(clock_type=ClockType.STEADY_TIME)
@@ -45,7 +45,7 @@ class Health:
 
     def watch(self) -> StateReport:
         """Judge the state; one line in the log and on `~/state` when it or its reason changed."""
-        before, verdict = self._verdict, judge(self._patient.facts(), self._patient.max_coast_s())
+        before, verdict = self._verdict, judge(self._source.status(), self._source.max_coast_s())
         self._verdict = verdict
         if before is None or before.state is not verdict.state:
             self._node.get_logger().info(f"{verdict.state}: {verdict.message}")
@@ -55,7 +55,7 @@ class Health:
 
     def _report(self) -> None:
         name = self._node.get_fully_qualified_name().lstrip("/")
-        verdict, lines = self.watch(), self._patient.lines()
+        verdict, lines = self.watch(), self._source.lines()
         self._outputs.publish_report(diagnostics.report(name, self._now_ns(), verdict, lines))
 
     def _now_ns(self) -> int:

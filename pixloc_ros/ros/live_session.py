@@ -63,7 +63,7 @@ class LiveSession:
     def push(self, event: Event) -> None:
         """Take one event, quickly."""
         with self._changed:
-            self._waiting.extend(self._session.take(event))
+            self._waiting.extend(self._session.intake.take(event))
             while len(self._waiting) > self._max_waiting:
                 self._waiting.popleft()
                 self._session.counters.add("image.dropped")
@@ -95,17 +95,15 @@ class LiveSession:
 
     def _answer(self, group: ImageGroup) -> Answer:
         """Work on one group: the steps of `Session.push`, with a clock that ends the waiting."""
-        watch, config = Stopwatch(), self._session.config
+        watch, config, intake = Stopwatch(), self._session.config, self._session.intake
         watch.timing_ms["queue"] = 1e3 * (time.perf_counter() - group.received_s)
         try:
-            self._wait_while(
-                self._session.awaits_calibration, group, config.node.calibration_wait_s
-            )
+            self._wait_while(intake.awaits_calibration, group, config.node.calibration_wait_s)
             with watch("decode"):
                 images = self._session.decode(group, self._changed)
             with watch("odometry"):
                 wait_s = config.priors.odometry_wait_s
-                self._wait_while(self._session.awaits_odometry, group, wait_s)
+                self._wait_while(intake.awaits_odometry, group, wait_s)
             answer = self._session.answer(group, images, self._changed)
         except Exception as error:
             with self._changed:

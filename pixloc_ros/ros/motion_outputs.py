@@ -36,7 +36,7 @@ class MotionOutputs:
         self._poses: deque[PoseStamped] = deque(maxlen=config.current.node.max_path_poses)
         self._path_end: Matrix | None = None  # T_map_base of its last pose
         self._sent_ns = 0  # stamp of the newest transform sent
-        self._epoch = 0  # of the session, see Session.epoch
+        self._epoch = 0  # of the session, see EventIntake.epoch
         self._smoother = TransformSmoother()
         self._watch = TransformWatch(node, own_frame(config.current.node))
 
@@ -53,7 +53,7 @@ class MotionOutputs:
         self._smoother.clear()
 
     @property
-    def intruder(self) -> str:
+    def other_publisher(self) -> str:
         """Who else publishes our transform, in one line; empty while nobody does."""
         return self._watch.finding
 
@@ -64,7 +64,7 @@ class MotionOutputs:
         no stamp twice, which tf2 complains about.
         """
         with live.locked() as session:
-            tracker, epoch = session.tracker, session.epoch
+            tracker, epoch = session.tracker, session.intake.epoch
             stamp_ns = max(tracker.accepted_stamp_ns or 0, tracker.odometry.stamp_ns or 0)
             predicted, T_map_odom = tracker.predict(stamp_ns), tracker.T_map_odom
             twist = tracker.odometry.twist()

@@ -71,10 +71,10 @@ class LocalizerNode(LifecycleNode):
             self.runtime = NodeRuntime(self, localizer, self._outputs)
             self.runtime.enable(before.enabled)
 
-    def facts(self) -> NodeStatus:
+    def status(self) -> NodeStatus:
         """What the state of the node is judged by."""
         if self.runtime is not None:
-            return self.runtime.facts()
+            return self.runtime.status()
         return NodeStatus(fault=self._fault, map_loaded=self.localizer is not None, active=False)
 
     def max_coast_s(self) -> float:

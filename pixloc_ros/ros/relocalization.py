@@ -56,7 +56,7 @@ class Relocalization:
                 return
             waited = f"within {self._timeout_s:g} s"
             if self._last is None:
-                self._end(Outcome("no_image", f"no image was looked at {waited}"))
+                self._end(Outcome("no_image", f"no image came {waited}"))
             else:
                 message = f"no frame accepted {waited}; the last: {self._last.message}"
                 self._end(Outcome(self._last.reason, message, self._last, self._frames))

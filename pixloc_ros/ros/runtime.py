@@ -70,12 +70,12 @@ class NodeRuntime:
     def enabled(self) -> bool:
         """Whether images are worked on."""
         with self._live.locked() as session:
-            return session.enabled
+            return session.intake.enabled
 
     def enable(self, enabled: bool) -> None:
         """Work on images, or ignore them; everything else goes on."""
         with self._live.locked() as session:
-            session.enabled = enabled
+            session.intake.enabled = enabled
         if not enabled:
             self._interrupt("the node was disabled")
 
@@ -99,13 +99,13 @@ class NodeRuntime:
             if hint is None:
                 session.tracker.forget_pose()
             else:
-                session.state_pose(self._hinted(hint, session))
+                session.intake.state_pose(self._hinted(hint, session))
             session.counters.add("relocalization.begun")
             self._frames.forget(session.tracker.generation)
         self._relocalization = Relocalization(timeout_s)
         return self._relocalization
 
-    def facts(self) -> NodeStatus:
+    def status(self) -> NodeStatus:
         """What the state of the node is judged by."""
         now_s, frames = time.perf_counter(), self._frames
         last = frames.last
@@ -129,7 +129,7 @@ class NodeRuntime:
             rejected = sorted(session.tracker.rejected.items())
         return [
             ("reason", last.reason.value if last else ""),
-            ("other publisher of the transform", self._outputs.motion.intruder or "none"),
+            ("other publisher of the transform", self._outputs.motion.other_publisher or "none"),
             ("prior", last.prior.source if last and last.prior else "none"),
             *(
                 (f"image rate {name}".rstrip() + " [Hz]", f"{rate.hz(now_s):.2f}")
@@ -144,7 +144,7 @@ class NodeRuntime:
 
     def _hinted(self, hint: PoseWithCovarianceStamped, session: Session) -> PoseEvent:
         """The hint as an external pose; stamp 0 is the newest stamp that came."""
-        newest_ns = session.newest_ns
+        newest_ns = session.intake.newest_ns
         if newest_ns is None:  # the clock may not be that of the sensors
             newest_ns = now_ns(self._node)
         stated = PoseWithCovarianceStamped(header=hint.header, pose=hint.pose)

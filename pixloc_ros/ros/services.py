@@ -8,30 +8,41 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.task import Future
 from std_srvs.srv import SetBool, Trigger
 
 from pixloc_ros.config import Config
+from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.errors import PixlocError
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.ros import conversions, map_root
 from pixloc_ros.ros.relocalization import Outcome, Relocalization
+from pixloc_ros.ros.runtime import NodeRuntime
 from pixloc_ros.sensors import decoding
 from pixloc_ros.srv import LoadMap, Relocalize
 
-if TYPE_CHECKING:
-    from pixloc_ros.ros.node import LocalizerNode
-
 _TIMEOUT_S = 10.0  # of a relocalization that names none
+
+
+class ServedNode(Protocol):
+    """What the services ask of their node."""
+
+    config: ConfigHolder
+    localizer: Localizer | None
+    runtime: NodeRuntime | None
+
+    def adopt(self, localizer: Localizer) -> None: ...
+    def get_logger(self) -> Any: ...
+    def create_service(self, *arguments: Any, **options: Any) -> Any: ...
 
 
 class Services:
     """`~/relocalize`, `~/load_map`, `~/reset` and `~/set_enabled`, in every lifecycle state."""
 
-    def __init__(self, node: LocalizerNode) -> None:
+    def __init__(self, node: ServedNode) -> None:
         self._node = node
         self._loading = False
         # Reentrant: a coroutine that waits must not hold up the others.
@@ -102,7 +113,7 @@ class Services:
         return response
 
     async def _swap_map(self, name: str) -> str:
-        """Read the map beside the running one, then exchange them; one line about the new one."""
+        """Read a map while the other is in use, then exchange them; one line about the new one."""
         if self._node.localizer is None:
             raise PixlocError("the node is not configured: its configuration comes first")
         config = self._node.config.current
@@ -131,7 +142,7 @@ class Services:
             return response
         runtime.enable(request.data)
         response.success = True
-        response.message = "images are looked at" if request.data else "images are ignored"
+        response.message = "images are worked on" if request.data else "images are ignored"
         return response
 
 
@@ -143,7 +154,7 @@ def _open_map(config: Config) -> Localizer:
 
 
 def in_thread(work: Callable[[], Any]) -> Future:
-    """Run long work beside the executor; await the future for its result or exception."""
+    """Run long work in a thread of its own; await the future for its result or exception."""
     future: Future = Future()
 
     def run() -> None:

@@ -1,6 +1,6 @@
-"""What the node is doing and why: a state, a stable code and one line, from a few facts.
+"""What the node is doing and why: a state, a stable code and one line, from a few values.
 
-A pure function of the facts, so it can be in no state that they do not justify. Needs no ROS.
+A pure function of NodeStatus, so it can be in no state that this does not justify. Needs no ROS.
 """
 
 from __future__ import annotations
@@ -80,56 +80,56 @@ _WAITING = {
 }
 
 
-def judge(facts: NodeStatus, max_coast_s: float) -> StateReport:
-    """The state that follows from the facts."""
-    if idle := _idle(facts):
+def judge(status: NodeStatus, max_coast_s: float) -> StateReport:
+    """Return the state that follows from a status."""
+    if idle := _idle(status):
         return idle
-    age_s = facts.accepted_age_s
+    age_s = status.accepted_age_s
     coasting = age_s is not None and age_s <= max_coast_s
-    if facts.image_age_s is None:
+    if status.image_age_s is None:
         return StateReport(State.WAITING_IMAGE, Cause.NO_IMAGE, "no image yet")
-    if facts.image_age_s > IMAGE_TIMEOUT_S:
+    if status.image_age_s > IMAGE_TIMEOUT_S:
         state = State.COASTING if coasting else State.WAITING_IMAGE
         return StateReport(state, Cause.IMAGES_STOPPED, "no image any more")
-    if facts.reason is None:
+    if status.reason is None:
         return StateReport(State.INITIALIZING, Cause.FIRST_FRAME, "working on the first frame")
-    if facts.reason is Reason.OK:
-        return _tracking(facts)
-    return StateReport(_without_pose(facts, coasting), facts.reason, facts.message)
+    if status.reason is Reason.OK:
+        return _tracking(status)
+    return StateReport(_without_pose(status, coasting), status.reason, status.message)
 
 
-def _idle(facts: NodeStatus) -> StateReport | None:
-    """Why no frame is looked at, if none is."""
-    if facts.fault:
-        return StateReport(State.ERROR, Cause.CONFIGURATION, facts.fault)
-    if not facts.map_loaded:
+def _idle(status: NodeStatus) -> StateReport | None:
+    """Why no frame is worked on, if none is."""
+    if status.fault:
+        return StateReport(State.ERROR, Cause.CONFIGURATION, status.fault)
+    if not status.map_loaded:
         return StateReport(State.WAITING_MAP, Cause.NOT_CONFIGURED, "not configured yet")
-    if not facts.active:
+    if not status.active:
         return StateReport(State.DISABLED, Cause.NOT_ACTIVE, "configured, but not active")
-    if not facts.enabled:
+    if not status.enabled:
         message = "images are ignored until ~/set_enabled is called"
         return StateReport(State.DISABLED, Cause.DISABLED, message)
     return None
 
 
-def _tracking(facts: NodeStatus) -> StateReport:
+def _tracking(status: NodeStatus) -> StateReport:
     """The last frame was accepted; is all well besides?"""
-    if facts.odometry_stopped:
+    if status.odometry_stopped:
         message = "no odometry any more: the last motion is assumed to go on"
         return StateReport(State.DEGRADED, Cause.ODOMETRY_STOPPED, message)
-    if facts.cameras_missing:
-        message = f"no image of camera {', '.join(facts.cameras_missing)}: the others go on"
+    if status.cameras_missing:
+        message = f"no image of camera {', '.join(status.cameras_missing)}: the others go on"
         return StateReport(State.DEGRADED, Cause.CAMERA_MISSING, message)
-    if facts.accepted_share < MIN_ACCEPTED_SHARE:
-        message = f"only {100 * facts.accepted_share:.0f} % of the last frames were accepted"
+    if status.accepted_share < MIN_ACCEPTED_SHARE:
+        message = f"only {100 * status.accepted_share:.0f} % of the last frames were accepted"
         return StateReport(State.DEGRADED, Cause.FEW_ACCEPTED, message)
-    return StateReport(State.TRACKING, Reason.OK, facts.message)
+    return StateReport(State.TRACKING, Reason.OK, status.message)
 
 
-def _without_pose(facts: NodeStatus, coasting: bool) -> State:
+def _without_pose(status: NodeStatus, coasting: bool) -> State:
     """The last frame was not accepted."""
     if coasting:
         return State.COASTING
-    if facts.reason in _WAITING:
-        return _WAITING[facts.reason]
-    return State.INITIALIZING if facts.accepted_age_s is None else State.LOST
+    if status.reason in _WAITING:
+        return _WAITING[status.reason]
+    return State.INITIALIZING if status.accepted_age_s is None else State.LOST

@@ -120,7 +120,7 @@ def _pose(source: str, message: Any) -> PoseEvent:
 
 
 def _static_transforms(message: Any) -> StaticTransformsEvent:
-    """Those that can be used; the ones beside a bad one are good."""
+    """Those that can be used; one bad transform does not spoil the others."""
     good: list[StampedTransform] = []
     refused: list[RefusedMessage] = []
     for transform in message.transforms:

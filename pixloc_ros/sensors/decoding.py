@@ -215,7 +215,7 @@ def _check_image(message: Any, wanted: tuple[int, int] | None, max_pixels: int) 
 def _packed(message: Any) -> Any:
     """The fields of a checked Image, in this machine's byte order and without padding.
 
-    Not all decoders mind padding, or know how to swap bytes beside numpy 2.
+    Not all decoders mind padding, or know how to swap bytes with numpy 2.
     """
     encoding = _encoding(message)
     row_bytes = message.width * ENCODINGS[encoding]

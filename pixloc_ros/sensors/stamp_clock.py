@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 
 
 class Stamp(Enum):
-    """What a stamp is, beside those that came before."""
+    """What a stamp is, compared with those that came before."""
 
     PLAUSIBLE = "plausible"  # also where it confirms that time has moved
     AHEAD = "ahead"  # far ahead, and nothing confirms that time has moved there

@@ -280,7 +280,7 @@ def test_repeated_images_are_answered_once_and_images_of_a_disabled_session_not_
     live = session()
     estimates = run(live, [m for m in timed for _ in range(2 if m[0] == "image" else 1)])
     assert (len(estimates), live.counters["image.repeated"]) == (4, 4)
-    live.enabled = False
+    live.intake.enabled = False
     assert run(live, [image(at_ns(0.5))]) == []
     assert live.counters["image.ignored"] == 1
 

@@ -1,0 +1,289 @@
+"""What a session does with each event at once: quick, and before any image is worked on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from pixloc_ros.config import Config
+from pixloc_ros.config.holder import ConfigHolder
+from pixloc_ros.geometry.se3 import Matrix
+from pixloc_ros.priors.gnss import antenna_base
+from pixloc_ros.priors.tracker import PoseTracker
+from pixloc_ros.sensors.calibrations import Calibrations
+from pixloc_ros.sensors.camera_synchronizer import CameraSynchronizer
+from pixloc_ros.sensors.counters import Counters
+from pixloc_ros.sensors.decoding import BadMessage
+from pixloc_ros.sensors.events import (
+    CameraInfoEvent,
+    Event,
+    FixEvent,
+    ImageEvent,
+    OdometryEvent,
+    PoseEvent,
+    RefusedMessage,
+    Size,
+    StaticTransformsEvent,
+    TransformsEvent,
+)
+from pixloc_ros.sensors.frame_assembler import FrameAssembler
+from pixloc_ros.sensors.image_group import ImageGroup
+from pixloc_ros.sensors.stamp_clock import Admission, Stamp, StampClock
+from pixloc_ros.sensors.vehicle_frames import VehicleFrames
+
+Action = Callable[[], None]  # taking a message whose stamp is confirmed
+
+
+class EventIntake:
+    """Judges the stamps and frames of events, feeds the tracker, and groups images by moment."""
+
+    def __init__(self, config: ConfigHolder, tracker: PoseTracker, counters: Counters) -> None:
+        self.enabled = True  # whether images are worked on
+        self.epoch = 0  # how often time went back
+        self._holder = config
+        self._tracker = tracker
+        self._counters = counters
+        self._clock: StampClock[Action] = StampClock(
+            lambda stream: counters.add(f"{stream}.odd_stamp")
+        )
+        self._calibrations = Calibrations()
+        self._frames = VehicleFrames(lambda error: self.refuse("tf", error))
+        self.assembler = FrameAssembler(self._calibrations, self._frames)
+        node = config.current.node
+        self._synchronizer: CameraSynchronizer[ImageEvent] = CameraSynchronizer(
+            node.camera_names, node.camera_sync_tolerance_s
+        )
+        self._closed: list[ImageGroup] = []  # by the event that is being taken
+        self._last_image_ns: dict[str, int] = {}
+
+    def take(self, event: Event) -> list[ImageGroup]:
+        """Take one event, quickly; return the groups of images that it completes."""
+        try:
+            self._take(event)
+        except BadMessage as error:
+            self.refuse(_part_of(event), error)
+        closed, self._closed = self._closed, []
+        return closed
+
+    def open_groups(self) -> list[ImageGroup]:
+        """Return the images that still wait for those of other cameras, as groups."""
+        for images in self._synchronizer.flush():
+            self._close(images)
+        closed, self._closed = self._closed, []
+        return closed
+
+    def is_usable(self, group: ImageGroup) -> bool:
+        """Return whether the images of a group are of the present."""
+        return group.epoch == self.epoch and not group.odd_s
+
+    def awaits_calibration(self, group: ImageGroup) -> bool:
+        """Return whether a group has to wait for the first calibration or mounting."""
+        if not self.is_usable(group):
+            return False
+        wait_ns = self._config.node.calibration_wait_s * 1e9
+        in_time = self._newest_image_ns(group) - group.stamp_ns <= wait_ns
+        return in_time and self.assembler.awaits(group.images, self._config.node)
+
+    def awaits_odometry(self, group: ImageGroup) -> bool:
+        """Return whether odometry has yet to reach a group's stamps, and has not stopped."""
+        odometry_ns = self._tracker.odometry.stamp_ns
+        if odometry_ns is None or odometry_ns >= group.newest_ns or not self.is_usable(group):
+            return False
+        gap_ns = self._config.priors.odometry_max_gap_s * 1e9
+        return self._newest_image_ns(group) - odometry_ns <= gap_ns
+
+    def image_sizes(self, group: ImageGroup) -> dict[str, Size | None]:
+        """Return what the images of a group are calibrated for, by camera."""
+        return {name: self._calibrations.size(name) for name in group.images}
+
+    def state_pose(self, event: PoseEvent) -> None:
+        """Take an external pose. Raises BadMessage where it cannot be used."""
+        if fault := self._add_pose(event):
+            raise BadMessage(fault, f"the pose is refused: {fault.replace('_', ' ')}")
+
+    def refuse(self, part: str, error: BadMessage) -> None:
+        """Count a message that cannot be used."""
+        self._counters.add(f"{part}.bad.{error.reason}", str(error))
+
+    def reset(self) -> None:
+        """Forget the stamps so far."""
+        self._clock.clear()
+
+    @property
+    def newest_ns(self) -> int | None:
+        """The newest stamp that is believed; None before the first."""
+        return self._clock.newest_ns
+
+    @property
+    def _config(self) -> Config:
+        return self._holder.current
+
+    def _take(self, event: Event) -> None:
+        self._counters.add(f"{_part_of(event)}.received")
+        match event:
+            case ImageEvent():
+                self._take_image(event)
+            case CameraInfoEvent():
+                self._take_calibration(event)
+            case OdometryEvent():
+                self._take_odometry(event)
+            case FixEvent():
+                self._take_fix(event)
+            case PoseEvent():
+                self._add_pose(event)
+            case StaticTransformsEvent():
+                self._take_static(event)
+            case TransformsEvent():
+                self._take_transforms(event)
+            case RefusedMessage():
+                self._take_refused(event)
+
+    def _take_image(self, event: ImageEvent) -> None:
+        name = event.camera_name
+        if not self.enabled:
+            self._counters.add("image.ignored")
+            return
+        if event.stamp_ns == self._last_image_ns.get(name):
+            self._counters.add("image.repeated")
+            return
+        self._last_image_ns[name] = event.stamp_ns
+        before_ns = self._clock.newest_of(_image_stream(name))
+        admission = self._admit(_image_stream(name), event.stamp_ns)
+        if admission.stamp is Stamp.PLAUSIBLE:
+            for images in self._synchronizer.add(name, event.stamp_ns, event):
+                self._close(images)
+            self._count_late()
+            return
+        # Neither with nor before the images of other cameras. A camera that nothing else tells the
+        # time may well be slow, and skip ahead.
+        slow = admission.stamp is Stamp.AHEAD and self._tracker.odometry.stamp_ns is None
+        odd_s = 0.0 if slow else (event.stamp_ns - (before_ns or 0)) * 1e-9
+        self._close({name: event}, odd_s)
+
+    def _take_calibration(self, event: CameraInfoEvent) -> None:
+        if changed := self._calibrations.take(event):
+            self._counters.add("camera_info.changed", changed)
+
+    def _take_static(self, event: StaticTransformsEvent) -> None:
+        self._frames.add_static(event)
+        for refused in event.refused:
+            self.refuse(refused.part, BadMessage(refused.reason, refused.message))
+
+    def _take_odometry(self, event: OdometryEvent) -> None:
+        if self._config.node.odom_source == "tf":
+            self._counters.add("odom.ignored")
+            return
+        T_odom_base = self._frames.odometry_of_base(event, self._config.node)
+        self._add_odometry(event.stamp_ns, T_odom_base)
+
+    def _take_transforms(self, event: TransformsEvent) -> None:
+        self._frames.add_moving(event)
+        if self._config.node.odom_source == "tf":
+            odometry = self._frames.odometry_on_tf(self._config.node)
+            if odometry is not None:
+                self._counters.add("odom_tf.received")
+                self._add_odometry(*odometry)
+
+    def _take_fix(self, event: FixEvent) -> None:
+        base_frame = self._config.node.base_frame
+        antenna = antenna_base(
+            self._config.priors, self._frames.lookup_static, base_frame, event.frame_id
+        )
+        if antenna is None:
+            self._counters.add(
+                "gnss_fix.antenna_unknown",
+                f"fixes are of frame '{event.frame_id}', which /tf_static does not join to "
+                f"'{base_frame}': taken as of that; see priors.gnss_antenna_m",
+            )
+        take = partial(self._add_fix, event, antenna)
+        if self._admit("gnss_fix", event.stamp_ns, take).stamp is Stamp.PLAUSIBLE:
+            take()
+
+    def _add_fix(self, event: FixEvent, antenna: Matrix | None) -> None:
+        position = event.latitude_deg, event.longitude_deg, event.altitude_m
+        self._tracker.add_fix(
+            event.stamp_ns, *position, event.covariance_enu, event.status, antenna
+        )
+
+    def _add_pose(self, event: PoseEvent) -> str:
+        """Take an external pose in any frame; why the tracker refused it, or ""."""
+        T_map_own = self._own_transform(event.stamp_ns)
+        event = self._frames.pose_in_map(event, self._config.node, T_map_own)
+        return self._tracker.add_pose(
+            event.stamp_ns, event.T_frame_base, event.covariance, event.source
+        )
+
+    def _own_transform(self, stamp_ns: int) -> Matrix | None:
+        """What the localizer tells on /tf at a stamp: map<-odom or map<-base (4, 4)."""
+        predicted = self._tracker.predict(stamp_ns)
+        if predicted is None:
+            return None
+        mode = self._config.node.tf_mode
+        return {"map_odom": self._tracker.T_map_odom, "map_base": predicted[0]}.get(mode)
+
+    def _take_refused(self, event: RefusedMessage) -> None:
+        self.refuse(event.part, BadMessage(event.reason, event.message))
+        if event.part == "camera_info":
+            self._calibrations.refuse(event)
+        if event.part == "image" and not event.camera_name:  # the others of a rig go on
+            self._close({"": event})
+
+    def _add_odometry(self, stamp_ns: int, T_odom_base: Matrix) -> None:
+        take = partial(self._tracker.add_odometry, stamp_ns, T_odom_base)
+        if self._admit("odom", stamp_ns, take).stamp is Stamp.PLAUSIBLE:
+            take()
+
+    def _admit(self, stream: str, stamp_ns: int, take: Action | None = None) -> Admission[Action]:
+        """Judge a stamp; begin anew where time went back, take what was held back."""
+        gap_s = self._config.priors.odometry_max_gap_s
+        admission = self._clock.admit(stream, stamp_ns, gap_s, take)
+        if admission.went_back:
+            self._begin_again(stamp_ns)
+        for take_held_back in admission.released:
+            take_held_back()
+        return admission
+
+    def _begin_again(self, stamp_ns: int) -> None:
+        for images in self._synchronizer.flush():
+            self._close(images)
+        self._synchronizer.clear()
+        self._counters.add("time.went_back")
+        self.epoch += 1
+        self._tracker.begin_again(stamp_ns)
+
+    def _newest_image_ns(self, group: ImageGroup) -> int:
+        """The newest stamp of images: of a group, and of all that are believed."""
+        streams = map(_image_stream, self._config.node.camera_names)
+        stamps_ns = [self._clock.newest_of(stream) for stream in streams]
+        return max(group.newest_ns, *(stamp_ns or 0 for stamp_ns in stamps_ns))
+
+    def _close(self, images: Mapping[str, ImageEvent | RefusedMessage], odd_s: float = 0.0) -> None:
+        self._closed.append(ImageGroup(dict(images), self.epoch, odd_s))
+
+    def _count_late(self) -> None:
+        for camera in self._synchronizer.late.elements():
+            self._counters.add(f"image.late.{camera}")
+        self._synchronizer.late.clear()
+
+
+def _part_of(event: Event) -> str:
+    """The part that an event's message plays, as in `sensors.topics`."""
+    if isinstance(event, RefusedMessage):
+        return event.part
+    if isinstance(event, PoseEvent):
+        return "gnss_pose" if event.source == "gnss" else event.source
+    return _PARTS[type(event)]
+
+
+_PARTS: dict[type, str] = {
+    ImageEvent: "image",
+    CameraInfoEvent: "camera_info",
+    OdometryEvent: "odom",
+    FixEvent: "gnss_fix",
+    StaticTransformsEvent: "tf_static",
+    TransformsEvent: "tf",
+}
+
+
+def _image_stream(camera_name: str) -> str:
+    return f"image.{camera_name}" if camera_name else "image"
