@@ -53,9 +53,10 @@ def minimize(
 
 
 def damped_step(hessian: Tensor, gradient: Tensor, damping: Tensor, policy: Policy) -> Tensor:
-    """Bounded steps (K, 6), zero where the system cannot be solved (eq. 4-5).
+    """Solve for bounded steps (K, 6), zero where the system cannot be solved (eq. 4-5, 7).
 
-    hessian: (K, 6, 6); gradient: (K, 6); damping: (6,) relative to the Hessian's diagonal.
+    hessian: (K, 6, 6); gradient: (K, 6); damping: (6,) relative to the Hessian's diagonal, learned
+    and constant. No step is taken back where the cost rose: the policy keeps the best iterate.
     """
     diagonal = hessian.diagonal(dim1=-2, dim2=-1)
     damped = hessian + torch.diag_embed(policy.floor(damping * diagonal))

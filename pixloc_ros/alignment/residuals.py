@@ -82,7 +82,7 @@ class LevelSystem:
         products, confidence_query = self._products(pixels)
         squared = products[..., 0, 0]
         confidence = torch.where(valid, self.confidence * confidence_query, 0)
-        weight = confidence * self.robust.weight(squared)
+        weight = confidence * self.robust.weight(squared)  # eq. 2 and 6
         point_gradients, hessian = _normal_equations(weight[..., None, None] * products, J)
         return Linearization(
             cost=self._mean_cost(squared, valid),
@@ -109,11 +109,21 @@ class LevelSystem:
         return torch.cat(grams), torch.cat(confidences)
 
     def _products_of_block(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        rows = self.sampling.read(self.level, pixels)
-        confidence = rows[..., 0, -1].clone()
-        rows[..., -1] = 0  # cheaper than cutting it off: the rows stay contiguous
-        rows[..., 0, :-1] -= self.reference
-        return rows @ rows.mT, confidence
+        residual_and_slopes, confidence_query = self._residual_and_slopes(pixels)
+        return residual_and_slopes @ residual_and_slopes.mT, confidence_query
+
+    def _residual_and_slopes(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Residual r = F_query[p] - F_reference (eq. 1) and the slopes of F_query along x and y.
+
+        Returns [r, dF/dx, dF/dy] (K, N, 3, C + 1), whose last channel is zero, and the query's
+        confidence (K, N), which the sampled map holds in that channel.
+        """
+        sampled = self.sampling.read(self.level, pixels)  # value, x slope, y slope
+        confidence_query = sampled[..., 0, -1].clone()
+        sampled[..., -1] = 0  # cheaper than cutting the channel off: memory stays contiguous
+        residual = sampled[..., 0, :-1]
+        residual -= self.reference  # in place, in `sampled`
+        return sampled, confidence_query
 
     def _mean_cost(self, squared: Tensor, valid: Tensor) -> Tensor:
         # Weighted by the reference's confidence only: it does not depend on the pose, so a pose
