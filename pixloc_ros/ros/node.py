@@ -6,6 +6,8 @@ import traceback
 from collections.abc import Sequence
 
 import rclpy
+from lifecycle_msgs.srv import ChangeState
+from rclpy._rclpy_pybind11 import RCLError
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
@@ -45,6 +47,7 @@ class LocalizerNode(LifecycleNode):
         self._outputs: Outputs | None = None
         self._live: LiveParameters | None = None
         self._health = Health(self, self)
+        self._guard_transitions()
         Services(self)  # they live as long as the node
 
     def start(self) -> None:
@@ -116,6 +119,25 @@ class LocalizerNode(LifecycleNode):
         self.close()
         self._forget()
         return super().on_shutdown(state)
+
+    def _guard_transitions(self) -> None:
+        """Answer requests for transitions that are not allowed now; rclpy would end the node."""
+        (service,) = (s for s in self.services if s.srv_type is ChangeState)
+        change_state = service.callback
+
+        def change_if_allowed(
+            request: ChangeState.Request, response: ChangeState.Response
+        ) -> ChangeState.Response:
+            try:
+                return change_state(request, response)
+            except RCLError:  # of the state machine, which has not moved
+                asked = request.transition.label or request.transition.id
+                _, state = self._state_machine.current_state
+                self.get_logger().warning(f"transition {asked} is not allowed in state '{state}'")
+                response.success = False
+                return response
+
+        service.callback = change_if_allowed
 
     def _configure(self) -> None:
         self._fault = ""

@@ -8,6 +8,7 @@ fast (test_node.py), wheels that slip (test_node_integrity.py), maps that are mi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -220,3 +221,23 @@ def test_messages_that_come_twice_or_out_of_order(rig: Any, bag: Any, truth: Tra
     assert not any("time.went_back" in key for key in report)
     assert report["state"] == "TRACKING"
     assert_no_wrong_pose(rig, truth)
+
+
+def test_a_transition_that_is_not_allowed_now_is_refused_and_the_node_lives(
+    tmp_path: Path, domain: int
+) -> None:
+    from lifecycle_msgs.msg import Transition
+    from lifecycle_msgs.srv import ChangeState
+
+    from helpers.live import Rig, running_node
+
+    log = tmp_path / "log.txt"
+    with running_node(log, domain, **{"node.autostart": False}) as process, Rig(domain) as rig:
+        for number in (3, 4, 2, 6, 99):  # activate, deactivate, cleanup, another shutdown, none
+            request = ChangeState.Request(transition=Transition(id=number))
+            assert not rig.call(ChangeState, "change_state", request).success
+        assert not rig.change_state("deactivate")
+        assert rig.lifecycle_state() == "unconfigured"
+        assert process.poll() is None
+    assert "transition 3 is not allowed in state 'unconfigured'" in log.read_text()
+    assert "Traceback" not in log.read_text()
