@@ -16,8 +16,8 @@ from rclpy.serialization import deserialize_message
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
-from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.se3 import Matrix
+from pixloc_ros.ros import own_means
 
 _NS_PER_S = 1_000_000_000
 
@@ -33,7 +33,7 @@ def header(stamp_ns: int, frame_id: str) -> Header:
 
 def quaternion(T: Matrix) -> Quaternion:
     """Rotation of a (4, 4) with a non-negative w."""
-    x, y, z, w = (float(value) for value in se3.quat_xyzw(T))
+    x, y, z, w = (float(value) for value in own_means.quat_xyzw(T))
     return Quaternion(x=x, y=y, z=z, w=w)
 
 

@@ -17,6 +17,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, NavSatFix
 from tf2_msgs.msg import TFMessage
 
 from pixloc_ros.config import NodeConfig
+from pixloc_ros.ros import own_means
 from pixloc_ros.ros.diagnostics import Rate
 from pixloc_ros.sensors import conversion
 from pixloc_ros.sensors.events import Event, ImageEvent
@@ -126,7 +127,9 @@ class CameraInput:
     def _take_image(self, message: Any) -> None:
         received_s = time.perf_counter()
         self.images.add(received_s)
-        event = conversion.event_of("image", message, now_ns(self._node), self._name)
+        event = conversion.event_of(
+            "image", message, now_ns(self._node), self._name, own_means.unpack
+        )
         if isinstance(event, ImageEvent):
             event = replace(event, received_s=received_s)
         self._push(event)

@@ -27,14 +27,22 @@ from pixloc_ros.sensors.events import (
 Value = TypeVar("Value")
 
 
-def event_of(part: str, message: Any, received_ns: int, camera_name: str = "") -> Event:
+def event_of(
+    part: str,
+    message: Any,
+    received_ns: int,
+    camera_name: str = "",
+    unpack: decoding.Unpack = decoding.unpack,
+) -> Event:
     """Convert one message to its event. Raises nothing: what cannot be used is a RefusedMessage.
 
     part: which role the message plays, a field of `topics.Topics`; received_ns: stamps a refusal
-    whose message has no stamp; camera_name: of a rig, which camera it is of.
+    whose message has no stamp; camera_name: of a rig, which camera it is of; unpack: decodes raw
+    images.
     """
+    convert = partial(_image, unpack=unpack) if part == "image" else _CONVERTERS[part]
     try:
-        event = guarded(lambda: _CONVERTERS[part](message))
+        event = guarded(lambda: convert(message))
     except BadMessage as error:
         stamp_ns = _stamp_or(message, received_ns)
         return RefusedMessage(stamp_ns, part, error.reason, str(error), camera_name)
@@ -89,9 +97,9 @@ def _frame_id(message: Any) -> str:
     return decoding.frame_id(message.header.frame_id)
 
 
-def _image(message: Any) -> ImageEvent:
+def _image(message: Any, unpack: decoding.Unpack) -> ImageEvent:
     def decode(size: Size | None) -> Image:
-        return guarded(lambda: decoding.image_rgb(message, size))
+        return guarded(lambda: decoding.image_rgb(message, size, unpack=unpack))
 
     return ImageEvent(stamp_ns(message), _frame_id(message), decode)
 
@@ -155,7 +163,6 @@ def _transform(message: Any) -> StampedTransform:
 
 
 _CONVERTERS: dict[str, Callable[[Any], Event]] = {
-    "image": _image,
     "camera_info": _camera_info,
     "odom": _odometry,
     "gnss_fix": _fix,

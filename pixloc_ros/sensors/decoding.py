@@ -8,6 +8,7 @@ BadMessage.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,6 +25,7 @@ from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.se3 import Matrix
 
 Image = NDArray[np.uint8]
+Unpack = Callable[[Any], NDArray[Any]]  # a packed sensor_msgs/Image to its array
 
 MAX_SIDE_PX = 16_384
 MAX_DISTANCE_M = 1e8  # twice around the Earth
@@ -59,21 +61,28 @@ def stamp_ns(header: Any) -> int:
     return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
 
 
+def unpack(message: Any) -> NDArray[Any]:
+    """Return the array of a packed sensor_msgs/Image, colours unchanged."""
+    array: NDArray[Any] = message_to_cvimage(message)
+    return array
+
+
 def image_rgb(
     message: Any,
     size: tuple[int, int] | None = None,
     max_pixels: int = image_files.MAX_PIXELS,
+    unpack: Unpack = unpack,
 ) -> Image:
     """Decode a sensor_msgs/Image or CompressedImage to (H, W, 3) RGB. Raises BadMessage.
 
     size: width and height of the calibration, if known: others are refused by their header, at no
-    cost. max_pixels: the same where no calibration is known.
+    cost. max_pixels: the same where no calibration is known. unpack: a node may bring cv_bridge's.
     """
     if hasattr(message, "format"):
         return _decompressed(message, size, max_pixels)
     _check_image(message, size, max_pixels)
     packed = _packed(message)
-    image: NDArray[Any] = message_to_cvimage(packed)
+    image = unpack(packed)
     encoding = packed.encoding
     if image.dtype == np.uint16:
         image = cv2.convertScaleAbs(image, alpha=255.0 / 65535.0)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -59,3 +62,57 @@ def test_half_turns_have_a_quaternion() -> None:
         turn = se3.make(Rotation.from_rotvec(np.pi * axis).as_matrix(), np.zeros(3))
         message = conversions.pose_message(turn, np.eye(6), 0, "map")
         np.testing.assert_allclose(decoding.pose(message.pose.pose), turn, atol=1e-12)
+
+
+class Bridge:
+    """As CvBridge of Jazzy, in one respect: it knows 4:2:2 images by their older names only."""
+
+    asked: ClassVar[list[str]] = []
+
+    def imgmsg_to_cv2(self, message: Any, desired_encoding: str) -> np.ndarray:
+        assert desired_encoding == "passthrough"
+        assert message.encoding not in ("uyvy", "yuyv")
+        self.asked.append(message.encoding)
+        return decoding.unpack(message)
+
+
+class WrongBridge(Bridge):
+    """As one that was built against another numpy: it answers, and is wrong."""
+
+    def imgmsg_to_cv2(self, message: Any, desired_encoding: str) -> np.ndarray:
+        return np.zeros_like(decoding.unpack(message))
+
+
+@pytest.fixture
+def own_means(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The module with nothing tried yet."""
+    module = importlib.import_module("pixloc_ros.ros.own_means")
+    module.cv_bridge_knows.cache_clear()
+    yield module
+    module.cv_bridge_knows.cache_clear()
+
+
+@pytest.mark.parametrize("encoding", list(decoding.ENCODINGS))
+@pytest.mark.parametrize("bridge", [Bridge, WrongBridge])
+def test_every_encoding_decodes_alike_with_any_cv_bridge(
+    own_means: Any, monkeypatch: pytest.MonkeyPatch, bridge: type[Bridge], encoding: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "cv_bridge", SimpleNamespace(CvBridge=bridge))
+    monkeypatch.setattr(bridge, "asked", [])
+    step = 4 * decoding.ENCODINGS[encoding]
+    data = np.random.default_rng(0).integers(0, 256, 6 * step, np.uint8)
+    message = SimpleNamespace(
+        height=6, width=4, encoding=encoding, is_bigendian=False, step=step, data=data
+    )
+    image = decoding.image_rgb(message, unpack=own_means.unpack)
+    np.testing.assert_array_equal(image, decoding.image_rgb(message))
+    known_as = own_means.CV_BRIDGE_NAMES.get(encoding, encoding)
+    assert bridge.asked == ([known_as, known_as] if bridge is Bridge else [])  # tried, then used
+
+
+def test_images_decode_where_there_is_no_cv_bridge(
+    own_means: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cv_bridge", None)  # importing it fails
+    message = picture(RGB, "rgb8")
+    np.testing.assert_array_equal(decoding.image_rgb(message, unpack=own_means.unpack), RGB)
