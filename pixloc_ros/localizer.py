@@ -11,8 +11,11 @@ import torch
 from pixloc_ros.alignment import verification
 from pixloc_ros.alignment.coarse_to_fine import Aligner
 from pixloc_ros.alignment.cuda.fused_aligner import fused_aligner
+from pixloc_ros.alignment.evidence import Witness
 from pixloc_ros.alignment.problems import AlignmentProblem, ImageFeatures, ViewSelector
 from pixloc_ros.alignment.selection import Hypothesis, HypothesisSelector
+from pixloc_ros.alignment.verification import Candidate, protection_level
+from pixloc_ros.alignment.wrong_probability import model_for
 from pixloc_ros.common.stopwatch import Stopwatch
 from pixloc_ros.config import Config
 from pixloc_ros.config.holder import ConfigHolder
@@ -52,6 +55,9 @@ class Localizer:
         _check_same_weights(self.map, self.features)
         self.kernels = fused_aligner(self.features.damping)
         self.global_prior = global_prior
+        self.verification = model_for(
+            config.features.weights, self.features.sha256, config.alignment.policy
+        )
 
     @property
     def config(self) -> Config:
@@ -170,20 +176,28 @@ class Localizer:
         T_map_base, covariance = verification.base_pose_and_covariance(
             alignment, problem.lead.T_base_cam, calibration
         )
-        reason, message = verification.judge(
-            alignment, T_map_base, covariance, problem.prior, config.acceptance
+        verdict = verification.verify(
+            Candidate(T_map_base, covariance, problem.prior),
+            Witness(problem, alignment, self.aligner(config)),
+            self.verification,
+            config.acceptance,
         )
+        message = verdict.message
         if alignment.hypotheses_dropped:
             message += f"; no memory for {alignment.hypotheses_dropped} more initial poses"
-        ok = reason is Reason.OK
+        ok = verdict.reason is Reason.OK
         return Estimate(
-            status=_STATUS_OF.get(reason, Status.REJECTED),
-            reason=reason,
+            status=_STATUS_OF.get(verdict.reason, Status.REJECTED),
+            reason=verdict.reason,
             message=message,
             stamp_ns=problem.lead.stamp_ns,
             T_map_base=T_map_base if ok else None,
             covariance=covariance if ok else None,
             candidate_T_map_base=T_map_base if np.isfinite(T_map_base).all() else None,
+            candidate_covariance=covariance if np.isfinite(covariance).all() else None,
+            wrong_probability=verdict.wrong_probability,
+            evidence=verdict.evidence,
+            protection_level=protection_level(covariance, self.verification) if ok else None,
             prior=problem.prior,
             alignment=alignment,
             cameras=tuple(i.frame.camera_name for i in problem.images if i.frame.camera_name),

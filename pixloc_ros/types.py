@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.se3 import Matrix
 
+LEAST_AGREEMENT = 0.02  # 1 - cost of a pose whose points hardly agree at all
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -63,6 +65,8 @@ class Reason(StrEnum):
     NOT_CONVERGED = "not_converged"
     HIGH_COST = "high_cost"
     FEW_INLIERS = "few_inliers"
+    LOW_CONTRAST = "low_contrast"
+    HALVES_DISAGREE = "halves_disagree"
     ILL_CONDITIONED = "ill_conditioned"
     FAR_FROM_PRIOR = "far_from_prior"
     AMBIGUOUS = "ambiguous"
@@ -95,9 +99,15 @@ class Alignment:
     pixels_prior: NDArray[np.float32]  # (N, 2) projections at the prior, NaN behind the camera
     pixels: NDArray[np.float32]  # (N, 2) projections at the result, NaN behind the camera
     residuals: NDArray[np.float32]  # (N,) norm of the feature residual in 0..2, NaN out of view
+    runner_up_T_map_cam: Matrix | None = None
     hypotheses_dropped: int = 0  # drawn, but without room in memory
     points_per_camera: tuple[int, ...] = ()  # of a rig: points are one camera after the other
     inlier_share_per_camera: tuple[float, ...] = ()
+
+    @property
+    def runner_up_loss(self) -> float:
+        """Share of the agreement (1 - cost) that the next best other pose loses; inf: no other."""
+        return (self.runner_up_cost - self.cost) / max(1.0 - self.cost, LEAST_AGREEMENT)
 
     def of_camera(self, index: int) -> Alignment:
         """The same with the points of one camera of the rig only; 0 is the lead."""
@@ -106,6 +116,29 @@ class Alignment:
         names = ("points_map", "pixels_prior", "pixels", "residuals")
         own_points = {name: getattr(self, name)[own] for name in names}
         return replace(self, **own_points, points_per_camera=())
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What speaks for and against a pose; docs/lab/verification.md tells what each separates.
+
+    Agreement is 1 - cost, the mean robust cost of the points. Pixels are of the image that the
+    network sees.
+    """
+
+    sharpness: float  # share of the agreement that poses 6 px around lose, at least
+    contrast: float  # share of the agreement that poses 12 px around lose, on average
+    spread: float  # share of the image's cells with points in which some are inliers
+    runner_up_loss: float  # share of the agreement that the next best pose loses; inf: no other
+    halves_px: float = float("nan")  # between poses of two halves of the points; NaN: not needed
+
+
+@dataclass(frozen=True, slots=True)
+class ProtectionLevel:
+    """The bound that the position error of a right pose exceeds at a stated risk."""
+
+    error_m: float
+    risk: float  # 0..1
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +158,10 @@ class Estimate:
     keyframes: tuple[str, ...] = ()
     timing_ms: dict[str, float] = field(default_factory=dict)
     cameras: tuple[str, ...] = ()  # names of those aligned, the lead first
+    candidate_covariance: Matrix | None = None  # of what was found
+    wrong_probability: float | None = None  # of what was found, by its evidence
+    evidence: Evidence | None = None
+    protection_level: ProtectionLevel | None = None  # only with status OK
 
     @property
     def ok(self) -> bool:
@@ -139,4 +176,5 @@ class Estimate:
             message=message,
             T_map_base=None,
             covariance=None,
+            protection_level=None,
         )

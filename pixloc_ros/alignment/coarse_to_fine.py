@@ -91,7 +91,7 @@ class Aligner:
         device, count, history = poses.t.device, len(poses.t), []
         observations = [replace(each, camera=each.camera.to(device)) for each in observations]
         for stage in stages:
-            system, damping = self._joint_system(observations, stage), self.damping[stage.level]
+            system, damping = self.joint_system(observations, stage), self.damping[stage.level]
             ends = minimize(system, poses, damping, stage.iterations, self.policy)
             ends = self._best_distinct(ends, stage.keep)
             history.append((stage.level, ends))
@@ -126,14 +126,8 @@ class Aligner:
             correlation=Correlation.of(level, references) if by_cells else None,
         )
 
-    def _fits_kernels(
-        self, stages: Sequence[Stage], observations: Sequence[CameraObservation]
-    ) -> bool:
-        if len(observations) > 1 or any(stage.keep is None for stage in stages):
-            return False
-        return self.fused is not None and self.fused.supports(observations[0].camera, self.policy)
-
-    def _joint_system(self, observations: Sequence[CameraObservation], stage: Stage) -> System:
+    def joint_system(self, observations: Sequence[CameraObservation], stage: Stage) -> System:
+        """The least-squares problem of all cameras in one stage, in the lead's pose."""
         if len(observations) == 1:
             return self.system(observations[0], stage)
         origin = observations[0].view.origin
@@ -142,6 +136,13 @@ class Aligner:
         systems = [self.system(observation, stage, origin) for observation in observations]
         T_cam_lead = torch.from_numpy(np.stack([each.T_cam_lead for each in observations]))
         return RigSystem(systems, Pose.from_matrix(T_cam_lead).to(systems[0].points))
+
+    def _fits_kernels(
+        self, stages: Sequence[Stage], observations: Sequence[CameraObservation]
+    ) -> bool:
+        if len(observations) > 1 or any(stage.keep is None for stage in stages):
+            return False
+        return self.fused is not None and self.fused.supports(observations[0].camera, self.policy)
 
     def _stages(self, count: int) -> Iterator[Stage]:
         if count > 1:

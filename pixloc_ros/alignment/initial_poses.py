@@ -18,6 +18,8 @@ from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.pose import Pose, jacobian_of_transform
 from pixloc_ros.types import Matrix
 
+LEAST_MOTION = 1e-6  # squared, of the largest: no pose is drawn farther to move points at all
+
 
 def draw_initial_poses(
     T_cam_local: Pose,
@@ -40,6 +42,23 @@ def draw_initial_poses(
     count = min(int(np.prod(np.ceil(spans[wide]))), config.max_initial_poses)
     offsets = config.coverage_sigma * _cover_ball(int(wide.sum()), count)
     twists = torch.from_numpy(offsets @ directions[:, wide].T).to(T_cam_local.t)
+    return Pose(T_cam_local.R[None], T_cam_local.t[None]).retract(twists)
+
+
+def poses_around(
+    T_cam_local: Pose, points: Tensor, camera: Camera, motion_px: float, count: int
+) -> Pose:
+    """Draw poses (K,) around an unbatched one from which the points have moved by so many pixels.
+
+    They move so far on average, in directions drawn evenly from those that move points at all.
+    camera: of the image that the network sees.
+    """
+    squared_px, vectors = np.linalg.eigh(_motion_matrix(T_cam_local, points, camera))
+    least = max(LEAST_MOTION * squared_px[-1], np.finfo(float).tiny)
+    root = vectors / np.sqrt(squared_px.clip(min=least))
+    directions = np.random.default_rng(0).standard_normal((count, 6))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    twists = torch.from_numpy(motion_px * directions @ root.T).to(T_cam_local.t)
     return Pose(T_cam_local.R[None], T_cam_local.t[None]).retract(twists)
 
 

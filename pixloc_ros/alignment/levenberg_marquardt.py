@@ -25,6 +25,9 @@ class System(Protocol):
     def linearize(self, T_cam_local: Pose, /) -> Linearization:
         """Normal equations at K poses."""
 
+    def cost(self, T_cam_local: Pose, /) -> Tensor:
+        """Mean robust cost (K,) at K poses."""
+
     def __getitem__(self, index: Tensor, /) -> System:
         """The system for some of the poses."""
 

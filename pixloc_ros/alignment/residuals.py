@@ -94,6 +94,16 @@ class LevelSystem:
             point_gradients=point_gradients,
         )
 
+    def cost(self, T_cam_local: Pose) -> Tensor:
+        """Mean robust cost (K,) at K poses, as `linearize` has it, without what a step needs."""
+        points_cam = T_cam_local.transform(self.points)
+        pixels, valid = self.camera.project(points_cam)
+        if self.sampling.border_px:
+            valid = valid & self.sampling.inside(self.level, pixels)
+        features = self.sampling.values(self.level, pixels)[..., :-1]
+        squared = (features - self.reference).square().sum(-1)
+        return self._mean_cost(squared, valid)
+
     def _products(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Gram matrix (K, N, 3, 3) of residual and feature gradients [r, dF/dx, dF/dy].
 

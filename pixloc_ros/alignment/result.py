@@ -56,6 +56,7 @@ def describe(
         hypotheses=refined.hypotheses,
         hypotheses_dropped=len(initial_poses.t) - refined.hypotheses,
         runner_up_cost=float(last.cost[1]) if len(last.cost) > 1 else float("inf"),
+        runner_up_T_map_cam=to_map(last.T_cam_local[1], origin) if len(last.cost) > 1 else None,
         points_map=np.concatenate([_points_map(observation) for observation in observations]),
         pixels_prior=image_pixels(observations, T_map_lead_prior),
         pixels=image_pixels(observations, T_map_lead),
@@ -81,6 +82,7 @@ def continued(
         T_map_cam_prior=T_map_cam_prior,
         pixels_prior=image_pixels(observations, T_map_cam_prior),
         runner_up_cost=second.cost + first.runner_up_cost - first.cost,
+        runner_up_T_map_cam=first.runner_up_T_map_cam,
         iterations=first.iterations + second.iterations,
         cost_per_level=first.cost_per_level + second.cost_per_level,
     )

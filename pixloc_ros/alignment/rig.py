@@ -47,16 +47,21 @@ class RigSystem:
         """The system for some of the poses: the same, as they share it."""
         return self
 
+    def cost(self, T_lead_local: Pose) -> Tensor:
+        """Mean robust cost (K,) at K poses of the lead."""
+        costs = [
+            system.cost(self.T_cam_lead[i] @ T_lead_local) for i, system in enumerate(self.systems)
+        ]
+        return torch.stack(costs, -1) @ self._weights()
+
     def linearize(self, T_lead_local: Pose) -> Linearization:
         """Normal equations of the lead's update at K poses; points one camera after the other."""
         parts = [
             _as_lead(system.linearize(self.T_cam_lead[i] @ T_lead_local), self.T_cam_lead[i])
             for i, system in enumerate(self.systems)
         ]
-        weights = torch.stack([system.confidence.sum() for system in self.systems])
-        weights = weights / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
         return Linearization(
-            cost=torch.stack([part.cost for part in parts], -1) @ weights,
+            cost=torch.stack([part.cost for part in parts], -1) @ self._weights(),
             gradient=sum_of([part.gradient for part in parts]),
             hessian=sum_of([part.hessian for part in parts]),
             in_view=sum_of([part.in_view for part in parts]),
@@ -64,6 +69,11 @@ class RigSystem:
             squared=torch.cat([part.squared for part in parts], -1),
             point_gradients=torch.cat([part.point_gradients for part in parts], -2),
         )
+
+    def _weights(self) -> Tensor:
+        """Share (S,) of each system in the cost."""
+        weights = torch.stack([system.confidence.sum() for system in self.systems])
+        return weights / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
 
 
 def sum_of(parts: Sequence[Tensor]) -> Tensor:

@@ -58,29 +58,58 @@ class HypothesisSelector:
         place they may have come to poses that differ by what the views do not determine.
         """
         least = min(hypothesis.alignment.cost for hypothesis in hypotheses)
-        limit = least + self.config.acceptance.ambiguity_margin
+        limit = least + self.config.hypotheses.re_alignment_margin
         close = [hypothesis for hypothesis in hypotheses if hypothesis.alignment.cost <= limit]
         worse = [hypothesis for hypothesis in hypotheses if not hypothesis.alignment.cost <= limit]
         return self._best([self._re_aligned(self._best([each, *worse])) for each in close])
 
     def compare_with_alternatives(self, best: Hypothesis) -> Hypothesis:
-        """Compare the best hypothesis with alternative poses ahead of it and behind."""
-        if not best.alignment.cost <= self.config.acceptance.max_cost:
+        """Compare the best hypothesis with alternative poses ahead of it and behind.
+
+        One that wins is compared with its own alternatives, once.
+        """
+        for _ in range(2):
+            if not best.alignment.cost <= self.config.acceptance.max_cost:
+                return best
+            before, T_base_cam = best.alignment.T_map_cam, best.problem.lead.T_base_cam
+            T_map_base = before @ se3.inverse(T_base_cam)
+            alternatives = self.views.alternative_poses(best.problem, T_map_base)
+            if alternatives:
+                best = self.select([best, *map(self.align, alternatives)])
+            if same_pose(best.alignment.T_map_cam, before, self.config.hypotheses):
+                break
+        return self._re_align_runner_up(best)
+
+    def _re_align_runner_up(self, best: Hypothesis) -> Hypothesis:
+        """The better one of the best and its runner-up, where that seems to be about as good.
+
+        Only the best has been aligned from the views that suit it; so is the runner-up now. On a
+        street that repeats it stays as good; elsewhere it gets worse, or comes to the same pose.
+        """
+        alignment, T_map_cam = best.alignment, best.alignment.runner_up_T_map_cam
+        if (
+            T_map_cam is None
+            or alignment.runner_up_loss >= self.config.acceptance.min_runner_up_loss
+        ):
             return best
-        T_map_base = best.alignment.T_map_cam @ se3.inverse(best.problem.lead.T_base_cam)
-        alternatives = self.views.alternative_poses(best.problem, T_map_base)
-        if not alternatives:
+        problem, T_base_cam = best.problem, best.problem.lead.T_base_cam
+        T_map_base = T_map_cam @ se3.inverse(T_base_cam)
+        challenge = self.views.problem(problem.images, T_map_base, problem.prior)
+        if challenge is None:
             return best
-        return self.select([best, *map(self.align, alternatives)])
+        alone = replace(alignment, runner_up_cost=np.inf, runner_up_T_map_cam=None)
+        return self._best([replace(best, alignment=alone), self.align(challenge)])
 
     def _best(self, hypotheses: Sequence[Hypothesis]) -> Hypothesis:
         """The hypothesis of the least cost, with its runner-up among the other poses."""
         best = min(hypotheses, key=lambda hypothesis: hypothesis.alignment.cost)
         T_best, limits = best.alignment.T_map_cam, self.config.hypotheses
-        others = [each.alignment for each in hypotheses]
-        costs = [a.cost for a in others if not same_pose(a.T_map_cam, T_best, limits)]
-        runner_up_cost = min([best.alignment.runner_up_cost, *costs])
-        return replace(best, alignment=replace(best.alignment, runner_up_cost=runner_up_cost))
+        own = (best.alignment.runner_up_cost, best.alignment.runner_up_T_map_cam)
+        others = [(each.alignment.cost, each.alignment.T_map_cam) for each in hypotheses]
+        others = [(cost, T) for cost, T in others if not same_pose(T, T_best, limits)]
+        cost, T = min([own, *others], key=lambda other: other[0])
+        alignment = replace(best.alignment, runner_up_cost=cost, runner_up_T_map_cam=T)
+        return replace(best, alignment=alignment)
 
     def _re_aligned(self, first: Hypothesis) -> Hypothesis:
         """The hypothesis aligned once more where it is worth it, with the views that suit it."""

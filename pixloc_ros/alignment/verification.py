@@ -1,24 +1,118 @@
-"""Whether a result is believed: one test after the other, the first that fails is the reason."""
+"""Whether a pose is believed: the probability that it is wrong, and a few limits beyond doubt."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from pixloc_ros.alignment.evidence import Witness
+from pixloc_ros.alignment.wrong_probability import REASONS, WORDS, VerificationModel
 from pixloc_ros.config import AcceptanceConfig, CovarianceConfig
 from pixloc_ros.geometry import covariance as cov
 from pixloc_ros.geometry import se3
 from pixloc_ros.maps.schema import Calibration, MapMetadata
-from pixloc_ros.types import Alignment, PosePrior, Reason
+from pixloc_ros.types import Alignment, Evidence, Matrix, PosePrior, ProtectionLevel, Reason
 
-Verdict = tuple[Reason, str]
+HOPELESS = 0.999  # nothing that the halves could say makes such a pose believable
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is thought of a pose, and what it rests on."""
+
+    reason: Reason
+    message: str
+    wrong_probability: float = 1.0
+    evidence: Evidence | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A pose of the vehicle with its covariance (6, 6) in ROS order, and the prior it came from."""
+
+    T_map_base: Matrix
+    covariance: Matrix
+    prior: PosePrior
+
+    @property
+    def sigmas_from_prior(self) -> float:
+        """Mahalanobis distance from the prior."""
+        error = cov.base_error(self.T_map_base, self.prior.T_map_base)
+        return float(np.sqrt(cov.mahalanobis2(error, self.prior.covariance + self.covariance)))
+
+
+def verify(
+    candidate: Candidate, witness: Witness, model: VerificationModel, config: AcceptanceConfig
+) -> Verdict:
+    """Tell whether a pose is believed, by all the evidence that it takes to tell.
+
+    The halves are asked only where the other evidence leaves it open, as they take longest.
+    """
+    alignment = witness.alignment
+    if not (np.isfinite(alignment.cost) and np.isfinite(candidate.covariance).all()):
+        message = "no initial pose kept enough points in view with a solvable system"
+        return Verdict(Reason.NON_FINITE, message)
+    evidence = witness.evidence()
+    is_open = config.max_wrong_probability < model.plain(evidence) < HOPELESS
+    if is_open or config.always_compare_halves:
+        evidence = replace(evidence, halves_px=witness.halves_px())
+    return judge(candidate, alignment, evidence, model, config)
+
+
+def judge(
+    candidate: Candidate,
+    alignment: Alignment,
+    evidence: Evidence,
+    model: VerificationModel,
+    config: AcceptanceConfig,
+) -> Verdict:
+    """Tell whether a pose is believed: the first limit that it fails, or what the evidence says."""
+    probability = model.wrong_probability(evidence, config.max_wrong_probability)
+    doubts = _doubts(candidate, alignment, evidence, probability, model, config)
+    reason, message = next(doubts, (Reason.OK, f"wrong with probability {probability:.1g}"))
+    return Verdict(reason, message, probability, evidence)
+
+
+def _doubts(
+    candidate: Candidate,
+    alignment: Alignment,
+    evidence: Evidence,
+    probability: float,
+    model: VerificationModel,
+    config: AcceptanceConfig,
+) -> Iterator[tuple[Reason, str]]:
+    if not alignment.converged:
+        yield Reason.NOT_CONVERGED, f"still moving after {alignment.iterations[-1]} iterations"
+    if alignment.cost > config.max_cost:
+        yield Reason.HIGH_COST, f"cost {alignment.cost:.2f} above {config.max_cost:.2f}"
+    if alignment.condition > config.max_condition:
+        yield Reason.ILL_CONDITIONED, f"condition {alignment.condition:.1e} of the Hessian"
+    distance = candidate.sigmas_from_prior
+    if distance > config.max_sigma_from_prior:
+        source = candidate.prior.source
+        yield Reason.FAR_FROM_PRIOR, f"{distance:.1f} sigma away from the {source} prior"
+    if probability > config.max_wrong_probability:
+        name = model.weightiest(evidence)
+        yield REASONS[name], f"{WORDS[name](evidence)}; wrong with probability {probability:.2g}"
+    if evidence.runner_up_loss < config.min_runner_up_loss:
+        loss = f"{100 * evidence.runner_up_loss:.0f} %"
+        yield Reason.AMBIGUOUS, f"another pose loses only {loss} of the fit"
+
+
+def protection_level(covariance: Matrix, model: VerificationModel) -> ProtectionLevel:
+    """The largest sigma of the position in any direction, times a fitted factor.
+
+    covariance: (6, 6) in ROS order.
+    """
+    largest_m = float(np.sqrt(np.linalg.eigvalsh(covariance[:3, :3])[-1]))
+    return ProtectionLevel(model.protection_factor * largest_m, model.protection_risk)
 
 
 def base_pose_and_covariance(
-    alignment: Alignment, T_base_cam: NDArray[np.float64], calibration: Calibration
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    alignment: Alignment, T_base_cam: Matrix, calibration: Calibration
+) -> tuple[Matrix, Matrix]:
     """T_map_base (4, 4) and its calibrated covariance (6, 6) in ROS order."""
     T_map_base = alignment.T_map_cam @ se3.inverse(T_base_cam)
     covariance = cov.base_covariance_from_cam(alignment.covariance_cam, T_map_base, T_base_cam)
@@ -36,51 +130,3 @@ def calibration_of(map_: MapMetadata, config: CovarianceConfig) -> Calibration:
         floor_deg=(config.floor_deg,) * 3,
         frames=0,
     )
-
-
-def judge(
-    alignment: Alignment,
-    T_map_base: NDArray[np.float64],
-    covariance: NDArray[np.float64],
-    prior: PosePrior,
-    config: AcceptanceConfig,
-) -> Verdict:
-    """The first failed test, or Reason.OK."""
-    if not (np.isfinite(alignment.cost) and np.isfinite(covariance).all()):
-        return (
-            Reason.NON_FINITE,
-            "no initial pose kept enough points in view with a solvable system",
-        )
-    tests = _tests(alignment, T_map_base, covariance, prior, config)
-    return next(tests, (Reason.OK, f"cost {alignment.cost:.2f}"))
-
-
-def _tests(
-    alignment: Alignment,
-    T_map_base: NDArray[np.float64],
-    covariance: NDArray[np.float64],
-    prior: PosePrior,
-    config: AcceptanceConfig,
-) -> Iterator[Verdict]:
-    if not alignment.converged:
-        yield Reason.NOT_CONVERGED, f"still moving after {alignment.iterations[-1]} iterations"
-    if alignment.cost > config.max_cost:
-        yield Reason.HIGH_COST, f"cost {alignment.cost:.2f} above {config.max_cost:.2f}"
-    if alignment.inlier_share < config.min_inlier_share:
-        share, least = alignment.inlier_share, config.min_inlier_share
-        yield Reason.FEW_INLIERS, f"inlier share {share:.2f} below {least:.2f}"
-    if alignment.condition > config.max_condition:
-        yield Reason.ILL_CONDITIONED, f"condition {alignment.condition:.1e} of the Hessian"
-    distance = _sigmas_from_prior(T_map_base, covariance, prior)
-    if distance > config.max_sigma_from_prior:
-        yield Reason.FAR_FROM_PRIOR, f"{distance:.1f} sigma away from the {prior.source} prior"
-    margin = alignment.runner_up_cost - alignment.cost
-    if margin < config.ambiguity_margin:
-        yield Reason.AMBIGUOUS, f"another pose is worse by only {margin:.3f} in cost"
-
-
-def _sigmas_from_prior(
-    T_map_base: NDArray[np.float64], covariance: NDArray[np.float64], prior: PosePrior
-) -> float:
-    error = cov.base_error(T_map_base, prior.T_map_base)
-    return float(np.sqrt(cov.mahalanobis2(error, prior.covariance + covariance)))

@@ -29,6 +29,10 @@ COMMANDS = {
 }
 GROUPS = {
     "map": ("pixloc_ros.cli.map:app", "Build, inspect and verify maps."),
+    "verification": (
+        "pixloc_ros.cli.verification:app",
+        "Record evidence, fit the probability of being wrong, and judge it.",
+    ),
     "bag": ("pixloc_ros.cli.bag:app", "Make rosbag2 bags from images and poses."),
 }
 

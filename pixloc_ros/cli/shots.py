@@ -109,7 +109,7 @@ def measure(
 
     results: dict[str, dict[str, Any]] = {}
     for text in offsets:
-        offset = _offset(text, planar=series.planar)
+        offset = parse_offset(text, planar=series.planar)
         distance = f"{offset.distance_m:g} m" if offset else "no prior"
         for degradation in degradations or [CLEAN]:
             frames = posed_frames(series.drive, series.index, degradation, series.seed)
@@ -123,7 +123,8 @@ def measure(
     Console().print(_table(results))
 
 
-def _offset(text: str, planar: bool) -> Offset | None:
+def parse_offset(text: str, planar: bool) -> Offset | None:
+    """The offset in METRES,DEGREES, or None for `none`: no prior."""
     from pixloc_ros.evaluation.shots import Offset
 
     if text == "none":

@@ -32,6 +32,7 @@ from pixloc_ros.errors import ConfigError
 __all__ = [
     "LIVE",
     "RENAMED",
+    "REPLACED",
     "AcceptanceConfig",
     "AlignmentConfig",
     "Config",
@@ -119,6 +120,13 @@ RENAMED = {
 }
 
 
+# Settings of earlier versions that nothing replaces one to one, and what does their work now.
+REPLACED = {
+    "acceptance.min_inlier_share": "acceptance.max_wrong_probability",
+    "acceptance.ambiguity_margin": "acceptance.min_runner_up_loss",
+}
+
+
 def flatten(config: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted names and values of all fields, in order."""
     for name, value in config:
@@ -171,6 +179,11 @@ def from_flat(values: Mapping[str, Any]) -> Config:
     for name, value in values.items():
         if name in RENAMED:
             raise ConfigError(f"parameter '{name}' is now called '{RENAMED[name]}': rename it")
+        if name in REPLACED:
+            raise ConfigError(
+                f"parameter '{name}' is gone: '{REPLACED[name]}' does its work, in other units; "
+                f"remove it"
+            )
         if name not in known:
             raise ConfigError(f"unknown parameter '{name}'{_nearest(name, known)}")
         *sections, leaf = name.split(".")

@@ -192,6 +192,13 @@ class HypothesesConfig(Section):
         description="Number of poses that are compared after the fine level. With 1, poses that "
         "fit equally well are not noticed.",
     )
+    re_alignment_margin: float = Field(
+        default=0.1,
+        ge=0.0,
+        le=1.0,
+        description="Results whose cost is above the least one by at most this are aligned again, "
+        "with the views that suit them, before they are compared.",
+    )
     alternative_step_m: float = Field(
         default=3.0,
         ge=0.1,
@@ -275,19 +282,31 @@ class AlignmentConfig(Section):
 class AcceptanceConfig(Section):
     """When a result is believed. Anything else is a status with a reason."""
 
-    max_cost: float = Field(
-        default=0.80,
-        ge=0.0,
+    max_wrong_probability: float = Field(
+        default=0.01,
+        ge=1e-9,
         le=1.0,
-        description="A result is refused with high_cost if its mean robust cost is above this: 0 "
-        "is a perfect match, 1 none at all. Larger accepts more, and more that is wrong.",
+        description="A pose is believed if its probability of being wrong, estimated from all "
+        "evidence in the image, is at most this. Larger accepts more, and more that is wrong.",
     )
-    min_inlier_share: float = Field(
-        default=0.20,
+    max_cost: float = Field(
+        default=0.90,
         ge=0.0,
         le=1.0,
-        description="A result is refused with few_inliers if a smaller share of the points than "
-        "this are inliers. Smaller accepts more, and more that is wrong.",
+        description="Above this mean robust cost no pose is believed, whatever else speaks for it: "
+        "0 is a perfect match, 1 none at all.",
+    )
+    min_runner_up_loss: float = Field(
+        default=0.1,
+        ge=0.0,
+        le=10.0,
+        description="A result is ambiguous if the next best other pose loses a smaller share of "
+        "the agreement (1 - cost) than this. Larger refuses more where streets repeat.",
+    )
+    always_compare_halves: bool = Field(
+        default=False,
+        description="Compare the poses of two halves of the points also where the other evidence "
+        "is enough: slower, for `pixloc verification collect` and for studies of the evidence.",
     )
     min_camera_share: float = Field(
         default=0.05,
@@ -309,13 +328,6 @@ class AcceptanceConfig(Section):
         le=1e6,
         description="A result farther than this from the prior, in standard deviations of both, is "
         "refused with far_from_prior. Larger accepts more with a prior that is off.",
-    )
-    ambiguity_margin: float = Field(
-        default=0.1,
-        ge=0.0,
-        le=1.0,
-        description="A result is ambiguous if another pose has a cost that is larger by less than "
-        "this. Smaller accepts more, and more that is wrong.",
     )
 
 

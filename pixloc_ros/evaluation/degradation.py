@@ -99,11 +99,21 @@ def degrade(name: str, image_rgb: Image, seed: int) -> Image:
 
 
 def degradation(name: str) -> Callable[[Image, np.random.Generator], Image]:
-    """The function of a name; raises ConfigError for an unknown one."""
-    if name not in DEGRADATIONS:
+    """The function of a name, or of several joined by +: one after the other.
+
+    Raises ConfigError for an unknown one.
+    """
+    parts = name.split("+")
+    if unknown := [part for part in parts if part not in DEGRADATIONS]:
         known = ", ".join(DEGRADATIONS)
-        raise ConfigError(f"unknown degradation '{name}'; choose from {known}")
-    return DEGRADATIONS[name]
+        raise ConfigError(f"unknown degradation '{unknown[0]}'; choose from {known}")
+
+    def all_of_them(image_rgb: Image, rng: np.random.Generator) -> Image:
+        for part in parts:
+            image_rgb = DEGRADATIONS[part](image_rgb, rng)
+        return image_rgb
+
+    return all_of_them
 
 
 def _draw_vehicle(patch: Image, rng: np.random.Generator) -> None:

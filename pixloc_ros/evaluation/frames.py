@@ -20,6 +20,13 @@ from pixloc_ros.types import Estimate, PosePrior, Status
 Vector = tuple[float, float, float]
 
 FRAMES_FILE = "frames.jsonl"
+VERIFICATION_FIELDS = (
+    "sharpness",
+    "contrast",
+    "spread",
+    "runner_up_loss",
+    "halves_px",
+)  # of Evidence
 
 
 def _finite(value: Any) -> Any:
@@ -125,6 +132,14 @@ class FrameResult(Record):
     runner_up_cost: Finite = None
     condition: Finite = None
     points: int = 0
+    wrong_probability: Finite = None
+    protection_level_m: Finite = None  # only with status OK
+    protection_risk: Finite = None
+    sharpness: Finite = None
+    contrast: Finite = None
+    spread: Finite = None
+    runner_up_loss: Finite = None
+    halves_px: Finite = None  # where they were needed
     keyframes: tuple[str, ...] = ()
     timing_ms: dict[str, float] = Field(default_factory=dict)
     cameras: tuple[str, ...] = ()  # of a rig: those aligned, the lead first
@@ -157,6 +172,7 @@ def frame_result(estimate: Estimate, truth: Trajectory | None = None) -> FrameRe
         timing_ms=estimate.timing_ms,
         cameras=estimate.cameras,
         **_alignment_fields(estimate),
+        **_verification_fields(estimate),
     )
     return frame if truth is None else with_truth(frame, truth.at(frame.stamp_ns))
 
@@ -216,6 +232,16 @@ def _alignment_fields(estimate: Estimate) -> dict[str, Any]:
     return {name: getattr(alignment, name) for name in names} | {
         "points": len(alignment.points_map)
     }
+
+
+def _verification_fields(estimate: Estimate) -> dict[str, Any]:
+    evidence, level = estimate.evidence, estimate.protection_level
+    fields: dict[str, Any] = {"wrong_probability": estimate.wrong_probability}
+    if level is not None:
+        fields |= {"protection_level_m": level.error_m, "protection_risk": level.risk}
+    if evidence is not None:
+        fields |= {name: getattr(evidence, name) for name in VERIFICATION_FIELDS}
+    return fields
 
 
 def _pose(T_map_base: Matrix | None) -> PoseRecord | None:

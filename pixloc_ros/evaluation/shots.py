@@ -30,12 +30,14 @@ class Offset:
     """A wrong prior: exactly this far off, in a random direction.
 
     planar: on the ground and about the vertical, as a vehicle errs; otherwise in all six
-    dimensions. The prior's covariance is that of these errors, plus a little where they are zero.
+    dimensions. The prior's covariance is that of these errors, plus a little where they are zero,
+    or that of a smaller (or larger) offset, which it claims falsely.
     """
 
     distance_m: float
     angle_deg: float
     planar: bool = True
+    claimed: Offset | None = None
 
     def draw(self, rng: np.random.Generator) -> NDArray[np.float64]:
         """Error (6,) in ROS order."""
@@ -49,6 +51,8 @@ class Offset:
 
     def covariance(self) -> NDArray[np.float64]:
         """(6, 6) in ROS order."""
+        if self.claimed is not None:
+            return self.claimed.covariance()
         translation, rotation = ([1, 1, 0], [0, 0, 1]) if self.planar else ([1] * 3, [1] * 3)
         shares = np.array([*translation, *rotation]) / np.repeat(
             [sum(translation), sum(rotation)], 3
@@ -110,6 +114,26 @@ def shoot(
             if offset is not None:
                 prior = offset.prior(T_map_base, frame.stamp_ns, rng)
             yield _measure(localizer.localize(frame, prior), T_map_base)
+
+
+def shoot_elsewhere(
+    localizer: Localizes,
+    frames: Iterable[tuple[Frame, NDArray[np.float64]]],
+    T_map_cam: NDArray[np.float64],
+    offset: Offset | None,
+    shots_per_frame: int = 1,
+    seed: int = 0,
+) -> Iterator[Shot]:
+    """Localize frames that are not of the map, from priors at random poses (N, 4, 4) of cameras.
+
+    Whatever is found is wrong: its error is infinite. The poses given with the frames do not count.
+    """
+    rng = np.random.default_rng(seed)
+    for frame, _ in frames:
+        for _ in range(shots_per_frame):
+            T_map_base = T_map_cam[rng.integers(len(T_map_cam))] @ se3.inverse(frame.T_base_cam)
+            prior = None if offset is None else offset.prior(T_map_base, frame.stamp_ns, rng)
+            yield Shot(localizer.localize(frame, prior), float("inf"), float("inf"))
 
 
 def _measure(estimate: Estimate, T_map_base: NDArray[np.float64]) -> Shot:

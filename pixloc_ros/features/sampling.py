@@ -93,6 +93,11 @@ class Sampling:
         index, fraction = level.index(pixels, self.taps)
         return _weighted_sums(level, index, self.stencil(fraction))
 
+    def values(self, level: FeatureLevel, pixels: Tensor) -> Tensor:
+        """Values (..., C + 1) of the map at pixels (..., 2), as those of `read`."""
+        index, fraction = level.index(pixels, self.taps)
+        return _weighted_sums(level, index, self.stencil(fraction)[..., :1, :])[..., 0, :]
+
     def unit_features(self, level: FeatureLevel, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Features (..., C) of unit norm and confidences (...) at pixels (..., 2): references.
 

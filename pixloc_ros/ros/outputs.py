@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 
@@ -13,6 +14,7 @@ from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from pixloc_ros.config.holder import ConfigHolder
+from pixloc_ros.evaluation.frames import VERIFICATION_FIELDS
 from pixloc_ros.geometry import se3
 from pixloc_ros.msg import AlignmentStatus, LocalizationState
 from pixloc_ros.ros import conversions
@@ -103,6 +105,7 @@ def status_message(estimate: Estimate, map_frame: str) -> AlignmentStatus:
     message.inlier_share = message.cost = message.condition = float("nan")
     _fill_prior(message, estimate)
     _fill_alignment(message, estimate)
+    _fill_verification(message, estimate)
     _fill_stages(message, estimate.timing_ms)
     return message
 
@@ -128,6 +131,20 @@ def _fill_alignment(message: AlignmentStatus, estimate: Estimate) -> None:
     message.points = len(alignment.points_map)
     message.hypotheses = alignment.hypotheses
     message.iterations = list(alignment.iterations)
+
+
+def _fill_verification(message: AlignmentStatus, estimate: Estimate) -> None:
+    evidence, level = estimate.evidence, estimate.protection_level
+    message.wrong_probability = _float32(estimate.wrong_probability)
+    message.protection_level_m = math.nan if level is None else level.error_m
+    message.protection_risk = _float32(None if level is None else level.risk)
+    for name in VERIFICATION_FIELDS:
+        setattr(message, name, _float32(None if evidence is None else getattr(evidence, name)))
+
+
+def _float32(value: float | None) -> float:
+    """What a message of float32 takes: NaN for what is not known, inf for what is too large."""
+    return math.nan if value is None else float(np.float32(value))
 
 
 def _fill_stages(message: AlignmentStatus, timing_ms: Mapping[str, float]) -> None:

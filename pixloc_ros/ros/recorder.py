@@ -25,6 +25,7 @@ from rich.console import Console
 from pixloc_ros.errors import PixlocError
 from pixloc_ros.evaluation.frames import (
     FRAMES_FILE,
+    VERIFICATION_FIELDS,
     FrameResult,
     PoseRecord,
     Sigma,
@@ -84,6 +85,10 @@ class Recorder(Node):
             hypotheses=status.hypotheses,
             condition=status.condition,
             points=status.points,
+            **{name: getattr(status, name) for name in VERIFICATION_FIELDS},
+            wrong_probability=status.wrong_probability,
+            protection_level_m=status.protection_level_m,
+            protection_risk=status.protection_risk,
             keyframes=tuple(status.keyframes),
             timing_ms={**stages, "total": status.latency_ms},
         )

@@ -149,17 +149,16 @@ def test_rows_of_a_rolling_shutter_are_seen_from_where_they_are_read(street: Str
     before, pose = (T @ T_BASE_CAM for T in mapping_poses(street.layout, 0.0, 2.0, 1.0))
     lens, noise = StreetLens(WIDTH, HEIGHT, readout_s=0.03), np.random.default_rng(0)
     rolling = photograph(street, session, lens, moving(pose, before, 0.1), noise)
-    global_shutter = replace(lens, readout_s=0.0)
-    at_stamp = photograph(street, session, global_shutter, lambda _: pose, noise)
-    earlier = moving(pose, before, 0.1)(0.03)
-    at_first_row = photograph(street, session, global_shutter, lambda _: earlier, noise)
+    motion, still = moving(pose, before, 0.1), replace(lens, readout_s=0.0)
+    last, middle, first = (
+        photograph(street, session, still, lambda _, before_s=before_s: motion(before_s), noise)
+        for before_s in (-0.015, 0.0, 0.015)
+    )
     road_m = 0.02  # what the first and last bands move while they are read
-    assert rolling.depth_m[-1] == pytest.approx(at_stamp.depth_m[-1], abs=road_m)
-    rows = (rolling.depth_m[0], at_first_row.depth_m[0], at_stamp.depth_m[0])
-    top = np.isfinite(rows).all(0)
-    nearer = np.abs(rolling.depth_m[0][top] - at_first_row.depth_m[0][top])
-    farther = np.abs(rolling.depth_m[0][top] - at_stamp.depth_m[0][top])
-    assert np.median(nearer) < 0.3 * np.median(farther)
+    assert rolling.depth_m[-1] == pytest.approx(last.depth_m[-1], abs=road_m)
+    rows = np.stack([view.depth_m[0] for view in (rolling, first, middle)])
+    top, of_first, of_middle = rows[:, np.isfinite(rows).all(0)]
+    assert np.median(np.abs(top - of_first)) < 0.3 * np.median(np.abs(top - of_middle))
 
 
 def test_an_unknown_session_is_refused_with_the_known_ones() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from helpers.messages import shifted, up_to_frame, without
-from pixloc_ros.config import Config, flatten
+from pixloc_ros.config import AcceptanceConfig, Config, flatten
 from pixloc_ros.sensors import decoding
 
 
@@ -73,12 +73,12 @@ def test_what_cannot_be_is_refused_and_changes_nothing(rig: Any, knobs: Knobs) -
     refused = knobs.turn(acceptance__max_cost=0.5, view__keyframes=2)
     assert "'view.keyframes' is read when the node is configured: deactivate" in refused
     assert "acceptance." in refused, "says what can be set"
-    refused = knobs.turn(acceptance__min_inlier_share=2.0)
-    assert "acceptance.min_inlier_share" in refused and "1.0" in refused, "name and range"
+    refused = knobs.turn(acceptance__max_wrong_probability=2.0)
+    assert "acceptance.max_wrong_probability" in refused and "1.0" in refused, "name and range"
     assert "type" in knobs.turn(acceptance__max_cost="cheap")
     assert knobs.turn(acceptance__max_kost=0.5)
-    values = rig.parameters("acceptance.max_cost", "acceptance.min_inlier_share", "view.keyframes")
-    assert values == [0.8, 0.2, 3]
+    names = ("acceptance.max_cost", "acceptance.max_wrong_probability", "view.keyframes")
+    assert rig.parameters(*names) == [0.9, AcceptanceConfig().max_wrong_probability, 3]
     assert knobs.turn(view__keyframes=3, acceptance__max_cost=0.7) == "", "nothing fixed changes"
 
 

@@ -1,4 +1,4 @@
-"""Every gate refuses what it is for, says why, and lets everything else pass."""
+"""A pose is believed by its evidence: worse never helps, and refusals name what weighs most."""
 
 from __future__ import annotations
 
@@ -14,44 +14,85 @@ from scipy.spatial.transform import Rotation
 
 from helpers.invented import COVARIANCE, alignment
 from pixloc_ros.alignment import verification
-from pixloc_ros.config import AcceptanceConfig, CovarianceConfig
+from pixloc_ros.alignment.verification import Candidate, Verdict
+from pixloc_ros.alignment.wrong_probability import (
+    AGAINST,
+    Term,
+    VerificationModel,
+    WrongProbability,
+    model_for,
+)
+from pixloc_ros.config import REPLACED, AcceptanceConfig, CovarianceConfig, from_flat
+from pixloc_ros.errors import ConfigError
+from pixloc_ros.features import weights
 from pixloc_ros.geometry import se3
 from pixloc_ros.maps.schema import Calibration
-from pixloc_ros.types import PosePrior, Reason
+from pixloc_ros.types import Evidence, PosePrior, Reason
 
 LIMITS = AcceptanceConfig()
+MODEL = model_for("compact_seed", weights.load("compact_seed").sha256, "pixloc_ros")
 T_MAP_BASE = se3.make(Rotation.from_euler("z", 30, degrees=True).as_matrix(), [5.0, -2.0, 0.3])
 T_BASE_CAM = se3.base_from_optical()
 EXACT = Calibration(scale=1.0, floor_m=(0.0,) * 3, floor_deg=(0.0,) * 3, frames=1)
+GOOD = Evidence(sharpness=0.5, contrast=0.75, spread=1.0, runner_up_loss=np.inf)  # a clear day
+HALVES_AGREE = replace(GOOD, halves_px=0.05)
+WEIGHTS = {"sharpness": 30, "contrast": 20, "spread": 15, "halves_px": 5}
+TERMS = [
+    Term(evidence=name, weight=weight, typical=AGAINST[name](HALVES_AGREE))
+    for name, weight in WEIGHTS.items()
+]
+INVENTED = MODEL.model_copy(
+    update={
+        "plain": WrongProbability(bias=-8.0, terms=tuple(TERMS[:-1])),
+        "full": WrongProbability(bias=-8.0, terms=tuple(TERMS)),
+    }
+)
+WORSE: dict[str, tuple[float, Reason, str]] = {
+    "sharpness": (-0.1, Reason.LOW_CONTRAST, "-10 %"),
+    "contrast": (0.02, Reason.LOW_CONTRAST, "2 %"),
+    "spread": (0.0, Reason.FEW_INLIERS, "0 %"),
+    "halves_px": (90.0, Reason.HALVES_DISAGREE, "90.0 px"),
+}
+evidences = st.builds(
+    Evidence,
+    sharpness=st.floats(-1, 1),
+    contrast=st.floats(-1, 1),
+    spread=st.floats(0, 1),
+    runner_up_loss=st.one_of(st.floats(-20, 100), st.just(np.inf)),
+    halves_px=st.one_of(st.floats(0, 500), st.just(np.inf), st.just(np.nan)),
+)
 
 
 def verdict(
-    offset_m: float = 0.0, covariance: np.ndarray = COVARIANCE, **changes: Any
-) -> tuple[Reason, str]:
+    offset_m: float = 0.0,
+    evidence: Evidence = GOOD,
+    model: VerificationModel = MODEL,
+    **changes: Any,
+) -> Verdict:
     """On a faultless alignment but for the changes, of a prior `offset_m` ahead of it."""
     found = replace(alignment(T_MAP_BASE, T_MAP_BASE), **changes)
     T_prior = T_MAP_BASE @ se3.make(np.eye(3), [offset_m, 0.0, 0.0])
-    prior = PosePrior(T_prior, np.eye(6), "gnss", 0)
-    return verification.judge(found, T_MAP_BASE, covariance, prior, LIMITS)
+    candidate = Candidate(T_MAP_BASE, COVARIANCE, PosePrior(T_prior, np.eye(6), "gnss", 0))
+    return verification.judge(candidate, found, evidence, model, LIMITS)
 
 
 BEYOND: list[tuple[Reason, dict[str, Any]]] = [
-    (Reason.NON_FINITE, {"cost": np.inf}),
-    (Reason.NON_FINITE, {"covariance": np.full((6, 6), np.nan)}),
     (Reason.NOT_CONVERGED, {"converged": False}),
     (Reason.HIGH_COST, {"cost": LIMITS.max_cost + 1e-6}),
-    (Reason.FEW_INLIERS, {"inlier_share": LIMITS.min_inlier_share - 1e-6}),
     (Reason.ILL_CONDITIONED, {"condition": 1.01 * LIMITS.max_condition}),
     (Reason.FAR_FROM_PRIOR, {"offset_m": 1.01 * LIMITS.max_sigma_from_prior}),
-    (Reason.AMBIGUOUS, {"runner_up_cost": 0.3 + 0.99 * LIMITS.ambiguity_margin}),
+    (
+        Reason.AMBIGUOUS,
+        {"evidence": replace(GOOD, runner_up_loss=LIMITS.min_runner_up_loss - 0.01)},
+    ),
 ]
 WITHIN: list[dict[str, Any]] = [
     {},
     {"cost": LIMITS.max_cost},
-    {"inlier_share": LIMITS.min_inlier_share},
     {"condition": LIMITS.max_condition},
     {"offset_m": 0.99 * LIMITS.max_sigma_from_prior},
-    {"runner_up_cost": 0.3 + 1.01 * LIMITS.ambiguity_margin},
+    {"evidence": HALVES_AGREE},
+    {"evidence": replace(GOOD, runner_up_loss=LIMITS.min_runner_up_loss)},
 ]
 
 
@@ -59,35 +100,93 @@ WITHIN: list[dict[str, Any]] = [
 def test_what_is_beyond_one_limit_is_refused_for_that(
     reason: Reason, changes: dict[str, Any]
 ) -> None:
-    given_reason, message = verdict(**changes)
-    assert given_reason is reason
-    assert message
+    refused = verdict(**changes)
+    assert refused.reason is reason
+    assert refused.message
 
 
 @pytest.mark.parametrize("changes", WITHIN)
 def test_what_is_just_within_the_limits_passes(changes: dict[str, Any]) -> None:
-    assert verdict(**changes)[0] is Reason.OK
+    assert verdict(**changes).reason is Reason.OK
 
 
-def test_the_first_gate_that_fails_is_the_reason() -> None:
+def test_the_first_limit_that_fails_is_the_reason() -> None:
     everything: dict[str, Any] = {}
-    for reason, changes in reversed(BEYOND[2:]):  # from the last gate to the first finite one
+    for reason, changes in reversed(BEYOND):
         everything |= changes
-        assert verdict(**everything)[0] is reason
+        assert verdict(**everything).reason is reason
 
 
 def test_the_message_names_value_and_limit() -> None:
-    assert verdict(cost=0.91)[1] == "cost 0.91 above 0.80"
-    assert "6.0 sigma away from the gnss prior" in verdict(offset_m=6.0)[1]
+    assert verdict(cost=0.91).message == "cost 0.91 above 0.90"
+    assert "6.0 sigma away from the gnss prior" in verdict(offset_m=6.0).message
+
+
+@pytest.mark.parametrize("name", WORSE)
+def test_a_refusal_names_the_evidence_that_weighs_most_with_its_value(name: str) -> None:
+    value, reason, words = WORSE[name]
+    doubtful = replace(HALVES_AGREE, sharpness=0.35)  # not sure without the halves
+    refused = verdict(evidence=replace(doubtful, **{name: value}), model=INVENTED)
+    assert refused.reason is reason
+    assert words in refused.message
+    assert "wrong with probability" in refused.message
+
+
+@given(evidences, st.sampled_from(list(AGAINST)), st.floats(0, 1))
+def test_worse_evidence_never_makes_a_pose_more_probable(
+    evidence: Evidence, name: str, share: float
+) -> None:
+    for model in (MODEL.plain, MODEL.full):
+        if model is MODEL.full and np.isnan(evidence.halves_px):
+            continue
+        before = model(evidence)
+        assert 0.0 <= before <= 1.0
+        after = model(replace(evidence, **{name: _worse(evidence, name, share)}))
+        assert after >= before - 1e-12
+
+
+def _worse(evidence: Evidence, name: str, share: float) -> float:
+    value = getattr(evidence, name)
+    return value + share if name == "halves_px" else value - share
+
+
+def test_a_model_survives_its_file() -> None:
+    again = VerificationModel.model_validate_json(MODEL.model_dump_json())
+    assert again == MODEL
+
+
+def test_the_packaged_model_is_of_the_packaged_weights() -> None:
+    assert MODEL.weights_sha256 == weights.load("compact_seed").sha256
+    assert {term.evidence for term in MODEL.full.terms} <= set(AGAINST)
+
+
+def test_weights_without_a_model_of_their_own_are_told_so(caplog: pytest.LogCaptureFixture) -> None:
+    other = model_for("my_weights.safetensors", "0" * 64, "pixloc_ros")
+    assert other == MODEL
+    assert "no calibrated verification for weights 'my_weights.safetensors'" in caplog.text
+
+
+@pytest.mark.parametrize("name", REPLACED)
+def test_settings_that_are_gone_name_what_does_their_work(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"'{name}' is gone: '{REPLACED[name]}'"):
+        from_flat({name: 0.1})
+
+
+def test_the_protection_level_grows_with_the_worst_direction() -> None:
+    narrow = np.diag([0.01**2, 0.02**2, 0.01**2, 1e-4, 1e-4, 1e-4])
+    level = verification.protection_level(narrow, MODEL)
+    assert level.error_m == pytest.approx(0.02 * MODEL.protection_factor)
+    wider = verification.protection_level(4 * narrow, MODEL)
+    assert (wider.error_m, wider.risk) == (pytest.approx(2 * level.error_m), level.risk)
 
 
 @given(st.floats(0.1, 10.0), st.floats(0.0, 100.0))
 def test_a_vaguer_prior_allows_more_by_as_many_sigmas(sigma: float, offset: float) -> None:
-    prior = PosePrior(
-        T_MAP_BASE @ se3.make(np.eye(3), [0.0, offset, 0.0]), sigma**2 * np.eye(6), "odometry", 0
-    )
+    T_prior = T_MAP_BASE @ se3.make(np.eye(3), [0.0, offset, 0.0])
+    prior = PosePrior(T_prior, sigma**2 * np.eye(6), "odometry", 0)
+    candidate = Candidate(T_MAP_BASE, 1e-12 * np.eye(6), prior)
     found = alignment(T_MAP_BASE, T_MAP_BASE)
-    reason, _ = verification.judge(found, T_MAP_BASE, 1e-12 * np.eye(6), prior, LIMITS)
+    reason = verification.judge(candidate, found, GOOD, MODEL, LIMITS).reason
     assert (reason is Reason.OK) == (offset <= LIMITS.max_sigma_from_prior * sigma)
 
 

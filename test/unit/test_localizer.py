@@ -103,10 +103,8 @@ def test_a_prior_surer_than_it_may_be_is_contradicted(localizer, case) -> None:
 
 CHANGES = {  # of live parameters: a value, and the reason that it gives a frame that was OK
     "acceptance.max_cost": (0.01, Reason.HIGH_COST),
-    "acceptance.min_inlier_share": (0.999, Reason.FEW_INLIERS),
     "acceptance.max_condition": (1.5, Reason.ILL_CONDITIONED),
     "acceptance.max_sigma_from_prior": (0.01, Reason.FAR_FROM_PRIOR),
-    "acceptance.ambiguity_margin": (1.0, Reason.AMBIGUOUS),
 }
 
 

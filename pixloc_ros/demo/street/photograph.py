@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
-from scipy.spatial.transform import Rotation, Slerp
+from scipy.spatial.transform import Rotation
 
 from pixloc_ros.demo.street import materials, weather
 from pixloc_ros.demo.street.render import RenderedView, render
@@ -17,7 +17,7 @@ from pixloc_ros.demo.street.surfaces import Array, Floats, Image
 ROWS_AT_ONCE = 8  # of a rolling shutter
 PUDDLE_TEXELS_PER_M, PUDDLE_PERIOD_M = 8.0, 64.0
 
-PoseBefore = Callable[[float], Array]  # T_map_cam so many seconds before the stamp
+PoseBefore = Callable[[float], Array]  # T_map_cam so many seconds before the stamp; below 0: after
 
 
 def photograph(
@@ -36,12 +36,13 @@ def photograph(
 
 
 def moving(T_map_cam: Array, T_map_cam_before: Array, period_s: float) -> PoseBefore:
-    """The camera between two frames (4, 4): even motion, straight and about one axis."""
-    turn = Slerp([0.0, 1.0], Rotation.from_matrix([T_map_cam[:3, :3], T_map_cam_before[:3, :3]]))
+    """The camera around a frame (4, 4): it goes on as since the one before, straight and even."""
+    R, R_before = T_map_cam[:3, :3], T_map_cam_before[:3, :3]
+    turn = Rotation.from_matrix(R.T @ R_before).as_rotvec()
 
     def at(seconds: float) -> Array:
         T, share = T_map_cam.copy(), seconds / period_s
-        T[:3, :3] = turn(share).as_matrix()
+        T[:3, :3] = R @ Rotation.from_rotvec(share * turn).as_matrix()
         T[:3, 3] += share * (T_map_cam_before[:3, 3] - T_map_cam[:3, 3])
         return T
 
@@ -55,7 +56,7 @@ def _rolling(
     (fx, fy, cx, cy), bands = lens.K, []
     for top in range(0, lens.height, ROWS_AT_ONCE):
         rows = min(ROWS_AT_ONCE, lens.height - top)
-        before_s = lens.readout_s * (1 - (top + 0.5 * (rows - 1)) / (lens.height - 1))
+        before_s = lens.readout_s * (0.5 - (top + 0.5 * (rows - 1)) / (lens.height - 1))
         K = (fx, fy, cx, cy - top)
         bands.append(_seen(street, session, T_map_cam(before_s), K, (lens.width, rows)))
     images, depths = ([getattr(b, n) for b in bands] for n in ("image_rgb", "depth_m"))

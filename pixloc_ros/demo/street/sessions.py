@@ -32,8 +32,11 @@ class Exposure:
 
 @dataclass(frozen=True, slots=True)
 class StreetLens:
-    """A pinhole camera. readout_s: from the first row's exposure to the last row's, which is at
-    the stamp; 0: all rows at once."""
+    """A pinhole camera.
+
+    readout_s: from the first row's exposure to the last row's; the stamp is that of the middle row.
+    0: all rows at once.
+    """
 
     width: int
     height: int
