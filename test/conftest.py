@@ -64,6 +64,15 @@ def parity() -> Path:
 
 
 @pytest.fixture(scope="session")
+def published_weights() -> Path:
+    """What the packaged weights were published with; it holds a crop of a photo of others."""
+    folder = DATA.parent / "weights"
+    if not folder.is_dir():
+        pytest.skip(f"no check of the published weights at {folder}, beside PIXLOC_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def seven_scenes_poses() -> Path:
     """True poses of the test images of 7Scenes and hloc's estimates, gzipped, without images."""
     folder = DATA / "7scenes_poses"

@@ -374,11 +374,11 @@ def test_the_weights_of_a_run_serve_the_localizer(photos: Path, tmp_path: Path) 
     done = run.train(config, tmp_path)
     assert done.weights == tmp_path / "mine.safetensors" and done.curves.stat().st_size > 10_000
     assert load(tmp_path / "config.yaml") == config
-    assert 0 <= done.figures["photos photos0/converged"] <= 1
+    assert 0 <= done.figures[f"photos {photos.name}/converged"] <= 1
     about = json.loads((tmp_path / "mine.json").read_text())
     assert about["licence"] == "ours" and about["model"] == "compact"
     card = (tmp_path / "mine.md").read_text()
-    assert about["sha256"] in card and "photos photos0 (6 " in card and "96x64" in card
+    assert about["sha256"] in card and f"photos {photos.name} (6 " in card and "96x64" in card
 
     image = cv2.imread(str(photos / "0.png"))
     ours, seed = FeatureExtractor(str(done.weights)), FeatureExtractor()

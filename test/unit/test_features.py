@@ -34,8 +34,10 @@ def texture(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.ascontiguousarray(np.kron(noise, np.ones((8, 8, 1), np.uint8)))
 
 
-def test_features_are_those_the_weights_were_published_with(extractor, parity: Path) -> None:
-    known = np.load(parity.parent / "weights" / "compact_seed_check.npz")
+def test_features_are_those_the_weights_were_published_with(
+    extractor, published_weights: Path
+) -> None:
+    known = np.load(published_weights / "compact_seed_check.npz")
     pyramid = extractor.extract(known["image_rgb_uint8"])
     for i, level in enumerate(pyramid.levels):
         shape = (level.height, level.width, -1)
