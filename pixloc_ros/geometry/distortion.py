@@ -16,6 +16,8 @@ from pixloc_ros.geometry.se3 import Matrix
 FISHEYE = "OPENCV_FISHEYE"  # may see sideways and backwards, where depth 1 is never reached
 COEFFICIENTS = {"PINHOLE": 0, "RADIAL": 2, "OPENCV": 4, "FULL_OPENCV": 8, FISHEYE: 4}
 
+NEGLIGIBLE = 1e-100  # as the leading coefficient of a polynomial
+
 
 def distort(
     model: str, coefficients: Tensor, uv: Tensor, want_jacobian: bool
@@ -55,7 +57,7 @@ def one_to_one_limit(model: str, d: Matrix) -> float:
             N, D = P([1.0, d[0], d[1], d[4]]), P([1.0, *d[5:8]])
         # d(r N/D)/dr is zero where this polynomial of r^2 is; a pole of D is beyond a fold too.
         fold = (N * D + P([0.0, 2.0]) * (N.deriv() * D - N * D.deriv())) * D
-    roots = fold.trim().roots()
+    roots = fold.trim(NEGLIGIBLE).roots()
     real = roots[np.abs(roots.imag) < 1e-9].real
     return float(min(real[real > 1e-9], default=np.inf))
 

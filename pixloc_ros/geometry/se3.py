@@ -86,7 +86,13 @@ def angle_deg(T_0: Matrix, T_1: Matrix) -> float:
 def is_rigid(T: ArrayLike, tolerance: float = 1e-3) -> bool:
     """Whether a (4, 4) matrix is finite with a proper rotation."""
     T = np.asarray(T, dtype=np.float64)
-    if T.shape != (4, 4) or not np.isfinite(T).all():
-        return False
-    R = T[:3, :3]
-    return bool(np.abs(R @ R.T - np.eye(3)).max() < tolerance and np.linalg.det(R) > 0)
+    return T.shape == (4, 4) and bool(are_rigid(T, tolerance))
+
+
+def are_rigid(T: Matrix, tolerance: float = 1e-3) -> NDArray[np.bool_]:
+    """Whether each of some (..., 4, 4) matrices is finite with a proper rotation."""
+    finite = np.asarray(np.isfinite(T).all((-2, -1)))
+    R = np.where(finite[..., None, None], T[..., :3, :3], 0.0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        skew = np.abs(R @ np.swapaxes(R, -1, -2) - np.eye(3)).max((-2, -1))
+        return np.asarray(finite & (skew < tolerance) & (np.linalg.det(R) > 0))

@@ -15,13 +15,14 @@ from torch import Tensor
 
 from pixloc_ros.config import TilesConfig
 from pixloc_ros.errors import MapError
+from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.maps import schema
 from pixloc_ros.maps.cache import TileCache
 from pixloc_ros.maps.datum import AnyDatum
 from pixloc_ros.maps.occlusion import GRID
 from pixloc_ros.maps.schema import MapMetadata
-from pixloc_ros.maps.tiles import Tile, join, not_offsets, outside, read_tensors
+from pixloc_ros.maps.tiles import Tile, join, not_offsets, other_kinds, outside, read_tensors
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,17 @@ KEYFRAME_ARRAYS = (
     "covisible_keyframe",
     "covisible_points",
 )
+MAX_DISTANCE_M = 1e8  # from the map's zero
+KINDS = {
+    "keyframe_T_map_cam": "f",
+    "keyframe_camera": "i",
+    "keyframe_tile": "i",
+    "covisible_offsets": "i",
+    "covisible_keyframe": "i",
+    "covisible_points": "i",
+    "keyframe_descriptors": "f",
+    "keyframe_depth_m": "f",
+}
 OPTIONAL_ARRAYS = ("keyframe_descriptors", "keyframe_depth_m")
 
 
@@ -185,13 +197,21 @@ def _problems(
         if arrays[name] is not None and arrays[name].shape != shape:
             yield f"{name} is of shape {arrays[name].shape}, expected {shape}"
             return
+    for problem in other_kinds(arrays, KINDS):
+        yield problem
+        return
     descriptors = arrays["keyframe_descriptors"]
     if descriptors is not None and (descriptors.ndim != 2 or len(descriptors) != count):
         yield f"keyframe_descriptors is of shape {descriptors.shape}, of {count} keyframes"
     if len(set(names)) != count:
         yield f"{len(set(names))} names of {count} keyframes"
-    if not np.isfinite(arrays["keyframe_T_map_cam"]).all():
-        yield "keyframe_T_map_cam has values that are not finite"
+    for name in ("keyframe_T_map_cam", "keyframe_descriptors"):
+        if arrays[name] is not None and not np.isfinite(arrays[name]).all():
+            yield f"{name} has values that are not finite"
+    if not se3.are_rigid(arrays["keyframe_T_map_cam"]).all():
+        yield "keyframe_T_map_cam has poses that are not rigid"
+    if np.abs(arrays["keyframe_T_map_cam"][:, :3, 3]).max() > MAX_DISTANCE_M:
+        yield f"keyframe_T_map_cam has positions farther than {MAX_DISTANCE_M:g} m"
     yield from outside("keyframe_camera", arrays["keyframe_camera"], len(metadata.cameras))
     yield from outside("keyframe_tile", arrays["keyframe_tile"], len(metadata.tiles))
     yield from outside("covisible_keyframe", arrays["covisible_keyframe"], count)

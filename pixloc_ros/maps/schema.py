@@ -6,11 +6,11 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from pixloc_ros.common.foreign_files import confined, parse_json
 from pixloc_ros.errors import MapError
@@ -24,8 +24,10 @@ TILE_M = 100.0  # side of a tile where nobody asked for another
 Storage = Literal["observations", "averaged"]
 RowType = Literal["float16", "int8"]
 ROW_TYPE: RowType = "int8"  # where nobody asked for another: half the bytes for the same poses
-Vector = tuple[float, float, float]
-Transform = tuple[float, ...]  # 16 numbers, row-major (4, 4)
+Vector = tuple[FiniteFloat, FiniteFloat, FiniteFloat]
+Transform = Annotated[tuple[FiniteFloat, ...], Field(min_length=16, max_length=16)]  # (4, 4)
+Count = Annotated[int, Field(ge=0)]
+Dimension = Annotated[int, Field(ge=1, le=4096)]
 
 
 class Entry(BaseModel):
@@ -67,9 +69,9 @@ class TileEntry(Entry):
     id: str  # its column and line in the grid of tiles
     file: str
     origin: Vector
-    points: int
-    rows: int
-    bytes: int  # of the file
+    points: Count
+    rows: Count
+    bytes: Count  # of the file
 
 
 class MapMetadata(Entry):
@@ -83,19 +85,19 @@ class MapMetadata(Entry):
     T_base_cam: Transform | None = None  # of the camera that took the keyframes
     model_id: str
     weights_sha256: str
-    max_side_px: int  # larger images were reduced to this side before the network
-    strides: tuple[int, ...]  # coarse to fine
-    dims: tuple[int, ...]
+    max_side_px: int = Field(ge=16, le=100_000)  # to which larger images were reduced
+    strides: tuple[Dimension, ...]  # coarse to fine
+    dims: tuple[Dimension, ...] = Field(min_length=1)
     storage: Storage
     row_type: RowType = "float16"  # as in older maps, which do not tell
     tile_m: float = Field(default=TILE_M, ge=0)  # side of a tile, 0: all in one
     calibration: Calibration | None = None
     cameras: tuple[CameraEntry, ...]
-    keyframes: int
+    keyframes: int = Field(ge=1)
     keyframes_file: str
-    observations: int
-    points: int  # each once, however many tiles hold it
-    point_id_end: int  # above the ids of all points
+    observations: Count
+    points: Count  # each once, however many tiles hold it
+    point_id_end: Count  # above the ids of all points
     tiles: tuple[TileEntry, ...]
     files: dict[str, str]  # SHA-256 by file name
 

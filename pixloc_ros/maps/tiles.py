@@ -26,6 +26,12 @@ from pixloc_ros.maps.schema import MapMetadata, RowType, Storage, TileEntry
 INDEX_ARRAYS = ("keyframes", "observation_offsets", "observation_point", "observation_row")
 POINT_ARRAYS = ("point_id", "points", "point_error_px", "point_priority")
 INT8_MAX = 127.0
+KINDS = {
+    **dict.fromkeys([*INDEX_ARRAYS, "point_id"], "i"),
+    **dict.fromkeys(["points", "point_error_px", "point_priority"], "f"),
+    **{f"confidences_{level}": "f" for level in range(9)},
+}
+ROW_TYPES = {"int8": torch.int8, "float16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +213,10 @@ def _problems(tile: Tile, metadata: MapMetadata, entry: TileEntry) -> Iterator[s
         if found != expected:
             yield f"{name} is of shape {found}, expected {expected}"
             return
+    yield from other_kinds(tile.arrays(), KINDS)
+    for level, features in enumerate(tile.features):
+        if features.dtype != ROW_TYPES[metadata.row_type]:
+            yield f"features_{level} are {features.dtype}, expected {metadata.row_type}"
     yield from outside("keyframes", tile.keyframes, metadata.keyframes)
     yield from outside("observation_point", tile.observation_point, entry.points)
     yield from outside("observation_row", tile.observation_row, entry.rows)
@@ -215,6 +225,14 @@ def _problems(tile: Tile, metadata: MapMetadata, entry: TileEntry) -> Iterator[s
     )
     if (np.diff(tile.keyframes) <= 0).any():
         yield "keyframes do not ascend"
+
+
+def other_kinds(arrays: Mapping[str, NDArray], kinds: Mapping[str, str]) -> Iterator[str]:
+    """Tell which arrays are not of their kind: "i" integers, "f" floating point, "u" bytes."""
+    for name, kind in kinds.items():
+        array = arrays.get(name)
+        if array is not None and array.dtype.kind != kind:
+            yield f"{name} is an array of {array.dtype}"
 
 
 def outside(name: str, indices: NDArray[np.integer], count: int) -> Iterator[str]:

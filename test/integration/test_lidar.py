@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from helpers.limits import bounded
 from helpers.scene import BOARDS, CAMERA, FAR, HEIGHT, NEAR, WIDTH, photograph, pose, write_scene
 from pixloc_ros.cli.map import app
 from pixloc_ros.config import Config, ViewConfig
@@ -22,6 +24,7 @@ from pixloc_ros.maps.build.builder import BuildOptions, build_from_model
 from pixloc_ros.maps.build.lidar import LidarOptions, model_from_cloud
 from pixloc_ros.maps.build.visibility import Cloud, prepare, thin, visible
 from pixloc_ros.maps.files.clouds import read_cloud
+from pixloc_ros.maps.files.meshes import read_mesh
 from pixloc_ros.maps.files.posed_images import PosedImage
 from pixloc_ros.maps.integrity import find_problems
 from pixloc_ros.maps.map import Map
@@ -302,6 +305,49 @@ def test_missing_packages_are_named_with_the_command(tmp_path, monkeypatch, modu
     (tmp_path / name).write_bytes(pcd("binary_compressed", b""))
     with pytest.raises(MapError, match=command):
         read_cloud(tmp_path / name)
+
+
+def las(**counts: int) -> bytes:
+    """A LAS 1.4 header that counts more than there is."""
+    header = bytearray(375)
+    header[:4], header[24:26] = b"LASF", b"\x01\x04"
+    struct.pack_into("<HII", header, 94, 375, 375, counts.get("records", 0))
+    struct.pack_into("<BHI", header, 104, 6, 30, 0)
+    struct.pack_into("<IQ", header, 243, counts.get("extended", 0), counts.get("points", 0))
+    return bytes(header)
+
+
+PLY = "ply\nformat {} 1.0\nelement vertex {}\n{}element face {}\n"
+AXES = "".join(f"property float {axis}\n" for axis in "xyz")
+COUNTS = {
+    "lines.ply": PLY.format("ascii", 10**15, AXES, 1) + "end_header\n1 2 3\n",
+    "records.ply": PLY.format("binary_little_endian", 10**15, AXES, 1) + "end_header\n123",
+    "negative.ply": PLY.format("binary_little_endian", -1, AXES, 1) + "end_header\n123",
+    "line.ply": "ply" + "x" * 10**6,
+    "points.pcd": pcd("ascii", b"").replace(b"POINTS 3", b"POINTS 99999999999"),
+    "repeats.pcd": pcd("ascii", b"").replace(b"COUNT 1", b"COUNT 999999999"),
+    "points.las": las(points=10**12),
+    "records.las": las(records=2**32 - 1),
+    "extended.las": las(extended=2**32 - 1),
+    "points.laz": las(points=10**12),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_a_header_that_counts_more_than_there_is_costs_nothing(tmp_path, name):
+    content = COUNTS[name]
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with bounded(max_memory_kb=300_000), pytest.raises(MapError, match=name):
+        read_cloud(tmp_path / name)
+
+
+def test_a_mesh_that_crashes_its_library_is_refused(tmp_path):
+    """It has corners of faces without end; open3d writes beyond its memory."""
+    header = PLY.format("binary_little_endian", 3, AXES, 1)
+    header += "property list char int vertex_indices\nend_header\n"
+    (tmp_path / "mesh.ply").write_bytes(header.encode() + bytes(36) + b"\xff" * 100)
+    with pytest.raises(MapError, match=r"mesh\.ply"):
+        read_mesh(tmp_path / "mesh.ply")
 
 
 def test_las_is_read_with_its_scale_and_offset(tmp_path):

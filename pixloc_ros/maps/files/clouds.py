@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -12,11 +13,13 @@ from numpy.typing import NDArray
 
 from pixloc_ros.common.foreign_files import refusing
 from pixloc_ros.errors import MapError
+from pixloc_ros.maps.files import isolated
 
 Points = NDArray[np.float64]  # (N, 3)
 
 MAX_HEADER_LINES = 200
 MAX_LAZ_RATIO = 200  # points per byte of a compressed file
+LAS_HEADER_BYTES, LAS_RECORD_BYTES = 375, 54  # of LAS 1.4; of a record at least
 PLY_BYTES = {
     "char": 1, "uchar": 1, "int8": 1, "uint8": 1, "short": 2, "ushort": 2, "int16": 2, "uint16": 2,
     "int": 4, "uint": 4, "float": 4, "int32": 4, "uint32": 4, "float32": 4, "double": 8,
@@ -124,25 +127,51 @@ def _read_pcd(path: Path) -> Points:
 
 
 def _read_points(path: Path, count: int) -> Points:
-    open3d = import_open3d(path)
-    with silenced(open3d):
-        points = np.asarray(open3d.io.read_point_cloud(path).points, np.float64)
+    import_open3d(path)
+    (points,) = isolated.read(points_of_open3d, path)
     if len(points) != count:
         raise ValueError(f"{len(points)} of {count} points are there")
     return points
 
 
+def points_of_open3d(path: Path) -> tuple[Points]:
+    """Positions (N, 3); none where it cannot be read. To be called by `isolated` alone."""
+    open3d = import_open3d(path)
+    with silenced(open3d):
+        return (np.asarray(open3d.io.read_point_cloud(path).points, np.float64),)
+
+
 def _read_las(path: Path) -> Points:
     try:
-        import laspy
+        import laspy  # noqa: F401
     except ImportError:
         raise MapError(f'{path}: LAS and LAZ need laspy: pip install "laspy[lazrs]"') from None
-    with laspy.open(path) as file:
-        header, size = file.header, path.stat().st_size
-        per_byte = MAX_LAZ_RATIO if header.are_points_compressed else 1 / header.point_format.size
-        if header.point_count > size * per_byte:
-            raise ValueError(f"its header tells of {header.point_count} points in {size} bytes")
-        return np.asarray(file.read().xyz, np.float64)
+    _check_las_header(path)
+    return isolated.read(points_of_laspy, path)[0]
+
+
+def points_of_laspy(path: Path) -> tuple[Points]:
+    """Positions (N, 3). To be called by `isolated` alone."""
+    import laspy
+
+    return (np.asarray(laspy.read(path).xyz, np.float64),)
+
+
+def _check_las_header(path: Path) -> None:
+    """Raise ValueError where a file is too small for what its header counts (LAS 1.4 R15)."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header = file.read(LAS_HEADER_BYTES).ljust(LAS_HEADER_BYTES, b"\0")
+    (records,) = struct.unpack_from("<I", header, 100)
+    point_bytes, points = struct.unpack_from("<HI", header, 105)
+    extended = 0
+    if header[24:26] == b"\x01\x04":
+        (extended, more) = struct.unpack_from("<IQ", header, 243)
+        points = max(points, more)
+    compressed = header[104] & 0x80
+    least = points / MAX_LAZ_RATIO if compressed else points * point_bytes
+    if least + LAS_RECORD_BYTES * (records + extended) > size:
+        raise ValueError(f"its header tells of {points} points in {size} bytes")
 
 
 READERS: dict[str, Callable[[Path], Points]] = {

@@ -15,6 +15,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pixloc_ros.common.foreign_files import confined, refusing
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
@@ -104,14 +105,13 @@ def _suffix(folder: Path) -> str:
 
 
 def _read(path: Path, parse: Callable[[Path], T]) -> T:
-    try:
-        return parse(path)
-    except OSError as error:
-        raise MapError(f"{path}: cannot be read ({error.strerror})") from None
-    except (struct.error, ValueError, IndexError, KeyError) as error:
-        raise MapError(
-            f"{path} is truncated or damaged ({error}); copy or export the model again"
-        ) from None
+    with refusing(MapError, path):
+        try:
+            return parse(path)
+        except (struct.error, ValueError, IndexError, KeyError, OverflowError) as error:
+            raise MapError(
+                f"{path} is truncated or damaged ({error}); copy or export the model again"
+            ) from None
 
 
 def _poses_by_frame(folder: Path, suffix: str) -> dict[int, NDArray[np.float64]]:
@@ -149,6 +149,8 @@ def _image(record: ImageRecord, T_cam_world: NDArray[np.float64]) -> ColmapImage
 def _check_content(folder: Path, images: tuple[ColmapImage, ...], camera_ids: set[int]) -> None:
     if not images:
         raise MapError(f"{folder}: the model has no registered image; reconstruct it first")
+    for image in images:
+        confined(folder, image.name, MapError)
     orphan = next((image for image in images if image.camera_id not in camera_ids), None)
     if orphan is not None:
         raise MapError(
@@ -160,6 +162,8 @@ def _check_content(folder: Path, images: tuple[ColmapImage, ...], camera_ids: se
 def _check_points(folder: Path, images: tuple[ColmapImage, ...], points: PointRecords) -> None:
     if not len(points.ids):
         raise MapError(f"{folder}: the model has no 3D point; run COLMAP's point_triangulator")
+    if not np.isfinite(points.positions).all():
+        raise MapError(f"{folder}: the model has points that are not finite; export it again")
     for image in images:
         if not np.isin(image.point_ids[image.point_ids >= 0], points.ids).all():
             raise MapError(

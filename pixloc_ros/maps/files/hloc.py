@@ -139,6 +139,6 @@ def _camera(words: list[str], where: str) -> tuple[str, Camera]:
     try:
         width, height, *params = (float(word) for word in words[at + 1 :])
         camera = Camera.from_colmap(words[at], round(width), round(height), params)
-    except (ValueError, CameraError) as error:
+    except (ValueError, OverflowError, CameraError) as error:
         raise DataError(f"{where}: {error}") from None
     return " ".join(words[:at]), camera

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pixloc_ros.common.foreign_files import refusing
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry import se3
+from pixloc_ros.maps.files import isolated
 from pixloc_ros.maps.files.clouds import Points, check_ply_header, import_open3d, silenced
 
 Triangles = NDArray[np.int64]  # (T, 3) numbers of vertices
@@ -91,13 +92,19 @@ def _areas(corners: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _read_with_open3d(path: Path) -> tuple[Points, Triangles]:
     least = _faces_in_header(path)
+    import_open3d(path)
+    vertices, triangles = isolated.read(mesh_of_open3d, path)
+    if len(triangles) < least:
+        raise ValueError(f"{len(triangles)} of {least} faces are there")
+    return vertices, triangles
+
+
+def mesh_of_open3d(path: Path) -> tuple[Points, Triangles]:
+    """Vertices and triangles; none where it cannot be read. To be called by `isolated` alone."""
     open3d = import_open3d(path)
     with silenced(open3d):
         read = open3d.io.read_triangle_mesh(path)
-    triangles = np.asarray(read.triangles, np.int64)
-    if len(triangles) < least:
-        raise ValueError(f"{len(triangles)} of {least} faces are there")
-    return np.asarray(read.vertices, np.float64), triangles
+    return np.asarray(read.vertices, np.float64), np.asarray(read.triangles, np.int64)
 
 
 def _read_obj(path: Path) -> tuple[Points, Triangles]:

@@ -1,0 +1,60 @@
+"""Files whose libraries crash where a file is damaged are read in a process of their own.
+
+What C++ and Rust do with a stranger's file (a fault of memory, an abort, an endless loop) cannot be
+caught as an exception; here it costs a process that does nothing else.
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+Reader = Callable[[Path], tuple[NDArray, ...]]
+
+SPARE_BYTES = 6_000_000_000  # of address space, for the interpreter and its libraries
+BYTES_PER_BYTE = 100  # of arrays in memory, for each of the file
+SPARE_S = 60  # of the processor
+BYTES_PER_S = 100_000
+
+
+def read(reader: Reader, path: Path) -> tuple[NDArray, ...]:
+    """The arrays that a function of a module makes of a file.
+
+    Raises ValueError with what it raised, and where it crashed, hung, or took far more memory than
+    the file is worth.
+    """
+    with tempfile.TemporaryDirectory(prefix="pixloc_") as folder:
+        result = Path(folder) / "arrays.npz"
+        names = [reader.__module__, reader.__name__, str(path.absolute()), str(result)]
+        done = subprocess.run(
+            [sys.executable, "-m", __name__, *names], capture_output=True, check=False
+        )
+        if done.returncode:
+            lines = done.stderr.decode(errors="replace").strip().splitlines() or [""]
+            why = lines[-1] if done.returncode == 1 else f"its reader ended with {done.returncode}"
+            raise ValueError(why)
+        with np.load(result, allow_pickle=False) as arrays:
+            return tuple(arrays[f"arr_{index}"] for index in range(len(arrays.files)))
+
+
+def main() -> None:
+    """Read one file, within time and memory that its size is worth."""
+    module, name, path, result = sys.argv[1:]
+    size = Path(path).stat().st_size
+    memory, seconds = SPARE_BYTES + BYTES_PER_BYTE * size, SPARE_S + size // BYTES_PER_S
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    np.savez(result, *getattr(import_module(module), name)(Path(path)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,12 @@
+"""One target per boundary."""
+
+from __future__ import annotations
+
+from fuzz import file_targets, map_targets, message_targets, session_targets
+
+TARGETS = [
+    *message_targets.TARGETS,
+    *session_targets.TARGETS,
+    *file_targets.TARGETS,
+    *map_targets.TARGETS,
+]
