@@ -18,6 +18,9 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.pose import Pose
 from pixloc_ros.types import Alignment, Matrix
 
+CELL_PX = 50.0  # of the image that the network sees: points so near each other err together
+MAX_CELL = 10_000  # across or down; what projects farther off is in no image
+
 
 @dataclass(frozen=True, slots=True)
 class Refinement:
@@ -42,11 +45,14 @@ def describe(
     origin = observations[0].view.origin
     T_map_lead = to_map(last.T_cam_local[0], origin)
     T_map_lead_prior = to_map(initial_poses[0], origin)
+    pixels = image_pixels(observations, T_map_lead)
+    side_px = CELL_PX / observations[0].pyramid.scale[0]
+    cells = _cells(pixels, np.repeat(np.arange(len(counts)), counts), side_px)
     return Alignment(
         T_map_cam=T_map_lead,
         T_map_cam_prior=T_map_lead_prior,
         hessian=hessian,
-        covariance_cam=sandwich_covariance(at),
+        covariance_cam=sandwich_covariance(at, cells),
         cost=float(last.cost[0]),
         cost_per_level=tuple(float(ends.cost[0]) for _, ends in refined.history),
         inlier_share=_share(inliers),
@@ -59,7 +65,7 @@ def describe(
         runner_up_T_map_cam=to_map(last.T_cam_local[1], origin) if len(last.cost) > 1 else None,
         points_map=np.concatenate([_points_map(observation) for observation in observations]),
         pixels_prior=image_pixels(observations, T_map_lead_prior),
-        pixels=image_pixels(observations, T_map_lead),
+        pixels=pixels,
         residuals=at.squared.sqrt().float().cpu().numpy(),
         points_per_camera=tuple(counts),
         inlier_share_per_camera=tuple(_share(own) for own in inliers.split(counts)),
@@ -104,19 +110,31 @@ def image_pixels(
     return np.concatenate([_image_pixels(each, T_map_lead) for each in observations])
 
 
-def sandwich_covariance(at: Linearization) -> Matrix:
-    """Covariance (6, 6) of the update, H^-1 (sum g g') H^-1, from the points' gradients g.
+def sandwich_covariance(at: Linearization, cell_of_point: NDArray[np.int64]) -> Matrix:
+    """Covariance (6, 6) of the update, H^-1 (sum g g') H^-1, from gradients g of cells of points.
 
     The sandwich estimator (Huber 1967) takes the scale of the residuals from the points
     themselves and stays honest where their noise is not that of the model; NaN if H is singular.
+    Points of one cell (N,) err together, so their gradients are summed (Liang and Zeger 1986).
     """
     H = at.hessian.double().cpu().numpy()
-    g = at.point_gradients.double().cpu().numpy()
+    gradients = at.point_gradients.double().cpu().numpy()
+    g = np.zeros((cell_of_point.max(initial=-1) + 1, 6))
+    np.add.at(g, cell_of_point, gradients)
     try:
         H_inverse = np.linalg.inv(H)
     except np.linalg.LinAlgError:
         return np.full((6, 6), np.nan)
     return H_inverse @ (g.T @ g) @ H_inverse
+
+
+def _cells(
+    pixels: NDArray[np.float32], cameras: NDArray[np.int64], side_px: float
+) -> NDArray[np.int64]:
+    """(N,) numbers of the image cells, of this side, that pixels (N, 2) of cameras (N,) are in."""
+    column_row = np.nan_to_num(pixels // side_px, nan=-1).clip(-1, MAX_CELL).astype(np.int64)
+    keys = np.column_stack([cameras, column_row])
+    return np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def scaled_condition(hessian: Matrix) -> float:

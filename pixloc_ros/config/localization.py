@@ -283,7 +283,7 @@ class AcceptanceConfig(Section):
     """When a result is believed. Anything else is a status with a reason."""
 
     max_wrong_probability: float = Field(
-        default=0.01,
+        default=0.05,
         ge=1e-9,
         le=1.0,
         description="A pose is believed if its probability of being wrong, estimated from all "
@@ -340,7 +340,7 @@ class CovarianceConfig(Section):
         "one, instead of the following numbers.",
     )
     scale: float = Field(
-        default=2.0,
+        default=4.0,
         ge=1e-6,
         le=1e6,
         description="Factor on the covariance that alignment reports.",

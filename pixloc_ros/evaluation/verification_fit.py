@@ -23,6 +23,7 @@ from pixloc_ros.alignment.wrong_probability import (
     WrongProbability,
 )
 from pixloc_ros.common import foreign_files
+from pixloc_ros.config import AcceptanceConfig
 from pixloc_ros.errors import DataError
 from pixloc_ros.evaluation.shots import Shot
 from pixloc_ros.types import Evidence
@@ -32,7 +33,7 @@ Array = NDArray[np.float64]
 RIGHT_M, RIGHT_DEG = 0.25, 2.0  # a pose within both is right
 WRONG_M, WRONG_DEG = 0.5, 5.0  # beyond one of them it is wrong; between, it is neither
 RIDGE = 1e-4  # on squared weights of evidence in its standard deviations
-RISK = 1e-3  # that the error of a right pose is beyond the protection level
+RISK = 0.01  # that the error of an accepted pose is beyond the protection level
 
 
 class ShotRecord(BaseModel):
@@ -104,17 +105,32 @@ def fit(records: Sequence[ShotRecord], weights_sha256: str, policy: str) -> Veri
     if not right or len(right) == len(clear):
         raise DataError(f"{len(right)} right and {len(clear) - len(right)} wrong shots: give both")
     with_halves = [each for each in clear if np.isfinite(each.evidence["halves_px"])]
-    sigma_m = np.array([each.sigma_m for each in right])
-    error_m = np.array([each.error_m for each in right])
-    return VerificationModel(
+    model = VerificationModel(
         weights_sha256=weights_sha256,
         policy=policy,
         plain=fit_logistic(clear, PLAIN),
         full=fit_logistic(with_halves, tuple(AGAINST)),
-        protection_factor=round(float(np.quantile(error_m / sigma_m, 1 - RISK)), 2),
+        protection_factor=1.0,
         protection_risk=RISK,
         fitted={"right": len(right), "wrong": len(clear) - len(right)},
     )
+    return model.model_copy(update={"protection_factor": _protection_factor(model, records)})
+
+
+def _protection_factor(model: VerificationModel, records: Sequence[ShotRecord]) -> float:
+    """The factor on sigma that the errors of accepted poses exceed with the stated risk.
+
+    Poses that are neither right nor wrong count, wrong ones do not: for those there is the
+    probability.
+    """
+    limit = AcceptanceConfig().max_wrong_probability
+    ratios = [
+        each.error_m / each.sigma_m
+        for each in records
+        if each.error_m is not None and each.sigma_m and not each.wrong
+        if model.wrong_probability(each.facts, limit) <= limit
+    ]
+    return round(float(np.quantile(ratios, 1 - RISK, method="higher")), 1)
 
 
 def fit_logistic(records: Sequence[ShotRecord], names: Sequence[str]) -> WrongProbability:

@@ -125,7 +125,7 @@ def test_the_message_names_value_and_limit() -> None:
 @pytest.mark.parametrize("name", WORSE)
 def test_a_refusal_names_the_evidence_that_weighs_most_with_its_value(name: str) -> None:
     value, reason, words = WORSE[name]
-    doubtful = replace(HALVES_AGREE, sharpness=0.35)  # not sure without the halves
+    doubtful = replace(HALVES_AGREE, sharpness=0.3)  # not sure without the halves
     refused = verdict(evidence=replace(doubtful, **{name: value}), model=INVENTED)
     assert refused.reason is reason
     assert words in refused.message

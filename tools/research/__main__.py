@@ -13,9 +13,11 @@ def build() -> typer.Typer:
     from research.baseline_shots import baseline_shots
     from research.benchmark_maps import benchmark_maps
     from research.commands import app
+    from research.verification_shots import verification_shots
 
     app.command("benchmark-maps")(benchmark_maps)
     app.command("shots")(baseline_shots)
+    app.command("verification-shots")(verification_shots)
     return app
 
 
