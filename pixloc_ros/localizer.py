@@ -100,9 +100,7 @@ class Localizer:
             with watch("coarse_screening"):
                 promising = selector.screen(problems)
             with watch("alignment"):
-                hypotheses = [
-                    Hypothesis(p, aligner.align(p.observations, p.initial_poses)) for p in promising
-                ]
+                hypotheses = [selector.align(problem) for problem in promising]
             with watch("re_alignment"):
                 best = selector.select(hypotheses)
             with watch("alternative_poses"):
@@ -137,21 +135,21 @@ class Localizer:
     ) -> Sequence[Frame]:
         """The frames worth aligning, or the reason why there is none.
 
-        Of one prior the view of each frame is tested. Otherwise the first frame must do, because it
-        says where to search.
+        With exactly one prior the view of every frame is checked. Otherwise only the image is, and
+        the first frame must pass, because its image says where to search.
         """
         if not (priors or self.global_prior or self.can_search):
             raise _CannotLocalize(Reason.NO_PRIOR, self._why_no_search())
-        problems = [self._unusable(frame, priors, views) for frame in frames]
-        if problems[0] and (all(problems) or len(priors) != 1):
-            raise _CannotLocalize(*problems[0])
-        return [frame for frame, problem in zip(frames, problems, strict=True) if not problem]
+        refusals = [self._unusable(frame, priors, views) for frame in frames]
+        if refusals[0] and (all(refusals) or len(priors) != 1):
+            raise _CannotLocalize(*refusals[0])
+        return [frame for frame, refusal in zip(frames, refusals, strict=True) if not refusal]
 
     def _unusable(
         self, frame: Frame, priors: Sequence[PosePrior], views: ViewSelector
     ) -> tuple[Reason, str] | None:
-        if problem := _wrong_size(frame):
-            return problem
+        if refusal := _wrong_size(frame):
+            return refusal
         if len(priors) != 1:
             return None
         view, limits = views.view(frame, priors[0].T_map_base), views.config.view

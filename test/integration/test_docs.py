@@ -14,7 +14,7 @@ import pytest
 import typer
 
 from pixloc_ros.cli import main
-from pixloc_ros.config import RENAMED, Config, flatten
+from pixloc_ros.config import RENAMED, REPLACED, Config, flatten
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -71,7 +71,8 @@ def test_commands_and_their_options_exist(page: Path) -> None:
 def test_settings_exist(page: Path) -> None:
     settings = {name for name, _ in flatten(Config())}
     sections = {name.partition(".")[0] for name in settings if "." in name}
-    known = settings | (RENAMED.keys() if page.name == "CHANGELOG.md" else set())
+    before = RENAMED.keys() | REPLACED.keys()
+    known = settings | (before if page.name == "CHANGELOG.md" else set())
     named = {next(filter(None, groups)) for groups in SETTING.findall(page.read_text("utf-8"))}
     unknown = {name for name in named if name.partition(".")[0] in sections} - known
     assert {name for name in unknown if not name.endswith((".py", ".md"))} == set()
