@@ -21,7 +21,7 @@ from pixloc_ros.types import Reason, Status
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "pixloc_ros"
 MESSAGE = "pixloc_ros/msg/AlignmentStatus"
-ROS_PACKAGE = re.compile(r"rclpy|tf2_ros|\w+_(msgs|srvs|interfaces)")
+ROS_PACKAGE = re.compile(r"rclpy|tf2_ros|cv_bridge|tf_transformations|\w+_(msgs|srvs|interfaces)")
 OPTIONAL = {
     "h5py",
     "kornia",
