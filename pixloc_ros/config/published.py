@@ -28,7 +28,7 @@ class PublishedConfig(Section):
         default=(0, 1, 2), min_length=1, description="feature levels used, 0 is the coarsest"
     )
     iterations: int = Field(default=100, ge=1, description="at most, on each level")
-    border_px: int = Field(default=2, ge=0, description="of each level, where nothing counts")
+    border_px: int = Field(default=2, ge=1, description="of each level, where nothing counts")
     references: int = Field(default=5, ge=1, description="reference images, the best ones")
     covisible_only: bool = Field(
         default=False, description="of these, only the largest group that shares points"
