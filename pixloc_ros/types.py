@@ -55,6 +55,7 @@ class Reason(StrEnum):
     OK = "ok"
     NO_PRIOR = "no_prior"
     NO_CAMERA_INFO = "no_camera_info"
+    CALIBRATION_UNSETTLED = "calibration_unsettled"
     NO_EXTRINSICS = "no_extrinsics"
     BAD_IMAGE = "bad_image"
     FROZEN_IMAGE = "frozen_image"

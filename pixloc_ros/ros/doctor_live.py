@@ -17,6 +17,7 @@ from rcl_interfaces.srv import GetParameters
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.parameter import parameter_value_to_python
 from rclpy.qos import (
     DurabilityPolicy,
     QoSCompatibility,
@@ -29,13 +30,24 @@ from pixloc_ros.config import NodeConfig
 from pixloc_ros.doctor import Finding
 from pixloc_ros.msg import LocalizationState
 from pixloc_ros.sensors import conversion, decoding, topics
-from pixloc_ros.sensors.events import StaticTransformsEvent
-from pixloc_ros.sensors.static_transforms import StaticTransforms, normalized
+from pixloc_ros.sensors.decoding import BadMessage
+from pixloc_ros.sensors.events import (
+    CameraInfoEvent,
+    Event,
+    ImageEvent,
+    OdometryEvent,
+    RefusedMessage,
+    StaticTransformsEvent,
+)
+from pixloc_ros.sensors.static_transforms import normalized
+from pixloc_ros.sensors.vehicle_frames import VehicleFrames
 
 NODE = "/pixloc_localizer"
 MAX_SKEW_S = 0.5  # between the stamps of two sensors that are received together
 MIN_HZ = {"image": 1.0, "camera_info": 0.2, "odom": 5.0}
 NEEDED = ("image", "camera_info")
+CANNOT_WORK = ("ERROR", "WAITING_MAP", "WAITING_CAMERA_INFO", "WAITING_EXTRINSICS")
+_ASKED = ("base_frame", "odom_frame", "camera_frame", "odom_source", "identity_extrinsics")
 _DISCOVERY_S = 5.0  # at most, for the node to be discovered
 _SETTLED_S = 0.7  # without a new topic: all of the node's are known
 
@@ -59,6 +71,13 @@ class WatchedTopic:
         if hasattr(message, "header"):
             self.ages_s.append(time.time() - decoding.stamp_ns(message.header) * 1e-9)
         self.last = message
+
+    @property
+    def event(self) -> Event | None:
+        """What the node makes of the last message."""
+        if self.last is None:
+            return None
+        return conversion.event_of(self.part, self.last, time.time_ns())
 
     @property
     def hz(self) -> float:
@@ -89,14 +108,14 @@ class LiveExamination:
         space, _, self._name = localizer.rpartition("/")
         self._space = space or "/"
         self._localizer = localizer
-        self._static = StaticTransforms()
+        self._frames = VehicleFrames(lambda refused: None)
         self._state: list[Any] = []
-        self._base_frame = NodeConfig().base_frame
+        self._config = NodeConfig()
 
     def run(self, executor: SingleThreadedExecutor, seconds: float) -> Iterator[Finding]:
         running = self._discovered(executor)
         if running:
-            self._base_frame = self._ask_base_frame(executor)
+            self._config = self._ask_config(executor)
         watched = list(self._topics(running))
         node = self._node
         for each in watched:
@@ -112,6 +131,7 @@ class LiveExamination:
             yield self._about_topic(each, seconds)
         cameras = [each for each in watched if each.part == "image"]
         (odometry,) = (each for each in watched if each.part == "odom")
+        yield from self._about_odometry(odometry)
         for image in cameras:
             of = f" of {image.name}" if len(cameras) > 1 else ""
             yield from self._about_calibration(image, _calibration_of(image, watched), of)
@@ -130,16 +150,19 @@ class LiveExamination:
             known = len(pairs)
         return known > 0
 
-    def _ask_base_frame(self, executor: SingleThreadedExecutor) -> str:
-        """Of the node's parameter; the default where it does not answer in time."""
+    def _ask_config(self, executor: SingleThreadedExecutor) -> NodeConfig:
+        """The node's frames by its parameters; the defaults where it does not answer in time."""
         client = self._node.create_client(GetParameters, f"{self._localizer}/get_parameters")
         if not client.wait_for_service(_DISCOVERY_S):
-            return self._base_frame
-        request = GetParameters.Request(names=["node.base_frame"])
-        future = client.call_async(request)
+            return self._config
+        future = client.call_async(GetParameters.Request(names=[f"node.{n}" for n in _ASKED]))
         executor.spin_until_future_complete(future, _DISCOVERY_S)
         answer = future.result()
-        return answer.values[0].string_value if answer else self._base_frame
+        if answer is None:
+            return self._config
+        values = map(parameter_value_to_python, answer.values)
+        told = {name: v for name, v in zip(_ASKED, values, strict=True) if v is not None}
+        return self._config.model_copy(update=told)
 
     def _topics(self, running: bool) -> Iterator[WatchedTopic]:
         """What the node listens to, by type; `gnss/pose` and `initialpose` are optional clicks.
@@ -160,8 +183,7 @@ class LiveExamination:
     def _add_static(self, message: Any) -> None:
         event = conversion.event_of("tf_static", message, 0)
         if isinstance(event, StaticTransformsEvent):
-            for each in event.transforms:
-                self._static.add(each.parent, each.child, each.T_parent_child)
+            self._frames.add_static(event)
 
     def _about_node(self, running: bool) -> Finding:
         if not running:
@@ -173,7 +195,7 @@ class LiveExamination:
         fine = state.state in ("TRACKING", "DEGRADED", "COASTING")
         remedy = "" if fine else f"docs/guide/troubleshooting.md#{state.reason}"
         detail = f"{state.state} ({state.reason}): {state.message}"
-        return Finding(self._localizer, fine, detail, remedy, needed=False)
+        return Finding(self._localizer, fine, detail, remedy, needed=state.state in CANNOT_WORK)
 
     def _about_topic(self, topic: WatchedTopic, seconds: float) -> Finding:
         needed = topic.part in NEEDED
@@ -185,7 +207,10 @@ class LiveExamination:
             remedy = "is the driver running, the network up?"
             return Finding(topic.name, False, f"silent for {seconds:g} s", remedy, needed)
         if topic.part == "tf_static":
-            return Finding(topic.name, True, f"frames {', '.join(self._static.frames)}")
+            return Finding(topic.name, True, f"frames {self._frames.fixed_frames}")
+        if isinstance(event := topic.event, RefusedMessage):
+            detail = f"refused ({event.reason}): {event.message}"
+            return Finding(topic.name, False, detail, "correct its publisher", needed)
         low = topic.hz < MIN_HZ.get(topic.part, 0.0)
         remedy = f"at least {MIN_HZ.get(topic.part, 0):g} Hz" if low else ""
         frame = topic.last.header.frame_id
@@ -198,7 +223,7 @@ class LiveExamination:
         """Why no message can arrive, and the remedy."""
         if not publishers:
             same = [n for n, kinds in self._node.get_topic_names_and_types() if topic.kind in kinds]
-            there = [name for name in same if self._node.count_publishers(name)]
+            there = [name for name in same if self._is_published_by_others(name)]
             hint = f"remap to {' or '.join(sorted(there))}" if there else "start its publisher"
             return f"nobody publishes {topic.kind}", hint
         if not right:
@@ -213,6 +238,25 @@ class LiveExamination:
                     return f"quality of service of {publisher.node_name} does not fit", _plain(why)
         return None
 
+    def _is_published_by_others(self, name: str) -> bool:
+        """Whether a topic is one to remap to: what the localizer draws is no camera."""
+        publishers = self._node.get_publishers_info_by_topic(name)
+        us = (self._name, self._space)
+        return any((p.node_name, p.node_namespace) != us for p in publishers)
+
+    def _about_odometry(self, odometry: WatchedTopic) -> Iterator[Finding]:
+        """Whether its frames are those that the node expects; nothing where none came."""
+        event = odometry.event
+        if not isinstance(event, OdometryEvent) or self._config.odom_source != "topic":
+            return
+        detail, fine = f"'{event.child_frame_id}' in '{event.frame_id}'", True
+        try:
+            self._frames.odometry_of_base(event, self._config)
+        except BadMessage as error:
+            detail, fine = str(error), False
+        remedy = "" if fine else "correct the driver, set node.odom_frame, or publish /tf_static"
+        yield Finding("odometry frames", fine, detail, remedy)
+
     def _about_calibration(
         self, image: WatchedTopic, info: WatchedTopic | None, of: str
     ) -> Iterator[Finding]:
@@ -220,19 +264,32 @@ class LiveExamination:
         if image.last is None or info is None or info.last is None:
             return
         seen, calibrated = (normalized(t.last.header.frame_id) for t in (image, info))
+        stated = normalized(self._config.camera_frame)
         detail = f"image '{seen}', camera_info '{calibrated}'"
-        remedy = "" if seen == calibrated else "correct the driver, or set node.camera_frame"
-        yield Finding(f"camera frame{of}", seen == calibrated, detail, remedy)
-        base = self._base_frame
-        joined = self._static.lookup(base, seen) is not None
-        detail = f"/tf_static {'joins' if joined else 'does not join'} '{base}' to '{seen}'"
+        fine = bool(stated) or seen == calibrated
+        remedy = "" if fine else "correct the driver, or set node.camera_frame"
+        yield Finding(f"camera frame{of}", fine, detail, remedy)
+        base, camera = self._config.base_frame, stated or seen
+        joined = self._frames.lookup_static(base, camera) is not None
+        detail = f"/tf_static {'joins' if joined else 'does not join'} '{base}' to '{camera}'"
+        joined |= self._config.identity_extrinsics
         yield Finding(f"mounting{of}", joined, detail, "" if joined else "publish it on /tf_static")
-        if hasattr(image.last, "width"):
-            sizes = [(m.width, m.height) for m in (image.last, info.last)]
-            detail = "image {}x{}, camera_info {}x{}".format(*sizes[0], *sizes[1])
-            fine = sizes[0] == sizes[1]
-            remedy = "" if fine else "calibrate for this size"
-            yield Finding(f"image size{of}", fine, detail, remedy)
+        yield from _about_size(image, info, of)
+
+
+def _about_size(image: WatchedTopic, info: WatchedTopic, of: str) -> Iterator[Finding]:
+    """Whether an image can be decoded, and is of the size that it is calibrated for."""
+    picture, calibration = image.event, info.event
+    if not (isinstance(picture, ImageEvent) and isinstance(calibration, CameraInfoEvent)):
+        return
+    size = calibration.camera.width, calibration.camera.height
+    detail, fine = f"image and camera_info are {size[0]}x{size[1]}", True
+    try:
+        picture.decode(size)
+    except BadMessage as error:
+        detail, fine = str(error), False
+    remedy = "" if fine else "calibrate for this size, or correct the driver"
+    yield Finding(f"image size{of}", fine, detail, remedy)
 
 
 def _calibration_of(image: WatchedTopic, watched: list[WatchedTopic]) -> WatchedTopic | None:

@@ -14,7 +14,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from pixloc_ros.config import Config
 from pixloc_ros.config.holder import ConfigHolder
-from pixloc_ros.errors import ConfigError, PixlocError
+from pixloc_ros.errors import ConfigError, PixlocError, one_line
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.ros import parameters
 from pixloc_ros.ros.executable import StopSignals
@@ -103,8 +103,14 @@ class LocalizerNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         assert self.localizer is not None
         assert self._outputs is not None
+        self._fault = ""
         activated = super().on_activate(state)
-        self.runtime = NodeRuntime(self, self.localizer, self._outputs)
+        try:
+            self.runtime = NodeRuntime(self, self.localizer, self._outputs)
+        except Exception as error:  # as above
+            self.get_logger().debug(traceback.format_exc())
+            super().on_deactivate(state)
+            return self._refuse(f"cannot be activated: {type(error).__name__}: {error}")
         return activated
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -159,7 +165,7 @@ class LocalizerNode(LifecycleNode):
             self.runtime.follow_rates()
 
     def _refuse(self, fault: str) -> TransitionCallbackReturn:
-        self._fault = " ".join(fault.split())
+        self._fault = one_line(fault)
         self.get_logger().error(self._fault)
         return FAILURE
 

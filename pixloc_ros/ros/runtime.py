@@ -14,7 +14,6 @@ from rclpy.timer import Timer
 from pixloc_ros.config import Config
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.priors.last_pose import LastPoseFile
-from pixloc_ros.ros import conversions
 from pixloc_ros.ros.inputs import Inputs, now_ns
 from pixloc_ros.ros.live_session import LiveSession
 from pixloc_ros.ros.outputs import Outputs
@@ -99,7 +98,7 @@ class NodeRuntime:
             if hint is None:
                 session.tracker.forget_pose()
             else:
-                session.intake.state_pose(self._hinted(hint, session))
+                session.intake.state_pose(self._hinted(hint))
             session.counters.add("relocalization.begun")
             self._frames.forget(session.tracker.generation)
         self._relocalization = Relocalization(timeout_s)
@@ -118,6 +117,7 @@ class NodeRuntime:
             accepted_age_s=_age_s(now_s, frames.accepted_s),
             accepted_share=frames.accepted_share,
             odometry_stopped=self._odometry_stopped(),
+            odometry_refused=self._odometry_refused(),
             cameras_missing=frames.cameras_missing,
         )
 
@@ -142,15 +142,9 @@ class NodeRuntime:
             *((f"count prior.rejected.{name}", str(count)) for name, count in rejected),
         ]
 
-    def _hinted(self, hint: PoseWithCovarianceStamped, session: Session) -> PoseEvent:
-        """The hint as an external pose; stamp 0 is the newest stamp that came."""
-        newest_ns = session.intake.newest_ns
-        if newest_ns is None:  # the clock may not be that of the sensors
-            newest_ns = now_ns(self._node)
-        stated = PoseWithCovarianceStamped(header=hint.header, pose=hint.pose)
-        if not (hint.header.stamp.sec or hint.header.stamp.nanosec):
-            stated.header = conversions.header(newest_ns, hint.header.frame_id)
-        event = conversion.event_of("initialpose", stated, newest_ns)
+    def _hinted(self, hint: PoseWithCovarianceStamped) -> PoseEvent:
+        """The hint as an external pose. Raises BadMessage."""
+        event = conversion.event_of("initialpose", hint, now_ns(self._node))
         if isinstance(event, RefusedMessage):
             raise BadMessage(event.reason, event.message)
         assert isinstance(event, PoseEvent)
@@ -161,6 +155,11 @@ class NodeRuntime:
         with self._live.locked() as session:
             was_there = session.tracker.odometry.stamp_ns is not None
         return was_there and bool(last and last.prior and last.prior.source == "motion")
+
+    def _odometry_refused(self) -> str:
+        with self._live.locked() as session:
+            none_yet = session.tracker.odometry.stamp_ns is None
+            return session.counters.last_line("odom.bad.") if none_yet else ""
 
     def _tick_at(self, rate_hz: float) -> Timer:
         steady = Clock(clock_type=ClockType.STEADY_TIME)

@@ -16,7 +16,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from pixloc_ros.config import Config
 from pixloc_ros.config.holder import ConfigHolder
-from pixloc_ros.errors import PixlocError
+from pixloc_ros.errors import PixlocError, one_line
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.ros import conversions, map_root
 from pixloc_ros.ros.relocalization import Outcome, Relocalization
@@ -104,7 +104,7 @@ class Services:
                 response.message = await self._swap_map(request.name)
                 response.success = True
             except Exception as error:  # of any kind: the node goes on with the map it has
-                response.message = " ".join(str(error).split()) or type(error).__name__
+                response.message = one_line(error) or type(error).__name__
                 self._node.get_logger().error(f"map not loaded: {response.message}")
             finally:
                 self._loading = False

@@ -42,6 +42,7 @@ class Cause(StrEnum):
     IMAGES_STOPPED = "images_stopped"
     FIRST_FRAME = "first_frame"
     ODOMETRY_STOPPED = "odometry_stopped"
+    ODOMETRY_REFUSED = "odometry_refused"
     FEW_ACCEPTED = "few_accepted"
     CAMERA_MISSING = "camera_missing"
 
@@ -60,6 +61,7 @@ class NodeStatus:
     accepted_age_s: float | None = None
     accepted_share: float = 1.0  # of the last frames, since the first that was accepted
     odometry_stopped: bool = False  # there was odometry, and the last frame had to do without
+    odometry_refused: str = ""  # why none of it could be used so far, where there is some
     cameras_missing: tuple[str, ...] = ()  # of a rig: without an image of the last moment
 
 
@@ -74,6 +76,7 @@ class StateReport:
 
 _WAITING = {
     Reason.NO_CAMERA_INFO: State.WAITING_CAMERA_INFO,
+    Reason.CALIBRATION_UNSETTLED: State.WAITING_CAMERA_INFO,
     Reason.NO_EXTRINSICS: State.WAITING_EXTRINSICS,
     Reason.NO_PRIOR: State.WAITING_PRIOR,
     Reason.INTERNAL_ERROR: State.ERROR,
@@ -117,6 +120,9 @@ def _tracking(status: NodeStatus) -> StateReport:
     if status.odometry_stopped:
         message = "no odometry any more: the last motion is assumed to go on"
         return StateReport(State.DEGRADED, Cause.ODOMETRY_STOPPED, message)
+    if status.odometry_refused:
+        message = f"no odometry message can be used: {status.odometry_refused}"
+        return StateReport(State.DEGRADED, Cause.ODOMETRY_REFUSED, message)
     if status.cameras_missing:
         message = f"no image of camera {', '.join(status.cameras_missing)}: the others go on"
         return StateReport(State.DEGRADED, Cause.CAMERA_MISSING, message)

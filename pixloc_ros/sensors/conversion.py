@@ -48,6 +48,8 @@ def event_of(
         return RefusedMessage(stamp_ns, part, error.reason, str(error), camera_name)
     if camera_name and isinstance(event, ImageEvent | CameraInfoEvent):
         return replace(event, camera_name=camera_name)
+    if isinstance(event, PoseEvent):
+        return replace(event, received_ns=received_ns)
     return event
 
 
@@ -124,7 +126,8 @@ def _fix(message: Any) -> FixEvent:
 def _pose(source: str, message: Any) -> PoseEvent:
     T_frame_base = decoding.pose(message.pose.pose)
     covariance = decoding.pose_covariance(message.pose)
-    return PoseEvent(stamp_ns(message), T_frame_base, covariance, _frame_id(message), source)
+    at_ns = decoding.stamp_ns(message.header) and stamp_ns(message)  # 0 is now
+    return PoseEvent(at_ns, T_frame_base, covariance, _frame_id(message), source)
 
 
 def _static_transforms(message: Any) -> StaticTransformsEvent:

@@ -32,6 +32,11 @@ class Counters:
         """Return all counts by name, sorted."""
         return dict(sorted(self._counts.items()))
 
+    def last_line(self, prefix: str) -> str:
+        """Return the line of a name that begins so; empty where there is none."""
+        lines = (line for name, line in self._lines.items() if name.startswith(prefix))
+        return next(lines, "")
+
     def lines(self) -> list[tuple[str, str]]:
         """Return names and counts, with the last line where there is one."""
         return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 
 from pixloc_ros.config import Config
@@ -33,6 +34,8 @@ from pixloc_ros.sensors.vehicle_frames import VehicleFrames
 
 Action = Callable[[], None]  # taking a message whose stamp is confirmed
 
+NEAR_S = 1.0  # of the newest data a pose may always be
+
 
 class EventIntake:
     """Judges the stamps and frames of events, feeds the tracker, and groups images by moment."""
@@ -55,6 +58,7 @@ class EventIntake:
         )
         self._closed: list[ImageGroup] = []  # by the event that is being taken
         self._last_image_ns: dict[str, int] = {}
+        self._held_pose: PoseEvent | None = None  # of an odd stamp
 
     def take(self, event: Event) -> list[ImageGroup]:
         """Take one event, quickly; return the groups of images that it completes."""
@@ -108,6 +112,7 @@ class EventIntake:
     def reset(self) -> None:
         """Forget the stamps so far."""
         self._clock.clear()
+        self._held_pose = None
 
     @property
     def newest_ns(self) -> int | None:
@@ -161,11 +166,13 @@ class EventIntake:
         self._close({name: event}, odd_s)
 
     def _take_calibration(self, event: CameraInfoEvent) -> None:
-        if changed := self._calibrations.take(event):
+        now_ns = self.newest_ns
+        if changed := self._calibrations.take(event, event.stamp_ns if now_ns is None else now_ns):
             self._counters.add("camera_info.changed", changed)
 
     def _take_static(self, event: StaticTransformsEvent) -> None:
-        self._frames.add_static(event)
+        for changed in self._frames.add_static(event):
+            self._counters.add("tf_static.changed", changed)
         for refused in event.refused:
             self.refuse(refused.part, BadMessage(refused.reason, refused.message))
 
@@ -206,12 +213,42 @@ class EventIntake:
         )
 
     def _add_pose(self, event: PoseEvent) -> str:
-        """Take an external pose in any frame; why the tracker refused it, or ""."""
+        """Take an external pose in any frame; why the tracker refused it, or "".
+
+        It is judged before anything is changed. Raises BadMessage.
+        """
+        event = self._timed(event)
+        self._held_pose = None
         T_map_own = self._own_transform(event.stamp_ns)
         event = self._frames.pose_in_map(event, self._config.node, T_map_own)
         return self._tracker.add_pose(
             event.stamp_ns, event.T_frame_base, event.covariance, event.source
         )
+
+    def _timed(self, event: PoseEvent) -> PoseEvent:
+        """The pose with its stamp; 0 is now. Raises BadMessage for one by another clock.
+
+        Beyond `priors.max_coast_s` it would be of no use, unless odometry carries it.
+        """
+        newest_ns = self.newest_ns
+        if not event.stamp_ns:
+            return replace(event, stamp_ns=event.received_ns if newest_ns is None else newest_ns)
+        if newest_ns is None or self._is_near(event):
+            return event
+        self._held_pose = event  # in case that time has moved there
+        off_s = (event.stamp_ns - newest_ns) * 1e-9
+        side = "after" if off_s > 0 else "before"
+        raise BadMessage(
+            "odd_stamp",
+            f"the pose is stamped {abs(off_s):.0f} s {side} the newest data: is it by another "
+            "clock? Stamp 0 is now",
+        )
+
+    def _is_near(self, event: PoseEvent) -> bool:
+        """Whether a pose is of about now, or of a time from which odometry carries it."""
+        off_s = (event.stamp_ns - (self.newest_ns or 0)) * 1e-9
+        near = abs(off_s) <= max(self._config.priors.max_coast_s, NEAR_S)
+        return near or (off_s < 0 and self._tracker.odometry.at(event.stamp_ns) is not None)
 
     def _own_transform(self, stamp_ns: int) -> Matrix | None:
         """What the localizer tells on /tf at a stamp: map<-odom or map<-base (4, 4)."""
@@ -241,12 +278,24 @@ class EventIntake:
             self._begin_again(stamp_ns)
         for take_held_back in admission.released:
             take_held_back()
+        self._take_held_pose()
         return admission
+
+    def _take_held_pose(self) -> None:
+        """Take the pose whose stamp was odd, where time has moved to it."""
+        held = self._held_pose
+        if held is None or not self._is_near(held):
+            return
+        try:
+            self._add_pose(held)
+        except BadMessage as error:
+            self.refuse(_part_of(held), error)
 
     def _begin_again(self, stamp_ns: int) -> None:
         for images in self._synchronizer.flush():
             self._close(images)
         self._synchronizer.clear()
+        self._calibrations.begin_again()
         self._counters.add("time.went_back")
         self.epoch += 1
         self._tracker.begin_again(stamp_ns)

@@ -78,6 +78,7 @@ class PoseEvent:
     covariance: Matrix  # (6, 6) in the axes of frame_id
     frame_id: str
     source: str  # "gnss" or "initialpose"
+    received_ns: int = 0  # by the clock of the receiver, for a stamp of 0: now
 
     def in_frame(self, frame_id: str, T_new_frame: Matrix) -> PoseEvent:
         """Return the same pose in another frame."""

@@ -49,6 +49,8 @@ class FrameAssembler:
         calibration = self._calibrations.of(camera_name)
         if calibration is None:
             raise NotReady(Reason.NO_CAMERA_INFO, self._why_no_calibration(camera_name))
+        if why := self._calibrations.unsettled(camera_name, event.stamp_ns):
+            raise NotReady(Reason.CALIBRATION_UNSETTLED, why)
         _require_same_frame(event, calibration, config)
         T_base_cam = self._extrinsics(self.camera_frame(event, config), config)
         stamp_ns = event.stamp_ns

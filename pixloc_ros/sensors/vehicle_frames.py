@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pixloc_ros.config import NodeConfig
+from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.sensors.decoding import BadMessage
 from pixloc_ros.sensors.events import (
@@ -17,6 +18,8 @@ from pixloc_ros.sensors.events import (
 from pixloc_ros.sensors.moving_transforms import MovingTransforms
 from pixloc_ros.sensors.static_transforms import StaticTransforms, normalized
 
+CHANGE_M, CHANGE_DEG = 1e-4, 0.01  # less is rounding
+
 
 class VehicleFrames:
     """Brings what messages state in their frames to the vehicle's base and to the map."""
@@ -27,10 +30,15 @@ class VehicleFrames:
         self._moving = MovingTransforms(self._static)
         self._followed_ns: int | None = None
 
-    def add_static(self, event: StaticTransformsEvent) -> None:
-        """Take transforms of /tf_static."""
+    def add_static(self, event: StaticTransformsEvent) -> list[str]:
+        """Take transforms of /tf_static; return a line about each that was another before."""
+        changes = []
         for each in event.transforms:
-            self._static.add(each.parent, each.child, each.T_parent_child)
+            before = self._static.around(normalized(each.parent)).get(normalized(each.child))
+            added = self._static.add(each.parent, each.child, each.T_parent_child)
+            if added and before is not None and (change := _change(before, each)):
+                changes.append(change)
+        return changes
 
     def add_moving(self, event: TransformsEvent) -> None:
         """Take a message of /tf, undecoded."""
@@ -105,6 +113,18 @@ class VehicleFrames:
         """Decode what came on /tf, except for what the localizer itself tells there."""
         for refused in self._moving.read(config.map_frame, own_frame(config)):
             self._on_refused(refused)
+
+
+def _change(T_before: Matrix, now: StampedTransform) -> str:
+    """How a transform that is said to be static has moved, or ""."""
+    moved_m = se3.distance_m(T_before, now.T_parent_child)
+    turned_deg = se3.angle_deg(T_before, now.T_parent_child)
+    if moved_m < CHANGE_M and turned_deg < CHANGE_DEG:
+        return ""
+    return (
+        f"'{now.child}' in '{now.parent}' has moved by {moved_m:.2f} m and {turned_deg:.1f} deg; "
+        "from now on it is there"
+    )
 
 
 def own_frame(config: NodeConfig) -> str:

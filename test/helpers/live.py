@@ -232,6 +232,10 @@ class Rig:
             self.node.count_subscribers(name)
         )
 
+    def send_raw(self, topic: str, content: bytes) -> None:
+        """Publish bytes that need not be a message, and are not waited for."""
+        self._publishers[topic].publish(content)
+
     def send(self, topic: str, message: Any) -> None:
         self._publishers[topic].publish(message)
         self._sent[topic] += 1

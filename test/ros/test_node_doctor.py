@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from helpers.messages import changed, shifted
 from helpers.node_checks import examined
+from pixloc_ros.common import image_files
+from pixloc_ros.sensors import decoding
 
 
 @pytest.mark.ros
@@ -65,12 +69,96 @@ def test_what_does_not_fit_together_is_named(
     assert findings["/gnss/fix"].detail.startswith("silent")
     for subject, part in (
         ("camera frame", "'rear'"),
-        ("image size", f"camera_info {2 * info.width}x"),
+        ("image size", f"calibrated for {2 * info.width}x"),
         ("mounting", "does not join"),
         ("stamps", "ahead of odometry"),
     ):
         assert not findings[subject].fine
         assert part in findings[subject].detail
+
+
+@contextmanager
+def listening(domain: int, inputs: dict[str, Any]) -> Iterator[Any]:
+    """A node of the localizer's name that listens to topics, and does no more."""
+    import rclpy
+    from rclpy.context import Context
+
+    context = Context()
+    rclpy.init(context=context, domain_id=domain)
+    localizer = rclpy.create_node("pixloc_localizer", context=context)
+    for topic, kind in inputs.items():
+        localizer.create_subscription(kind, topic, lambda message: None, 1)
+    try:
+        yield localizer
+    finally:
+        localizer.destroy_node()
+        rclpy.shutdown(context=context)
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("topic", "changes", "subject", "detail"),
+    [
+        ("/camera_info", {"k": [0.0] * 9}, "/camera_info", "refused (camera_info_unusable)"),
+        ("/camera_info", {"height": 7}, "image size", "calibrated for 320x7"),
+        ("/odom", {"header.frame_id": "world"}, "odometry frames", "expected 'odom'"),
+        ("/odom", {"child_frame_id": "wheel"}, "odometry frames", "'wheel'"),
+    ],
+)
+def test_a_node_that_cannot_work_is_a_failure(
+    bag: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    domain: int,
+    topic: str,
+    changes: dict[str, Any],
+    subject: str,
+    detail: str,
+) -> None:
+    """With compressed images, whose size only their content tells."""
+    from sensor_msgs.msg import CompressedImage
+
+    from helpers.live import INPUTS, Rig
+
+    image = bag.on("/image")[0]
+    jpeg = image_files.encode(decoding.image_rgb(image))
+    compressed = CompressedImage(header=image.header, format="jpeg", data=jpeg)
+    samples = {t: bag.on(t)[0] for t in ("/camera_info", "/odom")} | {"/image": compressed}
+    samples[topic] = changed(samples[topic], **changes)
+    with Rig(domain, compressed=True) as rig:
+        rig.send("/tf_static", bag.on("/tf_static")[0])
+        ticks = iter(range(10_000))
+
+        def feed() -> None:
+            tick = next(ticks)
+            for name, message in samples.items():
+                rig.send(name, shifted(message, 0.05 * tick))
+            rig.until(lambda: True, "")
+
+        inputs = {**INPUTS, "/image/compressed": CompressedImage}
+        del inputs["/image"]
+        with listening(domain, inputs):
+            findings = examined(monkeypatch, domain, feed)
+    finding = findings[subject]
+    assert (finding.fine, finding.needed) == (False, True), finding
+    assert detail in finding.detail and finding.remedy
+    others = {s: f for s, f in findings.items() if f.needed and not f.fine and s != subject}
+    assert not others, others
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_what_the_localizer_draws_is_proposed_as_no_camera(
+    monkeypatch: pytest.MonkeyPatch, domain: int
+) -> None:
+    from sensor_msgs.msg import Image
+
+    from helpers.live import Rig
+
+    with listening(domain, {"/image": Image}) as localizer, Rig(domain, cameras=("front",)):
+        localizer.create_publisher(Image, "~/overlay", 1)
+        findings = examined(monkeypatch, domain, lambda: None)
+    assert findings["/image"].remedy == "remap to /front/image"
 
 
 @pytest.mark.ros

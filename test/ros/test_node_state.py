@@ -40,6 +40,12 @@ def facts(**changes: Any) -> NodeStatus:
         (facts(reason=None, accepted_age_s=None), State.INITIALIZING, Cause.FIRST_FRAME),
         (facts(), State.TRACKING, Reason.OK),
         (facts(odometry_stopped=True), State.DEGRADED, Cause.ODOMETRY_STOPPED),
+        (facts(odometry_refused="frame"), State.DEGRADED, Cause.ODOMETRY_REFUSED),
+        (
+            facts(reason=Reason.CALIBRATION_UNSETTLED, accepted_age_s=None),
+            State.WAITING_CAMERA_INFO,
+            Reason.CALIBRATION_UNSETTLED,
+        ),
         (facts(cameras_missing=("left",)), State.DEGRADED, Cause.CAMERA_MISSING),
         (facts(accepted_share=0.5), State.DEGRADED, Cause.FEW_ACCEPTED),
         (facts(accepted_share=0.8), State.TRACKING, Reason.OK),

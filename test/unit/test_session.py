@@ -298,3 +298,110 @@ def test_a_pose_that_is_set_while_a_frame_is_in_work_wins() -> None:
     assert estimate.reason is Reason.SUPERSEDED
     assert estimate.T_map_base is None
     assert live.tracker.T_map_odom is None
+
+
+# --- what others publish into a drive ------------------------------------------------------------
+
+
+def other_calibration(stamp_ns: int, focal_share: float = 1.05) -> Message:
+    part, content = calibration(stamp_ns)
+    k = content.k.copy()
+    k[[0, 4]] *= focal_share
+    return part, replace(content, k=k)
+
+
+def test_two_publishers_of_calibrations_are_a_fault_with_a_reason_and_no_pose() -> None:
+    timed = drive(frames=60)
+    mixed = []
+    for part, content in timed:
+        mixed.append((part, content))
+        stamp_ns = message_stamp_ns(content) if part == "camera_info" else 0
+        if stamp_ns > at_ns(1.0):
+            mixed.append(other_calibration(stamp_ns))
+    live = session()
+    estimates = run(live, mixed)
+    assert all(e.ok for e in estimates[:10])
+    assert {e.reason for e in estimates[12:]} == {Reason.CALIBRATION_UNSETTLED}
+    assert "two publishers" in estimates[-1].message
+    assert "f 6.300" in estimates[-1].message and "f 6.000" in estimates[-1].message
+
+
+def test_two_publishers_of_calibrations_that_take_long_turns_are_a_fault_too() -> None:
+    mixed = []
+    for part, content in drive(frames=80):
+        if part == "camera_info":
+            stamp_ns = message_stamp_ns(content)
+            second = (stamp_ns - at_ns(0.0)) // 10**9
+            content = (other_calibration if second % 3 == 2 else calibration)(stamp_ns)[1]
+        mixed.append((part, content))
+    estimates = run(session(), mixed)
+    assert {e.reason for e in estimates[40:]} == {Reason.CALIBRATION_UNSETTLED}
+
+
+def test_a_calibration_that_changes_counts_when_it_has_held() -> None:
+    timed = [
+        other_calibration(message_stamp_ns(m)) if p == "camera_info" and i > 70 else (p, m)
+        for i, (p, m) in enumerate(drive(frames=40))
+    ]
+    live = session()
+    estimates = run(live, timed)
+    reasons = [e.reason for e in estimates]
+    first = reasons.index(Reason.CALIBRATION_UNSETTLED)
+    held = reasons[first:].count(Reason.CALIBRATION_UNSETTLED)
+    assert 9 <= held <= 11  # a second
+    assert set(reasons[:first]) | set(reasons[first + held :]) == {Reason.OK}
+    frames = live._localizer.seen  # type: ignore[attr-defined]
+    assert {f.camera.focal[0].item() for (f,) in frames[:first]} == {6.0}
+    assert {f.camera.focal[0].item() for (f,) in frames[first:]} == {6.0 * 1.05}
+
+
+def test_a_recording_that_begins_anew_begins_with_its_own_calibration() -> None:
+    timed = drive(frames=30)
+    other = [
+        other_calibration(message_stamp_ns(m)) if p == "camera_info" else (p, m) for p, m in timed
+    ]
+    estimates = run(session(), [*timed, *other])
+    assert sum(not e.ok for e in estimates) <= 2, [e.message for e in estimates if not e.ok]
+
+
+def message_stamp_ns(content: Any) -> int:
+    return int(content.header.stamp.sec) * 10**9 + int(content.header.stamp.nanosec)
+
+
+@pytest.mark.parametrize("off_s", [-HOUR_S, 60.0, 1e8])
+@pytest.mark.parametrize("part", ["initialpose", "gnss_pose"])
+def test_a_pose_by_another_clock_is_refused_by_name_and_changes_nothing(
+    part: str, off_s: float
+) -> None:
+    timed = drive(frames=20)
+    wrong = (part, stamped(initial_pose(at_ns(1.0)), at_ns(1.0 + off_s))[1])
+    undisturbed = run(session(), timed)
+    live = session()
+    timed.insert(positions(timed, "image")[9] + 1, wrong)
+    estimates = run(live, timed)
+    assert sources(estimates) == sources(undisturbed)
+    assert live.counters[f"{part}.bad.odd_stamp"] == 1
+    line = dict(live.counters.lines())[f"{part}.bad.odd_stamp"]
+    assert "another clock" in line and f"{abs(off_s):.0f}" in line.replace("e+08", "00000000")
+
+
+def test_an_initial_pose_without_stamp_is_of_now() -> None:
+    timed = drive(frames=20, fixes=False)
+    click = stamped(initial_pose(at_ns(0.98)), 0)
+    timed.insert(positions(timed, "image")[9] + 1, click)
+    estimates = run(session(), timed)
+    assert "initialpose" in sources(estimates)[9:11], sources(estimates)
+    assert all(e.ok for e in estimates[10:])
+
+
+def test_a_mounting_that_jumps_is_told() -> None:
+    timed = drive(frames=10)
+    part, content = static_transforms()
+    moved = replace(content.transforms[0])
+    shift = replace(moved.transform.translation, x=moved.transform.translation.x + 1.0)
+    moved = replace(moved, transform=replace(moved.transform, translation=shift))
+    timed[30:30] = [static_transforms(), (part, replace(content, transforms=[moved]))]
+    live = session()
+    run(live, timed)
+    line = dict(live.counters.lines())["tf_static.changed"]
+    assert line.startswith("1: ") and "camera_optical" in line and "1.00 m" in line

@@ -1,0 +1,211 @@
+"""Publishers and operators that mean no good, or are wrong: the node lives and says so."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from helpers.messages import changed, shifted, up_to_frame, without
+from helpers.node_checks import assert_no_wrong_pose, frames, reasons, relocalize, state
+from pixloc_ros.geometry.trajectory import Trajectory
+
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
+
+LONG = "x" * 50_000  # what one datagram holds: larger ones may be lost
+
+
+def other(info: Any, focal_share: float = 1.05) -> Any:
+    k = np.array(info.k)
+    k[[0, 4]] *= focal_share
+    return changed(info, k=k.tolist())
+
+
+@pytest.fixture
+def rig_with_tf(node: Any) -> Iterator[Any]:
+    """A rig that publishes on /tf as well."""
+    from tf2_msgs.msg import TFMessage
+
+    from helpers.live import fresh_rig
+
+    process, domain = node
+    with fresh_rig(domain) as rig:
+        rig._publishers["/tf"] = rig.node.create_publisher(TFMessage, "/tf", 50)
+        yield rig
+        assert process.poll() is None, "the node is gone"
+
+
+def test_half_messages_and_noise_on_every_topic(
+    rig_with_tf: Any, bag: Any, truth: Trajectory
+) -> None:
+    from geometry_msgs.msg import TransformStamped
+    from rclpy.serialization import serialize_message
+    from tf2_msgs.msg import TFMessage
+
+    rig = rig_with_tf
+    rig.play(up_to_frame(without(bag), 2))
+    rng = np.random.default_rng(0)
+    moving = TFMessage(transforms=[TransformStamped(child_frame_id="odom")] * 2)
+    samples = {topic: bag.on(topic)[1] for topic in ("/image", "/camera_info", "/odom")}
+    samples |= {"/tf": moving, "/gnss/fix": bag.on("/gnss/fix")[0]}
+    samples["/initialpose"] = rig.poses[-1]
+    samples["/tf_static"] = bag.on("/tf_static")[0]
+    for topic, message in samples.items():
+        content = serialize_message(message)
+        for end in (0, 2, 4, 5, len(content) // 2, len(content) - 1):
+            rig.send_raw(topic, content[:end])
+        rig.send_raw(topic, content[:4] + rng.bytes(min(len(content), 500)))
+        rig.send_raw(topic, content[:4] + b"\xff" * 200)
+    verdicts = rig.play(frames(without(bag), 2))
+    assert all(v.localized for v in verdicts[2:]), [v.message for v in verdicts]
+    assert_no_wrong_pose(rig, truth)
+
+
+def test_numbers_and_names_that_cannot_be(rig: Any, bag: Any, truth: Trajectory) -> None:
+    messages = without(bag)
+    rig.play(up_to_frame(messages, 2))
+    info, odometry, fix = (bag.on(t)[1] for t in ("/camera_info", "/odom", "/gnss/fix"))
+    pose = changed(rig.poses[-1], **{"header.frame_id": "map"})
+    hostile: list[tuple[str, Any, dict[str, Any]]] = [
+        ("/gnss/fix", fix, {"position_covariance": [1e308] * 9}),
+        ("/gnss/fix", fix, {"altitude": 1e308}),
+        ("/gnss/fix", fix, {"position_covariance": [-1.0] + [0.0] * 8}),
+        ("/odom", odometry, {"pose.pose.position.x": 1e160}),
+        ("/odom", odometry, {"header.frame_id": LONG}),
+        ("/initialpose", pose, {"pose.pose.position.x": 1e160}),
+        ("/initialpose", pose, {"pose.covariance": np.eye(6, k=1).ravel().tolist()}),
+        ("/initialpose", pose, {"header.frame_id": LONG}),
+        ("/camera_info", info, {"d": [1e308] * 5}),
+        ("/camera_info", info, {"distortion_model": LONG, "d": [0.1] * 5}),
+    ]
+    for topic, message, changes in hostile:
+        rig.send(topic, changed(message, **changes))
+        rig.until(rig.arrived, "what was sent")
+    report = rig.report()
+    for name in (
+        "gnss_fix.bad.bad_covariance",
+        "odom.bad.too_far",
+        "odom.bad.frame_id",
+        "initialpose.bad.too_far",
+        "initialpose.bad.bad_covariance",
+        "camera_info.bad.camera_info_unusable",
+    ):
+        assert f"count {name}" in report, (name, report)
+    assert not [name for name in report if "unforeseen" in name]
+    assert sum(len(value) for value in report.values()) < 100_000
+    verdicts = rig.play(frames(messages, 2))
+    assert all(v.localized for v in verdicts[1:]), [v.message for v in verdicts]
+    assert_no_wrong_pose(rig, truth)
+
+
+@pytest.mark.parametrize(
+    ("model", "d"),
+    [
+        ("rational_polynomial", [1e-9] * 5 + [0.0] * 7),
+        ("rational_polynomial", [1e-9] * 8 + [0.0] * 6),
+        ("equidistant", [1e-9] * 4 + [0.0]),
+    ],
+)
+def test_layouts_of_drivers_are_read(rig: Any, bag: Any, model: str, d: list[float]) -> None:
+    altered = [
+        (t, changed(m, distortion_model=model, d=d) if t == "/camera_info" else m)
+        for t, m in up_to_frame(without(bag), 2)
+    ]
+    verdicts = rig.play(altered)
+    assert not {"no_camera_info", "internal_error"} & set(reasons(verdicts)), verdicts[0].message
+
+
+def test_a_second_publisher_of_calibrations(rig: Any, bag: Any, truth: Trajectory) -> None:
+    messages = []
+    for index, (topic, message) in enumerate(without(bag)):
+        messages.append((topic, message))
+        if topic == "/camera_info" and index > len(up_to_frame(without(bag), 3)):
+            messages.append((topic, other(message)))
+    verdicts = rig.play(messages)
+    assert all(v.localized for v in verdicts[:3])
+    assert set(reasons(verdicts[4:])) == {"calibration_unsettled"}
+    assert "two publishers" in verdicts[-1].message
+    name, reason = state(rig)
+    assert (name in ("COASTING", "WAITING_CAMERA_INFO"), reason) == (True, "calibration_unsettled")
+    assert_no_wrong_pose(rig, truth)
+
+
+def test_one_unfilled_transform_beside_good_ones(rig: Any, bag: Any) -> None:
+    from geometry_msgs.msg import TransformStamped
+
+    (static,) = bag.on("/tf_static")
+    unfilled = TransformStamped(child_frame_id="lidar")
+    unfilled.header.frame_id, unfilled.transform.rotation.w = "base_link", 0.0
+    mixed = changed(static, transforms=[unfilled, *static.transforms])
+    messages = [(t, mixed if t == "/tf_static" else m) for t, m in without(bag)]
+    verdicts = rig.play(up_to_frame(messages, 2))
+    assert all(v.localized for v in verdicts), [v.message for v in verdicts]
+    assert "'lidar' in 'base_link'" in rig.report()["count tf_static.bad.bad_quaternion"]
+
+
+def test_a_mounting_that_jumps_is_told(rig: Any, bag: Any) -> None:
+    rig.play(up_to_frame(without(bag), 2))
+    (static,) = bag.on("/tf_static")
+    moved = changed(static)
+    for transform in moved.transforms:
+        transform.transform.translation.x += 1.0
+    rig.send("/tf_static", moved)
+    rig.until(rig.arrived, "the transforms")
+    assert "has moved by 1.00 m" in rig.report()["count tf_static.changed"]
+
+
+def test_a_click_by_another_clock_changes_nothing(rig: Any, bag: Any, truth: Trajectory) -> None:
+    messages = without(bag)
+    rig.play(up_to_frame(messages, 4))
+    click = shifted(rig.poses[-1], 1e6)
+    rig.send("/initialpose", click)
+    rig.until(rig.arrived, "the click")
+    report = rig.report()
+    assert "another clock" in report["count initialpose.bad.odd_stamp"]
+    refused = relocalize(rig, click)
+    rig.until(refused.done, "a refusal")
+    assert (refused.result().success, refused.result().code) == (False, "bad_request")
+    assert "another clock" in refused.result().message
+    verdicts = rig.play(frames(messages, 4))
+    assert {v.prior_source for v in verdicts} == {"odometry"}
+    assert all(v.localized for v in verdicts)
+
+
+def test_odometry_of_which_none_can_be_used(rig: Any, bag: Any) -> None:
+    messages = [
+        (t, changed(m, **{"header.frame_id": "wheel_odom"}) if t == "/odom" else m)
+        for t, m in without(bag)
+    ]
+    verdicts = rig.play(up_to_frame(messages, 3))
+    assert any(v.localized for v in verdicts), [v.message for v in verdicts]
+    assert state(rig) == ("DEGRADED", "odometry_refused")
+    assert "wheel_odom" in rig.state and "node.odom_frame" in rig.state
+
+
+def test_an_activation_that_fails_says_why(street: Path, tmp_path: Path, domain: int) -> None:
+    from helpers.live import Rig, running_node
+
+    parameters = {"map": street / "map", "node.cameras": "1front,2rear"}
+    with running_node(tmp_path / "log.txt", domain, **parameters) as process, Rig(domain) as rig:
+        rig.until(lambda: "cannot be activated" in rig.state, "the fault")
+        assert rig.state.startswith("ERROR") and "1front" in rig.state
+        assert rig.lifecycle_state() == "inactive"
+        assert process.poll() is None
+
+
+@pytest.mark.parametrize("timeout_s", [math.nan, math.inf, -1.0, 1e308])
+def test_requests_that_cannot_be(rig: Any, bag: Any, timeout_s: float) -> None:
+    from pixloc_ros.srv import LoadMap, Relocalize
+
+    request = Relocalize.Request(use_hint=True, timeout_s=timeout_s)
+    request.hint.pose.pose.position.x = 1e160
+    answer = rig.call(Relocalize, "relocalize", request)
+    assert (answer.success, answer.code) == (False, "bad_request")
+    for name in ("../../etc", "/etc/passwd", "\x1b[2J", LONG):
+        answer = rig.call(LoadMap, "load_map", LoadMap.Request(name=name))
+        assert not answer.success and answer.message.isprintable()
+        assert len(answer.message) <= 1000
