@@ -23,10 +23,13 @@ from launch.actions import (
 )
 from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown
+from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
+
+from pixloc_ros.ros import launch_arguments
 
 NODE = "pixloc_localizer"
 RVIZ_LAYOUT = PathJoinSubstitution([FindPackageShare("pixloc_ros"), "config", "pixloc.rviz"])
@@ -130,11 +133,8 @@ def given(context: LaunchContext, name: str) -> str:
 
 
 def is_true(context: LaunchContext, name: str) -> bool:
-    """Whether an argument switches something on; a value that is neither is an error."""
-    value = given(context, name).lower()
-    if value not in ("true", "false", "1", "0"):
-        raise ValueError(f"{name}:={value}: expected true or false")
-    return value in ("true", "1")
+    """Whether an argument switches something on."""
+    return given(context, name).lower() in ("true", "1")
 
 
 def full_name(context: LaunchContext) -> str:
@@ -180,6 +180,7 @@ def playback(context: LaunchContext) -> list[Action]:
     """The bag, whoever records the answers, and the end of everything after the last message."""
     bag = given(context, "bag")
     options = ["--clock", "--rate", given(context, "rate"), "--timeout", str(LOADING_S)]
+    options += ["--localizer", full_name(context)]
     options += ["--loop"] if is_true(context, "loop") else []
     player = Node(
         package="pixloc_ros", executable="bag_player", output="screen", arguments=[bag, *options]
@@ -198,8 +199,17 @@ def playback(context: LaunchContext) -> list[Action]:
     return [
         recorder,
         player,
-        RegisterEventHandler(OnProcessExit(target_action=player, on_exit=[stop])),
+        RegisterEventHandler(
+            OnProcessExit(target_action=player, on_exit=lambda event, _: ended(event, stop))
+        ),
     ]
+
+
+def ended(event: ProcessExited, stop: Action) -> Action:
+    """What follows the end of the player: that of everything, as a failure if it was one."""
+    if event.returncode:
+        raise RuntimeError("the bag could not be played: see the line of bag_player above")
+    return stop
 
 
 def rviz(context: LaunchContext) -> ExecuteProcess:
@@ -212,6 +222,7 @@ def rviz(context: LaunchContext) -> ExecuteProcess:
 
 def start(context: LaunchContext) -> list[Action]:
     """All that the arguments ask for."""
+    launch_arguments.check({each.name: given(context, each.name) for each in ARGUMENTS})
     actions: list[Action] = [localizer(context)]
     if given(context, "bag"):
         actions += playback(context)

@@ -59,7 +59,9 @@ class Config(Section):
 
     map: str = Field(default="", description="Folder of the map.")
     device: str = Field(
-        default="cpu", description="Device that computes: cpu, cuda, or cuda:N for one of several."
+        default="cpu",
+        pattern=r"^(cpu|cuda(:\d+)?)$",
+        description="Device that computes: cpu, cuda, or cuda:N for one of several.",
     )
     threads: int = Field(
         default=0,

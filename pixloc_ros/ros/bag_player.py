@@ -24,6 +24,7 @@ from rclpy.utilities import remove_ros_args
 from rosgraph_msgs.msg import Clock
 
 from pixloc_ros.errors import BagError, PixlocError
+from pixloc_ros.msg import LocalizationState
 from pixloc_ros.replay.storage import RawMessage, open_sources
 from pixloc_ros.ros import conversions
 from pixloc_ros.ros.executable import StopSignals
@@ -39,9 +40,17 @@ Progress = Callable[[Iterable[RawMessage], int], Iterable[RawMessage]]
 class BagPlayer(Node):
     """Publishes the messages of a bag whose types are installed; `skipped` names the others."""
 
-    def __init__(self, bag: Path, rate: float, clock: bool, stop: StopSignals) -> None:
+    def __init__(
+        self, bag: Path, rate: float, clock: bool, stop: StopSignals, localizer: str = ""
+    ) -> None:
         super().__init__("bag_player")
         self._stop = stop
+        self._fault = ""  # why the localizer that is played to cannot work
+        if localizer:
+            latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+            self.create_subscription(
+                LocalizationState, f"{localizer}/state", self._on_state, latched
+            )
         self._sources = open_sources(bag)
         self._bag = bag
         self._rate = rate
@@ -60,12 +69,15 @@ class BagPlayer(Node):
         """Wait until somebody listens to the sensors; the topics nobody listens to.
 
         A bag may hold many more topics than are of use: some seconds after the last subscription
-        that came the others are given up. Raises BagError when nobody listens to any of them.
+        that came the others are given up. Raises BagError when nobody listens to any of them, and
+        where the localizer says that it cannot work.
         """
         now_s = changed_s = time.monotonic()
         deadline_s, alone = now_s + timeout_s, self._alone()
         while alone and now_s < deadline_s and not self._stop.requested:
-            time.sleep(_TICK_S)
+            rclpy.spin_once(self, timeout_sec=_TICK_S)
+            if self._fault:
+                raise BagError(f"the localizer cannot work: {self._fault}")
             now_s, before, alone = time.monotonic(), alone, self._alone()
             changed_s = changed_s if alone == before else now_s
             if self._sensors_heard(alone) and now_s - changed_s > _SETTLED_S:
@@ -85,6 +97,9 @@ class BagPlayer(Node):
                 return
             self._publishers_of[message.topic].publish(bytes(message.data))
         time.sleep(_LINGER_S)
+
+    def _on_state(self, message: LocalizationState) -> None:
+        self._fault = message.message if message.state == message.STATE_ERROR else ""
 
     def _types(self) -> dict[str, str]:
         return {t: kind for source in self._sources for t, kind in source.types.items()}
@@ -138,7 +153,9 @@ def main(stop: StopSignals, args: Sequence[str] | None = None) -> int:
     rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
     stop.grace_s = STOP_S
     try:
-        player = BagPlayer(options.bag, options.rate, options.clock, stop)
+        player = BagPlayer(
+            options.bag, options.rate, options.clock, stop, localizer=options.localizer
+        )
         for topic in player.wait_for_subscribers(options.timeout):
             player.get_logger().warning(f"nobody listens to {topic}")
         player.play()
@@ -160,6 +177,9 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=1.0, help="1: as recorded, 0.5: half as fast")
     parser.add_argument("--clock", action="store_true", help="publish /clock (for use_sim_time)")
     parser.add_argument("--loop", action="store_true", help="from the beginning again at the end")
+    parser.add_argument(
+        "--localizer", default="", help="full name of the localizer, whose fault ends the player"
+    )
     parser.add_argument(
         "--timeout", type=float, default=30.0, help="seconds to wait for subscribers"
     )

@@ -1,6 +1,7 @@
 """The launch files, started with the real launch."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -87,3 +88,36 @@ def test_a_bag_is_played_recorded_and_reported_on(
     assert "Localization report" in (output / "report.md").read_text()
     assert "Traceback" not in log.read_text()
     assert "process has died" not in log.read_text()
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "wrong", ["map:=/nowhere", "bag:=/nowhere", "params_file:=/nowhere.yaml", "rate:=fast"]
+)
+def test_wrong_arguments_end_it_at_once(
+    street: Path, tmp_path: Path, domain: int, wrong: str
+) -> None:
+    log = tmp_path / "log.txt"
+    good = {"map": street / "map", "bag": street / "bag", "output": tmp_path / "run"}
+    name, _, value = wrong.partition(":=")
+    arguments = [f"{key}:={each}" for key, each in {**good, name: value}.items()]
+    with launched(*arguments, domain=domain, log=log) as process:
+        assert process.wait(30) != 0
+    assert value in log.read_text()
+    assert "process started" not in log.read_text()
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_a_map_that_only_the_node_can_judge_ends_a_bag(
+    street: Path, tmp_path: Path, domain: int
+) -> None:
+    shutil.copytree(street / "map", tmp_path / "map")
+    (tmp_path / "map" / "keyframes.safetensors").write_bytes(b"altered")
+    arguments = [f"map:={tmp_path / 'map'}", f"bag:={street / 'bag'}", f"output:={tmp_path / 'o'}"]
+    log = tmp_path / "log.txt"
+    with launched(*arguments, domain=domain, log=log) as process:
+        assert process.wait(120) != 0
+    assert "the localizer cannot work" in log.read_text()

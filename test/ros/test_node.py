@@ -440,6 +440,23 @@ def test_a_working_node_ends_on_a_signal_and_the_player_feeds_it(
 
 @pytest.mark.ros
 @pytest.mark.slow
+def test_the_player_does_not_wait_for_a_localizer_that_cannot_work(
+    street: Path, tmp_path: Path, domain: int
+) -> None:
+    from helpers.live import environment, running_node
+
+    with running_node(tmp_path / "log.txt", domain, map="/nowhere"):
+        command = [sys.executable, "-m", "pixloc_ros.ros.executable", "bag_player"]
+        command += [street / "bag", "--timeout", "300", "--localizer", "/pixloc_localizer"]
+        done = subprocess.run(
+            command, env=environment(domain), capture_output=True, text=True, timeout=120
+        )
+    assert done.returncode == 1
+    assert "the localizer cannot work" in done.stderr and "/nowhere" in done.stderr
+
+
+@pytest.mark.ros
+@pytest.mark.slow
 def test_the_player_says_that_nobody_listens(street: Path, domain: int) -> None:
     play = [sys.executable, "-m", "pixloc_ros.ros.executable", "bag_player", str(street / "bag")]
     from helpers.live import environment
