@@ -22,7 +22,7 @@ class NodeConfig(Section):
     )
     cameras: str = Field(
         default="",
-        pattern=r"^(\w+(,\w+)*)?$",
+        pattern=r"^([A-Za-z][A-Za-z0-9_]*(,[A-Za-z][A-Za-z0-9_]*)*)?$",
         description="Names of the cameras of a rig, separated by commas: front,left listens to "
         "front/image, front/camera_info, left/image and so on. Empty: one camera, on image and "
         "camera_info.",

@@ -110,7 +110,7 @@ class BagPlayer(Node):
 
     def _advertise(self, topic: str, kind: str) -> None:
         try:
-            message_class = _message_class(kind)
+            message_class = message_class(kind)
         except (ImportError, AttributeError, ValueError):
             self.skipped[topic] = kind
             return
@@ -140,7 +140,7 @@ class BagPlayer(Node):
             time.sleep(min(left_s, _TICK_S))
 
 
-def _message_class(kind: str) -> Any:
+def message_class(kind: str) -> Any:
     """Class of `package/msg/Name`."""
     package, _, name = kind.split("/")
     return getattr(import_module(f"{package}.msg"), name)

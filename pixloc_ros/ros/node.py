@@ -104,11 +104,13 @@ class LocalizerNode(LifecycleNode):
         assert self.localizer is not None
         assert self._outputs is not None
         self._fault = ""
-        activated = super().on_activate(state)
+        activated, before = super().on_activate(state), set(self.subscriptions)
         try:
             self.runtime = NodeRuntime(self, self.localizer, self._outputs)
         except Exception as error:  # as above
             self.get_logger().debug(traceback.format_exc())
+            for subscription in set(self.subscriptions) - before:
+                self.destroy_subscription(subscription)
             super().on_deactivate(state)
             return self._refuse(f"cannot be activated: {type(error).__name__}: {error}")
         return activated

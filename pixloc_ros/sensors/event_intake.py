@@ -58,7 +58,7 @@ class EventIntake:
         )
         self._closed: list[ImageGroup] = []  # by the event that is being taken
         self._last_image_ns: dict[str, int] = {}
-        self._held_pose: PoseEvent | None = None  # of an odd stamp
+        self._held_pose: PoseEvent | None = None  # of an odd stamp, in case that time moves there
 
     def take(self, event: Event) -> list[ImageGroup]:
         """Take one event, quickly; return the groups of images that it completes."""
@@ -135,6 +135,7 @@ class EventIntake:
             case FixEvent():
                 self._take_fix(event)
             case PoseEvent():
+                self._held_pose = None if self._is_timely(event) else event
                 self._add_pose(event)
             case StaticTransformsEvent():
                 self._take_static(event)
@@ -218,7 +219,6 @@ class EventIntake:
         It is judged before anything is changed. Raises BadMessage.
         """
         event = self._timed(event)
-        self._held_pose = None
         T_map_own = self._own_transform(event.stamp_ns)
         event = self._frames.pose_in_map(event, self._config.node, T_map_own)
         return self._tracker.add_pose(
@@ -233,10 +233,9 @@ class EventIntake:
         newest_ns = self.newest_ns
         if not event.stamp_ns:
             return replace(event, stamp_ns=event.received_ns if newest_ns is None else newest_ns)
-        if newest_ns is None or self._is_near(event):
+        if self._is_timely(event):
             return event
-        self._held_pose = event  # in case that time has moved there
-        off_s = (event.stamp_ns - newest_ns) * 1e-9
+        off_s = (event.stamp_ns - (newest_ns or 0)) * 1e-9
         side = "after" if off_s > 0 else "before"
         raise BadMessage(
             "odd_stamp",
@@ -244,9 +243,12 @@ class EventIntake:
             "clock? Stamp 0 is now",
         )
 
-    def _is_near(self, event: PoseEvent) -> bool:
+    def _is_timely(self, event: PoseEvent) -> bool:
         """Whether a pose is of about now, or of a time from which odometry carries it."""
-        off_s = (event.stamp_ns - (self.newest_ns or 0)) * 1e-9
+        newest_ns = self.newest_ns
+        if newest_ns is None or not event.stamp_ns:
+            return True
+        off_s = (event.stamp_ns - newest_ns) * 1e-9
         near = abs(off_s) <= max(self._config.priors.max_coast_s, NEAR_S)
         return near or (off_s < 0 and self._tracker.odometry.at(event.stamp_ns) is not None)
 
@@ -284,8 +286,9 @@ class EventIntake:
     def _take_held_pose(self) -> None:
         """Take the pose whose stamp was odd, where time has moved to it."""
         held = self._held_pose
-        if held is None or not self._is_near(held):
+        if held is None or not self._is_timely(held):
             return
+        self._held_pose = None
         try:
             self._add_pose(held)
         except BadMessage as error:

@@ -189,11 +189,13 @@ def test_odometry_of_which_none_can_be_used(rig: Any, bag: Any) -> None:
 def test_an_activation_that_fails_says_why(street: Path, tmp_path: Path, domain: int) -> None:
     from helpers.live import Rig, running_node
 
-    parameters = {"map": street / "map", "node.cameras": "1front,2rear"}
+    too_long = "x" * 300  # for the name of a topic
+    parameters = {"map": street / "map", "node.cameras": f"front,{too_long}"}
     with running_node(tmp_path / "log.txt", domain, **parameters) as process, Rig(domain) as rig:
         rig.until(lambda: "cannot be activated" in rig.state, "the fault")
-        assert rig.state.startswith("ERROR") and "1front" in rig.state
+        assert rig.state.startswith("ERROR") and too_long in rig.state
         assert rig.lifecycle_state() == "inactive"
+        assert "publishers of /front/image" not in rig.report(), "half of it listens"
         assert process.poll() is None
 
 

@@ -25,6 +25,7 @@ from pixloc_ros.config import from_flat
 from pixloc_ros.geometry import se3
 from pixloc_ros.replay import messages
 from pixloc_ros.sensors import conversion
+from pixloc_ros.sensors.decoding import BadMessage
 from pixloc_ros.sensors.events import Event
 from pixloc_ros.session import Session
 from pixloc_ros.types import Estimate, Reason
@@ -383,6 +384,19 @@ def test_a_pose_by_another_clock_is_refused_by_name_and_changes_nothing(
     assert live.counters[f"{part}.bad.odd_stamp"] == 1
     line = dict(live.counters.lines())[f"{part}.bad.odd_stamp"]
     assert "another clock" in line and f"{abs(off_s):.0f}" in line.replace("e+08", "00000000")
+
+
+def test_a_pose_by_another_clock_counts_when_time_moves_there_unless_it_was_a_refused_hint() -> None:
+    timed, later_s = drive(frames=20, fixes=False), 1000.0
+    after = drive(frames=10, fixes=False, start_s=later_s)
+    click = initial_pose(at_ns(later_s))
+    live = session()
+    run(live, timed)
+    with pytest.raises(BadMessage, match="another clock"):
+        live.intake.state_pose(event(click))
+    assert "initialpose" not in sources(run(live, after))
+    live = session()
+    assert "initialpose" in sources(run(live, [*timed, click, *after]))
 
 
 def test_an_initial_pose_without_stamp_is_of_now() -> None:
