@@ -1,17 +1,25 @@
 """Play a bag to a node again and again, and tell whether memory, threads or latency grow.
 
     . tools/ros_env.sh
-    python tools/soak.py --map MAP --bag BAG --output FOLDER --minutes 25 --rate 2.5
+    python tools/soak.py --map MAP --bag BAG --output DIR --minutes 25 --rate 2.5
+    python tools/soak.py --map MAP --bag BAG --output DIR --minutes 25 --faults 1
+    python tools/soak.py --map MAP --bag BAG --output DIR --minutes 1 --beside 1 --neighbour torch
 
-Writes samples.csv and soak.png to FOLDER and prints the second tenth of the time (the first fills
+Writes samples.csv and soak.png to DIR and prints the second tenth of the time (the first fills
 caches) beside the last. Ends with status 1 if the node died or anything grew. The node runs with
 use_sim_time on the bag's clock, which goes back with every round.
+
+With --faults SEED each round has a fault (`soak_faults.py`), and each image is sent when the one
+before was answered, as fast as the node works. The seed fixes the order. Writes faults.json as
+well, and ends with status 1, too, if an image was not answered, a pose was wrong or a round did not
+end in poses again.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 import subprocess
 import sys
 import time
@@ -27,12 +35,15 @@ import rclpy
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
+from soak_faults import FaultyDrive, write_maps
 
+from pixloc_ros.evaluation.neighbours import neighbours
 from pixloc_ros.msg import AlignmentStatus
 
 RUN = [sys.executable, "-m", "pixloc_ros.ros.executable"]
 NODE = [*RUN, "node", "--ros-args"]
 PLAYER = [*RUN, "bag_player"]
+WARM_UP_FRAMES = 10  # that do not count for the latency
 LATEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 # What the last tenth may exceed the second by. Latency is told, and CPU time judged: the one
 # depends on what else runs on the machine.
@@ -62,6 +73,7 @@ class Listener(Node):
         super().__init__("soak")
         self.rounds = 0
         self.bag_time_s = 0.0
+        self.latencies_ms: list[float] = []
         self._clock_s: float | None = None
         self._statuses: list[AlignmentStatus] = []
         status = "pixloc_localizer/status"
@@ -72,6 +84,7 @@ class Listener(Node):
         """Verdicts since the last call."""
         taken = list(self._statuses)
         self._statuses.clear()
+        self.latencies_ms += [status.latency_ms for status in taken]
         return taken
 
     def _on_clock(self, message: Clock) -> None:
@@ -103,6 +116,45 @@ def measure(
     return samples
 
 
+def measure_faults(
+    drive: FaultyDrive, process: psutil.Process, options: argparse.Namespace
+) -> list[Sample]:
+    """One sample per interval of whole rounds, until the time is over or the node dies."""
+    samples: list[Sample] = []
+    try:
+        drive.wait_for_node()
+        start_s, cpu_s = time.monotonic(), _cpu_s(process)
+        sampled_s = start_s
+        while (now_s := time.monotonic()) - start_s < 60.0 * options.minutes:
+            drive.play_round()
+            if now_s - sampled_s < options.interval:
+                continue
+            before_s, cpu_s = cpu_s, _cpu_s(process)
+            samples.append(_sample(drive, process, now_s - start_s, cpu_s - before_s))
+            sampled_s = now_s
+            _write(options.output / "samples.csv", samples)
+            _write_tallies(options.output / "faults.json", drive)
+    except psutil.Error:
+        pass  # the node is gone
+    return samples
+
+
+def _write_tallies(path: Path, drive: FaultyDrive) -> None:
+    tallies = {name: asdict(tally) for name, tally in sorted(drive.tallies.items())}
+    path.write_text(json.dumps({"faults": tallies, "lines": drive.lines}, indent=1) + "\n")
+
+
+def _is_sound(drive: FaultyDrive) -> bool:
+    """Print what came of each kind of fault; whether all was as it has to be."""
+    columns = ("times", "frames", "accepted", "unanswered", "wrong", "unrecovered")
+    print(f"{'fault':38}" + "".join(f"{name:>12}" for name in columns))
+    for name, tally in sorted(drive.tallies.items()):
+        print(f"{name:38}" + "".join(f"{getattr(tally, column):12}" for column in columns))
+    print(*drive.lines, sep="\n")
+    bad = [t for t in drive.tallies.values() if t.unanswered or t.wrong or t.unrecovered]
+    return not bad and not drive.lines
+
+
 def _spin(listener: Listener, seconds: float, process: psutil.Process) -> None:
     """Listen for so long. Raises psutil.NoSuchProcess when the process ends meanwhile."""
     end_s = time.monotonic() + seconds
@@ -112,7 +164,9 @@ def _spin(listener: Listener, seconds: float, process: psutil.Process) -> None:
             raise psutil.NoSuchProcess(process.pid)
 
 
-def _sample(listener: Listener, process: psutil.Process, elapsed_s: float, cpu_s: float) -> Sample:
+def _sample(
+    listener: Listener | FaultyDrive, process: psutil.Process, elapsed_s: float, cpu_s: float
+) -> Sample:
     statuses = listener.take()
     latencies_ms = [status.latency_ms for status in statuses]
     return Sample(
@@ -189,26 +243,61 @@ def running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
         process.wait(30)
 
 
-def main() -> int:
-    options = _options()
-    matplotlib.use("Agg")
-    options.output.mkdir(parents=True, exist_ok=True)
-    parameters = [f"map:={options.map}", "use_sim_time:=true", "node.last_pose_file:=''"]
-    node = [*NODE, *(word for text in [*parameters, *options.parameter] for word in ("-p", text))]
+def soak(options: argparse.Namespace) -> int:
+    """Play a bag as it was recorded; the exit status."""
+    parameters = [f"map:={options.map}", "use_sim_time:=true"]
     player = [*PLAYER, str(options.bag), "--clock", "--loop", "--rate", str(options.rate)]
-    rclpy.init()
     with (
-        running(node, options.output / "node.log") as process,
+        neighbours(options.beside, options.neighbour),
+        running(_node(options, parameters), options.output / "node.log") as process,
         running([*player, "--timeout", "120"], options.output / "player.log"),
     ):
-        samples = measure(Listener(), psutil.Process(process.pid), options)
+        listener = Listener()
+        samples = measure(listener, psutil.Process(process.pid), options)
         died = process.poll() is not None
-    rclpy.try_shutdown()
+    latencies_ms = listener.latencies_ms[WARM_UP_FRAMES:]
+    if latencies_ms:
+        p50, p95 = np.percentile(latencies_ms, [50, 95])
+        print(f"latency of {len(latencies_ms)} frames: median {p50:.0f} ms, p95 {p95:.0f} ms")
+    return _conclude(samples, died, options)
+
+
+def soak_with_faults(options: argparse.Namespace) -> int:
+    """Inject faults at random; the exit status."""
+    maps = options.output / "maps"
+    write_maps(options.map, maps)
+    parameters = [f"map:={maps / 'good'}", f"node.map_root:={maps}", "retrieval.enabled:=false"]
+    with running(_node(options, parameters), options.output / "node.log") as process:
+        drive = FaultyDrive(options.bag, maps, options.faults)
+        samples = measure_faults(drive, psutil.Process(process.pid), options)
+        died = process.poll() is not None
+    _write_tallies(options.output / "faults.json", drive)
+    sound = _is_sound(drive)
+    return _conclude(samples, died, options) or int(not sound)
+
+
+def _node(options: argparse.Namespace, parameters: list[str]) -> list[str]:
+    """The command of a node with parameters."""
+    all_of_them = ["node.last_pose_file:=''", *parameters, *options.parameter]
+    return [*NODE, *(word for text in all_of_them for word in ("-p", text))]
+
+
+def _conclude(samples: Sequence[Sample], died: bool, options: argparse.Namespace) -> int:
     if died or not samples:
         print(f"the node has died: see {options.output / 'node.log'}")
         return 1
     draw(options.output / "soak.png", samples)
     return int(compare(samples))
+
+
+def main() -> int:
+    options = _options()
+    matplotlib.use("Agg")
+    options.output.mkdir(parents=True, exist_ok=True)
+    rclpy.init()
+    status = soak(options) if options.faults is None else soak_with_faults(options)
+    rclpy.try_shutdown()
+    return status
 
 
 def _options() -> argparse.Namespace:
@@ -219,6 +308,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=60.0, help="of the wall clock")
     parser.add_argument("--rate", type=float, default=1.0, help="of the bag; 2.5: faster")
     parser.add_argument("--interval", type=float, default=10.0, help="seconds between samples")
+    parser.add_argument("--faults", type=int, metavar="SEED", help="a fault in each round")
+    parser.add_argument("--beside", type=int, default=0, help="other programs that run meanwhile")
+    parser.add_argument("--neighbour", choices=("busy", "torch"), default="busy", help="their kind")
     parser.add_argument(
         "-p", "--parameter", action="append", default=[], help="name:=value of the node"
     )

@@ -110,14 +110,14 @@ class BagPlayer(Node):
 
     def _advertise(self, topic: str, kind: str) -> None:
         try:
-            message_class = message_class(kind)
+            message_type = message_class(kind)
         except (ImportError, AttributeError, ValueError):
             self.skipped[topic] = kind
             return
         latched = topic.endswith("tf_static")
         durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
         qos = QoSProfile(depth=100 if latched else 10, durability=durability)
-        self._publishers_of[topic] = self.create_publisher(message_class, topic, qos)
+        self._publishers_of[topic] = self.create_publisher(message_type, topic, qos)
 
     def _alone(self) -> list[str]:
         publishers = self._publishers_of.items()
