@@ -232,8 +232,8 @@ class Rig:
             self.node.count_subscribers(name)
         )
 
-    def send_raw(self, topic: str, content: bytes) -> None:
-        """Publish bytes that need not be a message, and are not waited for."""
+    def send_raw(self, topic: str, content: Any) -> None:
+        """Publish a message that is not waited for, or bytes that need not be one."""
         self._publishers[topic].publish(content)
 
     def send(self, topic: str, message: Any) -> None:
@@ -367,9 +367,9 @@ class Rig:
 
 
 @contextmanager
-def fresh_rig(domain: int) -> Iterator[Rig]:
-    """A rig connected to a running node, which begins anew."""
-    with Rig(domain) as rig:
+def fresh_rig(domain: int, **kind: Any) -> Iterator[Rig]:
+    """A rig, of a kind as for Rig, connected to a running node, which begins anew."""
+    with Rig(domain, **kind) as rig:
         if rig.lifecycle_state() == "active":
             assert rig.change_state("deactivate")
         if rig.lifecycle_state() == "inactive":

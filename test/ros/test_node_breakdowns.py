@@ -144,6 +144,7 @@ def test_maps_and_weights_that_cannot_be_used_and_then_can(
         ("map", tmp_path / "nowhere", "nowhere"),
         ("map", broken, "altered"),
         ("features.weights", tmp_path / "none.safetensors", "none.safetensors"),
+        ("features.weights", "/etc/passwd", "/etc/passwd: "),
     ):
         assert rig.change_state("cleanup")
         (before,) = rig.parameters(name)

@@ -117,6 +117,28 @@ def test_a_camera_that_goes_black(rig: Any, bag: Any, truth: Trajectory) -> None
     assert_no_wrong_pose(rig, truth)
 
 
+def test_a_camera_that_hangs_repeats_its_last_picture(
+    rig: Any, bag: Any, truth: Trajectory
+) -> None:
+    messages = without(bag)
+    rig.play(up_to_frame(messages, 4))
+    picture = bag.on("/image")[3].data
+    verdicts = rig.play(
+        altered(frames(messages, 4, 8), "/image", lambda image: changed(image, data=picture))
+    )
+    assert set(reasons(verdicts)) == {"frozen_image"}, [v.message for v in verdicts]
+    assert state(rig) == ("COASTING", "frozen_image")
+    assert all(v.localized for v in rig.play(frames(messages, 8)))
+    assert_no_wrong_pose(rig, truth)
+
+
+def test_a_camera_of_another_clock_than_the_odometry(rig: Any, bag: Any, truth: Trajectory) -> None:
+    late = altered(without(bag), "/image", lambda image: shifted(image, 30.0))
+    verdicts = rig.play(up_to_frame(late, 6))
+    assert not any(v.prior_source == "odometry" for v in verdicts), [v.message for v in verdicts]
+    assert_no_wrong_pose(rig, truth, 30.0)
+
+
 def test_a_camera_that_drops_to_one_hertz(rig: Any, bag: Any, truth: Trajectory) -> None:
     messages = without(bag)
     rig.play(up_to_frame(messages, 3))

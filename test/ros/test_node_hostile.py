@@ -119,6 +119,64 @@ def test_layouts_of_drivers_are_read(rig: Any, bag: Any, model: str, d: list[flo
     assert not {"no_camera_info", "internal_error"} & set(reasons(verdicts)), verdicts[0].message
 
 
+def test_the_cause_of_a_missing_calibration_is_told(rig: Any, bag: Any) -> None:
+    calibrations = [
+        (t, changed(m, d=[1e308] * 5) if t == "/camera_info" else m) for t, m in without(bag)
+    ]
+    (verdict,) = rig.play(up_to_frame(calibrations, 1))
+    assert verdict.reason == "no_camera_info"
+    assert "CameraInfo: " in verdict.message and "1e+308" in verdict.message
+    assert state(rig)[1] == "no_camera_info" and verdict.message in rig.state
+
+
+def test_a_small_message_that_claims_a_large_image(node: Any, bag: Any) -> None:
+    from sensor_msgs.msg import CompressedImage
+
+    from helpers.live import fresh_rig
+
+    size = (32760).to_bytes(2, "big") * 2
+    ends = b"\xff\xd8", b"\xff\xc0\x00\x11\x08" + size + b"\x03\x01\x11\x00" * 3, b"\xff\xd9"
+    bomb = b"".join(ends)
+    process, domain = node
+    memory_kb = peak_memory_kb(process.pid)
+    with fresh_rig(domain, compressed=True) as rig:
+        for topic, message in up_to_frame(without(bag), 2):
+            if topic == "/image":
+                message = CompressedImage(header=message.header, format="jpeg", data=bomb)
+                rig.until(rig.arrived, "what comes before the image")
+                verdict = rig.look(message)
+                assert (verdict.reason, "32760x32760" in verdict.message) == ("bad_image", True)
+            else:
+                rig.send(topic, message)
+    assert peak_memory_kb(process.pid) - memory_kb < 300_000
+    assert process.poll() is None
+
+
+def peak_memory_kb(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+
+
+def test_transforms_of_others_that_cannot_be(rig_with_tf: Any, bag: Any, truth: Trajectory) -> None:
+    from geometry_msgs.msg import TransformStamped
+    from tf2_msgs.msg import TFMessage
+
+    rig = rig_with_tf
+    circle = [("map", "odom"), ("odom", "base_link"), ("base_link", "map"), ("a", "a"), ("", "b")]
+    for tick, (topic, message) in enumerate(up_to_frame(without(bag), 4)):
+        rig.play([(topic, message)])
+        transforms = []
+        for parent, child in circle:
+            transform = TransformStamped(child_frame_id=child)
+            transform.header.frame_id, transform.header.stamp.sec = parent, tick
+            transform.transform.translation.x = (100.0, 1e300, math.nan)[tick % 3]
+            transforms.append(transform)
+        rig.send_raw("/tf", TFMessage(transforms=transforms))
+    assert reasons(rig.statuses) == ["ok"] * 4, [v.message for v in rig.statuses]
+    assert state(rig) == ("TRACKING", "ok")
+    assert_no_wrong_pose(rig, truth)
+
+
 def test_a_second_publisher_of_calibrations(rig: Any, bag: Any, truth: Trajectory) -> None:
     messages = []
     for index, (topic, message) in enumerate(without(bag)):
@@ -200,7 +258,7 @@ def test_an_activation_that_fails_says_why(street: Path, tmp_path: Path, domain:
 
 
 @pytest.mark.parametrize("timeout_s", [math.nan, math.inf, -1.0, 1e308])
-def test_requests_that_cannot_be(rig: Any, bag: Any, timeout_s: float) -> None:
+def test_requests_that_cannot_be(rig: Any, timeout_s: float) -> None:
     from pixloc_ros.srv import LoadMap, Relocalize
 
     request = Relocalize.Request(use_hint=True, timeout_s=timeout_s)
@@ -211,3 +269,22 @@ def test_requests_that_cannot_be(rig: Any, bag: Any, timeout_s: float) -> None:
         answer = rig.call(LoadMap, "load_map", LoadMap.Request(name=name))
         assert not answer.success and answer.message.isprintable()
         assert len(answer.message) <= 1000
+
+
+def test_a_last_pose_that_cannot_be_written_or_read(
+    street: Path, bag: Any, truth: Trajectory, tmp_path: Path, domain: int
+) -> None:
+    """Its folder is a file, so every write fails as on a full disk, or one that is read-only."""
+    from helpers.live import Rig, running_node
+
+    (tmp_path / "file").write_text("no folder")
+    log = tmp_path / "log.txt"
+    parameters = {"map": street / "map", "node.last_pose_file": tmp_path / "file" / "pose.json"}
+    parameters |= {"node.diagnostics_rate_hz": 10.0, "threads": 1}
+    with running_node(log, domain, **parameters) as process, Rig(domain) as rig:
+        rig.until(rig.connected, "the node")
+        assert all(v.localized for v in rig.play(up_to_frame(without(bag), 3)))
+        assert_no_wrong_pose(rig, truth)
+        assert process.poll() is None
+    said = log.read_text()
+    assert "last pose not kept" in said and "Traceback" not in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -77,6 +78,11 @@ def test_what_cannot_be_is_refused_and_changes_nothing(rig: Any, knobs: Knobs) -
     assert "acceptance.max_wrong_probability" in refused and "1.0" in refused, "name and range"
     assert "type" in knobs.turn(acceptance__max_cost="cheap")
     assert knobs.turn(acceptance__max_kost=0.5)
+    for name in ("node.diagnostics_rate_hz", "node.tf_rate_hz"):
+        for value in (1e-12, 1e-300, -1.0, math.nan, math.inf):
+            assert name in knobs.turn(**{name.replace(".", "__"): value}), value
+    for name in ("max_coast_s", "odometry_max_gap_s", "gnss_max_age_s"):
+        assert name in knobs.turn(**{f"priors__{name}": math.inf})
     names = ("acceptance.max_cost", "acceptance.max_wrong_probability", "view.keyframes")
     assert rig.parameters(*names) == [0.9, AcceptanceConfig().max_wrong_probability, 3]
     assert knobs.turn(view__keyframes=3, acceptance__max_cost=0.7) == "", "nothing fixed changes"

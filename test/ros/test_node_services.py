@@ -134,7 +134,14 @@ def test_another_map_is_checked_before_it_is_used(rig: Any, bag: Any, street: Pa
     shutil.copytree(street / "map", altered, dirs_exist_ok=True)
     victim = sorted(altered.glob("*.safetensors"))[0]
     victim.write_bytes(victim.read_bytes()[:-1] + b"\x7f")
+    for name in ("cut", "gone"):
+        shutil.copytree(street / "map", street / name, dirs_exist_ok=True)
+    cut, gone = (sorted((street / name).glob("tile*"))[-1] for name in ("cut", "gone"))
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    gone.unlink()
     for name, complaint in (
+        ("cut", cut.name),
+        ("gone", gone.name),
         ("nowhere", "no map 'nowhere'"),
         ("../map", "below"),
         ("/etc", "below"),

@@ -386,7 +386,7 @@ def test_a_pose_by_another_clock_is_refused_by_name_and_changes_nothing(
     assert "another clock" in line and f"{abs(off_s):.0f}" in line.replace("e+08", "00000000")
 
 
-def test_a_pose_by_another_clock_counts_when_time_moves_there_unless_it_was_a_refused_hint() -> None:
+def test_a_pose_by_another_clock_counts_when_time_moves_there_but_no_refused_hint() -> None:
     timed, later_s = drive(frames=20, fixes=False), 1000.0
     after = drive(frames=10, fixes=False, start_s=later_s)
     click = initial_pose(at_ns(later_s))
