@@ -152,7 +152,8 @@ class Localizer:
             return refusal
         if len(priors) != 1:
             return None
-        view, limits = views.view(frame, priors[0].T_map_base), views.config.view
+        prior, limits = priors[0], views.config.view
+        view = views.view(frame, prior.T_map_base, prior.point_ids)
         if view.nearest_m > limits.max_distance_m:
             return Reason.OUT_OF_MAP, f"nearest keyframe is {view.nearest_m:.0f} m away"
         if len(view) < limits.min_points:

@@ -38,6 +38,7 @@ class PosePrior:
     covariance: Matrix  # (6, 6), map axes: m^2 and rad^2
     source: str  # "odometry", "gnss", "initialpose", "file", ...
     stamp_ns: int
+    point_ids: NDArray[np.int32] | None = None  # (N,) of the map: align with no other points
 
 
 class Status(StrEnum):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pixloc_ros.alignment.initial_poses import draw_initial_poses
 from pixloc_ros.alignment.rig import CameraObservation
@@ -68,15 +69,21 @@ class ViewSelector:
     def __init__(self, map: Map, config: Config):
         self.map = map
         self.config = config
-        self._views: dict[tuple[int, bytes], MapView] = {}
+        self._views: dict[tuple[int, bytes, int], MapView] = {}
 
-    def view(self, frame: Frame, T_map_base: Matrix) -> MapView:
-        """The view of the map that a frame has where the vehicle is at a pose (4, 4)."""
-        key = (id(frame), T_map_base.tobytes())
+    def view(
+        self, frame: Frame, T_map_base: Matrix, point_ids: NDArray[np.int32] | None = None
+    ) -> MapView:
+        """The view of the map that a frame has where the vehicle is at a pose (4, 4).
+
+        point_ids: (N,) of the only points to choose from, as a prior has them.
+        """
+        key = (id(frame), T_map_base.tobytes(), id(point_ids))
         if key not in self._views:
             T_map_cam, config = T_map_base @ frame.T_base_cam, self.config
-            view = select_view(self.map, T_map_cam, frame.camera, config.view, config.device)
-            self._views[key] = view
+            self._views[key] = select_view(
+                self.map, T_map_cam, frame.camera, config.view, config.device, point_ids
+            )
         return self._views[key]
 
     def retrieve(self, image: ImageFeatures) -> list[PosePrior]:
@@ -107,7 +114,7 @@ class ViewSelector:
         T_map_initial: initial poses (K, 4, 4) of the lead, by default that pose. Cameras that see
         too little of the map are left out; with initial poses, the lead must not be one of them.
         """
-        pairs = [(image, self.view(image.frame, T_map_base)) for image in images]
+        pairs = [(image, self.view(image.frame, T_map_base, prior.point_ids)) for image in images]
         pairs = [(image, view) for image, view in pairs if len(view) >= self.config.view.min_points]
         if not pairs or (T_map_initial is not None and pairs[0][0] is not images[0]):
             return None

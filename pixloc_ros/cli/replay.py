@@ -93,6 +93,13 @@ def localize(
         list[Path] | None,
         typer.Option(help="instead: HDF5 with hloc's global descriptors; repeatable"),
     ] = None,
+    inliers: Annotated[
+        Path | None,
+        typer.Option(help="hloc's log: align with the points it matched, from its poses or priors"),
+    ] = None,
+    colmap: Annotated[
+        Path | None, typer.Option(help="with --inliers: COLMAP model of the log and of the map")
+    ] = None,
     prior_sigma: Annotated[
         str, typer.Option(help="METRES,DEGREES by which priors may be off, per axis")
     ] = "1.0,2.0",
@@ -111,12 +118,16 @@ def localize(
 
     if sum(bool(given) for given in (priors, pairs, descriptors)) > 1:
         raise ConfigError("give one of --priors, --pairs and --descriptors")
+    if bool(inliers) != bool(colmap) or (inliers and (pairs or descriptors)):
+        raise ConfigError("--inliers needs --colmap, and goes with --priors or alone")
     sigma = _sigma(prior_sigma)
     listed = image_list.read_queries(queries, images)
     localizer = Localizer(resolve_config(config, settings, map_folder, device))
     names = [query.name for query in listed]
     global_prior: GlobalPrior | None = None
-    if priors:
+    if inliers and colmap:
+        global_prior = _logged_matches(localizer, inliers, colmap, priors, names, sigma)
+    elif priors:
         global_prior = _pose_priors(localizer, priors, prior_format, names, sigma)
     elif pairs:
         options = localizer.config.retrieval
@@ -129,6 +140,22 @@ def localize(
     console = Console()
     console.print(f"localized {found} of {len(estimates)} images", highlight=False)
     console.print(f"poses: {output}, records: {image_list.frames_path(output)}", soft_wrap=True)
+
+
+def _logged_matches(
+    localizer: Localizer,
+    inliers: Path,
+    colmap: Path,
+    priors: Path | None,
+    names: list[str],
+    sigma: tuple[float, float],
+) -> GlobalPrior:
+    from pixloc_ros.geometry.trajectory import read_poses
+    from pixloc_ros.maps.files.colmap import read_model
+    from pixloc_ros.priors.logged_matches import read_logged_matches
+
+    model, given = read_model(colmap), read_poses(priors) if priors else None
+    return read_logged_matches(localizer.map, inliers, model, names, sigma, given)
 
 
 def _pose_priors(

@@ -61,11 +61,12 @@ def select_view(
     camera: Camera,
     config: ViewConfig,
     device: str = "cpu",
+    point_ids: NDArray[np.int32] | None = None,
 ) -> MapView:
     """Choose points and their reference features for a prior camera pose (4, 4).
 
-    The view is empty where there is no map. Keyframes of tiles that are refused are passed
-    over. The tiles around are opened ahead.
+    point_ids: (N,) of the only points to choose from. The view is empty where there is no map.
+    Keyframes of tiles that are refused are passed over. The tiles around are opened ahead.
     """
     position = T_map_cam_prior[:3, 3]
     origin = np.round(position)
@@ -79,6 +80,8 @@ def select_view(
     pixels, visible = _project(observed.local[first], origin, T_map_cam_prior, camera)
     if config.cull_hidden and map_.keyframe_depth_m is not None:
         visible &= ~_hidden(map_, keyframes, observed.local[first], origin, T_map_cam_prior, camera)
+    if point_ids is not None:
+        visible &= np.isin(observed.point_id[first], point_ids)
     shown = np.flatnonzero(visible)
     best, unlikeness = _most_alike(map_, observed, point, shown, position - origin, origin)
     alike = unlikeness <= config.max_viewpoint_change

@@ -5,7 +5,7 @@ Poses are of the camera, in the world of the model that the map was built from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,7 +64,7 @@ def read_pose_priors(
     """
     T_cam_world = read_poses(file)
     hloc.check_same_names(file, T_cam_world, names, "prior")
-    return _named_poses(map_, T_cam_world, lambda name: diagonal(*sigma))
+    return poses_in_map(map_, T_cam_world, sigma)
 
 
 def read_ace_priors(
@@ -86,7 +86,7 @@ def read_ace_priors(
         numbers = _numbers(where, words[1:8])
         T_cam_file[words[0]] = se3.from_qvec_wxyz(numbers[:4], numbers[4:])
     T_cam_world = _by_query_name(file, T_cam_file, names)
-    return _named_poses(map_, T_cam_world, lambda name: diagonal(*sigma))
+    return poses_in_map(map_, T_cam_world, sigma)
 
 
 def read_planar_priors(
@@ -155,13 +155,14 @@ def map_from_world(map_: Map) -> Matrix:
 PLANE = [0, 1, 5]  # x, y and yaw of a pose
 
 
-def _named_poses(
-    map_: Map, T_cam_world: Mapping[str, Matrix], covariance: Callable[[str], Matrix]
+def poses_in_map(
+    map_: Map, T_cam_world: Mapping[str, Matrix], sigma: tuple[float, float]
 ) -> NamedPoses:
-    T_map_world = map_from_world(map_)
+    """Priors of poses by name; sigma: metres and degrees by which they may be off, per axis."""
+    T_map_world, covariance = map_from_world(map_), diagonal(*sigma)
     return NamedPoses(
         {
-            name: CameraPose(T_map_world @ se3.inverse(T), covariance(name))
+            name: CameraPose(T_map_world @ se3.inverse(T), covariance)
             for name, T in T_cam_world.items()
         }
     )

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.spatial import KDTree
 from typer.testing import CliRunner
 
 from helpers import benchmark_trees as trees
 from helpers.benchmark_trees import Street
+from helpers.hloc_log import write_log
+from pixloc_ros.alignment.problems import ViewSelector
 from pixloc_ros.cli.main import build
+from pixloc_ros.config import Config
 from pixloc_ros.config.published import load_published
 from pixloc_ros.errors import ConfigError, DataError, PixlocError
 from pixloc_ros.evaluation.datasets import pose_lists
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.trajectory import write_poses
 from pixloc_ros.maps.files.colmap import read_model
 from pixloc_ros.maps.files.hloc_logs import QueryLog, read_logs
+from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.reference_selection import (
     ReferenceModel,
     largest_covisible_group,
@@ -25,6 +32,9 @@ from pixloc_ros.maps.reference_selection import (
     logged_references,
     mean_pose,
 )
+from pixloc_ros.priors.file_priors import map_from_world
+from pixloc_ros.priors.logged_matches import read_logged_matches
+from pixloc_ros.types import Frame
 
 PROFILES = sorted((Path(__file__).parents[2] / "config" / "paper").glob("*.yaml"))
 NEAR_M = 0.1
@@ -78,32 +88,6 @@ def test_queries_are_localized_from_their_references(average, street, scenery, t
     assert max(errors_m(found, scenery)) < NEAR_M
 
 
-def write_log(path: Path, scenery: Street, known: ReferenceModel, off_m: float) -> None:
-    """As hloc's localize_sfm leaves it, with poses that are off and a third of outliers."""
-    rng, entries = np.random.default_rng(0), {}
-    for shot in scenery.queries:
-        near = scenery.nearest(shot, 4)
-        seen: dict[int, list[int]] = {}
-        for index, reference in enumerate(near):
-            for point in reference.point_ids[reference.point_ids >= 0].tolist():
-                seen.setdefault(point, []).append(index)
-        inliers = rng.random(len(seen)) > 0.33
-        off = se3.make(np.eye(3), [off_m, 0, 0]) @ shot.T_cam_world
-        entries[shot.path.name] = {
-            "db": [known.images[reference.name].image_id for reference in near],
-            "PnP_ret": {
-                "success": True,
-                "qvec": se3.qvec_wxyz(off),
-                "tvec": off[:3, 3],
-                "num_inliers": int(inliers.sum()),
-                "inliers": inliers.tolist(),
-                "camera": {"model": "PINHOLE"},
-            },
-            "keypoint_index_to_db": ([], list(seen.items())),
-        }
-    path.write_bytes(pickle.dumps({"features": path, "loc": entries}))
-
-
 @pytest.mark.slow
 def test_poses_of_hloc_are_refined_with_its_inliers(street, scenery, known, tmp_path):
     """And poses from a file instead of the log's, where they are given."""
@@ -123,6 +107,56 @@ def test_poses_of_hloc_are_refined_with_its_inliers(street, scenery, known, tmp_
     write_log(log, scenery, known, off_m=50.0)
     given = ("--inliers", log, "--config", profile, "--priors", tmp_path / "priors.txt")
     assert max(errors_m(run(street, scenery, tmp_path, *given), scenery)) < 0.05
+
+
+@pytest.mark.slow
+def test_the_inliers_of_hloc_are_aligned_on_a_map(street, scenery, known, tmp_path):
+    """`pixloc localize --inliers`: from the log's poses, or given ones, with its points alone."""
+    log, data = tmp_path / "logs.pkl", street / "data"
+    write_log(log, scenery, known, off_m=0.2)
+    camera = "SIMPLE_PINHOLE", trees.WIDTH, trees.HEIGHT, scenery.focal, scenery.cx, scenery.cy
+    lines = [trees.words(shot.path.name, *camera) for shot in scenery.queries]
+    trees.write_lines(tmp_path / "queries.txt", lines)
+    arguments = ["localize", "--map", street / "map", "--images", data / "drive/images"]
+    arguments += ["--queries", tmp_path / "queries.txt", "--output", tmp_path / "poses.txt"]
+    arguments += ["--inliers", log, "--prior-sigma", "0.2,1.0", "--set", "threads=1"]
+    refused = CliRunner().invoke(build(), [str(word) for word in arguments])
+    assert isinstance(refused.exception, ConfigError)
+    arguments += ["--colmap", data / "mapping/colmap"]
+    result = CliRunner().invoke(build(), [str(word) for word in arguments])
+    assert result.exception is None, result.output
+    found = pose_lists.read_poses(tmp_path / "poses.txt")
+    assert max(errors_m(found, scenery)) < 0.05
+    write_log(log, scenery, known, off_m=50.0)  # useless poses, the same points
+    given = {s.path.name: se3.make(np.eye(3), [0.2, 0, 0]) @ s.T_cam_world for s in scenery.queries}
+    write_poses(tmp_path / "priors.txt", given)
+    arguments += ["--priors", tmp_path / "priors.txt"]
+    result = CliRunner().invoke(build(), [str(word) for word in arguments])
+    assert result.exception is None, result.output
+    assert max(errors_m(pose_lists.read_poses(tmp_path / "poses.txt"), scenery)) < 0.05
+
+
+def test_only_the_points_of_a_log_are_aligned(street, scenery, known, tmp_path):
+    """Its points have other numbers in the map; another model's are in no map."""
+    log, map_ = tmp_path / "logs.pkl", Map.load(street / "map")
+    write_log(log, scenery, known, off_m=0.2)
+    names = [shot.path.name for shot in scenery.queries]
+    prior = read_logged_matches(map_, log, known.model, names, (0.2, 1.0))
+    frame = Frame(np.zeros((2, 2, 3), np.uint8), known.model.cameras[1], 0, np.eye(4), names[0])
+    (proposed,) = prior.propose(frame)
+    logged = read_logs(log)[names[0]]
+    inliers = np.array(logged.points)[list(logged.inliers)]
+    assert 0 < len(proposed.point_ids) <= len(inliers)
+    rows = np.searchsorted(known.model.point_ids, inliers)
+    expected = se3.transform(map_from_world(map_), known.model.points_world[rows])
+    view = ViewSelector(map_, Config(map=str(street / "map"))).view(
+        frame, proposed.T_map_base, proposed.point_ids
+    )
+    far_m, _ = KDTree(expected).query(view.points.numpy() + view.origin)
+    assert len(view) and far_m.max() < 1e-3
+    moved = replace(known.model, points_world=known.model.points_world + 5.0)
+    with pytest.raises(DataError, match=r"logs\.pkl: the map has no point of the model"):
+        read_logged_matches(map_, log, moved, names, (0.2, 1.0))
 
 
 class Harmful:

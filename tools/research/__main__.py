@@ -10,12 +10,18 @@ from pixloc_ros.common.process import prepare_process
 
 def build() -> typer.Typer:
     """The command line with all its commands, which import torch."""
+    from research.ablations import ablations
     from research.baseline_shots import baseline_shots
     from research.benchmark_maps import benchmark_maps
     from research.commands import app
+    from research.refinement import refinement
+    from research.sensitivity import sensitivity
     from research.verification_shots import verification_shots
 
+    app.command("ablations")(ablations)
     app.command("benchmark-maps")(benchmark_maps)
+    app.command("refinement")(refinement)
+    app.command("sensitivity")(sensitivity)
     app.command("shots")(baseline_shots)
     app.command("verification-shots")(verification_shots)
     return app

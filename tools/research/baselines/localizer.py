@@ -48,6 +48,14 @@ class BaselineLocalizer:
             message = "no prior to choose keyframes by"
             return Estimate(Status.FAILED, Reason.NO_PRIOR, message, frame.stamp_ns, frame.name)
         watch = Stopwatch()
+        found, pixels = self.solve(frame, prior, watch)
+        estimate = _estimate(frame, found, len(pixels))
+        return replace(estimate, prior=prior, timing_ms=watch.timing_ms)
+
+    def solve(
+        self, frame: Frame, prior: PosePrior, watch: Stopwatch
+    ) -> tuple[PnpPose | None, NDArray[np.float32]]:
+        """The pose, and pixels (M, 2) of all matches. Raises MapError as `localize` does."""
         T_map_cam = prior.T_map_base @ frame.T_base_cam
         landmarks = self.keyframes.near(T_map_cam)  # could come with the map, so not timed
         with watch("features"):
@@ -55,9 +63,7 @@ class BaselineLocalizer:
         with watch("matching"):
             points_map, pixels = self._correspond(query, landmarks)
         with watch("pose"):
-            found = solve_pnp(points_map, pixels, frame.camera)
-        estimate = _estimate(frame, found, len(pixels))
-        return replace(estimate, prior=prior, timing_ms=watch.timing_ms)
+            return solve_pnp(points_map, pixels, frame.camera), pixels
 
     def _correspond(
         self, query: Keypoints, landmarks: list[Landmarks]
