@@ -57,7 +57,7 @@ endif
 
 # Every boundary with hostile input, for so long: docs/lab/robustness.md
 fuzz: setup
-	@$(ROS_ENV) && PYTHONPATH=test:$$PYTHONPATH python -m fuzz --minutes $(MINUTES) $(ARGS)
+	@$(ROS_ENV) && PYTHONPATH=test:tools:$$PYTHONPATH python -m fuzz --minutes $(MINUTES) $(ARGS)
 
 lint: setup
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && \

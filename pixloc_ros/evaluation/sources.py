@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
+from pixloc_ros.common.foreign_files import read_json, refusing
 from pixloc_ros.errors import DataError
 from pixloc_ros.evaluation.compare import TOLERANCE_S, compare_poses, compare_trajectories
 from pixloc_ros.evaluation.frames import FrameResult, read_frames, with_truth
@@ -47,10 +46,9 @@ def load_provenance(estimate: Path) -> dict[str, Any]:
     path = estimate / SUMMARY_FILE
     if not path.is_file():
         return {}
-    try:
-        summary = Summary.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValidationError) as error:
-        raise DataError(f"cannot read {path}: {str(error).splitlines()[0]}") from None
+    content = read_json(path, DataError)
+    with refusing(DataError, path):
+        summary = Summary.model_validate(content)
     digests = {"map_sha256": summary.map_sha256, "weights_sha256": summary.weights_sha256}
     return {**summary.provenance, **digests}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pixloc_ros.common.foreign_files import refusing
 from pixloc_ros.errors import MapError
 
 
@@ -14,11 +15,12 @@ def find(root: str, name: str) -> Path:
     """
     if not root:
         raise MapError("parameter 'node.map_root' is empty: set it to the folder that holds maps")
-    top = Path(root).expanduser().resolve()
-    folder = (top / name).resolve()
-    if not name or folder == top or not folder.is_relative_to(top):
-        raise MapError(f"map '{name}' is not the name of a folder below {top}")
-    if not folder.is_dir():
-        there = ", ".join(sorted(p.parent.name for p in top.glob("*/map.json"))) or "none"
-        raise MapError(f"no map '{name}' below {top}; maps there: {there}")
+    with refusing(MapError, root, "name a folder below it"):  # names of any kind and length
+        top = Path(root).expanduser().resolve()
+        folder = (top / name).resolve()
+        if not name or folder == top or not folder.is_relative_to(top):
+            raise MapError(f"map '{name}' is not the name of a folder below {top}")
+        if not folder.is_dir():
+            there = ", ".join(sorted(p.parent.name for p in top.glob("*/map.json"))) or "none"
+            raise MapError(f"no map '{name}' below {top}; maps there: {there}")
     return folder

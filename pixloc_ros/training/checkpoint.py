@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pixloc_ros.common.atomic_write import atomic_path
+from pixloc_ros.common.foreign_files import parse_json, refusing
 from pixloc_ros.errors import TrainingError
 from pixloc_ros.training.config import TrainConfig, differences
 
@@ -61,24 +62,20 @@ def read(
 
     Raises TrainingError for a file that is none, and for a run with other settings.
     """
-    try:
+    with refusing(TrainingError, path, "is it the checkpoint of this run?"):
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        progress = TrainingProgress(**json.loads(metadata["progress"]))
+        progress = TrainingProgress(**parse_json(metadata["progress"]))
         theirs = TrainConfig.model_validate_json(metadata["config"])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise TrainingError(
-            f"cannot resume from {path}: {' '.join(str(error).split())[:200]}"
-        ) from None
-    _check(path, config, theirs, processes, progress)
-    for part, network in networks.items():
-        network.load_state_dict(dict(_under(tensors, part)))
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in _under(tensors, "adam"):
-        index, moment = name.split(".")
-        moments.setdefault(int(index), {})[moment] = value
-    adam.load_state_dict({**adam.state_dict(), "state": moments})
+        _check(path, config, theirs, processes, progress)
+        for part, network in networks.items():
+            network.load_state_dict(dict(_under(tensors, part)))
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in _under(tensors, "adam"):
+            index, moment = name.split(".")
+            moments.setdefault(int(index), {})[moment] = value
+        adam.load_state_dict({**adam.state_dict(), "state": moments})
     return progress
 
 

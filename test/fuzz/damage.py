@@ -145,7 +145,7 @@ def _values(draw: DrawFn, samples: Sequence[Any]) -> bytes:
         holder, key = draw(st.sampled_from(holders))
         match draw(st.sampled_from(("replace", "replace", "replace", "drop", "repeat"))):
             case "replace":
-                holder[key] = draw(st.sampled_from(JSON_VALUES))
+                holder[key] = copy.deepcopy(draw(st.sampled_from(JSON_VALUES)))
             case "drop":
                 del holder[key]
             case "repeat" if isinstance(holder, list):

@@ -20,7 +20,7 @@ from fuzz.damage import (
     damaged_json,
     damaged_text,
 )
-from fuzz.harness import Target
+from fuzz.harness import Target, file_target
 from fuzz.message_targets import check
 from fuzz.parameters import parameters
 from pixloc_ros import config
@@ -38,23 +38,6 @@ from pixloc_ros.maps.files.posed_images import read_posed_images
 from pixloc_ros.priors.last_pose import LastPoseFile
 from pixloc_ros.replay.bag_reader import BagReader
 from pixloc_ros.training import config as training_config
-
-
-def _file(
-    name: str,
-    file_name: str,
-    strategy: Callable[[], SearchStrategy[bytes]],
-    take: Callable[[Path], object],
-    quick: int = 100,
-) -> Target:
-    """A target that reads one file."""
-
-    def read(content: bytes, folder: Path) -> None:
-        path = folder / file_name
-        path.write_bytes(content)
-        take(path)
-
-    return Target(name, strategy, read, quick)
 
 
 def _colmap(suffix: str) -> Target:
@@ -85,14 +68,14 @@ def _bag(storage: StoragePlugin, file_name: str) -> Target:
     def cases() -> SearchStrategy[bytes]:
         return damaged_bytes([samples.bag_file(storage)])
 
-    return _file(f"bag {storage.name.lower()}", file_name, cases, take, quick=60)
+    return file_target(f"bag {storage.name.lower()}", file_name, cases, take, quick=60)
 
 
 def _files() -> Iterator[Target]:
     yield _colmap(".bin")
     yield _colmap(".txt")
     for suffix in (".ply", ".pcd", ".las", ".laz"):
-        yield _file(
+        yield file_target(
             f"cloud {suffix}",
             f"cloud{suffix}",
             lambda s=suffix: damaged_bytes(samples.clouds(s)),  # type: ignore[misc]
@@ -100,14 +83,14 @@ def _files() -> Iterator[Target]:
             quick=3,  # each is read in a process of its own
         )
     for suffix in (".ply", ".obj", ".stl", ".gltf"):
-        yield _file(
+        yield file_target(
             f"mesh {suffix}",
             f"mesh{suffix}",
             lambda s=suffix: damaged_bytes(samples.meshes(s)),  # type: ignore[misc]
             lambda path: sample_mesh(read_mesh(path), 0.5),
             quick=100 if suffix == ".obj" else 3,
         )
-    yield _file("image", "image", lambda: damaged_bytes(samples.pictures()), image_files.read)
+    yield file_target("image", "image", lambda: damaged_bytes(samples.pictures()), image_files.read)
     yield _bag(StoragePlugin.MCAP, "bag.mcap")
     yield _bag(StoragePlugin.SQLITE3, "bag.db3")
     yield from _texts()
@@ -130,12 +113,14 @@ def _texts() -> Iterator[Target]:
         ("pairs", PAIRS, hloc.read_pairs),
     ]
     for name, text, take in readers:
-        yield _file(name, "file.txt", lambda t=text: damaged_text([t]), take)  # type: ignore[misc]
+        yield file_target(name, "file.txt", lambda t=text: damaged_text([t]), take)  # type: ignore[misc]
 
     def place(path: Path) -> object:
         return align_model(read_model(samples.dataset() / "colmap"), path, None, 3.0)
 
-    yield _file("positions of images", "gps.txt", lambda: damaged_text([FIXES, POSES]), place, 30)
+    yield file_target(
+        "positions of images", "gps.txt", lambda: damaged_text([FIXES, POSES]), place, 30
+    )
 
 
 YAML = "pixloc_localizer:\n  ros__parameters:\n    map: /maps/a\n    threads: 2\n"
@@ -147,8 +132,10 @@ TRAINING += "size: [96, 64]\nmodel: {init: compact_seed}\noptimizer: {lr: 1.0e-4
 
 def _structured() -> Iterator[Target]:
     yield Target("parameters", parameters, lambda values, _: config.from_flat(values), quick=300)
-    yield _file("parameter file", "p.yaml", lambda: damaged_text([YAML]), config.load)
-    yield _file("training file", "t.yaml", lambda: damaged_text([TRAINING]), training_config.load)
+    yield file_target("parameter file", "p.yaml", lambda: damaged_text([YAML]), config.load)
+    yield file_target(
+        "training file", "t.yaml", lambda: damaged_text([TRAINING]), training_config.load
+    )
 
     def metas() -> SearchStrategy[bytes]:
         return damaged_json([json.loads(samples.scene().read_text())])
@@ -161,9 +148,11 @@ def _structured() -> Iterator[Target]:
     def images(path: Path) -> object:
         return read_posed_images(path, samples.scene().parent / "images")
 
-    yield _file("meta.json", "meta.json", metas, images)
-    yield _file("last pose", "last.json", lambda: damaged_json([last]), pose_file)
-    yield _file("JSON", "any.json", lambda: damaged_json([last]), lambda p: read_json(p, DataError))
+    yield file_target("meta.json", "meta.json", metas, images)
+    yield file_target("last pose", "last.json", lambda: damaged_json([last]), pose_file)
+    yield file_target(
+        "JSON", "any.json", lambda: damaged_json([last]), lambda p: read_json(p, DataError)
+    )
 
 
 def _weights() -> Iterator[Target]:
@@ -194,7 +183,7 @@ def _weights() -> Iterator[Target]:
     def load(path: Path) -> None:
         weights.load(str(path))
 
-    yield _file("checkpoint of PixLoc", "checkpoint_best.tar", tensors, load)
+    yield file_target("checkpoint of PixLoc", "checkpoint_best.tar", tensors, load)
 
 
 TARGETS = [*_files(), *_weights()]

@@ -40,3 +40,20 @@ def attempt(target: Target, case: Any, folder: Path) -> bool:
             assert text and text.isprintable() and len(text) <= MAX_MESSAGE, text[:2000]
             return False
     return True
+
+
+def file_target(
+    name: str,
+    file_name: str,
+    cases: Callable[[], SearchStrategy[bytes]],
+    take: Callable[[Path], object],
+    quick: int = 100,
+) -> Target:
+    """A target that reads one file."""
+
+    def read(content: bytes, folder: Path) -> None:
+        path = folder / file_name
+        path.write_bytes(content)
+        take(path)
+
+    return Target(name, cases, read, quick)

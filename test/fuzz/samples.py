@@ -27,6 +27,7 @@ from pixloc_ros.replay import messages
 from pixloc_ros.replay.bag_options import BagOptions
 from pixloc_ros.replay.bag_writer import create_bag
 from pixloc_ros.types import Frame, PosePrior
+from research.invented_map import InventedMap, write_invented_map
 
 RNG = np.random.default_rng(0)
 POINTS = RNG.uniform(-5, 5, (20, 3))
@@ -55,6 +56,14 @@ def map_folder() -> Path:
     source = ColmapSource(model_dir=dataset() / "colmap", images=dataset() / "images")
     build_map(source, folder() / "map").close()
     return folder() / "map"
+
+
+@cache
+def level_map() -> Map:
+    """A map whose z is up."""
+    path = folder() / "level"
+    write_invented_map(InventedMap(200, dims=(4, 4, 4), descriptor=8, tile_m=0), path)
+    return Map.load(path)
 
 
 @cache

@@ -17,6 +17,7 @@ import numpy as np
 
 from pixloc_ros.common import image_files
 from pixloc_ros.common.atomic_write import write_text
+from pixloc_ros.common.foreign_files import read_json, refusing
 from pixloc_ros.common.parallel import Workers
 from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.config import Config
@@ -190,7 +191,7 @@ def _check_same_run(folder: Path, settings: dict[str, Any]) -> None:
     if not path.is_file():
         write_text(path, text + "\n")
         return
-    known = json.loads(path.read_text(encoding="utf-8"))
+    known = read_json(path, DataError)
     ours = json.loads(text)
     if known != ours:
         other = next(key for key in {**known, **ours} if known.get(key) != ours.get(key))
@@ -207,5 +208,6 @@ def _read_done(path: Path) -> dict[str, FrameResult]:
     whole = [line for line in lines if line.endswith("}\n")]
     if len(whole) < len(lines):
         write_text(path, "".join(whole))
-    results = [FrameResult.model_validate_json(line) for line in whole]
+    with refusing(DataError, path, "remove it to localize anew"):
+        results = [FrameResult.model_validate_json(line) for line in whole]
     return {result.name: result for result in results}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 
+from pixloc_ros.common.foreign_files import refusing
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.maps.files.colmap_records import CAMERA_MODELS
@@ -19,21 +22,20 @@ def read_database_cameras(path: Path) -> dict[str, Camera]:
     """Read the camera of each image by name; raises MapError for a file that is no database."""
     if not path.is_file():
         raise MapError(f"{path}: no such file; expected COLMAP's database")
-    try:
-        database = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
-        with database:
-            rows = database.execute(QUERY).fetchall()
-        database.close()
-    except sqlite3.Error as error:
-        raise MapError(f"{path} cannot be read as COLMAP's database ({error})") from None
     made: dict[tuple, Camera] = {}
     cameras = {}
-    for name, *calibration in rows:
-        key = tuple(calibration)
-        if key not in made:
-            made[key] = _camera(path, *calibration)
-        cameras[name] = made[key]
+    with refusing(MapError, path, "is it COLMAP's database?"):
+        for name, *calibration in _rows(path):
+            key = tuple(calibration)
+            if key not in made:
+                made[key] = _camera(path, *calibration)
+            cameras[name] = made[key]
     return cameras
+
+
+def _rows(path: Path) -> list[tuple]:
+    with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as database:
+        return database.execute(QUERY).fetchall()
 
 
 def _camera(path: Path, model_id: int, width: int, height: int, params: bytes) -> Camera:

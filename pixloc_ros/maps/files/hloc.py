@@ -12,6 +12,7 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
+from pixloc_ros.common import foreign_files
 from pixloc_ros.errors import CameraError, DataError
 from pixloc_ros.geometry.camera import COLMAP_MODELS, Camera
 
@@ -100,15 +101,13 @@ def read_descriptors(files: Sequence[Path], names: Sequence[str]) -> NDArray[np.
 
 
 def _descriptors_of(path: Path, names: Iterable[str]) -> Descriptors:
-    try:
-        with import_h5py().File(path) as file:
-            return {
-                name: np.asarray(file[name][DESCRIPTOR], np.float32).ravel()
-                for name in names
-                if f"{name}/{DESCRIPTOR}" in file
-            }
-    except OSError as error:
-        raise DataError(f"cannot read descriptors from {path}: {error}") from None
+    h5py = import_h5py()
+    with foreign_files.refusing(DataError, path), h5py.File(path) as file:
+        return {
+            name: np.asarray(file[name][DESCRIPTOR], np.float32).ravel()
+            for name in names
+            if f"{name}/{DESCRIPTOR}" in file
+        }
 
 
 def import_h5py() -> ModuleType:

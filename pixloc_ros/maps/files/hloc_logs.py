@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pixloc_ros.common.foreign_files import refusing
 from pixloc_ros.errors import DataError
 from pixloc_ros.geometry import se3
 
@@ -65,14 +66,9 @@ class _Numbers(pickle.Unpickler):
 
 def read_logs(path: Path) -> dict[str, QueryLog]:
     """Read the logs of all queries by name; raises DataError for a file that is none of hloc's."""
-    try:
+    with refusing(DataError, path, "is it a log of hloc's localize_sfm?"):
         content = _Numbers(io.BytesIO(path.read_bytes())).load()
         return {name: _log(entry) for name, entry in content["loc"].items() if "db" in entry}
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from None
-    except Exception as error:  # a pickle may fail in any way
-        why = str(error).partition("\n")[0]
-        raise DataError(f"{path} is no log of hloc's localize_sfm ({why})") from None
 
 
 def _log(entry: dict[str, Any]) -> QueryLog:

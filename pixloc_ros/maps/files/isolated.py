@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 Reader = Callable[[Path], tuple[NDArray, ...]]
 
-SPARE_BYTES = 6_000_000_000  # of address space, for the interpreter and its libraries
+SPARE_BYTES = 1_500_000_000  # of memory, for the interpreter, its libraries and their threads
+SPARE_SPACE = 6_000_000_000  # of addresses, where the kernel does not count the memory itself
 BYTES_PER_BYTE = 100  # of arrays in memory, for each of the file
-SPARE_S = 60  # of the processor
+SPARE_S = 10  # of the processor; importing open3d takes one
 BYTES_PER_S = 100_000
 
 
@@ -49,10 +50,14 @@ def main() -> None:
     """Read one file, within time and memory that its size is worth."""
     module, name, path, result = sys.argv[1:]
     size = Path(path).stat().st_size
-    memory, seconds = SPARE_BYTES + BYTES_PER_BYTE * size, SPARE_S + size // BYTES_PER_S
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limits = {
+        resource.RLIMIT_DATA: SPARE_BYTES + BYTES_PER_BYTE * size,
+        resource.RLIMIT_AS: SPARE_SPACE + BYTES_PER_BYTE * size,
+        resource.RLIMIT_CPU: SPARE_S + size // BYTES_PER_S,
+        resource.RLIMIT_CORE: 0,
+    }
+    for limit, most in limits.items():
+        resource.setrlimit(limit, (most, most))
     np.savez(result, *getattr(import_module(module), name)(Path(path)))
 
 

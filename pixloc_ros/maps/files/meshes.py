@@ -22,7 +22,8 @@ from pixloc_ros.maps.files.clouds import Points, check_ply_header, import_open3d
 Triangles = NDArray[np.int64]  # (T, 3) numbers of vertices
 
 SUFFIXES = (".ply", ".obj", ".stl", ".gltf")
-MAX_POINTS = 50_000_000
+MAX_POINTS = 30_000_000
+CHUNK = 1_000_000  # points that are made at once
 # Additive recurrence of low discrepancy in the unit square (Roberts, 2018: "R2").
 R2_STEPS = np.array([0.7548776662466927, 0.5698402909980532])
 STL_HEADER_BYTES, STL_TRIANGLE_BYTES = 84, 50
@@ -77,12 +78,17 @@ def sample_mesh(mesh: Mesh, spacing_m: float, name: str | Path = "the mesh") -> 
             f"--voxel sets the distance"
         )
     ends = np.floor(np.cumsum(areas) / spacing_m**2).astype(np.int64)
-    owner = np.repeat(np.arange(len(areas)), np.diff(ends, prepend=0))
-    # Folded along its diagonal, the unit square is a triangle.
-    square = (0.5 + np.arange(1, len(owner) + 1)[:, None] * R2_STEPS) % 1.0
-    folded = np.where(square.sum(1, keepdims=True) > 1, 1 - square, square)
-    a, b, c = (mesh.corners[owner, i] for i in range(3))
-    return a + folded[:, :1] * (b - a) + folded[:, 1:] * (c - a)
+    points = np.empty((int(ends[-1]), 3))
+    for first in range(0, len(points), CHUNK):
+        chunk = points[first : first + CHUNK]
+        number = np.arange(first, first + len(chunk))
+        owner = np.searchsorted(ends, number, side="right")
+        # Folded along its diagonal, the unit square is a triangle.
+        square = (0.5 + (number[:, None] + 1) * R2_STEPS) % 1.0
+        folded = np.where(square.sum(1, keepdims=True) > 1, 1 - square, square)
+        a, b, c = np.moveaxis(mesh.vertices[mesh.triangles[owner]], 1, 0)
+        chunk[:] = a + folded[:, :1] * (b - a) + folded[:, 1:] * (c - a)
+    return points
 
 
 def _areas(corners: NDArray[np.float64]) -> NDArray[np.float64]:
