@@ -35,9 +35,11 @@ def benchmark(
     """
     from json import dumps
 
-    from pixloc_ros.common.atomic_write import write_text
+    from pixloc_ros.common.atomic_write import check_writable, write_text
     from pixloc_ros.evaluation.benchmark import BenchmarkRow, SpeedBenchmark
 
+    if json is not None:
+        check_writable(json)
     width, height = parse_size(size)
     bench = SpeedBenchmark(resolve_config(config, settings, Path(), device), width, height, runs)
     machine, console = bench.machine, Console(width=max(100, Console().width))

@@ -46,6 +46,7 @@ def localize_published(
     --queries queries.txt --pairs pairs.txt --config config/paper/cambridge.yaml --output poses.txt
     """
     from pixloc_ros.alignment.published import PublishedLocalizer
+    from pixloc_ros.common.atomic_write import check_writable
     from pixloc_ros.config.published import PublishedConfig, load_published
     from pixloc_ros.geometry.trajectory import write_poses
     from pixloc_ros.maps.files import hloc
@@ -60,6 +61,7 @@ def localize_published(
     def read_reference(name: str) -> Image:
         return _read(references / name)
 
+    check_writable(output)
     known = ReferenceModel.of(read_model(colmap))
     localizer = PublishedLocalizer(options, known, read_reference)
     if inliers is not None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib
 import signal
 import sys
+from typing import NoReturn
 
 import typer
 from rich.console import Console
 
 from pixloc_ros.common.process import prepare_process
-from pixloc_ros.errors import PixlocError
+from pixloc_ros.errors import PixlocError, one_line
+
+MAX_LINE = 2000  # characters of an error with its notes
 
 # Command or group -> module and attribute. Modules are imported when the command line is built.
 COMMANDS = {
@@ -69,11 +72,12 @@ def run(app: typer.Typer) -> None:
     try:
         app()
     except PixlocError as error:
-        _print(f"error: {error}")
-        sys.exit(1)
+        _end(f"error: {error}", error, 1)
+    except OSError as error:  # a disk that is full or read-only, wherever that came out
+        where = f"{error.filename}: " if error.filename else ""
+        _end(f"error: {where}{error.strerror or error}", error, 1)
     except _Interruption as interruption:
-        _print("; ".join(["interrupted", *getattr(interruption, "__notes__", [])]))
-        sys.exit(128 + signal.SIGINT)
+        _end("interrupted", interruption, 128 + signal.SIGINT, otherwise="nothing is kept")
 
 
 class _Interruption(BaseException):
@@ -82,6 +86,13 @@ class _Interruption(BaseException):
 
 def _interrupt(signum: int, frame: object) -> None:
     raise _Interruption
+
+
+def _end(line: str, error: BaseException, code: int, otherwise: str = "") -> NoReturn:
+    """Print one line, with the notes of what is kept and how to go on."""
+    notes = getattr(error, "__notes__", []) or [otherwise]
+    _print(one_line("; ".join([line, *filter(None, notes)]), MAX_LINE))
+    sys.exit(code)
 
 
 def _print(line: str) -> None:

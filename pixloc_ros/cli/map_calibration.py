@@ -13,6 +13,7 @@ from rich.table import Table
 
 from pixloc_ros.cli.progress import track
 from pixloc_ros.cli.replay import ConfigOption, DeviceOption, SetOption, resolve_config
+from pixloc_ros.common.progress import keeping
 from pixloc_ros.evaluation import calibration
 from pixloc_ros.evaluation.calibration import (
     GAUSSIAN,
@@ -48,8 +49,11 @@ def calibrate(
     resolved = resolve_config(config, settings, folder, device)
     localizer, drive = Localizer(resolved), read_posed_images(meta, images, axes)
     index = [i for i in range(len(drive.files)) if not exclude_every or i % exclude_every][::every]
+    if not dry_run:
+        schema.check_writable(folder)
     frames = track(posed_frames(drive, index), "localizing", len(index))
-    measured = calibration.measure(localizer, frames)
+    with keeping(f"{folder} is as it was"):
+        measured = calibration.measure(localizer, frames)
     found = calibration.calibration(measured, resolved.covariance.scale)
     Console().print(_table(measured, found))
     if not dry_run:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pixloc_ros.cli.progress import track
-from pixloc_ros.common.atomic_write import atomic_path
+from pixloc_ros.common.atomic_write import atomic_path, check_writable
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.trajectory import read_poses
@@ -27,6 +27,7 @@ def cloud(
     """
     if output.suffix.lower() != ".ply":
         raise MapError(f"{output}: a cloud is written as .ply")
+    check_writable(output)
     named = read_poses(poses)
     read = [Scan(read_cloud(scans / name), se3.inverse(T)) for name, T in named.items()]
     points, report = static_points(read, progress=track)

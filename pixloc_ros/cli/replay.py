@@ -112,6 +112,7 @@ def localize(
     Example: pixloc localize --map campus_map --images query --queries queries.txt
     --output poses.txt
     """
+    from pixloc_ros.common.atomic_write import check_writable
     from pixloc_ros.localizer import Localizer
     from pixloc_ros.priors import file_priors
     from pixloc_ros.replay import queries as image_list
@@ -121,6 +122,7 @@ def localize(
     if bool(inliers) != bool(colmap) or (inliers and (pairs or descriptors)):
         raise ConfigError("--inliers needs --colmap, and goes with --priors or alone")
     sigma = _sigma(prior_sigma)
+    check_writable(output)
     listed = image_list.read_queries(queries, images)
     localizer = Localizer(resolve_config(config, settings, map_folder, device))
     names = [query.name for query in listed]

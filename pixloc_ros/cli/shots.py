@@ -103,23 +103,28 @@ def measure(
     The figures are written to `output` after each case, so that an interrupted run keeps its own.
     """
     import json
+    from itertools import product
 
-    from pixloc_ros.common.atomic_write import write_text
+    from pixloc_ros.common.atomic_write import check_writable, write_text
+    from pixloc_ros.common.progress import keeping
     from pixloc_ros.evaluation.shots import CLEAN, posed_frames, shoot, summarize
 
+    if output is not None:
+        check_writable(output)
     results: dict[str, dict[str, Any]] = {}
-    for text in offsets:
+    for text, degradation in product(offsets, degradations or [CLEAN]):
         offset = parse_offset(text, planar=series.planar)
         distance = f"{offset.distance_m:g} m" if offset else "no prior"
-        for degradation in degradations or [CLEAN]:
-            frames = posed_frames(series.drive, series.index, degradation, series.seed)
-            taken = shoot(localizer, frames, offset, series.per_frame, series.seed)
-            count = len(series.index) * series.per_frame
+        frames = posed_frames(series.drive, series.index, degradation, series.seed)
+        taken = shoot(localizer, frames, offset, series.per_frame, series.seed)
+        count = len(series.index) * series.per_frame
+        kept = f"{output} has the cases that are done" if output and results else "nothing is kept"
+        with keeping(kept):
             summary = summarize(list(track(taken, f"{distance}, {degradation}", count)))
-            case = text if degradation == CLEAN else f"{text} {degradation}"
-            results[case] = asdict(summary)
-            if output is not None:
-                write_text(output, json.dumps(results, indent=2) + "\n")
+        case = text if degradation == CLEAN else f"{text} {degradation}"
+        results[case] = asdict(summary)
+        if output is not None:
+            write_text(output, json.dumps(results, indent=2) + "\n")
     Console().print(_table(results))
 
 

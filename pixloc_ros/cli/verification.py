@@ -58,17 +58,19 @@ def collect(
     Example: pixloc verification collect --map town --images night/images --meta night/meta.json
     --place town --session night --offset 2,3 --output town.jsonl
     """
+    from pixloc_ros.common.atomic_write import check_writable
+    from pixloc_ros.common.progress import keeping
     from pixloc_ros.evaluation.shots import CLEAN, posed_frames
     from pixloc_ros.evaluation.verification_fit import record
     from pixloc_ros.localizer import Localizer
     from pixloc_ros.maps.files.posed_images import read_posed_images
 
+    check_writable(output)
     settings = [*(settings or []), "acceptance.always_compare_halves=true"]
     localizer = Localizer(resolve_config(config, settings, map_folder, device))
     drive = read_posed_images(meta, images, axes)
     series = cli.ShotSeries(drive, exclude_every, every, per_frame, True, seed)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open("a", encoding="utf-8") as file:
+    with keeping(f"{output} has the shots so far"), output.open("a", encoding="utf-8") as file:
         for prior, degradation in product(offset or ["0.5,1"], degrade or [CLEAN]):
             frames = posed_frames(drive, series.index, degradation, seed)
             wanted = _claimed(prior, claim)

@@ -6,33 +6,53 @@ import ctypes
 import errno
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from pixloc_ros.errors import DataError
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of renameat2(2)
+_PART = re.compile(r"\..*\.\d+\.part(\..*)?")  # as `_part` names them
+_BLOCK_BYTES = 65_536
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """A path next to `path` to write to, with the same suffix; renamed when the block succeeds.
 
-    Raises DataError when the place cannot be written to.
+    What a killed process left there is cleared away by the next that writes to the folder. Raises
+    DataError when the place cannot be written to.
     """
     path = Path(path)
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    try:
+    with _errors_of(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        part.replace(path)
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+        with _part(path) as part:
+            yield part
+            part.replace(path)
+
+
+def check_writable(path: str | Path) -> None:
+    """Raise DataError for a file that could not be written after long work; makes nothing."""
+    path = Path(path).absolute()
+    folder = next(parent for parent in path.parents if parent.exists())
+    with _errors_of(path), _part(folder / path.name) as part:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with part.open("wb") as file:
+            file.write(bytes(_BLOCK_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def remove(path: str | Path) -> None:
+    """Remove a file, if it is there; raises DataError where that cannot be."""
+    path = Path(path)
+    with _errors_of(path):
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -49,14 +69,24 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     what else it leaves is cleared away by the next. Raises DataError while another process writes
     there, and OSError.
     """
+    with temporary_folder(path) as temporary:
+        clear_remains(path, locked=True)
+        yield temporary
+        _take_place(temporary, path)
+
+
+@contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """An empty folder `.NAME.new` beside `path`, gone after the block.
+
+    One that a killed process left is taken over. Errors are those of `atomic_folder`.
+    """
     temporary = _temporary(path)
     with _locked(temporary):
-        clear_remains(path, locked=True)
         for inside in temporary.iterdir():
             shutil.rmtree(inside) if inside.is_dir() else inside.unlink()
         try:
             yield temporary
-            _take_place(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -134,3 +164,50 @@ def _exchange(first: Path, second: Path) -> bool:
     if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
         return False
     raise OSError(number, os.strerror(number), str(second))
+
+
+@contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+    """Turns errors of the file system into one line."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+@contextmanager
+def _part(path: Path) -> Iterator[Path]:
+    """A new empty file beside `path`, never one that a link leads to; gone after the block.
+
+    It is locked, so that those of dead processes can be told from it.
+    """
+    _clear_parts(path.parent, os.getpid())
+    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    part.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(part, flags, 0o666)  # the umask decides who may read it
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield part
+    finally:
+        os.close(descriptor)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+@cache  # once per folder in the life of a process: folders of images are large
+def _clear_parts(folder: Path, process: int) -> None:
+    """Remove the parts that no living process holds."""
+    for part in folder.iterdir():
+        if _PART.fullmatch(part.name) and not part.is_symlink():
+            with suppress(OSError):
+                _remove_unlocked(part)
+
+
+def _remove_unlocked(part: Path) -> None:
+    descriptor = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        part.unlink()
+    finally:
+        os.close(descriptor)

@@ -1,8 +1,9 @@
-"""How long work tells that it moves, without knowing of consoles."""
+"""How long work tells that it moves, and what is kept of it, without knowing of consoles."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 Item = TypeVar("Item")
@@ -19,3 +20,16 @@ class Progress(Protocol):
 def silent(items: Iterable[Item], _description: str, _total: int) -> Iterable[Item]:
     """Pass items on and tell nothing."""
     return items
+
+
+@contextmanager
+def keeping(note: str) -> Iterator[None]:
+    """Add to whatever ends the block early what is kept, and how to go on.
+
+    The command line prints it, after Ctrl-C too.
+    """
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(note)
+        raise

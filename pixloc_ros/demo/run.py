@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pixloc_ros.common.progress import Progress, silent
+from pixloc_ros.common.progress import Progress, keeping, silent
 from pixloc_ros.config import Config, from_flat
 from pixloc_ros.demo import live
 from pixloc_ros.demo.street.dataset import DatasetOptions, write_dataset
@@ -54,6 +54,13 @@ def run_demo(
     """
     if output.exists():
         raise DataError(f"{output} exists already: remove it or choose another --output")
+    with keeping(f"{output} is not whole: remove it, or choose another --output"):
+        return _run_demo(output, options, rate, say, progress)
+
+
+def _run_demo(
+    output: Path, options: DatasetOptions, rate: float, say: Say, progress: Progress
+) -> DemoResult:
     say("1/5 generating a street, its mapping images and a drive")
     write_dataset(output / "street", options)
     say("2/5 building the map: features of every mapping image at its points")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pixloc_ros.common import image_files
-from pixloc_ros.common.atomic_write import write_text
+from pixloc_ros.common.atomic_write import remove, write_text
 from pixloc_ros.evaluation.frames import (
     FRAMES_FILE,
     FrameResult,
@@ -52,12 +52,14 @@ def write_run(
 ) -> Summary:
     """Write trajectory.txt and poses.txt (OK frames only), frames.jsonl and summary.json.
 
+    A summary is of the files beside it: the old one goes first, the new one comes last.
     provenance: map_sha256, weights_sha256, and anything else worth keeping. Raises DataError when
     the folder cannot be written to.
     """
     folder = Path(folder)
     frames = [frame_result(estimate, truth) for estimate in estimates]
     summary = evaluate(frames, provenance=provenance)
+    remove(folder / SUMMARY_FILE)
     write_tum(folder / TRAJECTORY_FILE, trajectory_of(frames))
     write_poses(folder / POSES_FILE, _camera_poses(estimates))
     write_frames(folder / FRAMES_FILE, frames)

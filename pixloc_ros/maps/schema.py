@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
+from pixloc_ros.common import atomic_write
+from pixloc_ros.common.atomic_write import write_text
 from pixloc_ros.common.foreign_files import confined, parse_json
-from pixloc_ros.errors import MapError
+from pixloc_ros.errors import DataError, MapError
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.maps.datum import AnyDatum, first_problem
 
@@ -142,16 +145,23 @@ def write(metadata: MapMetadata, folder: Path) -> str:
     content = metadata.model_dump(mode="json")
     sha256 = _digest(content)
     text = json.dumps({**content, "sha256": sha256}, indent=1, ensure_ascii=False)
-    part = folder / f"{FILE_NAME}.part"
-    try:
-        part.write_text(text + "\n", encoding="utf-8")
-        part.replace(folder / FILE_NAME)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise MapError(
-            f"{folder / FILE_NAME} cannot be written ({error.strerror}); it is as it was"
-        ) from None
+    with _writing(folder):
+        write_text(folder / FILE_NAME, text + "\n")
     return sha256
+
+
+def check_writable(folder: Path) -> None:
+    """Raise MapError before long work where `write` would fail after it."""
+    with _writing(folder):
+        atomic_write.check_writable(folder / FILE_NAME)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except DataError as error:
+        raise MapError(f"{error}; {folder} is as it was") from None
 
 
 def read(folder: Path) -> tuple[MapMetadata, str]:

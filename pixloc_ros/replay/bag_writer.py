@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from typing import Any
 
 from rosbags.rosbag2 import StoragePlugin, Writer
 
+from pixloc_ros.common.atomic_write import clear_remains, temporary_folder
 from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.errors import BagError
 from pixloc_ros.geometry.trajectory import Trajectory, write_tum
@@ -47,7 +48,7 @@ def create_bag(
 ) -> BagSummary:
     """Write a rosbag2 folder and the true poses (TUM, map_from_base) of its frames beside it.
 
-    Both appear complete or not at all. Raises BagError when the output exists, DataError for
+    The bag appears when both are complete. Raises BagError when the output exists, DataError for
     images that cannot be read, ConfigError for options that cannot be.
     """
     options.check()
@@ -67,18 +68,27 @@ def create_bag(
 @contextmanager
 def _workplace(output: Path) -> Iterator[Path]:
     """A folder beside the output, gone afterwards whatever happens."""
-    try:
+    with _writing(output):
         output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
-            yield Path(folder)
-    except OSError as error:
-        raise BagError(f"cannot write bag {output}: {error.strerror or error}") from None
+        with temporary_folder(output) as folder:
+            yield folder
+
+
+@contextmanager
+def _writing(output: Path) -> Iterator[None]:
+    """Turns errors of the file system into one line."""
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        why = getattr(error, "strerror", None) or error
+        raise BagError(f"cannot write bag {output}: {why}") from None
 
 
 def _refuse_existing(output: Path) -> None:
-    for path in (output, truth_path(output)):
-        if path.exists():
-            raise BagError(f"{path} exists already; remove it or choose another --output")
+    with _writing(output):
+        clear_remains(output)
+    if output.exists():
+        raise BagError(f"{output} exists already; remove it or choose another --output")
 
 
 def _write(folder: Path, timed: Iterable[Timed], options: BagOptions) -> dict[str, int]:

@@ -11,12 +11,12 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from pixloc_ros.common.atomic_write import write_text
+from pixloc_ros.common.atomic_write import check_writable, write_text
 from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.config import Config
 from pixloc_ros.errors import BagError, DataError
 from pixloc_ros.evaluation.metrics import Summary
-from pixloc_ros.evaluation.report import LoadImage, write_report, write_run
+from pixloc_ros.evaluation.report import SUMMARY_FILE, LoadImage, write_report, write_run
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.trajectory import Trajectory, read_tum
 from pixloc_ros.localizer import Localizer
@@ -64,6 +64,7 @@ def replay(
         rerun_sdk()
     if output.exists() and not output.is_dir():
         raise DataError(f"--output {output} is a file; name a folder")
+    check_writable(output / SUMMARY_FILE)
     truth = _truth(bag, ground_truth)
     with BagReader(bag, topics, config.node.camera_names) as reader:
         camera = _first_camera(reader)

@@ -61,8 +61,12 @@ def train(
             for _ in progress(steps, "training", left) if worker.writes else steps:
                 pass
         except BaseException as error:
-            if trainer.checkpoint.exists():
-                error.add_note(f"{folder} has the last checkpoint: go on with --resume")
+            kept = trainer.checkpoint.exists()
+            error.add_note(
+                f"{folder} has the last checkpoint: go on with --resume"
+                if kept
+                else f"{folder} has no checkpoint yet: the same command begins anew"
+            )
             raise
         if not worker.writes:
             return None

@@ -32,7 +32,8 @@ import psutil
 from fuzz.harness import Target, attempt
 from helpers.limits import MAX_CPU_S
 
-BATCH = 3  # times as many cases as the tests try
+BATCH, LARGE_BATCH = 3, 10  # times as many cases as the tests try; where these are many, too
+MANY = 100
 KILL_CPU_S = 2 * MAX_CPU_S
 KILL_BYTES = 3_500_000_000  # with the libraries and the samples
 
@@ -75,7 +76,8 @@ class Worker:
             )
             self._answer(self._process)
         assert self._process.stdin is not None
-        order = {"target": target.name, "seed": seed, "cases": BATCH * target.quick}
+        cases = (LARGE_BATCH if target.quick >= MANY else BATCH) * target.quick
+        order = {"target": target.name, "seed": seed, "cases": cases}
         self._process.stdin.write(json.dumps(order).encode() + b"\n")
         self._process.stdin.flush()
         return self._answer(self._process)

@@ -19,7 +19,7 @@ from pixloc_ros.common import image_files
 from pixloc_ros.common.atomic_write import write_text
 from pixloc_ros.common.foreign_files import read_json, refusing
 from pixloc_ros.common.parallel import Workers
-from pixloc_ros.common.progress import Progress, silent
+from pixloc_ros.common.progress import Progress, keeping, silent
 from pixloc_ros.config import Config
 from pixloc_ros.errors import DataError
 from pixloc_ros.evaluation.datasets.protocol import BenchmarkQuery, Retrieval, Scene
@@ -116,7 +116,8 @@ def localize_scene(
         for at in range(0, len(left), BATCH)
     )
     found = (result for batch in workers.map(localize_batch, batches) for result in batch)
-    with (folder / FRAMES_FILE).open("a", encoding="utf-8") as file:
+    kept = f"what is done is kept in {folder}: the same command goes on there"
+    with keeping(kept), (folder / FRAMES_FILE).open("a", encoding="utf-8") as file:
         for result in progress(found, f"localizing {scene.name}", len(left)):
             file.write(result.model_dump_json() + "\n")
             file.flush()

@@ -8,13 +8,14 @@ about its origin: the point is projected instead.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pixloc_ros.common.foreign_files import refusing
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
@@ -31,15 +32,15 @@ def read_nvm(
     new_name: turns a name of the NVM file into that of the image file. Raises MapError for a
     damaged file and for images without a camera.
     """
-    try:
-        with path.open(encoding="utf-8") as file:
-            lines = (line.split() for line in file if line.strip())
-            return _read(path, lines, cameras, new_name)
-    except OSError as error:
-        raise MapError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, IndexError, StopIteration) as error:
-        why = str(error) or "it ends too early"
-        raise MapError(f"{path} is truncated or damaged ({why}); download it again") from None
+    remedy = "is it whole? Download it again"
+    with refusing(MapError, path, remedy), path.open(encoding="utf-8") as file:
+        return _read(path, _words(file), cameras, new_name)
+
+
+def _words(file: Iterable[str]) -> Iterator[list[str]]:
+    """Words of the lines that are not empty; raises ValueError for whoever wants more."""
+    yield from (line.split() for line in file if line.strip())
+    raise ValueError("it ends too early")
 
 
 def _read(
@@ -84,16 +85,18 @@ def _read_points(
 ) -> tuple[NDArray[np.float64], list[array]]:
     """Points (P, 3), and for each image the points that it sees."""
     seen = [array("q") for _ in range(image_count)]
-    points = np.empty((int(next(lines)[0]), 3))
-    for point in range(len(points)):
+    points = array("d")  # grows with what is read: the count may be of any size
+    for point in range(int(next(lines)[0])):
         words = next(lines)
-        points[point] = [float(word) for word in words[:3]]
+        points.extend(float(word) for word in words[:3])
         images = words[POINT_WORDS::4]
         if len(words) != POINT_WORDS + 4 * int(words[POINT_WORDS - 1]):
             raise ValueError(f"point {point} has another number of observations than it says")
-        for image in images:
-            seen[int(image)].append(point)
-    return points, seen
+        for image in map(int, images):
+            if not 0 <= image < image_count:
+                raise ValueError(f"point {point} is seen by image {image} of {image_count}")
+            seen[image].append(point)
+    return np.array(points).reshape(-1, 3), seen
 
 
 def _image(

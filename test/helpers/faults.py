@@ -1,0 +1,50 @@
+"""Faults of the machine: a process that is killed, a disk that is full."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+TOUCHING_FILES = ("os.", "open", "shutil.", "ctypes.call")  # audit events, as of sys.addaudithook
+READ_ONLY = Path("/sys/kernel")  # for root too
+
+
+def killed_at(step: int, work: Callable[[Path], None], path: Path) -> bool:
+    """Whether a process that does the work was killed when it touched files for the Nth time.
+
+    Step 0 is never reached: then the work is done in a process of its own.
+    """
+    child = os.fork()
+    if child == 0:
+        steps = count(1)
+
+        def kill(event: str, _: object) -> None:
+            if event.startswith(TOUCHING_FILES) and next(steps) == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(kill)
+        try:
+            work(path)
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    assert os.WIFSIGNALED(status) or os.waitstatus_to_exitcode(status) == 0
+    return os.WIFSIGNALED(status)
+
+
+@contextmanager
+def files_of_at_most(size_bytes: int) -> Iterator[None]:
+    """The kernel refuses to write more to a file, as it does on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
