@@ -28,6 +28,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     DataError when the place cannot be written to.
     """
     path = Path(path)
+    _refuse_other_kinds(path)
     with _errors_of(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with _part(path) as part:
@@ -39,18 +40,17 @@ def check_writable(path: str | Path) -> None:
     """Raise DataError for a file that could not be written after long work; makes nothing."""
     path = Path(path).absolute()
     folder = next(parent for parent in path.parents if parent.exists())
-    with _errors_of(path), _part(folder / path.name) as part:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        with part.open("wb") as file:
-            file.write(bytes(_BLOCK_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
+    _refuse_other_kinds(path)
+    with _errors_of(path), _part(folder / path.name) as part, part.open("wb") as file:
+        file.write(bytes(_BLOCK_BYTES))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def remove(path: str | Path) -> None:
     """Remove a file, if it is there; raises DataError where that cannot be."""
     path = Path(path)
+    _refuse_other_kinds(path)
     with _errors_of(path):
         path.unlink(missing_ok=True)
 
@@ -164,6 +164,17 @@ def _exchange(first: Path, second: Path) -> bool:
     if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
         return False
     raise OSError(number, os.strerror(number), str(second))
+
+
+def _refuse_other_kinds(path: Path) -> None:
+    """Raise DataError where a folder, a device or a pipe has the name: they are never replaced.
+
+    As root, a file written to /dev/null would take its place for all programs.
+    """
+    with _errors_of(path):
+        if path.exists() and not path.is_file():
+            kind = "a folder" if path.is_dir() else "a device or a pipe"
+            raise DataError(f"cannot write {path}: it is {kind}; name a file")
 
 
 @contextmanager

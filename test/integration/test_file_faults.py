@@ -276,7 +276,21 @@ def test_long_commands_look_at_their_output_first(command):
     assert f"cannot write {READ_ONLY / 'out'}" in str(done.exception)
 
 
+@pytest.mark.parametrize("write", [write_text, paint, save_checkpoint])
+def test_devices_and_pipes_are_never_replaced(write, tmp_path):
+    pipe, link = tmp_path / "pipe.png", tmp_path / "null.png"
+    os.mkfifo(pipe)
+    link.symlink_to("/dev/zero")
+    for path in (pipe, link):
+        with pytest.raises(DataError, match="a device or a pipe; name a file"):
+            check_writable(path)
+        with pytest.raises(DataError, match="a device or a pipe; name a file"):
+            write(path, "new")
+    assert pipe.is_fifo() and link.is_char_device()
+    assert {p.name for p in tmp_path.iterdir()} == {"pipe.png", "null.png"}
+
+
 def test_a_folder_in_the_place_of_a_file_is_one_line(tmp_path):
     (tmp_path / "a.txt" / "b").mkdir(parents=True)
-    with pytest.raises(DataError, match=r"cannot write .*a\.txt: "):
+    with pytest.raises(DataError, match=r"cannot write .*a\.txt: it is a folder; name a file"):
         write_text(tmp_path / "a.txt", "new")
