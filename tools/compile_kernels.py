@@ -22,7 +22,7 @@ INTEGERS = ["width", "height", "capacity", "tiles", "min_points"]
 REALS = ["robust_scale", "cost_unit", "floor", "max_step_m", "max_step_rad", "stop_motion_px"]
 TYPES = {
     **dict.fromkeys(INTEGERS, "i32"),
-    **dict.fromkeys([*REALS, "merge_m2", "merge_chord2"], "fp32"),
+    **dict.fromkeys([*REALS, "merge_m2", "merge_chord2", "min_agreement_share"], "fp32"),
     **dict.fromkeys(("rows", "reference"), "*fp16"),
 }
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"

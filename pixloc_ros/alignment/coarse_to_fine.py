@@ -33,6 +33,10 @@ class Stage:
     keep: int | None  # None: all, in their order, equal ones as well
     max_points: int | None = None
     correlated: bool = False  # many poses on a coarse level: see correlation.py
+    min_agreement_share: float = 0.0  # of the best result's 1 - cost: others are given up
+
+
+Problem = tuple[Sequence[CameraObservation], Pose]  # with initial poses (K,) of the lead
 
 
 class FusedStages(Protocol):
@@ -64,22 +68,47 @@ class Aligner:
     hypotheses: HypothesesConfig
     fused: FusedStages | None = None
 
-    def align(self, observations: Sequence[CameraObservation], initial_poses: Pose) -> Alignment:
+    def align(
+        self,
+        observations: Sequence[CameraObservation],
+        initial_poses: Pose,
+        screened: bool = False,
+    ) -> Alignment:
         """Refine initial poses (K,) of the lead's T_cam_local, and report the best one.
 
         observations: of all cameras, the lead first, whose view's origin is that of the poses. Of
-        these the first is the prior. Never raises for a hopeless problem: its cost is inf and
-        `converged` is False.
+        these the first is the prior. Those that are screened are not screened again. Never raises
+        for a hopeless problem: its cost is inf and `converged` is False.
         """
-        refined = self.refine(list(self._stages(len(initial_poses.t))), observations, initial_poses)
+        stages = list(self._stages(len(initial_poses.t)))
+        if screened and stages[0] == self._screening():
+            del stages[0]
+        refined = self.refine(stages, observations, initial_poses)
         return describe(refined, observations, initial_poses, self.config)
 
     def screen(
         self, observations: Sequence[CameraObservation], initial_poses: Pose
-    ) -> tuple[Pose, float]:
-        """Run the coarse screening: its best poses (K,), and the cost of the first of them."""
-        _, found = self.refine([self._screening()], observations, initial_poses).history[0]
-        return found.T_cam_local, float(found.cost[0])
+    ) -> tuple[Pose, float, int]:
+        """Run the coarse screening: its best poses (K,), the cost of the first, and how many
+        initial poses had no room in memory."""
+        refined = self.refine([self._screening()], observations, initial_poses)
+        _, found = refined.history[0]
+        return found.T_cam_local, float(found.cost[0]), len(initial_poses.t) - refined.hypotheses
+
+    def screen_each(self, problems: Sequence[Problem], level: int) -> list[tuple[Pose, float]]:
+        """Screen problems of one image with one initial pose each, on the coarse or middle level.
+
+        Those of one camera are one batch, unless kernels make each of them fast.
+        """
+        stage = replace(self._screening(), level=level, keep=1, correlated=False)
+        if self.fused is not None or any(len(observations) > 1 for observations, _ in problems):
+            found = [self.refine([stage], *problem).history[0][1] for problem in problems]
+            return [(ends.T_cam_local, float(ends.cost[0])) for ends in found]
+        initial = Pose.cat([poses for _, poses in problems])
+        observations = _on_device([observations[0] for observations, _ in problems], initial)
+        system = LevelSystem.stack([self.system(each, stage) for each in observations])
+        ends = minimize(system, initial, self.damping[level], stage.iterations, self.policy)
+        return [(ends.T_cam_local[i : i + 1], float(ends.cost[i])) for i in range(len(problems))]
 
     def refine(
         self, stages: Sequence[Stage], observations: Sequence[CameraObservation], poses: Pose
@@ -88,12 +117,12 @@ class Aligner:
         if self.fused is not None and self._fits_kernels(stages, observations):
             systems = [self.system(observations[0], stage) for stage in stages]
             return self.fused.refine(stages, systems, poses, self.policy, self.hypotheses)
-        device, count, history = poses.t.device, len(poses.t), []
-        observations = [replace(each, camera=each.camera.to(device)) for each in observations]
+        count, history = len(poses.t), []
+        observations = _on_device(observations, poses)
         for stage in stages:
             system, damping = self.joint_system(observations, stage), self.damping[stage.level]
             ends = minimize(system, poses, damping, stage.iterations, self.policy)
-            ends = self._best_distinct(ends, stage.keep)
+            ends = self._best_distinct(ends, stage)
             history.append((stage.level, ends))
             poses = ends.T_cam_local
             if ends.failed.all() and self.policy.failure_is_final:
@@ -148,19 +177,26 @@ class Aligner:
         if count > 1:
             yield self._screening()
         h = self.hypotheses
-        keep = (h.keep_coarse, h.keep_middle, h.keep_fine)
-        for level, (iterations, kept) in enumerate(zip(self.policy.iterations, keep, strict=True)):
-            yield Stage(level, iterations, kept, correlated=level == 0 and count > 1)
+        coarse, middle, fine = self.policy.iterations
+        share = h.min_agreement_share
+        yield Stage(0, coarse, h.keep_coarse, None, count > 1, share)
+        yield Stage(1, middle, h.keep_middle, min_agreement_share=share)
+        yield Stage(2, fine, h.keep_fine)
 
     def _screening(self) -> Stage:
         h = self.hypotheses
-        return Stage(0, h.screening_iterations, h.keep_screened, h.screening_points, True)
+        share = h.min_agreement_share
+        return Stage(0, h.screening_iterations, h.keep_screened, h.screening_points, True, share)
 
-    def _best_distinct(self, ends: LevelResult, keep: int | None) -> LevelResult:
-        """The best `keep` results in order of cost, without repetitions of the same pose."""
+    def _best_distinct(self, ends: LevelResult, stage: Stage) -> LevelResult:
+        """The best results in order of cost, as many as the stage keeps, each pose once."""
+        keep = stage.keep
         if keep is None:
             return ends
         order = torch.argsort(ends.cost)
+        if stage.min_agreement_share > 0:
+            highest = 1 - stage.min_agreement_share * (1 - ends.cost[order[0]])
+            order = order[ends.cost[order] <= highest]
         T = se3.inverse(ends.T_cam_local.matrix().double().cpu().numpy())
         chosen: list[int] = []
         for i in order.tolist():
@@ -169,6 +205,13 @@ class Aligner:
             if not any(same_pose(T[i], T[j], self.hypotheses) for j in chosen):
                 chosen.append(i)
         return ends[torch.tensor(chosen, device=order.device)]
+
+
+def _on_device(
+    observations: Sequence[CameraObservation], poses: Pose
+) -> Sequence[CameraObservation]:
+    """The observations with their cameras where the poses are."""
+    return [replace(each, camera=each.camera.to(poses.t.device)) for each in observations]
 
 
 def same_pose(T_0: Matrix, T_1: Matrix, limits: HypothesesConfig) -> bool:

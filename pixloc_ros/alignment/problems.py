@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from pixloc_ros.alignment.initial_poses import draw_initial_poses
+from pixloc_ros.alignment.result import to_map
 from pixloc_ros.alignment.rig import CameraObservation
 from pixloc_ros.config import Config
 from pixloc_ros.features.pyramid import FeaturePyramid
@@ -46,6 +47,9 @@ class AlignmentProblem:
     observations: tuple[CameraObservation, ...]
     initial_poses: Pose
     prior: PosePrior
+    T_map_base_view: Matrix  # (4, 4) where the views were chosen
+    screened: bool = False  # the initial poses are results of the coarse screening
+    hypotheses_dropped: int = 0  # there, for want of memory
 
     @property
     def lead(self) -> Frame:
@@ -61,6 +65,10 @@ class AlignmentProblem:
     def T_map_cam_prior(self) -> Matrix:
         """Where the prior has the lead (4, 4)."""
         return self.prior.T_map_base @ self.lead.T_base_cam
+
+    def T_map_cam(self, T_cam_local: Pose) -> Matrix:
+        """The first of some poses of the lead (K,), in the map (4, 4)."""
+        return to_map(T_cam_local[0], self.observations[0].view.origin)
 
 
 class ViewSelector:
@@ -126,6 +134,7 @@ class ViewSelector:
             tuple(_observation(image, view, lead) for image, view in pairs),
             local_poses(T_map_initial, view),
             prior,
+            T_map_base,
         )
 
     def alternative_poses(

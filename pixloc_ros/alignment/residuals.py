@@ -7,10 +7,12 @@ formed first, so the (C, 6) Jacobian of a point never exists.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from pixloc_ros.alignment.correlation import Correlation
 from pixloc_ros.alignment.robust import RobustCost
@@ -53,6 +55,23 @@ class LevelSystem:
     sampling: Sampling = BILINEAR
     present: Tensor | None = None  # (K, N): the other points are padding
     correlation: Correlation | None = None  # where many poses make it worth while
+
+    @classmethod
+    def stack(cls, systems: Sequence[LevelSystem]) -> LevelSystem:
+        """One system for K poses, each with the points of its own: all are of one image."""
+        first = systems[0]
+        one_image = torch.zeros(len(systems), dtype=torch.long, device=first.points.device)
+        counts = [torch.ones(len(each.points), device=one_image.device) for each in systems]
+        return replace(
+            first,
+            level=replace(first.level, image=one_image),
+            camera=Camera.stack([each.camera for each in systems]),
+            points=_padded([each.points for each in systems]),
+            reference=_padded([each.reference for each in systems]),
+            confidence=_padded([each.confidence for each in systems]),
+            present=_padded(counts) > 0,
+            correlation=None,
+        )
 
     def __getitem__(self, index: Tensor) -> LevelSystem:
         """The system for some of K poses: the same, unless each has a problem of its own."""
@@ -141,6 +160,11 @@ class LevelSystem:
         cost = torch.where(valid, self.robust.cost(squared).clamp(max=1), 1)
         total = self.confidence.sum(-1).clamp(min=torch.finfo(cost.dtype).tiny)
         return (cost * self.confidence).sum(-1) / total
+
+
+def _padded(rows: Sequence[Tensor]) -> Tensor:
+    """Rows (N, ...) of K problems as one tensor (K, N, ...), with zeros behind the shorter ones."""
+    return pad_sequence(list(rows), batch_first=True)
 
 
 def _normal_equations(weighted: Tensor, J: Tensor) -> tuple[Tensor, Tensor]:

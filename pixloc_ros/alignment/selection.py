@@ -16,7 +16,11 @@ from pixloc_ros.alignment.problems import AlignmentProblem, ImageFeatures, ViewS
 from pixloc_ros.alignment.result import continued
 from pixloc_ros.config import Config
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.pose import Pose
 from pixloc_ros.types import Alignment
+
+COARSE, MIDDLE = 0, 1  # levels
+LEVELS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +41,23 @@ class HypothesisSelector:
 
     def screen(self, problems: Sequence[AlignmentProblem]) -> list[AlignmentProblem]:
         """Keep the problems worth aligning in full: the best one of every prior, then the next."""
-        keep_views = self.config.hypotheses.keep_views
-        if len(problems) <= keep_views:
+        if len(problems) == 1:
             return list(problems)
         screened = [self.aligner.screen(p.observations, p.initial_poses) for p in problems]
-        order = np.argsort([cost for _, cost in screened], kind="stable").tolist()
+        costs = [cost for _, cost, _ in screened]
+        order = np.argsort(costs, kind="stable").tolist()
         best_of_prior = {id(problems[i].prior): i for i in reversed(order)}.values()
-        others = [i for i in order if i not in best_of_prior]
+        highest, keep_views = self._highest_cost(min(costs)), self.config.hypotheses.keep_views
+        others = [i for i in order if i not in best_of_prior and costs[i] <= highest]
         kept = [*best_of_prior, *others][: max(keep_views, len(best_of_prior))]
-        return [replace(problems[i], initial_poses=screened[i][0]) for i in kept]
+        return [_screened(problems[i], screened[i][0], screened[i][2]) for i in kept]
 
     def align(self, problem: AlignmentProblem) -> Hypothesis:
         """Align a problem, coarse to fine."""
-        return Hypothesis(problem, self.aligner.align(problem.observations, problem.initial_poses))
+        alignment = self.aligner.align(
+            problem.observations, problem.initial_poses, problem.screened
+        )
+        return Hypothesis(problem, alignment)
 
     def select(self, hypotheses: Sequence[Hypothesis]) -> Hypothesis:
         """Select the best hypothesis; the cost of the next best other pose goes with it.
@@ -61,7 +69,8 @@ class HypothesisSelector:
         limit = least + self.config.hypotheses.re_alignment_margin
         close = [hypothesis for hypothesis in hypotheses if hypothesis.alignment.cost <= limit]
         worse = [hypothesis for hypothesis in hypotheses if not hypothesis.alignment.cost <= limit]
-        return self._best([self._re_aligned(self._best([each, *worse])) for each in close])
+        distinct = self._distinct(close)
+        return self._best([self._re_aligned(self._best([each, *worse])) for each in distinct])
 
     def compare_with_alternatives(self, best: Hypothesis) -> Hypothesis:
         """Compare the best hypothesis with alternative poses ahead of it and behind.
@@ -74,11 +83,39 @@ class HypothesisSelector:
             before, T_base_cam = best.alignment.T_map_cam, best.problem.lead.T_base_cam
             T_map_base = before @ se3.inverse(T_base_cam)
             alternatives = self.views.alternative_poses(best.problem, T_map_base)
-            if alternatives:
-                best = self.select([best, *map(self.align, alternatives)])
+            promising = self._promising(alternatives, best)
+            if promising:
+                best = self.select([best, *map(self.align, promising)])
             if same_pose(best.alignment.T_map_cam, before, self.config.hypotheses):
                 break
         return self._re_align_runner_up(best)
+
+    def _promising(
+        self, alternatives: Sequence[AlignmentProblem], best: Hypothesis
+    ) -> Sequence[AlignmentProblem]:
+        """The alternatives worth aligning in full, from where a screening brought them.
+
+        On the coarse or the middle level most end at poses that agree too little to come near the
+        best, or at the best itself.
+        """
+        limits, alignment = self.config.hypotheses, best.alignment
+        for level, cost in zip((COARSE, MIDDLE), alignment.cost_per_level[-LEVELS:], strict=False):
+            if not alternatives:
+                break
+            problems = [(each.observations, each.initial_poses) for each in alternatives]
+            screened = self.aligner.screen_each(problems, level)
+            highest = self._highest_cost(cost)
+            alternatives = [
+                replace(alternative, initial_poses=poses)
+                for alternative, (poses, cost) in zip(alternatives, screened, strict=True)
+                if cost <= highest
+                and not same_pose(alternative.T_map_cam(poses), alignment.T_map_cam, limits)
+            ]
+        return alternatives
+
+    def _highest_cost(self, best: float) -> float:
+        """Up to which cost a pose of the coarse or middle level may still come to be the best."""
+        return 1 - self.config.hypotheses.min_agreement_share * (1 - best)
 
     def _re_align_runner_up(self, best: Hypothesis) -> Hypothesis:
         """The better one of the best and its runner-up, where that seems to be about as good.
@@ -111,6 +148,15 @@ class HypothesisSelector:
         alignment = replace(best.alignment, runner_up_cost=cost, runner_up_T_map_cam=T)
         return replace(best, alignment=alignment)
 
+    def _distinct(self, hypotheses: Sequence[Hypothesis]) -> list[Hypothesis]:
+        """The hypotheses in order of their cost, of those at one pose the best."""
+        distinct: list[Hypothesis] = []
+        for each in sorted(hypotheses, key=lambda hypothesis: hypothesis.alignment.cost):
+            T, limits = each.alignment.T_map_cam, self.config.hypotheses
+            if not any(same_pose(T, other.alignment.T_map_cam, limits) for other in distinct):
+                distinct.append(each)
+        return distinct
+
     def _re_aligned(self, first: Hypothesis) -> Hypothesis:
         """The hypothesis aligned once more where it is worth it, with the views that suit it."""
         T_map_cam_prior = first.problem.T_map_cam_prior
@@ -137,13 +183,21 @@ class HypothesisSelector:
         least = self.config.acceptance.min_camera_share
         agree = np.array(alignment.inlier_share_per_camera) >= least
         if agree.all() or not agree.any():
-            return list(problem.images) if self._moved(alignment) else []
+            return list(problem.images) if self._moved(found) else []
         return [image for image, good in zip(problem.images, agree, strict=True) if good]
 
-    def _moved(self, alignment: Alignment) -> bool:
-        T_prior, T_found = alignment.T_map_cam_prior, alignment.T_map_cam
-        limits = self.config.view
-        return (
-            se3.distance_m(T_prior, T_found) > limits.reselect_distance_m
-            or se3.angle_deg(T_prior, T_found) > limits.reselect_angle_deg
+    def _moved(self, found: Hypothesis) -> bool:
+        """Whether the pose is far from where its views were chosen."""
+        problem, limits = found.problem, self.config.view
+        T_view, T_found = (
+            problem.T_map_base_view @ problem.lead.T_base_cam,
+            found.alignment.T_map_cam,
         )
+        return (
+            se3.distance_m(T_view, T_found) > limits.reselect_distance_m
+            or se3.angle_deg(T_view, T_found) > limits.reselect_angle_deg
+        )
+
+
+def _screened(problem: AlignmentProblem, poses: Pose, dropped: int) -> AlignmentProblem:
+    return replace(problem, initial_poses=poses, screened=True, hypotheses_dropped=dropped)

@@ -192,6 +192,13 @@ class HypothesesConfig(Section):
         description="Number of poses that are compared after the fine level. With 1, poses that "
         "fit equally well are not noticed.",
     )
+    min_agreement_share: float = Field(
+        default=0.75,
+        ge=0.0,
+        le=1.0,
+        description="Poses whose agreement (1 - cost) on the coarse or middle level is below this "
+        "share of the best one's are given up. Larger is faster and may give up the right one.",
+    )
     re_alignment_margin: float = Field(
         default=0.1,
         ge=0.0,

@@ -78,6 +78,33 @@ def test_equal_initial_poses_are_merged_and_leave_no_runner_up() -> None:
     assert found.runner_up_cost == float("inf")
 
 
+@pytest.mark.parametrize("level", [0, 1])
+def test_problems_screened_as_one_batch_come_out_as_each_for_itself(level: int) -> None:
+    """Views of different numbers of points, each with an initial pose of its own."""
+    sizes, offsets = (300, 120, 200), (OFFSET, [0.0] * 6, [0.2, 0, 0, 0, 0.01, 0])
+    problems = [
+        (observations(*scene(size)), poses_of(offset))
+        for size, offset in zip(sizes, offsets, strict=True)
+    ]
+    together = ALIGNER.screen_each(problems, level)
+    for problem, (pose, cost) in zip(problems, together, strict=True):
+        ((alone, cost_alone),) = ALIGNER.screen_each([problem], level)
+        torch.testing.assert_close(pose.matrix(), alone.matrix(), atol=1e-4, rtol=1e-4)
+        assert cost == pytest.approx(cost_alone, abs=1e-4)
+
+
+def test_poses_that_agree_too_little_on_the_coarse_level_go_no_further() -> None:
+    """With a share of 1 only the best goes on, so nothing is left to be its runner-up."""
+    pyramid, view = scene()
+    poses = poses_of(OFFSET, [3.0, 1.0, 0, 0, 0.4, 0])
+    strict = replace(ALIGNER, hypotheses=HypothesesConfig(min_agreement_share=1.0))
+    lenient = replace(ALIGNER, hypotheses=HypothesesConfig(min_agreement_share=0.0))
+    assert lenient.align(observations(pyramid, view), poses).runner_up_cost < np.inf
+    found = strict.align(observations(pyramid, view), poses)
+    assert found.runner_up_cost == np.inf
+    assert np.linalg.norm(found.T_map_cam[:3, 3]) < 3e-3
+
+
 def test_the_best_iterate_is_kept() -> None:
     """With steps that are far too long the cost goes up; what comes back is never worse."""
     system = system_of(reference=F.normalize(torch.randn(500, DIMS[2]), dim=-1))

@@ -244,6 +244,17 @@ def test_pruning_keeps_the_best_distinct_poses() -> None:
     assert problem.next.state[:, 2].tolist() == [1, 1, 1, 0]  # active
 
 
+def test_pruning_gives_up_poses_that_agree_too_little() -> None:
+    """1 - cost: 0.9, and 0.7 of that, is more than the 0.5 of the third."""
+    poses = poses_of([0.0] * 6, [9.0] + [0] * 5, [0, 9.0] + [0] * 4)
+    problem = on_device(system_of(), poses, Stage(1, 0, 3, min_agreement_share=0.7))
+    problem.best_T.copy_(problem.now.T)
+    problem.now.state[:3, 0] = torch.tensor([0.3, 0.1, 0.5])
+    problem.best_distinct()
+    assert problem.result[:, 5].tolist() == [1, 1, 0]
+    torch.testing.assert_close(problem.result[:2, 0].cpu(), torch.tensor([0.1, 0.3]))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 5])
 def test_the_whole_alignment(count: int) -> None:

@@ -140,7 +140,7 @@ class LevelBuffers:
 
         step_kernels.best_distinct[(1,)](
             self.best_T, self.now.state, self.next.T, self.next.state, self.result,
-            len(self.now.T), self.merge_m2, self.merge_chord2,
+            len(self.now.T), self.merge_m2, self.merge_chord2, self.stage.min_agreement_share,
             LANES=power_of_two(len(self.now.T)), KEEP=len(self.next.T),
             num_warps=1,
         )  # fmt: skip

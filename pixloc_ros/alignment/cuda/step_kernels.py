@@ -147,6 +147,7 @@ def best_distinct(
     count,
     merge_m2,
     merge_chord2,
+    min_agreement_share,
     LANES: tl.constexpr,
     KEEP: tl.constexpr,
 ):
@@ -154,12 +155,17 @@ def best_distinct(
 
     T: (count, 4, 4) best iterates. result: (KEEP, 24) their states and poses. Two poses are one if
     both their camera centres and their rotations (squared Frobenius distance) are within limits.
+    Poses whose 1 - cost is below a share of the best one's are given up.
     """
     k = tl.arange(0, LANES)
     own = k < count
     cost = tl.minimum(tl.load(state + STATE * k + COST, mask=own, other=0.0), HUGE)
     exists = tl.load(state + STATE * k + EXISTS, mask=own, other=0.0) != 0
     key = tl.where(exists, cost, float("inf"))
+    least = tl.min(key, 0)
+    highest = tl.maximum(1 - min_agreement_share * (1 - least), least)  # where all have failed
+    given_up = (key > highest) & (min_agreement_share > 0)
+    key = tl.where(given_up, float("inf"), key)
     cell = tl.arange(0, 16)
     column = tl.arange(0, 8)
     for i in range(KEEP):
