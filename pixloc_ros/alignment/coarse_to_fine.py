@@ -195,7 +195,8 @@ class Aligner:
             return ends
         order = torch.argsort(ends.cost)
         if stage.min_agreement_share > 0:
-            highest = 1 - stage.min_agreement_share * (1 - ends.cost[order[0]])
+            best = ends.cost[order[0]]
+            highest = best + (1 - stage.min_agreement_share) * (1 - best).clamp(min=0)
             order = order[ends.cost[order] <= highest]
         T = se3.inverse(ends.T_cam_local.matrix().double().cpu().numpy())
         chosen: list[int] = []
