@@ -20,6 +20,11 @@ def demo(
     session: Annotated[
         str, typer.Option(help="the day of the drive: later, night, low_sun, wet, snow, ...")
     ] = "later",
+    mapping_lens: Annotated[
+        str,
+        typer.Option(help="pinhole, plumb_bob, rational_polynomial or equidistant (fisheye)"),
+    ] = "pinhole",
+    lens: Annotated[str, typer.Option(help="of the drive; without: as the mapping drive's")] = "",
 ) -> None:
     """Generate a street, map it, drive through it live over DDS, and report.
 
@@ -42,7 +47,9 @@ def demo(
         return picture
 
     console = Console()
-    options = DatasetOptions(seed=seed, length_m=length, session=session)
+    options = DatasetOptions(
+        seed=seed, length_m=length, session=session, mapping_lens=mapping_lens, drive_lens=lens
+    )
     result = run_demo(output, options, rate, say=console.print, progress=track)
     console.print(table(result))
     if result.largest_difference_m is not None:

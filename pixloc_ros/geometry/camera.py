@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pixloc_ros.errors import CameraError
-from pixloc_ros.geometry.distortion import COEFFICIENTS, distort, one_to_one_limit
+from pixloc_ros.geometry.distortion import COEFFICIENTS, FISHEYE, distort, one_to_one_limit
 
 MIN_DEPTH_M = 1e-3
 # No camera is beyond these, and within them nothing overflows.
@@ -105,6 +105,21 @@ class Camera:
         ours = "PINHOLE" if pinhole else ROS_MODELS.get(model, model)
         distortion = [] if pinhole else list(D)
         return cls.create(ours, [width, height], [K[0], K[4]], [K[2], K[5]], distortion)
+
+    def to_ros(self) -> tuple[str, list[float]]:
+        """The distortion model and coefficients of sensor_msgs/CameraInfo, of an unbatched camera.
+
+        The opposite of from_ros; models that OpenCV lacks are written as the one they are part of.
+        """
+        d = self.distortion.tolist()
+        if self.model == FISHEYE:
+            return "equidistant", d
+        if self.model == "RADIAL":
+            d = [*d, 0.0, 0.0]
+        brown_conrady = [*d, *[0.0] * (8 - len(d))]
+        if any(brown_conrady[5:]):
+            return "rational_polynomial", brown_conrady
+        return "plumb_bob", brown_conrady[:5]
 
     @classmethod
     def stack(cls, cameras: Sequence[Camera]) -> Camera:

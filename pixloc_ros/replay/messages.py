@@ -84,8 +84,8 @@ def compressed_image(stamp_ns: int, frame_id: str, jpeg: bytes) -> Any:
 
 
 def camera_info(stamp_ns: int, frame_id: str, camera: Camera) -> Any:
-    """sensor_msgs/CameraInfo of a camera without distortion."""
-    K = camera.K()
+    """sensor_msgs/CameraInfo."""
+    K, (model, coefficients) = camera.K(), camera.to_ros()
     roi = _make(
         "sensor_msgs/msg/RegionOfInterest",
         x_offset=0,
@@ -99,8 +99,8 @@ def camera_info(stamp_ns: int, frame_id: str, camera: Camera) -> Any:
         header=header(stamp_ns, frame_id),
         height=camera.height,
         width=camera.width,
-        distortion_model="plumb_bob",
-        d=np.zeros(5),
+        distortion_model=model,
+        d=np.array(coefficients),
         k=K.reshape(-1),
         r=np.eye(3).reshape(-1),
         p=np.hstack([K, np.zeros((3, 1))]).reshape(-1),

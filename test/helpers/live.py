@@ -32,7 +32,7 @@ from pixloc_ros.replay.storage import RawMessage, open_sources
 from pixloc_ros.sensors import topics
 from pixloc_ros.sensors.decoding import stamp_ns
 
-PATIENCE_S = 60.0  # for anything at all to happen on a busy machine
+PATIENCE_S = 120.0  # for anything at all to happen on a busy machine
 NODE = "from pixloc_ros.ros.executable import run; run('node')"
 LATCHED = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 CLASSES = {

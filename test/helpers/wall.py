@@ -44,9 +44,8 @@ def write_dataset(folder: Path, offset: np.ndarray) -> None:
         keypoints = pixels.numpy()[visible] + 0.5
         keypoints[0] += 10 * (index == 0)  # one mismatch
         images.append(ImageToWrite(name, se3.inverse(T_world_cam), keypoints, visible))
-    colmap_camera = (WIDTH, HEIGHT, (FOCAL, FOCAL, CENTER[0] + 0.5, CENTER[1] + 0.5))
     colours = np.zeros((len(points), 3), np.uint8)
-    write_model(folder / "colmap", colmap_camera, images, points + offset, colours)
+    write_model(folder / "colmap", CAMERA, images, points + offset, colours)
 
 
 def make_wall(rng: np.random.Generator) -> np.ndarray:

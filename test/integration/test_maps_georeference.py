@@ -104,7 +104,7 @@ def test_fixes_of_an_antenna_beside_the_camera_are_taken_as_such(tmp_path):
 
 def test_antenna_needs_three_numbers_and_the_mount_of_the_camera(tmp_path):
     model = scale_free(true_poses())
-    camera = (640, 480, (500.0, 500.0, 320.5, 240.5))
+    camera = Camera.create("PINHOLE", [640, 480], [500, 500], [320, 240])
     images = [
         write.ImageToWrite(i.name, i.T_cam_world, i.pixels, i.point_ids) for i in model.images
     ]

@@ -10,15 +10,17 @@ import pytest
 
 from pixloc_ros.demo.street.dataset import DatasetOptions, write_dataset
 from pixloc_ros.demo.street.drive import T_BASE_CAM, drive_poses, mapping_poses
+from pixloc_ros.demo.street.lens import LENSES, StreetLens, find_lens
 from pixloc_ros.demo.street.photograph import moving, photograph
 from pixloc_ros.demo.street.render import RenderedView, render
-from pixloc_ros.demo.street.sessions import SESSIONS, StreetLens, find_session
+from pixloc_ros.demo.street.sessions import SESSIONS, find_session
 from pixloc_ros.demo.street.street import Street
 from pixloc_ros.demo.street.tracks import PosedView, build_tracks, project_visible
 from pixloc_ros.errors import ConfigError, DataError
 
 WIDTH, HEIGHT = 320, 192
-K = np.array([200.0, 200.0, 158.4, 96.7])
+LENS = StreetLens(WIDTH, HEIGHT)
+K = np.array(LENS.K)
 SMALL = DatasetOptions(
     length_m=8.0, width=WIDTH, height=HEIGHT, keyframe_spacing_m=1.0, rate_hz=5.0, workers=1
 )
@@ -61,7 +63,7 @@ def test_points_of_one_view_have_the_same_colour_in_another(views: list[PosedVie
     u, v = np.meshgrid(np.arange(3, WIDTH - 3, 2), np.arange(3, HEIGHT - 3, 2))
     pixels = np.column_stack([u.ravel(), v.ravel()])
     pixels = pixels[np.isfinite(views[0].depth_m[pixels[:, 1], pixels[:, 0]])]
-    moved, seen = project_visible(views[1], K, points_of(views[0], pixels))
+    moved, seen = project_visible(views[1], LENS, points_of(views[0], pixels))
     where = moved[seen].astype(np.float32)[None]
     there = cv2.remap(views[1].image_rgb, where[..., 0], where[..., 1], cv2.INTER_LINEAR)[0]
     here = views[0].image_rgb[pixels[seen][:, 1], pixels[seen][:, 0]]
@@ -161,17 +163,44 @@ def test_rows_of_a_rolling_shutter_are_seen_from_where_they_are_read(street: Str
     assert np.median(np.abs(top - of_first)) < 0.3 * np.median(np.abs(top - of_middle))
 
 
+@pytest.mark.parametrize("name", [name for name in LENSES if name != "pinhole"])
+def test_a_lens_bends_the_picture_as_the_projection_says(street: Street, name: str) -> None:
+    """A point of the pinhole picture is where the lens's camera projects it, in the same colour."""
+    session = replace(
+        SESSIONS["mapping"], exposure=replace(SESSIONS["mapping"].exposure, noise=0.0)
+    )
+    pose = mapping_poses(street.layout, 0.0, 1.0, 1.0)[0] @ T_BASE_CAM
+    lens, noise = replace(find_lens(name), width=WIDTH, height=HEIGHT), np.random.default_rng(0)
+    straight, bent = (
+        PosedView(view.image_rgb, view.depth_m, pose)
+        for view in (
+            photograph(street, session, each, lambda _: pose, noise) for each in (LENS, lens)
+        )
+    )
+    u, v = (each.ravel() for each in np.meshgrid(np.arange(4, WIDTH, 5), np.arange(4, HEIGHT, 5)))
+    pixels = np.column_stack([u, v])[np.isfinite(straight.depth_m[v, u])]
+    moved, seen = project_visible(bent, lens, points_of(straight, pixels))
+    assert np.abs(moved - pixels)[seen].max() > 10  # else the lens would do nothing
+    assert seen.mean() > 0.7
+    where = moved[seen].astype(np.float32)[None]
+    there = cv2.remap(bent.image_rgb, where[..., 0], where[..., 1], cv2.INTER_LINEAR)[0]
+    here = straight.image_rgb[pixels[seen][:, 1], pixels[seen][:, 0]]
+    off = np.abs(there.astype(float) - here).mean(axis=1)
+    shuffled = np.abs(np.roll(there, 1, axis=0).astype(float) - here).mean(axis=1)
+    assert np.median(off) < 8 < np.median(shuffled)
+
+
 def test_an_unknown_session_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"'noon'.*night"):
         find_session("noon")
 
 
 def test_tracks_hold_no_hidden_point(views: list[PosedView]) -> None:
-    tracks = build_tracks(views, K)
+    tracks = build_tracks(views, LENS)
     assert len(tracks.points) > 300
     lengths = np.zeros(len(tracks.points), int)
     for view, (pixels, numbers) in zip(views, tracks.observations, strict=True):
-        where, seen = project_visible(view, K, tracks.points[numbers])
+        where, seen = project_visible(view, LENS, tracks.points[numbers])
         assert seen.mean() > 0.99
         assert np.abs(where - pixels).max() < 1e-3
         lengths[numbers] += 1
@@ -180,7 +209,7 @@ def test_tracks_hold_no_hidden_point(views: list[PosedView]) -> None:
 
 def test_a_point_behind_a_house_is_not_visible(views: list[PosedView]) -> None:
     behind = np.array([[12.0, 14.0, 3.0]])
-    assert not project_visible(views[0], K, behind)[1].any()
+    assert not project_visible(views[0], LENS, behind)[1].any()
 
 
 def test_drive_moves_at_its_speed(street: Street) -> None:

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from pixloc_ros.common import image_files
 from pixloc_ros.demo.street import drive
 from pixloc_ros.demo.street.ground import Layout
+from pixloc_ros.demo.street.lens import StreetLens, find_lens
 from pixloc_ros.demo.street.photograph import PoseBefore, moving, photograph
-from pixloc_ros.demo.street.sessions import SESSIONS, StreetLens, StreetSession, find_session
+from pixloc_ros.demo.street.sessions import SESSIONS, StreetSession, find_session
 from pixloc_ros.demo.street.street import Street
 from pixloc_ros.demo.street.surfaces import Array
 from pixloc_ros.demo.street.tracks import PosedView, build_tracks
@@ -27,6 +28,7 @@ from pixloc_ros.errors import DataError
 from pixloc_ros.maps.files.colmap_writer import ImageToWrite, write_model
 
 Progress = Callable[[int, int], None]
+Recording = tuple[StreetSession, StreetLens]  # a day, and the camera that drives by
 JPEG_QUALITY = 95
 
 
@@ -34,7 +36,7 @@ JPEG_QUALITY = 95
 class DatasetOptions:
     """What to generate. length_m: drive's length; the street is longer at both ends.
 
-    Raises ConfigError for an unknown session.
+    Raises ConfigError for an unknown session or lens.
     """
 
     seed: int = 0
@@ -45,14 +47,24 @@ class DatasetOptions:
     rate_hz: float = drive.RATE_HZ
     workers: int = 2
     session: str = "later"  # of the drive, one of SESSIONS
+    mapping_lens: str = "pinhole"  # one of LENSES
+    drive_lens: str = ""  # one of LENSES; without: the session's, or that of the mapping drive
 
     def __post_init__(self) -> None:
         find_session(self.session)
+        find_lens(self.mapping_lens)
+        find_lens(self.drive_lens or self.mapping_lens)
 
     @property
     def lens(self) -> StreetLens:
-        """The camera of the mapping drive, and of sessions without one of their own."""
-        return StreetLens(self.width, self.height)
+        """The camera of the mapping drive."""
+        return replace(find_lens(self.mapping_lens), width=self.width, height=self.height)
+
+    def lens_of(self, session: StreetSession) -> StreetLens:
+        """The camera of a drive in this session."""
+        if self.drive_lens:
+            return replace(find_lens(self.drive_lens), width=self.width, height=self.height)
+        return session.lens or self.lens
 
     @property
     def K(self) -> tuple[float, float, float, float]:
@@ -103,9 +115,9 @@ def write_drive(
     session = find_session(options.session)
     stamps, poses = drive.drive_poses(options.layout, 1.5, options.length_m, options.rate_hz)
     shots = _shots(folder, poses)
-    _take(options, session, shots, progress)
-    lens = session.lens or options.lens
-    _write_meta(folder, shots, [stamp / 1e9 for stamp in stamps], options, lens)
+    _take(options, (session, options.lens_of(session)), shots, progress)
+    seconds = [stamp / 1e9 for stamp in stamps]
+    _write_meta(folder, shots, seconds, options, options.lens_of(session))
 
 
 def _write_drives(folder: Path, options: DatasetOptions, progress: Progress | None) -> None:
@@ -120,7 +132,9 @@ def _write_drives(folder: Path, options: DatasetOptions, progress: Progress | No
             progress(offset + done, total)
 
     mapping = _shots(folder / "mapping", keyframes)
-    depths = _take(options, SESSIONS["mapping"], mapping, lambda done: report(0, done))
+    depths = _take(
+        options, (SESSIONS["mapping"], options.lens), mapping, lambda done: report(0, done)
+    )
     _write_colmap(folder / "mapping", mapping, depths, options)
     seconds = np.arange(len(keyframes)) * options.keyframe_spacing_m / drive.SPEED_M_S
     _write_meta(folder / "mapping", mapping, seconds.tolist(), options, options.lens)
@@ -141,43 +155,41 @@ def _shots(folder: Path, poses: Sequence[Array]) -> list[_StreetImage]:
 
 def _take(
     options: DatasetOptions,
-    session: StreetSession,
+    recording: Recording,
     shots: Sequence[_StreetImage],
     progress: Callable[[int], None],
 ) -> list[NDArray[np.float32]]:
     """Render, write and return the depth images, in the order of shots."""
     depths = []
-    for done, depth_m in enumerate(_photograph_all(options, session, shots), start=1):
+    for done, depth_m in enumerate(_photograph_all(options, recording, shots), start=1):
         depths.append(depth_m)
         progress(done)
     return depths
 
 
 def _photograph_all(
-    options: DatasetOptions, session: StreetSession, shots: Sequence[_StreetImage]
+    options: DatasetOptions, recording: Recording, shots: Sequence[_StreetImage]
 ) -> Iterator[NDArray[np.float32]]:
     if options.workers <= 1:
-        camera = _StreetCamera(options, session)
+        camera = _StreetCamera(options, recording)
         yield from map(camera.photograph, shots)
         return
     # Fresh processes: forking one whose libraries already run threads can hang.
     with ProcessPoolExecutor(
-        options.workers, get_context("spawn"), _start_worker, (options, session)
+        options.workers, get_context("spawn"), _start_worker, (options, recording)
     ) as pool:
         yield from pool.map(_photograph, shots, chunksize=4)
 
 
 class _StreetCamera:
-    def __init__(self, options: DatasetOptions, session: StreetSession):
-        self.options, self.session = options, session
-        self.street = options.generate(session)
+    def __init__(self, options: DatasetOptions, recording: Recording):
+        self.options, (self.session, self.lens) = options, recording
+        self.street = options.generate(self.session)
 
     def photograph(self, shot: _StreetImage) -> NDArray[np.float32]:
         """Render and write one picture; returns its depth (H, W)."""
-        options = self.options
-        rng = np.random.default_rng([options.seed, shot.index])
-        lens = self.session.lens or options.lens
-        view = photograph(self.street, self.session, lens, self._motion(shot), rng)
+        rng = np.random.default_rng([self.options.seed, shot.index])
+        view = photograph(self.street, self.session, self.lens, self._motion(shot), rng)
         image_files.write(shot.path, view.image_rgb, JPEG_QUALITY)
         return view.depth_m
 
@@ -188,10 +200,10 @@ class _StreetCamera:
 _worker: _StreetCamera | None = None
 
 
-def _start_worker(options: DatasetOptions, session: StreetSession) -> None:
+def _start_worker(options: DatasetOptions, recording: Recording) -> None:
     global _worker
     cv2.setNumThreads(1)
-    _worker = _StreetCamera(options, session)
+    _worker = _StreetCamera(options, recording)
 
 
 def _photograph(shot: _StreetImage) -> NDArray[np.float32]:
@@ -210,13 +222,12 @@ def _write_colmap(
         image = image_files.read(shot.path)
         assert image is not None  # it was written a moment ago
         views.append(PosedView(image, depth_m, shot.T_map_cam))
-    tracks = build_tracks(views, options.K)
+    tracks = build_tracks(views, options.lens)
     images = [
         ImageToWrite(shot.path.name, np.linalg.inv(shot.T_map_cam), pixels + 0.5, numbers)
         for shot, (pixels, numbers) in zip(shots, tracks.observations, strict=True)
     ]
-    fx, fy, cx, cy = options.K
-    camera = (options.width, options.height, (fx, fy, cx + 0.5, cy + 0.5))
+    camera = options.lens.camera
     write_model(folder / "colmap", camera, images, tracks.points, tracks.colours)
 
 
@@ -233,6 +244,7 @@ def _write_meta(
             "width": lens.width,
             "height": lens.height,
             "K": list(lens.K),
+            **({"distortion_model": lens.distortion_model, "D": list(lens.D)} if lens.D else {}),
             "T_world_cam": shot.T_map_cam[:3].ravel().tolist(),
             "t": t,
         }

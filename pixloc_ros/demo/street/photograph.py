@@ -9,8 +9,9 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from pixloc_ros.demo.street import materials, weather
+from pixloc_ros.demo.street.lens import StreetLens
 from pixloc_ros.demo.street.render import RenderedView, render
-from pixloc_ros.demo.street.sessions import StreetLens, StreetSession
+from pixloc_ros.demo.street.sessions import StreetSession
 from pixloc_ros.demo.street.street import Street
 from pixloc_ros.demo.street.surfaces import Array, Floats, Image
 
@@ -28,10 +29,12 @@ def photograph(
     rng: np.random.Generator,
 ) -> RenderedView:
     """The picture with its depth: weather between the street and the lens, rows read in turn."""
-    if lens.readout_s == 0:
-        view = _seen(street, session, T_map_cam(0.0), lens.K, (lens.width, lens.height))
-    else:
+    if lens.readout_s:
         view = _rolling(street, session, lens, T_map_cam)
+    elif lens.D:
+        view = _distorted(_seen(street, session, T_map_cam(0.0), *lens.undistorted()), lens)
+    else:
+        view = _seen(street, session, T_map_cam(0.0), lens.K, (lens.width, lens.height))
     return RenderedView(session.exposure.apply(view.image_rgb, rng), view.depth_m)
 
 
@@ -61,6 +64,22 @@ def _rolling(
         bands.append(_seen(street, session, T_map_cam(before_s), K, (lens.width, rows)))
     images, depths = ([getattr(b, n) for b in bands] for n in ("image_rgb", "depth_m"))
     return RenderedView(np.concatenate(images), np.concatenate(depths))
+
+
+def _distorted(view: RenderedView, lens: StreetLens) -> RenderedView:
+    """What the lens makes of the pinhole picture `lens.undistorted`. Depth: of the nearest ray."""
+    fx, fy, cx, cy = lens.undistorted()[0]
+    pixels = (lens.rays() * (fx, fy) + (cx, cy)).astype(np.float32)
+    u, v = pixels[..., 0], pixels[..., 1]
+    image_rgb = cv2.remap(view.image_rgb, u, v, cv2.INTER_CUBIC)
+    # Inverse depth is linear over a plane; where two surfaces meet, the nearest sample decides.
+    inverse = np.float32(1) / view.depth_m
+    smooth, nearest = (
+        cv2.remap(inverse, u, v, how) for how in (cv2.INTER_LINEAR, cv2.INTER_NEAREST)
+    )
+    one_surface = np.abs(smooth - nearest) < 0.02 * nearest
+    with np.errstate(divide="ignore"):
+        return RenderedView(image_rgb, 1 / np.where(one_surface, smooth, nearest))
 
 
 def _seen(

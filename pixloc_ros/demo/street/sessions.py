@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from pixloc_ros.demo.street.lens import StreetLens
 from pixloc_ros.demo.street.sky import Sky
 from pixloc_ros.demo.street.surfaces import Floats, Image, Light
 from pixloc_ros.errors import ConfigError
@@ -28,26 +29,6 @@ class Exposure:
         developed: Floats = cv2.LUT(image_rgb, np.clip(table, 0, 255).astype(np.float32)[:, None])
         developed += self.noise * rng.standard_normal(image_rgb.shape, dtype=np.float32)
         return np.clip(np.round(developed), 0, 255).astype(np.uint8)
-
-
-@dataclass(frozen=True, slots=True)
-class StreetLens:
-    """A pinhole camera.
-
-    readout_s: from the first row's exposure to the last row's; the stamp is that of the middle row.
-    0: all rows at once.
-    """
-
-    width: int
-    height: int
-    focal_share: float = 0.625  # of the width
-    readout_s: float = 0.0
-
-    @property
-    def K(self) -> tuple[float, float, float, float]:
-        """fx fy cx cy in pixels, top left pixel centre (0, 0); the centre is a little off."""
-        focal = self.focal_share * self.width
-        return focal, focal, 0.497 * self.width, 0.503 * self.height
 
 
 _LATER = Light(to_sun=(-0.60, 0.36, 0.714))

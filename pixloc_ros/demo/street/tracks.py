@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from pixloc_ros.demo.street.lens import StreetLens
 from pixloc_ros.demo.street.surfaces import Array, Image
 
 CORNERS_PER_IMAGE = 850
@@ -41,30 +42,31 @@ class Tracks:
     observations: list[tuple[Array, NDArray[np.int64]]] = field(default_factory=list)
 
 
-def build_tracks(views: Sequence[PosedView], K: ArrayLike, min_length: int = 3) -> Tracks:
+def build_tracks(views: Sequence[PosedView], lens: StreetLens, min_length: int = 3) -> Tracks:
     """Corners of every view, followed through the next views while the depth buffer shows them."""
-    calibration = np.asarray(K, np.float64)
     points, colours = np.zeros((0, 3)), np.zeros((0, 3), np.uint8)
     born = np.zeros(0, np.int64)
     observations = []
     for index, view in enumerate(views):
         alive = np.flatnonzero(born >= index - LIFETIME_KEYFRAMES)
-        pixels, seen = project_visible(view, calibration, points[alive])
+        pixels, seen = project_visible(view, lens, points[alive])
         fresh = _new_corners(view, pixels[seen])
         numbers = np.concatenate([alive[seen], len(points) + np.arange(len(fresh))])
         observations.append((np.concatenate([pixels[seen], fresh]), numbers))
-        points = np.concatenate([points, _unproject(view, calibration, fresh)])
+        points = np.concatenate([points, _unproject(view, lens, fresh)])
         colours = np.concatenate([colours, view.image_rgb[fresh[:, 1], fresh[:, 0]]])
         born = np.concatenate([born, np.full(len(fresh), index)])
     return _only_long(Tracks(points, colours, observations), min_length)
 
 
-def project_visible(view: PosedView, K: Array, points: Array) -> tuple[Array, NDArray[np.bool_]]:
+def project_visible(
+    view: PosedView, lens: StreetLens, points: Array
+) -> tuple[Array, NDArray[np.bool_]]:
     """Pixels (N, 2) of map points and whether the view's depth buffer shows them there."""
     T_cam_map = np.linalg.inv(view.T_map_cam)
     in_cam = points @ T_cam_map[:3, :3].T + T_cam_map[:3, 3]
     depth = np.where(in_cam[:, 2] > DEPTH_RANGE_M[0], in_cam[:, 2], np.nan)
-    pixels = in_cam[:, :2] / depth[:, None] * K[:2] + K[2:]
+    pixels = np.where(np.isnan(depth)[:, None], np.nan, lens.project(in_cam))
     height, width = view.depth_m.shape
     seen = np.all((pixels >= 2) & (pixels <= (width - 3, height - 3)), axis=1)
     inverse, spread = _inverse_depth(view, pixels[seen])
@@ -102,10 +104,10 @@ def _new_corners(view: PosedView, known: Array) -> NDArray[np.int64]:
     return np.zeros((0, 2), np.int64) if corners is None else corners[:, 0].astype(np.int64)
 
 
-def _unproject(view: PosedView, K: Array, pixels: NDArray[np.int64]) -> Array:
+def _unproject(view: PosedView, lens: StreetLens, pixels: NDArray[np.int64]) -> Array:
     """Map points (N, 3) of whole pixels."""
     depth = view.depth_m[pixels[:, 1], pixels[:, 0]].astype(np.float64)
-    rays = np.column_stack([(pixels - K[2:]) / K[:2], np.ones(len(pixels))])
+    rays = np.column_stack([lens.rays()[pixels[:, 1], pixels[:, 0]], np.ones(len(pixels))])
     return (rays * depth[:, None]) @ view.T_map_cam[:3, :3].T + view.T_map_cam[:3, 3]
 
 

@@ -1,4 +1,4 @@
-"""Write a COLMAP model (binary) with numpy alone, for geometry that is already known."""
+"""Write a COLMAP model (binary) of one camera, for geometry that is already known."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-Array = NDArray[np.floating]
-PINHOLE_ID = 1
-CAMERA_ID = 1
+from pixloc_ros.geometry.camera import Camera
 
-# Width, height and fx fy cx cy in COLMAP's convention: the top left pixel centre is (0.5, 0.5).
-PinholeCamera = tuple[int, int, tuple[float, float, float, float]]
+Array = NDArray[np.floating]
+MODEL_IDS = {"PINHOLE": 1, "RADIAL": 3, "OPENCV": 4, "OPENCV_FISHEYE": 5, "FULL_OPENCV": 6}
+ONE_FOCAL_LENGTH = ("RADIAL",)
+CAMERA_ID = 1
+PIXEL_CENTRE = 0.5  # of the top left pixel, in COLMAP; ours is at (0, 0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,7 +33,7 @@ class ImageToWrite:
 
 def write_model(
     folder: Path,
-    camera: PinholeCamera,
+    camera: Camera,
     images: Sequence[ImageToWrite],
     points: Array,
     colours: NDArray[np.uint8],
@@ -49,9 +51,13 @@ def write_model(
     (folder / "points3D.bin").write_bytes(_points_bytes(camera, images, points, colours))
 
 
-def _camera_bytes(camera: PinholeCamera) -> bytes:
-    width, height, params = camera
-    return struct.pack("<QIiQQ4d", 1, CAMERA_ID, PINHOLE_ID, width, height, *params)
+def _camera_bytes(camera: Camera) -> bytes:
+    focal = camera.focal.tolist()[: 1 if camera.model in ONE_FOCAL_LENGTH else 2]
+    centre = (camera.center + PIXEL_CENTRE).tolist()
+    params = [*focal, *centre, *camera.distortion.tolist()]
+    head = struct.pack("<QIi", 1, CAMERA_ID, MODEL_IDS[camera.model])
+    size = struct.pack("<QQ", camera.width, camera.height)
+    return head + size + struct.pack(f"<{len(params)}d", *params)
 
 
 def _image_bytes(number: int, image: ImageToWrite) -> bytes:
@@ -64,7 +70,7 @@ def _image_bytes(number: int, image: ImageToWrite) -> bytes:
 
 
 def _points_bytes(
-    camera: PinholeCamera,
+    camera: Camera,
     images: Sequence[ImageToWrite],
     points: Array,
     colours: NDArray[np.uint8],
@@ -85,9 +91,8 @@ def _points_bytes(
     return b"".join(chunks)
 
 
-def _reprojection_errors(camera: PinholeCamera, image: ImageToWrite, points: Array) -> Array:
-    fx, fy, cx, cy = camera[2]
+def _reprojection_errors(camera: Camera, image: ImageToWrite, points: Array) -> Array:
     rotation, translation = image.T_cam_world[:3, :3], image.T_cam_world[:3, 3]
     in_cam = points[image.points] @ rotation.T + translation
-    pixels = in_cam[:, :2] / in_cam[:, 2:] * (fx, fy) + (cx, cy)
-    return np.linalg.norm(pixels - image.pixels, axis=1)
+    pixels, _ = camera.project(torch.from_numpy(in_cam))
+    return np.linalg.norm(pixels.numpy() + PIXEL_CENTRE - image.pixels, axis=1)

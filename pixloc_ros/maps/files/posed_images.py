@@ -46,6 +46,8 @@ class PosedImages:
 def read_posed_images(meta_file: Path, images_dir: Path, axes: str = "keep") -> PosedImages:
     """Read `meta.json`: per image file, width, height, K (fx fy cx cy), T_world_cam (3x4), t.
 
+    With a lens, an image also has distortion_model and D as in CameraInfo.
+
     The world becomes the map frame. `axes` "optical_to_ros" turns a world with optical axes (x
     right, y down, z forward) into REP-103 axes; `world_axes` "optical" or "ros" in the file wins.
     Without `T_base_cam` (16 numbers) the camera sits at base_link and looks forward.
@@ -119,10 +121,11 @@ def _frame(entry: Any, index: int, meta_file: Path) -> tuple[str, int, Camera, M
     where = f"image {index} of {meta_file}"
     try:
         name, (fx, fy, cx, cy) = str(entry["file"]), map(float, entry["K"])
-        size = [float(entry["width"]), float(entry["height"])]
+        size = round(float(entry["width"])), round(float(entry["height"]))
+        lens, D = str(entry.get("distortion_model", "")), [*map(float, entry.get("D", ()))]
         T_world_cam = rigid(entry["T_world_cam"], where)
         stamp_s = float(entry.get("t", index / DEFAULT_RATE_HZ))
-        camera = Camera.create("PINHOLE", size, [fx, fy], [cx, cy])
+        camera = Camera.from_ros(lens, *size, [fx, 0, cx, 0, fy, cy, 0, 0, 1], D)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{where}: missing or malformed {error}") from None
     except CameraError as error:
