@@ -1,0 +1,107 @@
+"""Lenses bend the picture, and the pose stays: map and query may look through different ones."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pixloc_ros.config import from_flat
+from pixloc_ros.demo.street.dataset import DatasetOptions, write_dataset
+from pixloc_ros.demo.street.lens import LENSES, StreetLens
+from pixloc_ros.demo.street.photograph import photograph
+from pixloc_ros.demo.street.sessions import SESSIONS
+from pixloc_ros.evaluation.shots import posed_frames
+from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.geometry.covariance import diagonal, perturb_base
+from pixloc_ros.localizer import Localizer
+from pixloc_ros.maps.build.builder import BuildOptions, build_map
+from pixloc_ros.maps.build.sources import ColmapSource
+from pixloc_ros.maps.files.posed_images import read_posed_images
+from pixloc_ros.replay import messages
+from pixloc_ros.sensors import decoding
+from pixloc_ros.types import Frame, PosePrior
+
+BENT = [name for name in LENSES if name != "pinhole"]
+OFF = np.array([0.5, -0.3, 0.05, *np.deg2rad([0.3, -0.3, 1.5])])
+
+
+def seen_through(
+    lens: StreetLens, options: DatasetOptions, drive: Path
+) -> tuple[Frame, np.ndarray]:
+    """What a camera with this lens sees in the middle of a drive, and the true T_map_base."""
+    posed = read_posed_images(drive / "meta.json", drive / "images")
+    frame, T_map_base = next(posed_frames(posed, [len(posed.files) // 3]))
+    T_map_cam = T_map_base @ frame.T_base_cam
+    session = SESSIONS["mapping"]  # the same light: geometry is what is asked for
+    street, rng = options.generate(session), np.random.default_rng(3)
+    view = photograph(street, session, lens, lambda _: T_map_cam, rng)
+    return replace(frame, image_rgb=view.image_rgb, camera=lens.camera), T_map_base
+
+
+def errors(localizer: Localizer, frame: Frame, T_map_base: np.ndarray) -> tuple[float, float]:
+    """Metres and degrees, from a prior half a metre off; the pose must be accepted."""
+    prior = PosePrior(perturb_base(T_map_base, OFF), diagonal(0.5, 1.5), "test", frame.stamp_ns)
+    estimate = localizer.localize(frame, prior)
+    assert estimate.ok, estimate.message
+    assert estimate.T_map_base is not None
+    return (
+        se3.distance_m(estimate.T_map_base, T_map_base),
+        se3.angle_deg(estimate.T_map_base, T_map_base),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BENT)
+def test_a_query_through_a_lens_on_a_map_without(street: Path, name: str) -> None:
+    options = DatasetOptions(length_m=12.0, width=320, height=192)
+    lens = replace(LENSES[name], width=options.width, height=options.height)
+    frame, T_map_base = seen_through(lens, options, street / "data" / "drive")
+    localizer = Localizer(from_flat({"map": str(street / "map"), "threads": 1}))
+    metres, degrees = errors(localizer, frame, T_map_base)
+    assert metres < 0.04
+    assert degrees < 0.15
+    # The picture does not fit a camera that is taken for one without distortion.
+    K, size = lens.K, (lens.width, lens.height)
+    straight = Camera.create("PINHOLE", size, K[:2], K[2:])
+    prior = PosePrior(T_map_base, diagonal(0.5, 1.5), "test", frame.stamp_ns)
+    fooled = localizer.localize(replace(frame, camera=straight), prior)
+    assert not fooled.ok or se3.distance_m(fooled.T_map_base, T_map_base) > 2 * metres
+
+
+@pytest.mark.slow
+def test_a_map_through_a_fisheye_and_a_query_without(tmp_path: Path) -> None:
+    options = DatasetOptions(
+        length_m=8.0,
+        width=320,
+        height=192,
+        rate_hz=5.0,
+        workers=1,
+        mapping_lens="equidistant",
+        drive_lens="pinhole",
+    )
+    write_dataset(tmp_path / "street", options)
+    mapping, drive = (tmp_path / "street" / name for name in ("mapping", "drive"))
+    posed = read_posed_images(mapping / "meta.json", mapping / "images")
+    assert posed.cameras[0].model == "OPENCV_FISHEYE"
+    source = ColmapSource(model_dir=mapping / "colmap", images=mapping / "images")
+    build_map(source, tmp_path / "map", BuildOptions(T_base_cam=posed.T_base_cam))
+    localizer = Localizer(from_flat({"map": str(tmp_path / "map"), "threads": 1}))
+    lens = replace(LENSES["pinhole"], width=320, height=192)
+    frame, T_map_base = seen_through(lens, options, drive)
+    metres, degrees = errors(localizer, frame, T_map_base)
+    assert metres < 0.04
+    assert degrees < 0.15
+
+
+@pytest.mark.parametrize("name", LENSES)
+def test_a_bag_tells_the_lens_as_it_is(name: str) -> None:
+    camera = LENSES[name].camera
+    told = decoding.camera(messages.camera_info(7, "camera", camera))
+    assert told.model == camera.model
+    xy = np.random.default_rng(0).uniform(-1, 1, (50, 2))
+    points = torch.from_numpy(np.column_stack([xy, np.ones(50)]))
+    for here, there in zip(camera.project(points), told.project(points), strict=True):
+        torch.testing.assert_close(there, here, rtol=0, atol=1e-9)
