@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pixloc_ros.geometry.camera import Camera
     from pixloc_ros.localizer import Localizer
     from pixloc_ros.maps.build.builder import BuildOptions, build_map
+    from pixloc_ros.maps.build.from_bag.source import BagSource
     from pixloc_ros.maps.build.sources import (
         ColmapSource,
         DepthImagesSource,
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
     )
     from pixloc_ros.maps.datum import Datum
     from pixloc_ros.maps.map import Map
+    from pixloc_ros.replay.recorded_drive import read_drives
     from pixloc_ros.session import Session
     from pixloc_ros.types import Estimate, Frame, PosePrior, Reason, Status
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BagSource",
     "BuildOptions",
     "Camera",
     "ColmapSource",
@@ -48,12 +51,14 @@ __all__ = [
     "Session",
     "Status",
     "build_map",
+    "read_drives",
 ]
 
 # In a development tree the generated pixloc_ros.msg lies in an overlay, not beside these sources.
 __path__ = extend_path(__path__, __name__)
 
 _MODULE_OF = {
+    "BagSource": "maps.build.from_bag.source",
     "BuildOptions": "maps.build.builder",
     "Camera": "geometry.camera",
     "ColmapSource": "maps.build.sources",
@@ -73,6 +78,7 @@ _MODULE_OF = {
     "Session": "session",
     "Status": "types",
     "build_map": "maps.build.builder",
+    "read_drives": "replay.recorded_drive",
 }
 
 

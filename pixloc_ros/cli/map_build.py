@@ -38,8 +38,17 @@ NETWORK = FeaturesConfig()
 
 
 def build(
-    images: Annotated[Path, typer.Option(help="folder that the image names are relative to")],
     output: Annotated[Path, typer.Option(help="map folder to write")],
+    images: Annotated[
+        Path | None, typer.Option(help="folder that the image names are relative to")
+    ] = None,
+    bag: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="recorded drive: rosbag2 folder, .mcap or .db3 with images, camera_info, odometry "
+            "and GNSS fixes, or only some of them; repeatable"
+        ),
+    ] = None,
     colmap: Annotated[
         Path | None, typer.Option(help="folder of the COLMAP model, .bin or .txt")
     ] = None,
@@ -143,18 +152,67 @@ def build(
             metavar="ADDRESS", help="address of a Ray cluster that extracts the features instead"
         ),
     ] = "",
+    topic: Annotated[
+        list[str] | None,
+        typer.Option(help="part=/topic of the bags, e.g. image=/cam0/image_raw; repeatable"),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="for bags: the node's YAML file (frames, cameras, antenna)")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="for bags: name=value of a setting of the node or of mapping, as in "
+            "mapping.keyframe_spacing_m=2; repeatable",
+        ),
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(help="for bags: image, black where the vehicle itself is in view"),
+    ] = None,
+    scale_from: Annotated[
+        float | None,
+        typer.Option(
+            min=1e-6,
+            help="for bags with neither odometry nor GNSS: metres from the first keyframe to the "
+            "last, as the crow flies",
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="for bags: folder of the report; default: OUTPUT_report")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="for bags: write a map that is not good")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing map")] = False,
 ) -> None:
-    """Build a map from a COLMAP model, from images with known poses, or from a cloud and those.
+    """Build a map: from a recorded drive, from a COLMAP model, or from images with known poses.
 
     A build that was interrupted continues when it is started again.
 
-    Example: pixloc map build --colmap sparse/0 --images images --output my_map
+    Example: pixloc map build --bag drive --output my_map
     """
     surfaces = {"--cloud": cloud, "--mesh": mesh, "--depth": depth}
-    _check_one_source(colmap, posed_images, surfaces, align_to)
+    _check_one_source(bag, colmap, posed_images, surfaces, align_to)
+    map_datum = _parse_datum(datum, crs, axes)
     source: MapSource
-    if colmap is not None:
+    if bag:
+        from pixloc_ros.cli.map_from_bag import BagBuild  # only for this: matplotlib takes a second
+
+        source = BagBuild(
+            bags=bag,
+            topics=topic or [],
+            config=config,
+            settings=settings or [],
+            mask=mask,
+            scale_from_m=scale_from,
+            report=report,
+            force=force,
+        ).source(output, map_datum)
+    elif images is None:
+        raise MapError("--images is missing: the folder that the image names are relative to")
+    elif colmap is not None:
         positions = _positions(align_to, align_tolerance, antenna)
         source = ColmapSource(model_dir=colmap, images=images, positions=positions)
     else:
@@ -168,7 +226,7 @@ def build(
         min_track_length=min_track_length,
         keyframe_step=keyframe_step,
         axes=axes,
-        datum=_parse_datum(datum, crs, axes),
+        datum=map_datum,
         T_base_cam=_parse_mount(camera_mount) if camera_mount else None,
         overwrite=overwrite,
         workers=WorkerPool(workers, ray),
@@ -179,14 +237,15 @@ def build(
 
 
 def _check_one_source(
+    bags: list[Path] | None,
     colmap: Path | None,
     posed_images: Path | None,
     surfaces: dict[str, Path | None],
     align_to: Path | None,
 ) -> None:
     """Raise MapError unless it is clear what to build from."""
-    if (colmap is None) == (posed_images is None):
-        raise MapError("give either --colmap, or --posed-images (with or without --cloud)")
+    if sum(map(bool, (bags, colmap, posed_images))) != 1:
+        raise MapError("give one of --bag, --colmap and --posed-images (with or without --cloud)")
     given = [name for name, path in surfaces.items() if path is not None]
     if given and posed_images is None:
         raise MapError(f"{given[0]} needs --posed-images, whose images the features come from")

@@ -81,7 +81,8 @@ def encode(image_rgb: Image, suffix: str = ".jpg", jpeg_quality: int = 92) -> by
     """Content of an image file: JPEG where the suffix says so, else PNG."""
     kind = ".jpg" if suffix.lower() in (".jpg", ".jpeg") else ".png"
     image_bgr = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR)
-    _, content = cv2.imencode(kind, image_bgr, [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality])
+    options = [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality] if kind == ".jpg" else []
+    _, content = cv2.imencode(kind, image_bgr, options)
     return content.tobytes()
 
 

@@ -248,7 +248,7 @@ def test_tum_poses_without_images_say_how_many(scene, tmp_path):
 
 def test_command_line_wants_one_source(tmp_path):
     for arguments in ([], ["--colmap", "a", "--posed-images", "b"]):
-        with pytest.raises(MapError, match="either --colmap, or --posed-images"):
+        with pytest.raises(MapError, match="one of --bag, --colmap and --posed-images"):
             CliRunner().invoke(
                 app,
                 ["build", "--images", "i", "--output", str(tmp_path / "m"), *arguments],

@@ -64,7 +64,7 @@ class MapSource(Protocol):
 
     @property
     def images(self) -> str | Path:
-        """Folder that the names of the model's images start from."""
+        """Folder that the names of the model's images start from; asked for after `model`."""
 
     def model(
         self, options: BuildOptions, context: BuildContext
@@ -82,7 +82,8 @@ def build_map(
 ) -> Map:
     """Build a map folder at `output` and open it.
 
-    source: a ColmapSource, PosedImagesSource, LidarSource, MeshSource or DepthImagesSource.
+    source: a BagSource, ColmapSource, PosedImagesSource, LidarSource, MeshSource or
+    DepthImagesSource.
     extractor: the network that sees the images, by default the packaged one on the CPU.
     progress: passes on the items of whatever takes long, as a progress bar does.
     report: receives a line on how well images, poses and points agree.

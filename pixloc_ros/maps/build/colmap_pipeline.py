@@ -33,9 +33,16 @@ class ColmapRun:
     where COLMAP fails, and so does the first use without pycolmap.
     """
 
-    def __init__(self, folder: Path, images: Sequence[PosedImage], progress: Progress) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        images: Sequence[PosedImage],
+        progress: Progress,
+        mask: Path | None = None,
+    ) -> None:
+        """mask: an image of the size of all others, black where no keypoints are wanted."""
         self.pycolmap, self.folder, self.images = _import_pycolmap(), folder, images
-        self.progress = progress
+        self.progress, self.mask = progress, mask
         self.database = folder / "database.db"
         # Lists of pairs are separated by spaces, so names must have none.
         self.names = [f"{i:08d}{image.path.suffix}" for i, image in enumerate(images)]
@@ -70,9 +77,11 @@ class ColmapRun:
         reader = self.pycolmap.ImageReaderOptions()
         reader.camera_model, reader.camera_params = model, ",".join(map(repr, params))
         reader.existing_camera_id = camera_id
+        if self.mask is not None:
+            reader.camera_mask_path = self.mask
         options = self.pycolmap.FeatureExtractionOptions()
         options.use_gpu, options.num_threads = False, 1  # which finish first get the first ids
-        with self._quiet():
+        with self.quiet():
             self.pycolmap.extract_features(
                 self.database,
                 self.folder / "images",
@@ -94,7 +103,7 @@ class ColmapRun:
         for chunk in self.progress(chunks, "Matching images", len(chunks)):
             lines = (f"{self.names[i]} {self.names[j]}" for i, j in chunk)
             (self.folder / "pairs.txt").write_text("\n".join(lines) + "\n")
-            with self._quiet():
+            with self.quiet():
                 self.pycolmap.match_image_pairs(
                     self.database,
                     matching_options=matching,
@@ -135,15 +144,22 @@ class ColmapRun:
 
     def triangulate(self, T_map_cam: NDArray[np.float64]) -> ColmapModel:
         """The model of all matches for poses (N, 4, 4) of the images, which stay as they are."""
+        self.reconstruct(T_map_cam)
+        return read_model(self.folder / "model")
+
+    def reconstruct(
+        self, T_map_cam: NDArray[np.float64], placed: NDArray[np.bool_] | None = None
+    ) -> Any:
+        """As triangulate, as a pycolmap.Reconstruction; of some images only, where (N,) says so."""
         output = self.folder / "model"
         shutil.rmtree(output, ignore_errors=True)
         output.mkdir()
         options = self.pycolmap.IncrementalPipelineOptions()
         options.extract_colors, options.num_threads, options.random_seed = False, THREADS, SEED
         options.triangulation.random_seed = SEED
-        with self._quiet():
+        with self.quiet():
             model = self.pycolmap.triangulate_points(
-                self._posed(T_map_cam),
+                self._posed(T_map_cam, placed),
                 self.database,
                 self.folder / "images",
                 output,
@@ -153,9 +169,9 @@ class ColmapRun:
             raise MapError(
                 "no point could be triangulated: do the images overlap, and do the cameras move?"
             )
-        return read_model(output)
+        return model
 
-    def _posed(self, T_map_cam: NDArray[np.float64]) -> Any:
+    def _posed(self, T_map_cam: NDArray[np.float64], placed: NDArray[np.bool_] | None) -> Any:
         model = self.pycolmap.Reconstruction()
         with self.pycolmap.Database.open(self.database) as database:
             for camera in database.read_all_cameras():
@@ -170,12 +186,12 @@ class ColmapRun:
                 model.add_frame(frame)
             for image in images:
                 model.add_image(image)
-            for frame_id in poses:
-                model.register_frame(frame_id)
+                if placed is None or placed[self.names.index(image.name)]:
+                    model.register_frame(image.frame_id)
         return model
 
     @contextmanager
-    def _quiet(self) -> Iterator[None]:
+    def quiet(self) -> Iterator[None]:
         """COLMAP logs to stderr, where the progress bar is; its exceptions become MapError."""
         logging = self.pycolmap.logging
         level, logging.minloglevel = logging.minloglevel, logging.ERROR.value

@@ -1,0 +1,164 @@
+"""Points and poses that explain the images best: triangulation and bundle adjustment by pycolmap.
+
+Each round triangulates all matches with the poses of the round before, then adjusts poses and
+points together. Positions are held near the smoothed trajectory, which gives scale and place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixloc_ros.common.progress import Progress
+from pixloc_ros.config.mapping import MappingConfig
+from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.se3 import Matrix
+from pixloc_ros.maps.build.colmap_pipeline import THREADS, ColmapRun
+
+LOSS_PX = 1.0  # residuals beyond it count less (Cauchy)
+MAX_ERROR_PX = 4.0  # of an observation that is kept
+MIN_ANGLE_DEG = 1.5  # between the rays of a point
+MIN_POINTS = 20  # that an image must see to be placed
+ITERATIONS = 50
+REFINED = 0.8  # of the error before: a refined calibration that is worth it
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Adjusted:
+    """The reconstruction and what became of the poses."""
+
+    reconstruction: Any  # pycolmap.Reconstruction
+    T_map_cam: Matrix  # (N, 4, 4); as it was where an image could not be placed
+    placed: NDArray[np.bool_]  # (N,)
+    error_px: float
+    refined_intrinsics: bool
+
+
+def adjust(
+    run: ColmapRun,
+    T_map_cam: Matrix,
+    anchors: Matrix | None,
+    config: MappingConfig,
+    progress: Progress,
+    placed: NDArray[np.bool_] | None = None,
+) -> Adjusted:
+    """Adjust poses (N, 4, 4), the images' order in the run; only those placed, where (N,) says.
+
+    anchors: (N, 3) positions of the cameras that the result is held near; None leaves the scale
+    and the place as they are, to the gauge of the first two images.
+    """
+    rounds = range(config.rounds)
+    T = T_map_cam
+    always = config.refine_intrinsics == "always"
+    for number in progress(rounds, "Adjusting poses", len(rounds)):
+        last = number == config.rounds - 1
+        reconstruction = run.reconstruct(T, placed)
+        _solve(run, reconstruction, anchors, config, refine=always and last)
+        _filter(run, reconstruction)
+        T = poses(run, reconstruction, T)
+    refined = always
+    error_px = reconstruction.compute_mean_reprojection_error()
+    if config.refine_intrinsics == "auto" and error_px > config.max_error_px * REFINED:
+        trial = reconstruction.__deepcopy__({})
+        _solve(run, trial, anchors, config, refine=True)
+        _filter(run, trial)
+        if trial.compute_mean_reprojection_error() < REFINED * error_px:
+            reconstruction, refined = trial, True
+            T = poses(run, reconstruction, T)
+    reconstruction.update_point_3d_errors()
+    return Adjusted(
+        reconstruction,
+        T,
+        _placed(run, reconstruction),
+        float(reconstruction.compute_mean_reprojection_error()),
+        refined,
+    )
+
+
+def write_model(run: ColmapRun, adjusted: Adjusted) -> Path:
+    """Write the reconstruction's model of the images that are placed; its folder."""
+    output = run.folder / "adjusted"
+    output.mkdir(exist_ok=True)
+    reconstruction = adjusted.reconstruction
+    for image_id in list(reconstruction.reg_image_ids()):
+        image = reconstruction.image(image_id)
+        if not adjusted.placed[run.names.index(image.name)]:
+            reconstruction.deregister_frame(image.frame_id)
+    with run.quiet():
+        reconstruction.write_binary(str(output))
+    return output
+
+
+def poses(run: ColmapRun, reconstruction: Any, before: Matrix) -> Matrix:
+    """T_map_cam (N, 4, 4) in the order of the run; as before for images that it lacks."""
+    T = before.copy()
+    for image_id in reconstruction.reg_image_ids():
+        image = reconstruction.image(image_id)
+        T_cam_map = np.vstack([image.cam_from_world().matrix(), [0.0, 0.0, 0.0, 1.0]])
+        T[run.names.index(image.name)] = se3.inverse(T_cam_map)
+    return T
+
+
+def _solve(
+    run: ColmapRun,
+    reconstruction: Any,
+    anchors: Matrix | None,
+    config: MappingConfig,
+    refine: bool,
+) -> None:
+    pycolmap = run.pycolmap
+    options = pycolmap.BundleAdjustmentOptions()
+    options.print_summary = False
+    options.refine_focal_length = options.refine_extra_params = refine
+    options.refine_principal_point = options.refine_sensor_from_rig = False
+    options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
+    options.ceres.loss_function_scale = LOSS_PX
+    options.ceres.solver_options.max_num_iterations = ITERATIONS
+    options.ceres.solver_options.function_tolerance = 1e-6
+    options.ceres.solver_options.num_threads = THREADS
+    problem = pycolmap.BundleAdjustmentConfig()
+    for image_id in reconstruction.reg_image_ids():
+        problem.add_image(image_id)
+    with run.quiet():
+        if anchors is None:
+            problem.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+            pycolmap.create_default_bundle_adjuster(options, problem, reconstruction).solve()
+            return
+        held = pycolmap.PosePriorBundleAdjustmentOptions()
+        held.ceres.prior_position_loss_function_type = pycolmap.LossFunctionType.CAUCHY
+        held.alignment_ransac.random_seed = 0
+        priors = _priors(run, reconstruction, anchors, config.position_sigma_m)
+        pycolmap.create_pose_prior_bundle_adjuster(
+            options, held, problem, priors, reconstruction
+        ).solve()
+
+
+def _priors(run: ColmapRun, reconstruction: Any, anchors: Matrix, sigma_m: float) -> list[Any]:
+    priors = []
+    for image_id in reconstruction.reg_image_ids():
+        image = reconstruction.image(image_id)
+        prior = run.pycolmap.PosePrior()
+        prior.pose_prior_id = image_id
+        prior.corr_data_id = image.data_id
+        prior.position = anchors[run.names.index(image.name)]
+        prior.position_covariance = np.eye(3) * sigma_m**2
+        prior.coordinate_system = run.pycolmap.PosePriorCoordinateSystem.CARTESIAN
+        priors.append(prior)
+    return priors
+
+
+def _filter(run: ColmapRun, reconstruction: Any) -> None:
+    manager = run.pycolmap.ObservationManager(reconstruction)
+    manager.filter_all_points3D(MAX_ERROR_PX, MIN_ANGLE_DEG)
+
+
+def _placed(run: ColmapRun, reconstruction: Any) -> NDArray[np.bool_]:
+    placed = np.zeros(len(run.names), bool)
+    for image_id in reconstruction.reg_image_ids():
+        image = reconstruction.image(image_id)
+        placed[run.names.index(image.name)] = image.num_points3D >= MIN_POINTS
+    return placed

@@ -1,0 +1,242 @@
+"""Which images of a drive become keyframes: some way apart, the sharpest of each stretch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pixloc_ros.common import image_files
+from pixloc_ros.common.atomic_write import write_text
+from pixloc_ros.common.progress import Progress
+from pixloc_ros.config.mapping import MappingConfig
+from pixloc_ros.errors import DataError, MapError
+from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.maps.build.work_folder import writing
+from pixloc_ros.maps.files.recorded_drive import RecordedDrive, RecordedOdometry, RgbImage
+
+JPEG_QUALITY = 95
+FLOW_SIDE_PX = 320  # longer side of the images in which motion is measured
+SHARPNESS_SIDE_PX = 640
+STILL_PX = 0.25  # median motion of a camera that stands still, at FLOW_SIDE_PX
+STILL_SHARE = 0.05  # of the spacing: odometry that moves by less is noise
+
+
+@dataclass(frozen=True, slots=True)
+class KeyframeImage:
+    """One chosen image, as a file of the work folder."""
+
+    drive: int
+    camera_name: str
+    stamp_ns: int
+    name: str  # path below the folder of images
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenFrames:
+    """Keyframes in order of drive and stamp, and how many images there were."""
+
+    keyframes: tuple[KeyframeImage, ...]
+    images: int
+    unreadable: int
+
+
+class ImageProgress(Protocol):
+    """How far a camera has come, in units of one keyframe to the next."""
+
+    def at(self, stamp_ns: int, grey: NDArray[np.uint8]) -> float | None:
+        """The way at an image; None where it is not known."""
+
+
+def choose_frames(
+    drives: Sequence[RecordedDrive], folder: Path, config: MappingConfig, progress: Progress
+) -> ChosenFrames:
+    """Write the keyframes of all drives below a folder, or take those of an interrupted build.
+
+    Raises MapError where fewer than two images can be used, and where they cannot be written.
+    """
+    index = folder / "frames.json"
+    key = repr([drive.identity for drive in drives]) + repr(_choice(config))
+    if (known := _read_index(index, key)) is not None:
+        return known
+    keyframes: list[KeyframeImage] = []
+    counts = _Counts()
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
+        for number, drive in enumerate(drives):
+            keyframes += _choose_of_drive(number, drive, folder, config, progress, counts)
+    if len(keyframes) < 2:
+        raise MapError(
+            f"{len(keyframes)} keyframe(s) of {counts.images} images ({counts.unreadable} of them "
+            f"cannot be decoded): does the vehicle move, and does odometry cover the images?"
+        )
+    keyframes.sort(key=lambda k: (k.drive, k.stamp_ns, k.camera_name))
+    chosen = ChosenFrames(tuple(keyframes), counts.images, counts.unreadable)
+    write_text(index, json.dumps({"key": key, **asdict(chosen)}))
+    return chosen
+
+
+@dataclass(slots=True)
+class _Counts:
+    images: int = 0
+    unreadable: int = 0
+
+
+@dataclass(slots=True)
+class _Candidate:
+    """The sharpest image so far of the stretch that a camera is on."""
+
+    stretch: int
+    sharpness: float
+    stamp_ns: int
+    image_rgb: RgbImage
+
+
+def _choose_of_drive(
+    number: int,
+    drive: RecordedDrive,
+    folder: Path,
+    config: MappingConfig,
+    progress: Progress,
+    counts: _Counts,
+) -> Iterator[KeyframeImage]:
+    ways: dict[str, ImageProgress] = {c.name: _progress_of(drive, config) for c in drive.cameras}
+    sizes = {c.name: c.camera for c in drive.cameras}
+    best: dict[str, _Candidate] = {}
+    for image in progress(
+        drive.read_images(), f"Choosing keyframes of {drive.name}", drive.image_count
+    ):
+        counts.images += 1
+        camera = image.camera_name
+        try:
+            image_rgb = _of_size(image.decode(), sizes[camera])
+        except DataError:
+            counts.unreadable += 1
+            continue
+        grey = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2GRAY)
+        way = ways[camera].at(image.stamp_ns, np.asarray(grey, np.uint8))
+        if way is None:
+            continue
+        found = _Candidate(int(way), _sharpness(grey), image.stamp_ns, image_rgb)
+        before = best.get(camera)
+        if before is not None and before.stretch != found.stretch:
+            yield _write(number, camera, before, folder)
+            before = None
+        if before is None or found.sharpness > before.sharpness:
+            best[camera] = found
+    for camera, candidate in best.items():
+        yield _write(number, camera, candidate, folder)
+
+
+def _of_size(image_rgb: RgbImage, camera: Camera) -> RgbImage:
+    height, width = image_rgb.shape[:2]
+    if (width, height) != (camera.width, camera.height):
+        raise DataError(f"an image is {width}x{height}, calibrated {camera.width}x{camera.height}")
+    return image_rgb
+
+
+def _write(drive: int, camera: str, chosen: _Candidate, folder: Path) -> KeyframeImage:
+    name = f"{drive}/{camera or 'camera'}/{chosen.stamp_ns}.jpg"
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(image_files.encode(chosen.image_rgb, jpeg_quality=JPEG_QUALITY))
+    return KeyframeImage(drive, camera, chosen.stamp_ns, name)
+
+
+def _sharpness(grey: NDArray) -> float:
+    """Variance of the Laplacian of a reduced image."""
+    return float(cv2.Laplacian(_reduced(grey, SHARPNESS_SIDE_PX), cv2.CV_32F).var())
+
+
+def _reduced(grey: NDArray, side_px: int) -> NDArray:
+    factor = min(1.0, side_px / max(grey.shape))
+    return cv2.resize(grey, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+
+
+def _progress_of(drive: RecordedDrive, config: MappingConfig) -> ImageProgress:
+    if drive.odometry is not None:
+        return OdometryProgress(drive.odometry, config)
+    return FlowProgress(config)
+
+
+class OdometryProgress:
+    """The way by odometry: metres and turns in units of a keyframe's spacing."""
+
+    def __init__(self, odometry: RecordedOdometry, config: MappingConfig) -> None:
+        self._odometry = odometry
+        self._way = _way_along(odometry, config)
+
+    def at(self, stamp_ns: int, grey: NDArray[np.uint8]) -> float | None:
+        """The way at a stamp; None outside the odometry."""
+        if not self._odometry.covers(np.array([stamp_ns], np.int64))[0]:
+            return None
+        start_ns = self._odometry.stamps_ns[0]
+        return float(np.interp(stamp_ns - start_ns, self._odometry.stamps_ns - start_ns, self._way))
+
+
+def _way_along(odometry: RecordedOdometry, config: MappingConfig) -> NDArray[np.float64]:
+    """(N,) rising; noise of a vehicle at rest is no way, as only larger steps count."""
+    T, turn_rad = odometry.T_odom_base, np.deg2rad(config.keyframe_turn_deg)
+    way, last = np.zeros(len(T)), 0
+    for i in range(1, len(T)):
+        moved = float(np.linalg.norm(T[i, :3, 3] - T[last, :3, 3])) / config.keyframe_spacing_m
+        cosine = (np.trace(T[last, :3, :3].T @ T[i, :3, :3]) - 1) / 2
+        step = max(moved, float(np.arccos(np.clip(cosine, -1, 1))) / turn_rad)
+        new_epoch = odometry.epoch[i] != odometry.epoch[i - 1]
+        counts = step > STILL_SHARE or new_epoch
+        way[i] = way[i - 1] + (1.0 if new_epoch else step if counts else 0.0)
+        last = i if counts else last
+    return way
+
+
+class FlowProgress:
+    """The way by the motion in the image, of corners that are followed from image to image."""
+
+    def __init__(self, config: MappingConfig) -> None:
+        self._share = config.keyframe_flow_share
+        self._before: NDArray[np.uint8] | None = None
+        self._way = 0.0
+
+    def at(self, stamp_ns: int, grey: NDArray[np.uint8]) -> float | None:
+        """The way at an image, which follows the one of the last call."""
+        now = np.asarray(_reduced(grey, FLOW_SIDE_PX), np.uint8)
+        if self._before is not None:
+            flow_px = median_flow_px(self._before, now)
+            if flow_px < STILL_PX:
+                return self._way  # compared with the same image again: slow motion adds up
+            self._way += flow_px / (self._share * now.shape[1])
+        self._before = now
+        return self._way
+
+
+def median_flow_px(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> float:
+    """How far corners have moved between two grey images; infinite where they are lost."""
+    corners = cv2.goodFeaturesToTrack(before, 200, 0.01, 8)
+    if corners is None:
+        return 0.0
+    moved, found, _ = cv2.calcOpticalFlowPyrLK(before, after, corners, np.empty_like(corners))
+    good = found.ravel() == 1
+    if good.sum() < 10:
+        return float(max(before.shape))
+    return float(np.median(np.linalg.norm((moved - corners)[good, 0], axis=-1)))
+
+
+def _choice(config: MappingConfig) -> tuple[float, ...]:
+    return config.keyframe_spacing_m, config.keyframe_turn_deg, config.keyframe_flow_share
+
+
+def _read_index(path: Path, key: str) -> ChosenFrames | None:
+    try:
+        content = json.loads(path.read_text())
+        if content.pop("key") != key:
+            return None
+        keyframes = tuple(KeyframeImage(**entry) for entry in content.pop("keyframes"))
+        return ChosenFrames(keyframes, **content)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,75 @@
+"""Which keyframes are matched: neighbours in time and in space, and those that look alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixloc_ros.common.progress import Progress
+from pixloc_ros.features.pyramid import FeatureExtractor
+from pixloc_ros.geometry.se3 import Matrix
+from pixloc_ros.maps import retrieval
+from pixloc_ros.maps.build.from_bag.frames import KeyframeImage
+from pixloc_ros.maps.build.triangulation import near_pairs
+from pixloc_ros.maps.build.work_folder import Parts
+from pixloc_ros.maps.files.posed_images import PosedImage, read_image
+
+Pairs = list[tuple[int, int]]
+
+DESCRIPTOR_SIDE_PX = 320  # of the image that the descriptor is of
+MIN_SIMILARITY = 0.6  # of descriptors of one place
+
+
+def sequence_pairs(keyframes: Sequence[KeyframeImage], neighbours: int) -> Pairs:
+    """Each image with the next ones in time of the same drive, by any camera."""
+    pairs = set()
+    for drive in {keyframe.drive for keyframe in keyframes}:
+        index = [i for i, keyframe in enumerate(keyframes) if keyframe.drive == drive]
+        for position, i in enumerate(index):
+            for j in index[position + 1 : position + 1 + neighbours]:
+                pairs.add((min(i, j), max(i, j)))
+    return sorted(pairs)
+
+
+def distance_pairs(T_map_cam: Matrix) -> Pairs:
+    """Each image with the nearest ones that look the same way."""
+    return near_pairs(T_map_cam)
+
+
+def place_pairs(
+    images: Sequence[PosedImage], count: int, apart: int, parts: Parts, progress: Progress
+) -> Pairs:
+    """Each image with those most alike that are at least `apart` images from it in the sequence.
+
+    Descriptors are those of retrieval, of reduced images; they are kept as parts.
+    """
+    if not count or len(images) <= apart:
+        return []
+    descriptors = _descriptors(images, parts, progress)
+    similarity = descriptors @ descriptors.T
+    index = np.arange(len(images))
+    similarity[np.abs(index[:, None] - index) < apart] = -1.0
+    pairs = set()
+    for i, row in enumerate(similarity):
+        for j in np.argsort(-row)[:count].tolist():
+            if row[j] > MIN_SIMILARITY:
+                pairs.add((min(i, j), max(i, j)))
+    return sorted(pairs)
+
+
+def _descriptors(
+    images: Sequence[PosedImage], parts: Parts, progress: Progress
+) -> NDArray[np.float32]:
+    extractor: FeatureExtractor | None = None
+    found = []
+    for image in progress(images, "Describing keyframes", len(images)):
+        key = f"descriptor-{Path(image.name).as_posix().replace('/', '-')}"
+        if key not in parts:
+            extractor = extractor or FeatureExtractor(max_side_px=DESCRIPTOR_SIDE_PX)
+            pyramid = extractor.extract(read_image(image.path, image.camera))
+            parts.put(key, {"descriptor": retrieval.describe(pyramid)})
+        found.append(parts.get(key)["descriptor"])
+    return np.stack(found).astype(np.float32)

@@ -1,0 +1,216 @@
+"""A bag as a recorded drive: what maps are built from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from pixloc_ros.config import Config
+from pixloc_ros.config.holder import ConfigHolder
+from pixloc_ros.errors import BagError
+from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.se3 import Matrix
+from pixloc_ros.maps.datum import AnyDatum, Datum
+from pixloc_ros.maps.files.recorded_drive import (
+    RecordedCamera,
+    RecordedDrive,
+    RecordedFixes,
+    RecordedImage,
+    RecordedOdometry,
+)
+from pixloc_ros.priors.gnss import Fix, GnssGate, antenna_base
+from pixloc_ros.replay.bag_reader import BagReader
+from pixloc_ros.sensors.decoding import BadMessage
+from pixloc_ros.sensors.events import (
+    CameraInfoEvent,
+    FixEvent,
+    ImageEvent,
+    OdometryEvent,
+    RefusedMessage,
+    StaticTransformsEvent,
+    TransformsEvent,
+)
+from pixloc_ros.sensors.topics import Topics
+from pixloc_ros.sensors.vehicle_frames import VehicleFrames
+
+
+def read_drives(
+    bags: Sequence[str | Path],
+    config: Config | None = None,
+    topics: Topics | None = None,
+    datum: AnyDatum | None = None,
+) -> tuple[RecordedDrive, ...]:
+    """Read what bags tell of cameras, odometry and fixes; images are read later, one by one.
+
+    config: `node` names frames and the cameras of a rig, `priors` the antenna and what to believe
+    of a fix. datum: of the map; without one, the first fix of the first bag becomes it.
+    Raises BagError for bags that cannot be used.
+    """
+    drives: list[RecordedDrive] = []
+    for bag in bags:
+        drive = _read_drive(Path(bag), config or Config(), topics, datum)
+        datum = datum or drive.datum
+        drives.append(drive)
+    return tuple(drives)
+
+
+def _read_drive(
+    bag: Path, config: Config, topics: Topics | None, datum: AnyDatum | None
+) -> RecordedDrive:
+    with BagReader(bag, topics, config.node.camera_names) as reader:
+        frames = VehicleFrames(lambda error: None)
+        for event in reader.events(parts=("tf_static",)):
+            if isinstance(event, StaticTransformsEvent):
+                frames.add_static(event)
+        cameras = tuple(_cameras(reader, frames, config))
+        poses, fixes = _motion(reader, frames, config)
+        image_count = sum(reader.counts[topic] for topic in reader.topics_of("image"))
+    found, datum = _fixes(fixes, frames, config, datum)
+    return RecordedDrive(
+        name=bag.name,
+        cameras=cameras,
+        odometry=_odometry(poses, config),
+        fixes=found,
+        datum=datum if found else None,
+        image_count=image_count,
+        read_images=partial(_images, bag, config, topics),
+        identity=_identity(bag),
+    )
+
+
+def _cameras(reader: BagReader, frames: VehicleFrames, config: Config) -> Iterator[RecordedCamera]:
+    """Each camera with its first calibration. Raises BagError where one has none, or no place."""
+    found: dict[str, CameraInfoEvent] = {}
+    problem, wanted = "the topic holds no message", len(reader.topics_of("camera_info"))
+    for event in reader.events(parts=("camera_info",)):
+        if isinstance(event, CameraInfoEvent):
+            found.setdefault(event.camera_name, event)
+        elif isinstance(event, RefusedMessage):
+            problem = event.message
+        if len(found) == wanted:
+            break
+    for name in config.node.camera_names:
+        info = found.get(name)
+        if info is None:
+            raise BagError(f"bag {reader.path} has no usable calibration of '{name}': {problem}")
+        yield RecordedCamera(name, info.camera, _mounting(reader, info, frames, config))
+
+
+def _mounting(
+    reader: BagReader, info: CameraInfoEvent, frames: VehicleFrames, config: Config
+) -> Matrix:
+    node = config.node
+    frame = node.camera_frame or info.frame_id
+    T_base_cam = frames.lookup_static(node.base_frame, frame)
+    if T_base_cam is None and node.identity_extrinsics:
+        return se3.base_from_optical()
+    if T_base_cam is None:
+        raise BagError(
+            f"bag {reader.path}: /tf_static does not join '{node.base_frame}' to '{frame}'; it "
+            f"has {frames.fixed_frames}. Set node.base_frame, node.camera_frame or "
+            f"node.identity_extrinsics"
+        )
+    return T_base_cam
+
+
+def _motion(
+    reader: BagReader, frames: VehicleFrames, config: Config
+) -> tuple[list[tuple[int, Matrix]], list[FixEvent]]:
+    """Stamped poses of the vehicle in the odometry frame, and fixes, in the order of recording."""
+    poses: list[tuple[int, Matrix]] = []
+    fixes: list[FixEvent] = []
+    on_tf = config.node.odom_source == "tf"
+    parts = ("tf" if on_tf else "odom", "gnss_fix")
+    problem = ""
+    for event in reader.events(parts=parts):
+        try:
+            if isinstance(event, OdometryEvent):
+                poses.append((event.stamp_ns, frames.odometry_of_base(event, config.node)))
+            elif isinstance(event, TransformsEvent):
+                frames.add_moving(event)
+                if (pose := frames.odometry_on_tf(config.node)) is not None:
+                    poses.append(pose)
+            elif isinstance(event, FixEvent):
+                fixes.append(event)
+        except BadMessage as error:
+            problem = str(error)
+    if problem and not poses:
+        raise BagError(f"bag {reader.path}: {problem}")
+    return poses, fixes
+
+
+def _odometry(poses: list[tuple[int, Matrix]], config: Config) -> RecordedOdometry | None:
+    """Sorted, cut into epochs where there is a gap or a jump."""
+    latest = dict(poses)
+    if len(latest) < 2:
+        return None
+    stamps_ns = np.array(sorted(latest), np.int64)
+    T = np.stack([latest[int(stamp)] for stamp in stamps_ns])
+    elapsed_s = np.diff(stamps_ns) / 1e9
+    moved_m = np.linalg.norm(np.diff(T[:, :3, 3], axis=0), axis=-1)
+    too_long = elapsed_s > config.priors.odometry_max_gap_s
+    too_fast = moved_m > config.priors.odometry_max_speed_mps * np.maximum(elapsed_s, 0.02)
+    epoch = np.concatenate([[0], np.cumsum(too_long | too_fast)])
+    return RecordedOdometry(stamps_ns, T, epoch)
+
+
+def _fixes(
+    events: list[FixEvent], frames: VehicleFrames, config: Config, datum: AnyDatum | None
+) -> tuple[RecordedFixes | None, AnyDatum | None]:
+    """The fixes that the node would believe, in the axes of the datum."""
+    fixes: list[Fix] = []
+    gate: GnssGate | None = None
+    for event in sorted(events, key=lambda event: event.stamp_ns):
+        datum = datum or _datum_at(event, config)
+        if datum is None:
+            continue
+        gate = gate or GnssGate(ConfigHolder(config), datum)
+        antenna = antenna_base(
+            config.priors, frames.lookup_static, config.node.base_frame, event.frame_id
+        )
+        position = event.latitude_deg, event.longitude_deg, event.altitude_m
+        fix = gate.accept(event.stamp_ns, *position, event.covariance_enu, event.status, antenna)
+        if fix is not None and (not fixes or fix.stamp_ns > fixes[-1].stamp_ns):
+            fixes.append(fix)
+    if not fixes:
+        return None, None
+    found = RecordedFixes(
+        stamps_ns=np.array([fix.stamp_ns for fix in fixes], np.int64),
+        positions_map=np.stack([fix.position_map for fix in fixes]),
+        covariance=np.stack([fix.covariance for fix in fixes]),
+        antenna_base=np.stack([fix.antenna_base for fix in fixes]),
+    )
+    return found, datum
+
+
+def _datum_at(event: FixEvent, config: Config) -> Datum | None:
+    """A datum at a fix, x to the east; None where the fix itself is of no use."""
+    if not np.isfinite([event.latitude_deg, event.longitude_deg]).all():
+        return None
+    if abs(event.latitude_deg) > 90 or abs(event.longitude_deg) > 180:
+        return None
+    datum = Datum(
+        latitude_deg=event.latitude_deg,
+        longitude_deg=event.longitude_deg,
+        altitude_m=event.altitude_m if np.isfinite(event.altitude_m) else 0.0,
+        yaw_deg=0.0,
+    )
+    position = event.latitude_deg, event.longitude_deg, event.altitude_m
+    gate = GnssGate(ConfigHolder(config), datum)
+    usable = gate.accept(event.stamp_ns, *position, event.covariance_enu, event.status)
+    return datum if usable else None
+
+
+def _images(bag: Path, config: Config, topics: Topics | None) -> Iterator[RecordedImage]:
+    with BagReader(bag, topics, config.node.camera_names) as reader:
+        for event in reader.events(parts=("image",)):
+            if isinstance(event, ImageEvent):
+                yield RecordedImage(event.camera_name, event.stamp_ns, partial(event.decode, None))
+
+
+def _identity(bag: Path) -> str:
+    files = sorted(bag.iterdir()) if bag.is_dir() else [bag]
+    return ";".join(f"{f.name},{f.stat().st_size},{f.stat().st_mtime_ns}" for f in files)
