@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from pixloc_ros import BagSource, BuildOptions, Map, build_map, read_drives
 from pixloc_ros.cli.map import app
 from pixloc_ros.config import Config
+from pixloc_ros.config.mapping import MappingConfig
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.trajectory import read_tum
@@ -107,11 +108,9 @@ def test_images_alone_give_a_map_of_unknown_scale_which_a_distance_mends(drive, 
 
 
 def test_map_that_is_not_good_is_refused_with_reasons_unless_forced(drive, tmp_path):
-    from pixloc_ros.config.mapping import MappingConfig
-
     strict = MappingConfig(min_track_length=50.0)
     output = tmp_path / "map"
-    with pytest.raises(MapError, match=r"keyframes per point .* at least 50.*--force"):
+    with pytest.raises(MapError, match=r"keyframes per point .*at least 50.*--force"):
         map_of(output, drive, mapping=strict, report_folder=tmp_path / "why")
     assert not output.exists() and (tmp_path / "why" / "index.html").is_file()
     assert map_of(output, drive, mapping=strict, force=True).keyframe_names

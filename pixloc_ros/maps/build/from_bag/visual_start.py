@@ -1,4 +1,7 @@
-"""Poses from images alone, where a drive has no odometry: incremental structure from motion."""
+"""Poses from images alone, where a drive has no odometry: global structure from motion (GLOMAP).
+
+Global, not incremental: on drives along the view the incremental mapper often bent the path.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,6 @@ from pixloc_ros.maps.build.colmap_pipeline import SEED, THREADS, ColmapRun
 from pixloc_ros.maps.build.georeference import Similarity
 from pixloc_ros.maps.files.recorded_drive import RecordedFixes, Stamps
 
-MIN_IMAGES = 3
 LEVEL_ROUNDS = 10
 MAX_FIX_GAP_S = 2.0
 
@@ -38,22 +40,20 @@ def reconstruct_images(run: ColmapRun) -> VisualStart:
     Raises MapError where no three images can be placed.
     """
     pycolmap = run.pycolmap
-    options = pycolmap.IncrementalPipelineOptions()
-    options.extract_colors, options.num_threads, options.random_seed = False, THREADS, SEED
-    options.multiple_models, options.min_model_size = False, MIN_IMAGES
-    options.ba_refine_focal_length = options.ba_refine_extra_params = False
-    options.mapper.abs_pose_refine_focal_length = False
-    options.mapper.abs_pose_refine_extra_params = False
-    options.mapper.random_seed = options.triangulation.random_seed = SEED
-    options.mapper.init_min_tri_angle = 6.0  # vehicles move along the view
-    options.mapper.init_max_forward_motion = 1.0
-    output = run.folder / "incremental"
+    if not hasattr(pycolmap, "global_mapping"):
+        raise MapError("drives without odometry need pycolmap 4: pip install 'pycolmap>=4'")
+    options = pycolmap.GlobalPipelineOptions()
+    options.num_threads, options.random_seed, options.multiple_models = THREADS, SEED, False
+    mapper = options.mapper
+    mapper.num_threads, mapper.random_seed = THREADS, SEED
+    mapper.global_positioning.use_gpu = mapper.bundle_adjustment.ceres.use_gpu = False
+    adjusted = mapper.bundle_adjustment
+    adjusted.refine_focal_length = adjusted.refine_extra_params = False
+    output = run.folder / "from_images"
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir()
     with run.quiet():
-        models = pycolmap.incremental_mapping(
-            run.database, run.folder / "images", output, options=options
-        )
+        models = pycolmap.global_mapping(run.database, run.folder / "images", output, options)
     if not models:
         raise MapError(
             "the images alone give no poses: too little overlap, or no sideways motion; record "
