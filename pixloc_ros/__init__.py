@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pixloc_ros.geometry.camera import Camera
     from pixloc_ros.localizer import Localizer
     from pixloc_ros.maps.build.builder import BuildOptions, build_map
-    from pixloc_ros.maps.build.from_bag.source import BagSource
+    from pixloc_ros.maps.build.from_bag.source import DriveSource
     from pixloc_ros.maps.build.sources import (
         ColmapSource,
         DepthImagesSource,
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "BagSource",
     "BuildOptions",
     "Camera",
     "ColmapSource",
     "Config",
     "Datum",
     "DepthImagesSource",
+    "DriveSource",
     "Estimate",
     "Frame",
     "LidarSource",
@@ -58,7 +58,7 @@ __all__ = [
 __path__ = extend_path(__path__, __name__)
 
 _MODULE_OF = {
-    "BagSource": "maps.build.from_bag.source",
+    "DriveSource": "maps.build.from_bag.source",
     "BuildOptions": "maps.build.builder",
     "Camera": "geometry.camera",
     "ColmapSource": "maps.build.sources",

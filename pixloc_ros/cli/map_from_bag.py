@@ -14,7 +14,7 @@ from pixloc_ros.cli.replay import parse_setting
 from pixloc_ros.config import Config
 from pixloc_ros.config.mapping import MappingConfig
 from pixloc_ros.errors import ConfigError, MapError
-from pixloc_ros.maps.build.from_bag.source import BagSource
+from pixloc_ros.maps.build.from_bag.source import DriveSource
 from pixloc_ros.maps.datum import AnyDatum, first_problem
 from pixloc_ros.replay.recorded_drive import read_drives
 from pixloc_ros.sensors.topics import Topics
@@ -35,13 +35,13 @@ class BagBuild:
     report: Path | None
     force: bool
 
-    def source(self, output: Path, datum: AnyDatum | None) -> BagSource:
+    def source(self, output: Path, datum: AnyDatum | None) -> DriveSource:
         """Read the bags' odometry and fixes. Raises PixlocError for what cannot be used."""
         if self.mask is not None and not self.mask.is_file():
             raise MapError(f"--mask {self.mask}: no such file")
         node, mapping = self._settings()
         topics = Topics().remapped(self.topics)
-        return BagSource(
+        return DriveSource(
             drives=read_drives(self.bags, node, topics, datum),
             mapping=mapping,
             priors=node.priors,

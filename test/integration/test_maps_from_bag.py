@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from pixloc_ros import BagSource, BuildOptions, Map, build_map, read_drives
+from pixloc_ros import BuildOptions, DriveSource, Map, build_map, read_drives
 from pixloc_ros.cli.map import app
 from pixloc_ros.config import Config
 from pixloc_ros.config.mapping import MappingConfig
@@ -29,7 +29,7 @@ def drive(street: Path) -> RecordedDrive:
 
 
 def map_of(folder: Path, drive: RecordedDrive, **given: object) -> Map:
-    return build_map(BagSource(drives=[drive], **given), folder, BuildOptions(overwrite=True))  # type: ignore[arg-type]
+    return build_map(DriveSource(drives=[drive], **given), folder, BuildOptions(overwrite=True))  # type: ignore[arg-type]
 
 
 def positions(built: Map, street: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.maps.build.from_bag import gates
 from pixloc_ros.maps.build.from_bag.frames import KeyframeImage, choose_frames
-from pixloc_ros.maps.build.from_bag.gates import Coverage
+from pixloc_ros.maps.build.from_bag.gates import KeyframeCoverage
 from pixloc_ros.maps.build.from_bag.trajectory import Loop, Moment, smooth_trajectory
 from pixloc_ros.maps.files.recorded_drive import (
     RecordedCamera,
@@ -194,7 +194,7 @@ def test_a_drive_that_stands_gives_no_map(tmp_path):
 def test_weak_stretches_are_named_by_time_and_place():
     keyframes = [KeyframeImage(0, "", 10**18 + i * 10**9, f"{i}.jpg") for i in range(10)]
     points = np.array([200] * 4 + [10] * 3 + [200] * 3)
-    found = Coverage(points, np.full(10, 6))
+    found = KeyframeCoverage(points, np.full(10, 6))
     positions = np.column_stack([10.0 * np.arange(10), np.zeros(10), np.zeros(10)])
     (stretch,) = gates.weak_stretches(keyframes, ["drive"], positions, found, CONFIG)
     assert (stretch.first_ns, stretch.last_ns) == (keyframes[4].stamp_ns, keyframes[6].stamp_ns)

@@ -82,7 +82,7 @@ def build_map(
 ) -> Map:
     """Build a map folder at `output` and open it.
 
-    source: a BagSource, ColmapSource, PosedImagesSource, LidarSource, MeshSource or
+    source: a DriveSource, ColmapSource, PosedImagesSource, LidarSource, MeshSource or
     DepthImagesSource.
     extractor: the network that sees the images, by default the packaged one on the CPU.
     progress: passes on the items of whatever takes long, as a progress bar does.

@@ -89,7 +89,7 @@ class _Counts:
 
 
 @dataclass(slots=True)
-class _Candidate:
+class _SharpestImage:
     """The sharpest image so far of the stretch that a camera is on."""
 
     stretch: int
@@ -108,7 +108,7 @@ def _choose_of_drive(
 ) -> Iterator[KeyframeImage]:
     ways: dict[str, ImageProgress] = {c.name: _progress_of(drive, config) for c in drive.cameras}
     sizes = {c.name: c.camera for c in drive.cameras}
-    best: dict[str, _Candidate] = {}
+    best: dict[str, _SharpestImage] = {}
     for image in progress(
         drive.read_images(), f"Choosing keyframes of {drive.name}", drive.image_count
     ):
@@ -123,7 +123,7 @@ def _choose_of_drive(
         way = ways[camera].at(image.stamp_ns, np.asarray(grey, np.uint8))
         if way is None:
             continue
-        found = _Candidate(int(way), _sharpness(grey), image.stamp_ns, image_rgb)
+        found = _SharpestImage(int(way), _sharpness(grey), image.stamp_ns, image_rgb)
         before = best.get(camera)
         if before is not None and before.stretch != found.stretch:
             yield _write(number, camera, before, folder)
@@ -141,7 +141,7 @@ def _of_size(image_rgb: RgbImage, camera: Camera) -> RgbImage:
     return image_rgb
 
 
-def _write(drive: int, camera: str, chosen: _Candidate, folder: Path) -> KeyframeImage:
+def _write(drive: int, camera: str, chosen: _SharpestImage, folder: Path) -> KeyframeImage:
     name = f"{drive}/{camera or 'camera'}/{chosen.stamp_ns}.jpg"
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -61,7 +61,7 @@ class WeakStretch:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Coverage:
+class KeyframeCoverage:
     """What each keyframe sees: (N,) points, and others it shares at least SHARED_POINTS with."""
 
     points: NDArray[np.int64]
@@ -73,7 +73,7 @@ class Coverage:
         return few_points | (self.neighbours < config.weak_neighbours)
 
 
-def coverage(model: ColmapModel, names: Sequence[str]) -> Coverage:
+def coverage(model: ColmapModel, names: Sequence[str]) -> KeyframeCoverage:
     """Count what keyframes of these names see; those that the model lacks see nothing."""
     images = {image.name: image for image in model.images}
     seen = [
@@ -94,14 +94,14 @@ def coverage(model: ColmapModel, names: Sequence[str]) -> Coverage:
         sum(count >= SHARED_POINTS for other, count in counter.items() if other != index)
         for index, counter in enumerate(shared)
     ]
-    return Coverage(np.array([len(points) for points in seen]), np.array(neighbours))
+    return KeyframeCoverage(np.array([len(points) for points in seen]), np.array(neighbours))
 
 
 def weak_stretches(
     keyframes: Sequence[KeyframeImage],
     drive_names: Sequence[str],
     positions: Matrix,
-    found: Coverage,
+    found: KeyframeCoverage,
     config: MappingConfig,
 ) -> list[WeakStretch]:
     """Runs of weak keyframes, by drive and camera, in the order of time. positions: (N, 3)."""
@@ -124,7 +124,7 @@ def _stretch(
     keyframes: Sequence[KeyframeImage],
     drive_names: Sequence[str],
     positions: Matrix,
-    found: Coverage,
+    found: KeyframeCoverage,
     config: MappingConfig,
 ) -> WeakStretch:
     x, y = np.median(positions[run, :2], axis=0).tolist()

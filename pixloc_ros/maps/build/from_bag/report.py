@@ -19,7 +19,7 @@ from pixloc_ros.common import image_files
 from pixloc_ros.common.atomic_write import atomic_folder
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.build.from_bag.frames import KeyframeImage
-from pixloc_ros.maps.build.from_bag.gates import Coverage, MapCheck, WeakStretch
+from pixloc_ros.maps.build.from_bag.gates import KeyframeCoverage, MapCheck, WeakStretch
 from pixloc_ros.maps.build.work_folder import writing
 from pixloc_ros.maps.files.colmap import ColmapImage, ColmapModel
 from pixloc_ros.maps.files.recorded_drive import RecordedFixes, Stamps
@@ -46,7 +46,7 @@ class MappingReport:
     T_map_base: Matrix  # (N, 4, 4)
     placed: NDArray[np.bool_]  # (N,)
     weak: NDArray[np.bool_]  # (N,)
-    coverage: Coverage
+    coverage: KeyframeCoverage
     stretches: tuple[WeakStretch, ...]
     checks: tuple[MapCheck, ...]
     fixes: tuple[RecordedFixes | None, ...]  # by drive

@@ -40,7 +40,7 @@ LOOP_DRIFT_M, LOOP_DRIFT_DEG = 0.15, 0.7  # that adjustment alone does not close
 
 
 @dataclass(slots=True, kw_only=True)
-class BagSource:
+class DriveSource:
     """Drives as `read_drives` reads them from bags; their poses are found (needs pycolmap).
 
     With odometry the map is metric, with GNSS fixes it has a datum; with neither its unit is the
@@ -90,7 +90,7 @@ class BagSource:
 class _Mapping:
     """One build: images by number, moments by number, and what is known of each."""
 
-    def __init__(self, source: BagSource, chosen: ChosenFrames, context: BuildContext) -> None:
+    def __init__(self, source: DriveSource, chosen: ChosenFrames, context: BuildContext) -> None:
         self.source, self.chosen, self.context = source, chosen, context
         self.config, self.drives = source.mapping, source.drives
         self.keyframes: Sequence[KeyframeImage] = chosen.keyframes
