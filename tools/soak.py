@@ -119,7 +119,10 @@ def measure(
 def measure_faults(
     drive: FaultyDrive, process: psutil.Process, options: argparse.Namespace
 ) -> list[Sample]:
-    """One sample per interval of whole rounds, until the time is over or the node dies."""
+    """One sample per interval of whole rounds, until the time is over or the node dies.
+
+    They begin when every fault has happened once: until then new code is loaded and heaps grow.
+    """
     samples: list[Sample] = []
     try:
         drive.wait_for_node()
@@ -127,13 +130,14 @@ def measure_faults(
         sampled_s = start_s
         while (now_s := time.monotonic()) - start_s < 60.0 * options.minutes:
             drive.play_round()
+            _write_tallies(options.output / "faults.json", drive)
             if now_s - sampled_s < options.interval:
                 continue
             before_s, cpu_s = cpu_s, _cpu_s(process)
-            samples.append(_sample(drive, process, now_s - start_s, cpu_s - before_s))
-            sampled_s = now_s
-            _write(options.output / "samples.csv", samples)
-            _write_tallies(options.output / "faults.json", drive)
+            sampled_s, sample = now_s, _sample(drive, process, now_s - start_s, cpu_s - before_s)
+            if drive.every_fault_happened:
+                samples.append(sample)
+                _write(options.output / "samples.csv", samples)
     except psutil.Error:
         pass  # the node is gone
     return samples
@@ -272,6 +276,8 @@ def soak_with_faults(options: argparse.Namespace) -> int:
         samples = measure_faults(drive, psutil.Process(process.pid), options)
         died = process.poll() is not None
     _write_tallies(options.output / "faults.json", drive)
+    minutes = drive.bag_time_s / 60
+    print(f"{minutes:.1f} min of bag time in {drive.rounds + 1} rounds")
     sound = _is_sound(drive)
     return _conclude(samples, died, options) or int(not sound)
 
@@ -284,7 +290,8 @@ def _node(options: argparse.Namespace, parameters: list[str]) -> list[str]:
 
 def _conclude(samples: Sequence[Sample], died: bool, options: argparse.Namespace) -> int:
     if died or not samples:
-        print(f"the node has died: see {options.output / 'node.log'}")
+        why = "the node has died" if died else "too short: nothing was sampled"
+        print(f"{why}: see {options.output / 'node.log'}")
         return 1
     draw(options.output / "soak.png", samples)
     return int(compare(samples))

@@ -117,6 +117,35 @@ def test_ten_images_a_second_into_a_machine_that_does_two(
     assert_no_wrong_pose(rig, truth)
 
 
+def test_a_first_frame_that_takes_long(faulty: FaultyNode, rig: Any, bag: Any) -> None:
+    faulty.order("slow")
+    for topic, message in up_to_frame(without(bag), 2):
+        if topic != "/image" or not rig.statuses:
+            rig.send(topic, message)
+    rig.until(lambda: "first frame" in rig.state, "the word of the first frame")
+    assert rig.diagnostics["state reason"] == "first_frame"
+    assert rig.state.startswith("INITIALIZING")
+    rig.until(lambda: rig.statuses, "its verdict")
+
+
+def test_a_frame_in_work_does_not_undo_a_reset(faulty: FaultyNode, rig: Any, bag: Any) -> None:
+    from std_srvs.srv import Trigger
+
+    messages = without(bag)
+    assert all(v.localized for v in rig.play(up_to_frame(messages, 2)))
+    rig.call(Trigger, "reset", Trigger.Request())  # the client is known from now on
+    rig.play(frames(messages, 2, 4))
+    faulty.order("slower")
+    for topic, message in frames(messages, 4, 5):
+        rig.send(topic, message)
+        rig.until(rig.arrived, "what comes before the next")
+    rig.until(lambda: rig.diagnostics.get("count image.received") == "5", "the image")
+    assert rig.call(Trigger, "reset", Trigger.Request()).success
+    rig.until(lambda: len(rig.statuses) == 5, "the verdict on the frame in work")
+    assert rig.statuses[-1].reason == "superseded", rig.statuses[-1].message
+    assert not rig.statuses[-1].localized
+
+
 def test_a_clock_that_is_late_holds_nothing_up(rig: Any, bag: Any, truth: Any) -> None:
     from rosgraph_msgs.msg import Clock
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ import pytest
 
 from helpers.messages import changed, shifted, up_to_frame, without
 from helpers.node_checks import assert_no_wrong_pose, frames, reasons, relocalize, state
+from pixloc_ros.common import image_files
 from pixloc_ros.geometry.trajectory import Trajectory
+from pixloc_ros.sensors import decoding
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
@@ -129,27 +131,50 @@ def test_the_cause_of_a_missing_calibration_is_told(rig: Any, bag: Any) -> None:
     assert state(rig)[1] == "no_camera_info" and verdict.message in rig.state
 
 
-def test_a_small_message_that_claims_a_large_image(node: Any, bag: Any) -> None:
+@pytest.fixture
+def compressed(node: Any, bag: Any) -> Iterator[Callable[..., Any]]:
+    """Shows the node a compressed image of the bag, altered; returns its verdict."""
     from sensor_msgs.msg import CompressedImage
 
     from helpers.live import fresh_rig
 
-    size = (32760).to_bytes(2, "big") * 2
-    ends = b"\xff\xd8", b"\xff\xc0\x00\x11\x08" + size + b"\x03\x01\x11\x00" * 3, b"\xff\xd9"
-    bomb = b"".join(ends)
+    images = iter(bag.on("/image"))
+
+    def show(data: bytes, **changes: Any) -> Any:
+        header = next(images).header
+        message = CompressedImage(header=header, format="jpeg", data=data)
+        return rig.look(changed(message, **changes))
+
     process, domain = node
-    memory_kb = peak_memory_kb(process.pid)
     with fresh_rig(domain, compressed=True) as rig:
-        for topic, message in up_to_frame(without(bag), 2):
-            if topic == "/image":
-                message = CompressedImage(header=message.header, format="jpeg", data=bomb)
-                rig.until(rig.arrived, "what comes before the image")
-                verdict = rig.look(message)
-                assert (verdict.reason, "32760x32760" in verdict.message) == ("bad_image", True)
-            else:
-                rig.send(topic, message)
-    assert peak_memory_kb(process.pid) - memory_kb < 300_000
-    assert process.poll() is None
+        rig.play([(t, m) for t, m in up_to_frame(without(bag), 1) if t != "/image"])
+        yield show
+        assert process.poll() is None, "the node is gone"
+
+
+def test_a_small_message_that_claims_a_large_image(
+    compressed: Callable[..., Any], node: Any
+) -> None:
+    size = (32760).to_bytes(2, "big") * 2
+    frame = b"\xff\xc0\x00\x11\x08" + size + b"\x03" + b"\x01\x11\x00" * 3
+    memory_kb = peak_memory_kb(node[0].pid)
+    for _ in range(2):
+        verdict = compressed(b"\xff\xd8" + frame + b"\xff\xd9")
+        assert (verdict.reason, "32760x32760" in verdict.message) == ("bad_image", True)
+    assert peak_memory_kb(node[0].pid) - memory_kb < 300_000
+
+
+def test_compressed_images_that_are_none(compressed: Callable[..., Any], bag: Any) -> None:
+    image_rgb = decoding.image_rgb(bag.on("/image")[0])
+    whole = image_files.encode(image_rgb)
+    for data, message in (
+        (whole[: len(whole) // 2], "has no end"),
+        (b"no image", "not decoded"),
+        (b"", "not decoded"),
+        (image_files.encode(image_rgb[:-16]), "calibrated for"),
+    ):
+        verdict = compressed(data)
+        assert (verdict.reason, message in verdict.message) == ("bad_image", True), verdict.message
 
 
 def peak_memory_kb(pid: int) -> int:
@@ -189,6 +214,24 @@ def test_a_second_publisher_of_calibrations(rig: Any, bag: Any, truth: Trajector
     assert "two publishers" in verdicts[-1].message
     name, reason = state(rig)
     assert (name in ("COASTING", "WAITING_CAMERA_INFO"), reason) == (True, "calibration_unsettled")
+    assert_no_wrong_pose(rig, truth)
+
+
+def test_messages_without_a_stamp(rig: Any, bag: Any, truth: Trajectory) -> None:
+    from builtin_interfaces.msg import Time
+
+    messages = without(bag)
+    rig.play(up_to_frame(messages, 2))
+    for topic in ("/odom", "/gnss/fix", "/camera_info"):
+        rig.send(topic, changed(bag.on(topic)[2], **{"header.stamp": Time()}))
+    rig.send("/image", changed(bag.on("/image")[2], **{"header.stamp": Time()}))
+    rig.until(lambda: len(rig.statuses) == 3, "the answer to the image")
+    assert rig.statuses[-1].reason == "bad_image" and "no stamp" in rig.statuses[-1].message
+    report = rig.report()
+    for part in ("odom", "gnss_fix", "camera_info"):
+        assert report[f"count {part}.bad.no_stamp"].startswith("1: ")
+    verdicts = rig.play(frames(messages, 3))
+    assert all(v.localized for v in verdicts[1:]), [v.message for v in verdicts]
     assert_no_wrong_pose(rig, truth)
 
 

@@ -87,6 +87,19 @@ def test_a_wrong_hint_ends_in_the_reason_of_the_last_frame(rig: Any, bag: Any, t
 
 @pytest.mark.ros
 @pytest.mark.slow
+def test_a_hint_that_looks_the_other_way(rig: Any, bag: Any, truth: Any) -> None:
+    messages = without(bag, "/gnss/fix")
+    rig.play(up_to_frame(messages, 0))
+    turned = truth.T_map_base[0] @ np.diag([-1.0, -1.0, 1.0, 1.0])
+    answer = relocalize(rig, hint_at(turned), timeout_s=1.0)
+    rig.play(up_to_frame(messages, 1)[len(up_to_frame(messages, 0)) :])
+    rig.until(answer.done, "the answer")
+    assert (answer.result().success, answer.result().code) == (False, "too_few_points")
+    assert not rig.poses
+
+
+@pytest.mark.ros
+@pytest.mark.slow
 def test_reset_begins_anew(rig: Any, bag: Any) -> None:
     from std_srvs.srv import Trigger
 
