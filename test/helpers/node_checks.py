@@ -49,6 +49,12 @@ def state(rig: Any) -> tuple[str, str]:
     return report["state"], report["state reason"]
 
 
+def assert_without_pose(rig: Any, reason: str) -> None:
+    """The state says why there is no pose; on a busy machine the time to coast may be over."""
+    name, told = state(rig)
+    assert (name in ("COASTING", "LOST"), told) == (True, reason), rig.state
+
+
 def errors(statuses: list[Any], poses: list[Any], truth: Trajectory) -> np.ndarray:
     """Distance (m) and angle (deg) to the truth for each pose (N, 2)."""
     T_true = dict(zip(truth.stamps_ns.tolist(), truth.T_map_base, strict=True))
