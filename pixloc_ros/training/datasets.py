@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from pixloc_ros.common.numbers_file import read_npz
 from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.errors import CameraError, DataError
 from pixloc_ros.geometry import se3
@@ -51,7 +52,7 @@ def read_megadepth(
     Raises DataError for another layout, MapError for a damaged model.
     """
     root = config.path / "Undistorted_SfM"
-    names = config.scenes or subfolders(root, "*/sparse")
+    names = config.scenes or _listed(config.scene_list) or subfolders(root, "*/sparse")
     expect(
         config.path,
         MEGADEPTH_LAYOUT,
@@ -62,8 +63,34 @@ def read_megadepth(
     for name in progress(names, "Reading scenes", len(names)):
         views, points_world = _read_scene(root / name, config, skipped)
         if views:
-            scenes.append(pair_up(name, upright(views), points_world, config))
+            overlap = _overlap(config.scene_info, name, views) if config.scene_info else None
+            scenes.append(pair_up(name, upright(views), points_world, config, overlap=overlap))
     return scenes
+
+
+def _listed(file: Path | None) -> list[str]:
+    if file is None:
+        return []
+    try:
+        return file.read_text(encoding="utf-8").split()
+    except OSError as error:
+        raise DataError(f"scene_list {file}: {error.strerror}") from None
+
+
+def _overlap(folder: Path, scene: str, views: Sequence[TrainingView]) -> Matrix:
+    """(V, V) of the views, from D2-Net's file of the scene; 0 for images that it lacks."""
+    file = folder / f"{scene}.npz"
+    content = read_npz(file)
+    try:
+        paths, matrix = content["image_paths"], np.asarray(content["overlap_matrix"], float)
+    except KeyError as error:
+        raise DataError(f"{file} lacks {error}: expected D2-Net's scene info") from None
+    if matrix.shape != (len(paths), len(paths)):
+        raise DataError(f"{file}: {matrix.shape} overlaps of {len(paths)} images")
+    row_of = {Path(str(path)).name: row for row, path in enumerate(paths) if path is not None}
+    rows = np.array([row_of.get(view.path.name, -1) for view in views])
+    known = (rows[:, None] >= 0) & (rows >= 0)
+    return np.where(known, matrix[rows[:, None], rows], 0.0)
 
 
 def _read_scene(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from pixloc_ros.geometry.pose import Pose
@@ -22,6 +23,22 @@ def draw_initial_poses(batch: PairBatch, max_px: float, generator: torch.Generat
     target_px = max_px * (1 - torch.rand(len(batch), generator=generator))
     direction = torch.randn(len(batch), 6, generator=generator)
     return displaced(batch, direction.to(batch.visible.device), target_px.to(batch.visible.device))
+
+
+def poses_on_the_way(
+    batch: PairBatch, shares: tuple[float, float], generator: torch.Generator
+) -> Pose:
+    """Poses T_query_ref (B,) a share of the way from the reference's pose to the true one.
+
+    The share is uniform between two bounds; rotation vector and translation are scaled by it.
+    generator: as in draw_initial_poses.
+    """
+    low, high = shares
+    share = (low + (high - low) * torch.rand(len(batch), 1, generator=generator)).double()
+    truth = batch.T_query_reference
+    turn = Rotation.from_matrix(truth.R.detach().double().cpu().numpy()).as_rotvec()
+    R = Rotation.from_rotvec(turn * share.numpy()).as_matrix()
+    return Pose(torch.from_numpy(R).to(truth.R), truth.t * share.to(truth.t))
 
 
 def displaced(batch: PairBatch, direction: Tensor, target_px: Tensor) -> Pose:

@@ -14,6 +14,7 @@ from pixloc_ros.errors import ConfigError, WeightsError
 from pixloc_ros.features import weights
 from pixloc_ros.features.architecture import Architecture, damping
 from pixloc_ros.features.compact import CompactNet, Encoder, FastNet
+from pixloc_ros.features.vgg import VggNet
 from pixloc_ros.training.config import ModelConfig, TrainConfig
 
 ENCODERS = ("enc.", "extractor.encoder.")  # prefixes of names in state dicts
@@ -33,7 +34,7 @@ def initial_network(config: ModelConfig) -> nn.Module:
     if config.init == "random":
         return network
     if config.init == "imagenet":
-        load_imagenet_encoder(network)
+        load_imagenet_encoder(network, config.imagenet_file)
         return network
     loaded = weights.load(config.init).network
     if loaded.architecture == network.architecture:
@@ -46,12 +47,14 @@ def initial_network(config: ModelConfig) -> nn.Module:
     )
 
 
-def load_imagenet_encoder(network: nn.Module) -> None:
-    """Fill `network.enc` with EfficientNet-Lite0 as trained on ImageNet.
+def load_imagenet_encoder(network: nn.Module, vgg_file: Path | None = None) -> None:
+    """Fill the encoder with what was trained on ImageNet: EfficientNet-Lite0, or VGG from a file.
 
     Raises WeightsError for networks with another encoder, where the package is not installed,
-    or where its checkpoint is not that of the trunk, tensor by tensor.
+    or where a checkpoint is not that of the encoder, tensor by tensor.
     """
+    if isinstance(network, VggNet):
+        return _load_vgg(network, vgg_file)
     encoder = getattr(network, "enc", None)
     if not isinstance(encoder, Encoder):
         name = type(network).__name__
@@ -66,6 +69,31 @@ def load_imagenet_encoder(network: nn.Module) -> None:
     except RuntimeError as error:
         reason = str(error).partition("\n")[2].strip()
         raise WeightsError(f"{IMAGENET_PACKAGE} has another network: {reason}") from None
+
+
+def _load_vgg(network: VggNet, file: Path | None) -> None:
+    """Fill the encoder with torchvision's VGG, whose convolutions come in the same order."""
+    name = network.architecture.name
+    if file is None:
+        raise WeightsError(
+            f"{name} begins from torchvision's checkpoint: set model.imagenet_file to vgg19-*.pth "
+            "or vgg16-*.pth, or model.init to random"
+        )
+    state = weights.read_checkpoint(file)
+    convolutions = [m for m in network.extractor.encoder.modules() if isinstance(m, nn.Conv2d)]
+    numbers = sorted(
+        int(key.split(".")[1])
+        for key, value in state.items()
+        if key.startswith("features.") and value.dim() == 4
+    )
+    shapes = [state[f"features.{number}.weight"].shape for number in numbers]
+    if shapes != [convolution.weight.shape for convolution in convolutions]:
+        raise WeightsError(f"{file} is no checkpoint of torchvision's {name}")
+    with torch.no_grad():
+        for convolution, number in zip(convolutions, numbers, strict=True):
+            assert convolution.bias is not None
+            convolution.weight.copy_(state[f"features.{number}.weight"])
+            convolution.bias.copy_(state[f"features.{number}.bias"])
 
 
 def read_imagenet_checkpoint() -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from pixloc_ros.features.architecture import Architecture
 from pixloc_ros.geometry.pose import Pose
 from pixloc_ros.training.config import InfoNceConfig, TrainConfig
 from pixloc_ros.training.feeding import DrawnBatch
-from pixloc_ros.training.initial_poses import draw_initial_poses
+from pixloc_ros.training.initial_poses import draw_initial_poses, poses_on_the_way
 from pixloc_ros.training.losses import (
     MIN_COMMON_POINTS,
     info_nce,
@@ -61,7 +61,12 @@ def batch_loss(
 
 
 def policy_of(config: TrainConfig) -> Policy:
-    return Policy.of(localizer.AlignmentConfig(policy=config.lm.policy))
+    """The rules of the alignment that is trained through."""
+    policy = Policy.of(localizer.AlignmentConfig(policy=config.lm.policy))
+    if config.lm.policy == "reference":
+        sampling = replace(policy.sampling, border_px=config.lm.border_px)
+        policy = replace(policy, sampling=sampling)
+    return policy
 
 
 def short_alignments(
@@ -95,6 +100,8 @@ def whole_alignment(
     batch = drawn.batch
     if config.starts.at == "reference":
         start = Pose.identity((len(batch),), batch.points_reference)
+    elif config.starts.at == "on_the_way":
+        start = poses_on_the_way(batch, config.starts.on_the_way, drawn.generator)
     else:
         start = draw_initial_poses(batch, starts_px(config, batch)[0], drawn.generator)
     ends = refine(systems, [start], damping, config.lm.iterations, policy_of(config))

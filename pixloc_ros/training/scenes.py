@@ -70,18 +70,24 @@ def pair_up(
     points_world: Matrix,
     config: ViewsConfig,
     queries: Sequence[int] | None = None,
+    overlap: Matrix | None = None,
 ) -> TrainingScene:
     """The scene with all pairs that share enough, and look about the same way.
 
     queries: views that are queries only, and the only ones; without them each view is both.
+    overlap: (V, V) share of each view's points that each other one sees, instead of counting.
     """
     shared = _shared(views, len(points_world))
     seen = np.array([len(view.seen) for view in views])
     reference, query = shared.coords
     share = shared.data / np.maximum(seen[reference], 1)
+    if overlap is not None:
+        share = overlap[reference, query]
     good = (reference != query) & (shared.data >= config.min_shared)
     good &= (share >= config.overlap[0]) & (share <= config.overlap[1])
     good &= _turn_deg(views, reference, query) <= config.max_turn_deg
+    if config.max_baseline is not None:
+        good &= _baselines(views, reference, query) <= config.max_baseline
     if queries is not None:
         good &= np.isin(query, queries) & ~np.isin(reference, queries)
     pairs = np.column_stack([reference[good], query[good]]).astype(np.intp)
@@ -102,6 +108,12 @@ def _turn_deg(views: Sequence[TrainingView], reference: Index, query: Index) -> 
     R = np.stack([view.T_cam_world[:3, :3] for view in views])
     trace = np.einsum("kij,kij->k", R[reference], R[query])
     return np.rad2deg(np.arccos(np.clip((trace - 1) / 2, -1, 1)))
+
+
+def _baselines(views: Sequence[TrainingView], reference: Index, query: Index) -> Matrix:
+    """(K,) distances between views that are paired."""
+    places = se3.inverse(np.stack([view.T_cam_world for view in views]))[:, :3, 3]
+    return np.linalg.norm(places[reference] - places[query], axis=-1)
 
 
 def not_hidden(view: TrainingView, points_world: Matrix) -> Index:

@@ -1,13 +1,10 @@
 """hloc's logs of a localization (`..._logs.pkl`): which points each query matched, and where.
 
-They are pickles, which can run code when they are loaded. Here only numbers, strings, lists and
-arrays are made of them; any other class becomes an empty object.
+They are pickles, which can run code when they are loaded; of these only numbers are read.
 """
 
 from __future__ import annotations
 
-import io
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,24 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixloc_ros.common.foreign_files import refusing
+from pixloc_ros.common.numbers_file import load_numbers
 from pixloc_ros.errors import DataError
 from pixloc_ros.geometry import se3
-
-_SAFE = {
-    ("numpy", "dtype"),
-    ("numpy", "ndarray"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "scalar"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "scalar"),
-    ("numpy.core.numeric", "_frombuffer"),
-    ("numpy._core.numeric", "_frombuffer"),
-    ("collections", "defaultdict"),
-    ("collections", "OrderedDict"),
-    ("builtins", "list"),
-    ("builtins", "set"),
-    ("builtins", "dict"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,27 +29,10 @@ class QueryLog:
     inliers: tuple[bool, ...]  # of each match
 
 
-class _Unknown:
-    """Stands for an object of a class that is not loaded."""
-
-    def __init__(self, *args: object, **kwargs: object):
-        pass
-
-    def __setstate__(self, state: object) -> None:
-        pass
-
-
-class _Numbers(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _SAFE:
-            return super().find_class(module, name)
-        return _Unknown
-
-
 def read_logs(path: Path) -> dict[str, QueryLog]:
     """Read the logs of all queries by name; raises DataError for a file that is none of hloc's."""
     with refusing(DataError, path, "is it a log of hloc's localize_sfm?"):
-        content = _Numbers(io.BytesIO(path.read_bytes())).load()
+        content = load_numbers(path.read_bytes())
         return {name: _log(entry) for name, entry in content["loc"].items() if "db" in entry}
 
 
