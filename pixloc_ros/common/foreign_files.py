@@ -93,12 +93,27 @@ def parse_yaml(text: str) -> Any:
 def confined(folder: Path, name: str, refusal: Refusal) -> Path:
     """The path of a file that another file names, below a folder; raises `refusal`.
 
-    A name that leads out of the folder would let a map or a model read, or write, anywhere.
+    A name that leads out of the folder would let a map or a model read, or write, anywhere. Links
+    are followed: folders of images are often made of them.
     """
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if not parts or name.startswith(("/", "\\")) or ".." in parts or "\0" in name:
         raise refusal(f"'{name}' is not the name of a file below {folder}")
     return folder / name
+
+
+def own_file(folder: Path, name: str, refusal: Refusal) -> Path:
+    """As `confined`, of a file that lies in the folder itself; raises `refusal`.
+
+    In a folder that came as an archive a link may lead anywhere, and a pipe or a device has no end.
+    """
+    path = confined(folder, name, refusal)
+    with refusing(refusal, path):
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise refusal(f"{path} is a link that leads out of its folder; copy the file there")
+        if path.exists() and not path.is_file():
+            raise refusal(f"{path} is not a file")
+    return path
 
 
 def _integer(digits: str) -> int:

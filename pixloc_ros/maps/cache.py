@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixloc_ros.common.foreign_files import confined
+from pixloc_ros.common.foreign_files import own_file
 from pixloc_ros.config import TilesConfig
 from pixloc_ros.errors import MapError
 from pixloc_ros.maps.schema import MapMetadata
@@ -97,10 +97,10 @@ class TileCache:
     def check_sizes(self) -> None:
         """Refuse tiles that are missing or cut off, without opening any.
 
-        Raises the MapError of the first one if no tile is left.
+        Raises the MapError of the first one if no tile is left, and for a link out of the folder.
         """
         for index, entry in enumerate(self._metadata.tiles):
-            path = confined(self._folder, entry.file, MapError)
+            path = own_file(self._folder, entry.file, MapError)
             found = path.stat().st_size if path.is_file() else 0
             if found != entry.bytes:
                 why = "is missing" if found == 0 else f"has {found} of {entry.bytes} bytes"

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from pixloc_ros.common import atomic_write
 from pixloc_ros.common.atomic_write import write_text
-from pixloc_ros.common.foreign_files import confined, parse_json
+from pixloc_ros.common.foreign_files import own_file, parse_json
 from pixloc_ros.errors import DataError, MapError
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.maps.datum import AnyDatum, first_problem
@@ -116,7 +116,7 @@ def read_file(folder: Path, metadata: MapMetadata, name: str, verify: bool = Tru
     Read and not memory-mapped: where somebody writes over a mapped file, SIGBUS ends the process
     or the map changes unseen.
     """
-    path = confined(folder, name, MapError)
+    path = own_file(folder, name, MapError)
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -169,7 +169,7 @@ def read(folder: Path) -> tuple[MapMetadata, str]:
 
     Raises MapError when it is missing, altered, or of another schema version.
     """
-    path = folder / FILE_NAME
+    path = own_file(folder, FILE_NAME, MapError)
     try:
         content = parse_json(path.read_text(encoding="utf-8"))
         version, sha256 = content.pop("schema_version"), content.pop("sha256")

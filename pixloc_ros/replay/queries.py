@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pixloc_ros.common import image_files
+from pixloc_ros.common.foreign_files import confined
 from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.errors import DataError
 from pixloc_ros.evaluation.frames import frame_result, write_frames
@@ -94,5 +95,5 @@ def frames_path(output: Path) -> Path:
 
 def _check_images(names: Iterable[str], images_dir: Path) -> None:
     for name in names:
-        if not (images_dir / name).is_file():
+        if not confined(images_dir, name, DataError).is_file():
             raise DataError(f"image {images_dir / name} does not exist; check --images")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -13,13 +14,15 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from helpers.scene import CAMERA, photograph, pose
-from pixloc_ros.errors import MapError, WeightsError
+from pixloc_ros.errors import DataError, MapError, WeightsError
 from pixloc_ros.features import weights
 from pixloc_ros.maps import schema
 from pixloc_ros.maps.build.triangulation import triangulate
+from pixloc_ros.maps.files.meshes import read_mesh
 from pixloc_ros.maps.files.posed_images import PosedImage
 from pixloc_ros.maps.integrity import find_problems
 from pixloc_ros.maps.map import Map
+from pixloc_ros.replay.queries import read_queries
 from research.invented_map import InventedMap, write_invented_map
 
 # --- maps whose hashes fit, and whose arrays do not -----------------------------------------------
@@ -109,6 +112,41 @@ def test_a_map_names_no_file_outside_of_its_folder(original, tmp_path):
     schema.write(metadata.model_copy(update={"tiles": (elsewhere,)}), folder)
     with pytest.raises(MapError, match="not the name of a file below"):
         Map.load(folder)
+
+
+@pytest.mark.parametrize("name", ["map.json", "keyframes.safetensors", "tile_0.safetensors"])
+@pytest.mark.parametrize("kind", ["link", "endless", "pipe"])
+def test_files_of_a_map_are_in_its_folder(name, kind, original, tmp_path):
+    """A map that came as an archive may hold links and pipes."""
+    folder = shutil.copytree(original, tmp_path / "map")
+    if kind == "link":
+        (folder / name).rename(tmp_path / name)
+        (folder / name).symlink_to(tmp_path / name)
+    else:
+        (folder / name).unlink()
+        os.mkfifo(folder / name) if kind == "pipe" else (folder / name).symlink_to("/dev/zero")
+    with pytest.raises(MapError, match=rf"{name} (is a link that leads out|is not a file)"):
+        Map.load(folder).check_files()
+
+
+@pytest.mark.parametrize("uri", ["../secret.bin", "/etc/passwd", "%2e%2e/secret.bin", "out.bin"])
+def test_a_mesh_reads_no_file_outside_of_its_folder(uri, tmp_path):
+    (tmp_path / "mesh").mkdir()
+    (tmp_path / "secret.bin").write_bytes(bytes(64))
+    (tmp_path / "mesh" / "out.bin").symlink_to(tmp_path / "secret.bin")
+    content = {"asset": {"version": "2.0"}, "buffers": [{"uri": uri, "byteLength": 64}]}
+    (tmp_path / "mesh" / "a.gltf").write_text(json.dumps(content))
+    with pytest.raises(MapError, match=r"not the name of a file below|leads out of its folder"):
+        read_mesh(tmp_path / "mesh" / "a.gltf")
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "a/../../secret.png"])
+def test_queries_name_no_image_outside_of_their_folder(name, tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "secret.png").write_bytes(b"")
+    (tmp_path / "queries.txt").write_text(f"{name} SIMPLE_PINHOLE 640 480 500 320 240\n")
+    with pytest.raises(DataError, match="not the name of a file below"):
+        read_queries(tmp_path / "queries.txt", tmp_path / "images")
 
 
 def test_checking_all_files_names_the_altered_one(original, tmp_path):

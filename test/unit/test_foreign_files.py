@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,31 @@ def test_names_that_lead_out_of_their_folder(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["drive 1/000.png", "a/b/c", "...", "x..y"])
 def test_names_that_stay_in_their_folder(name: str, tmp_path: Path) -> None:
     assert foreign_files.confined(tmp_path, name, MapError) == tmp_path / name
+
+
+@pytest.mark.parametrize("kind", ["link out", "link to a device", "folder linked", "pipe"])
+def test_files_of_a_folder_lie_in_it(kind: str, tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "map", tmp_path / "elsewhere"
+    for path in (folder, elsewhere):
+        path.mkdir()
+        (path / "inside").write_text("content")
+    name = "linked/inside" if kind == "folder linked" else "it"
+    if kind == "pipe":
+        os.mkfifo(folder / name)
+    else:
+        targets = {"link out": elsewhere / "inside", "folder linked": elsewhere}
+        (folder / name.partition("/")[0]).symlink_to(targets.get(kind, "/dev/zero"))
+    with pytest.raises(MapError, match=r"leads out of its folder|is not a file"):
+        foreign_files.own_file(folder, name, MapError)
+
+
+def test_a_folder_may_be_a_link_and_so_may_a_file_within(tmp_path: Path) -> None:
+    (tmp_path / "map_v2").mkdir()
+    (tmp_path / "map_v2" / "a").write_text("content")
+    (tmp_path / "map_v2" / "b").symlink_to("a")
+    (tmp_path / "map").symlink_to("map_v2")
+    for name in ("a", "b", "missing"):
+        assert foreign_files.own_file(tmp_path / "map", name, MapError).name == name
 
 
 def test_texts_of_files_are_shown_as_one_printable_line() -> None:

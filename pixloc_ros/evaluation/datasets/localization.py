@@ -17,7 +17,7 @@ import numpy as np
 
 from pixloc_ros.common import image_files
 from pixloc_ros.common.atomic_write import write_text
-from pixloc_ros.common.foreign_files import read_json, refusing
+from pixloc_ros.common.foreign_files import confined, read_json, refusing
 from pixloc_ros.common.parallel import Workers
 from pixloc_ros.common.progress import Progress, keeping, silent
 from pixloc_ros.config import Config
@@ -147,7 +147,7 @@ def _localize(localizer: QueryLocalizer, task: QueryTask) -> Estimate:
 
 
 def _task(scene: Scene, index: int, query: BenchmarkQuery, prior: GlobalPrior | None) -> QueryTask:
-    path = scene.query_images / query.name
+    path = confined(scene.query_images, query.name, DataError)
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pixloc_ros.common.foreign_files import refusing
+from pixloc_ros.common.foreign_files import own_file, read_json, refusing
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry import se3
 from pixloc_ros.maps.files import isolated
@@ -97,6 +98,8 @@ def _areas(corners: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _read_with_open3d(path: Path) -> tuple[Points, Triangles]:
+    if path.suffix.lower() == ".gltf":
+        _check_links(path)
     least = _faces_in_header(path)
     import_open3d(path)
     vertices, triangles = isolated.read(mesh_of_open3d, path)
@@ -126,6 +129,16 @@ def _read_obj(path: Path) -> tuple[Points, Triangles]:
                 face = [n - 1 if n > 0 else len(vertices) + n for n in numbers]
                 triangles += [(face[0], face[i], face[i + 1]) for i in range(1, len(face) - 1)]
     return np.array(vertices, np.float64), np.array(triangles, np.int64).reshape(-1, 3)
+
+
+def _check_links(path: Path) -> None:
+    """Raise MapError for a glTF file that would have files elsewhere read."""
+    content = read_json(path, MapError)
+    for part in ("buffers", "images"):
+        for entry in content.get(part, []):
+            uri = entry.get("uri", "data:")
+            if not uri.startswith("data:"):
+                own_file(path.parent, unquote(uri), MapError)
 
 
 def _faces_in_header(path: Path) -> int:
