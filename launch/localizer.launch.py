@@ -9,14 +9,10 @@ the folder `output`. `pixloc replay` does the same without ROS, and looks at eve
 slow the machine is.
 """
 
-import tempfile
-from pathlib import Path
-
 from launch import Action, LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
     EmitEvent,
-    ExecuteProcess,
     OpaqueFunction,
     RegisterEventHandler,
     TimerAction,
@@ -143,6 +139,19 @@ def full_name(context: LaunchContext) -> str:
     return f"/{namespace}/{NODE}" if namespace else f"/{NODE}"
 
 
+def uses_sim_time(context: LaunchContext) -> bool:
+    """Whether time comes from /clock, as it does with a bag."""
+    return bool(given(context, "bag")) or is_true(context, "use_sim_time")
+
+
+def private_tf(context: LaunchContext) -> list[tuple[str, str]]:
+    """Remappings of /tf and /tf_static into the namespace, where they are private to it."""
+    if not is_true(context, "private_tf"):
+        return []
+    space = full_name(context).removesuffix(f"/{NODE}")
+    return [("/tf", f"{space}/tf"), ("/tf_static", f"{space}/tf_static")]
+
+
 def localizer(context: LaunchContext) -> Node:
     """The node, with the arguments that were given laid over the parameter file."""
     names = {"map": "map", "device": "device", "cameras": "node.cameras"}
@@ -151,9 +160,7 @@ def localizer(context: LaunchContext) -> Node:
         for name, parameter in names.items()
         if (value := given(context, name))
     }
-    use_sim_time = bool(given(context, "bag")) or is_true(context, "use_sim_time")
     image_topic = LaunchConfiguration("image_topic")
-    private = [("/tf", "tf"), ("/tf_static", "tf_static")]
     return Node(
         package="pixloc_ros",
         executable="localizer_node",
@@ -162,7 +169,7 @@ def localizer(context: LaunchContext) -> Node:
         output="screen",
         parameters=[
             LaunchConfiguration("params_file"),
-            {"use_sim_time": use_sim_time, **overrides},
+            {"use_sim_time": uses_sim_time(context), **overrides},
         ],
         remappings=[
             ("image", image_topic),
@@ -170,7 +177,7 @@ def localizer(context: LaunchContext) -> Node:
             ("camera_info", LaunchConfiguration("camera_info_topic")),
             ("odom", LaunchConfiguration("odom_topic")),
             ("gnss/fix", LaunchConfiguration("gnss_topic")),
-            *(private if is_true(context, "private_tf") else []),
+            *private_tf(context),
         ],
         ros_arguments=["--log-level", LaunchConfiguration("log_level")],
     )
@@ -183,7 +190,11 @@ def playback(context: LaunchContext) -> list[Action]:
     options += ["--localizer", full_name(context)]
     options += ["--loop"] if is_true(context, "loop") else []
     player = Node(
-        package="pixloc_ros", executable="bag_player", output="screen", arguments=[bag, *options]
+        package="pixloc_ros",
+        executable="bag_player",
+        output="screen",
+        arguments=[bag, *options],
+        remappings=private_tf(context),
     )
     recording = [given(context, "output"), "--node", full_name(context), "--report", bag]
     recorder = Node(
@@ -200,24 +211,29 @@ def playback(context: LaunchContext) -> list[Action]:
         recorder,
         player,
         RegisterEventHandler(
-            OnProcessExit(target_action=player, on_exit=lambda event, _: ended(event, stop))
+            OnProcessExit(target_action=player, on_exit=lambda event, now: ended(event, now, stop))
         ),
     ]
 
 
-def ended(event: ProcessExited, stop: Action) -> Action:
+def ended(event: ProcessExited, context: LaunchContext, stop: Action) -> Action:
     """What follows the end of the player: that of everything, as a failure if it was one."""
-    if event.returncode:
+    if event.returncode and not context.is_shutdown:
         raise RuntimeError("the bag could not be played: see the line of bag_player above")
     return stop
 
 
-def rviz(context: LaunchContext) -> ExecuteProcess:
-    """RViz with the layout, whose topics are those of the node in its namespace."""
-    layout = Path(RVIZ_LAYOUT.perform(context)).read_text()
-    with tempfile.NamedTemporaryFile("w", suffix=".rviz", delete=False) as file:
-        file.write(layout.replace(f"/{NODE}/", f"{full_name(context)}/"))
-    return ExecuteProcess(cmd=["rviz2", "-d", file.name])
+def rviz(context: LaunchContext) -> Node:
+    """RViz in the namespace of the node, to which the topics of the layout are relative."""
+    return Node(
+        package="rviz2",
+        executable="rviz2",
+        name="rviz2",
+        namespace=LaunchConfiguration("namespace"),
+        arguments=["-d", RVIZ_LAYOUT],
+        parameters=[{"use_sim_time": uses_sim_time(context)}],
+        remappings=private_tf(context),
+    )
 
 
 def start(context: LaunchContext) -> list[Action]:

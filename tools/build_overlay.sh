@@ -16,32 +16,35 @@ link_package() {
     done
 }
 
-# The one message of tf2_msgs that we use, with the name and definition of the real package.
-write_tf2_msgs() {
-    local source=$workspace/src/tf2_msgs
+# One message of a package that the wheels lack, with the name and definition of the real one.
+# usage: write_message PACKAGE/NAME VERSION DEPENDENCY DEFINITION
+write_message() {
+    local package=${1%/*} name=${1#*/} version=$2 dependency=$3 definition=$4
+    local source=$workspace/src/$package
+    [ -d "$venv/share/$package" ] || [ -d "$source" ] && return
     mkdir -p "$source/msg"
-    echo 'geometry_msgs/TransformStamped[] transforms' >"$source/msg/TFMessage.msg"
-    cat >"$source/CMakeLists.txt" <<'EOF'
+    echo "$definition" >"$source/msg/$name.msg"
+    cat >"$source/CMakeLists.txt" <<EOF
 cmake_minimum_required(VERSION 3.18)
-project(tf2_msgs)
+project($package)
 find_package(ament_cmake REQUIRED)
-find_package(geometry_msgs REQUIRED)
+find_package($dependency REQUIRED)
 find_package(rosidl_default_generators REQUIRED)
-rosidl_generate_interfaces(tf2_msgs msg/TFMessage.msg DEPENDENCIES geometry_msgs)
+rosidl_generate_interfaces($package msg/$name.msg DEPENDENCIES $dependency)
 ament_export_dependencies(rosidl_default_runtime)
 ament_package()
 EOF
-    cat >"$source/package.xml" <<'EOF'
+    cat >"$source/package.xml" <<EOF
 <?xml version="1.0"?>
 <package format="3">
-  <name>tf2_msgs</name>
-  <version>0.36.0</version>
-  <description>TFMessage for ROS from PyPI, which lacks tf2_msgs.</description>
+  <name>$package</name>
+  <version>$version</version>
+  <description>$name for ROS from PyPI, which lacks $package.</description>
   <maintainer email="maintainers@pixloc-ros.example">pixloc_ros maintainers</maintainer>
   <license>Apache-2.0</license>
   <buildtool_depend>ament_cmake</buildtool_depend>
   <buildtool_depend>rosidl_default_generators</buildtool_depend>
-  <depend>geometry_msgs</depend>
+  <depend>$dependency</depend>
   <exec_depend>rosidl_default_runtime</exec_depend>
   <member_of_group>rosidl_interface_packages</member_of_group>
   <export>
@@ -57,7 +60,13 @@ flock 9  # two shells may run `make test` at once
 
 "$venv/bin/python" "$root/tools/patch_ros_wheels.py"
 link_package
-[ -d "$venv/share/tf2_msgs" ] || [ -d "$workspace/src/tf2_msgs" ] || write_tf2_msgs
+write_message tf2_msgs/TFMessage 0.36.0 geometry_msgs 'geometry_msgs/TransformStamped[] transforms'
+write_message bond/Status 4.1.2 std_msgs 'std_msgs/Header header
+string id           # of the bond
+string instance_id  # of one of its two ends
+bool active
+float32 heartbeat_timeout
+float32 heartbeat_period'
 
 cd "$workspace"
 PATH=$venv/bin:$PATH AMENT_PREFIX_PATH=$venv CMAKE_PREFIX_PATH=$venv PYTHONPATH= \

@@ -124,6 +124,22 @@ class NodeConfig(Section):
         le=1000.0,
         description="Rate of /diagnostics, in Hz.",
     )
+    bond: bool = Field(
+        default=False,
+        description="Send heartbeats on the topic bond while the node is active, as the lifecycle "
+        "manager of nav2 expects them.",
+    )
+    amcl_interface: bool = Field(
+        default=False,
+        description="Offer what AMCL offers, too: the topic amcl_pose and the services "
+        "reinitialize_global_localization, request_nomotion_update and, with nav2_msgs, "
+        "set_initial_pose.",
+    )
+    odometry_at_full_rate: bool = Field(
+        default=False,
+        description="Send ~/odometry with every odometry message that comes, instead of at the "
+        "rate of the transform.",
+    )
     identity_extrinsics: bool = Field(
         default=False,
         description="Without a transform to the camera, assume that it sits at the vehicle's "

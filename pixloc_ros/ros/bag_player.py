@@ -34,6 +34,12 @@ STOP_S = 1.8  # after a signal
 _LINGER_S = 0.5  # for the last messages to leave
 _SETTLED_S = 3.0  # after the last subscription that came, no other is waited for
 
+_NOT_ACTIVE = (
+    LocalizationState.STATE_ERROR,
+    LocalizationState.STATE_WAITING_MAP,
+    LocalizationState.STATE_DISABLED,
+)
+
 Progress = Callable[[Iterable[RawMessage], int], Iterable[RawMessage]]
 
 
@@ -46,6 +52,7 @@ class BagPlayer(Node):
         super().__init__("bag_player")
         self._stop = stop
         self._fault = ""  # why the localizer that is played to cannot work
+        self._active = not localizer  # whether it works already
         if localizer:
             latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
             self.create_subscription(
@@ -66,22 +73,26 @@ class BagPlayer(Node):
         return sum(sum(source.counts.values()) for source in self._sources)
 
     def wait_for_subscribers(self, timeout_s: float) -> list[str]:
-        """Wait until somebody listens to the sensors; the topics nobody listens to.
+        """Wait until the localizer is active and all topics are heard; those that nobody hears.
 
         A bag may hold many more topics than are of use: some seconds after the last subscription
         that came the others are given up. Raises BagError when nobody listens to any of them, and
-        where the localizer says that it cannot work.
+        where the localizer says that it cannot work or does not become active.
         """
         now_s = changed_s = time.monotonic()
         deadline_s, alone = now_s + timeout_s, self._alone()
-        while alone and now_s < deadline_s and not self._stop.requested:
+        while (alone or not self._active) and now_s < deadline_s and not self._stop.requested:
+            before = alone, self._active
             rclpy.spin_once(self, timeout_sec=_TICK_S)
             if self._fault:
                 raise BagError(f"the localizer cannot work: {self._fault}")
-            now_s, before, alone = time.monotonic(), alone, self._alone()
-            changed_s = changed_s if alone == before else now_s
-            if self._sensors_heard(alone) and now_s - changed_s > _SETTLED_S:
+            now_s, alone = time.monotonic(), self._alone()
+            changed_s = changed_s if (alone, self._active) == before else now_s
+            settled = self._active and now_s - changed_s > _SETTLED_S
+            if settled and self._sensors_heard(alone):
                 break
+        if not self._stop.requested and not self._active:
+            raise BagError(f"the localizer was not active within {timeout_s:g} s")
         if not self._stop.requested and len(alone) == len(self._publishers_of):
             raise BagError(f"nobody subscribed to {', '.join(alone)} within {timeout_s:g} s")
         return alone
@@ -99,6 +110,7 @@ class BagPlayer(Node):
         time.sleep(_LINGER_S)
 
     def _on_state(self, message: LocalizationState) -> None:
+        self._active = message.state not in _NOT_ACTIVE
         self._fault = message.message if message.state == message.STATE_ERROR else ""
 
     def _types(self) -> dict[str, str]:
@@ -156,7 +168,8 @@ def main(stop: StopSignals, args: Sequence[str] | None = None) -> int:
         player = BagPlayer(
             options.bag, options.rate, options.clock, stop, localizer=options.localizer
         )
-        for topic in player.wait_for_subscribers(options.timeout):
+        alone = player.wait_for_subscribers(options.timeout)
+        for topic in () if stop.requested else alone:
             player.get_logger().warning(f"nobody listens to {topic}")
         player.play()
         while options.loop and not stop.requested:
@@ -178,7 +191,7 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--clock", action="store_true", help="publish /clock (for use_sim_time)")
     parser.add_argument("--loop", action="store_true", help="from the beginning again at the end")
     parser.add_argument(
-        "--localizer", default="", help="full name of the localizer, whose fault ends the player"
+        "--localizer", default="", help="full name of the localizer: waited for; its fault ends it"
     )
     parser.add_argument(
         "--timeout", type=float, default=30.0, help="seconds to wait for subscribers"

@@ -21,6 +21,7 @@ from pixloc_ros.ros import conversions
 _CORNERS = np.array([[-0.35, -0.2, 0.5], [0.35, -0.2, 0.5], [0.35, 0.2, 0.5], [-0.35, 0.2, 0.5]])
 _EDGES = [(0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (2, 3), (3, 4), (4, 1)]
 _LINE_M = 0.03
+_TEXT = "state"  # namespace of the words
 
 
 def cloud(points: Matrix, stamp_ns: int, frame_id: str, **columns: NDArray) -> PointCloud2:
@@ -87,7 +88,7 @@ def text(words: str, position: Matrix, stamp_ns: int, frame_id: str) -> Marker:
     x, y, z = position.tolist()
     marker = Marker(
         header=conversions.header(stamp_ns, frame_id),
-        ns="state",
+        ns=_TEXT,
         type=Marker.TEXT_VIEW_FACING,
         action=Marker.ADD,
         scale=Vector3(z=0.5),
@@ -96,6 +97,12 @@ def text(words: str, position: Matrix, stamp_ns: int, frame_id: str) -> Marker:
     )
     marker.pose.position = Point(x=x, y=y, z=z)
     return marker
+
+
+def no_text(stamp_ns: int, frame_id: str) -> Marker:
+    """What takes the words of `text` away."""
+    header = conversions.header(stamp_ns, frame_id)
+    return Marker(header=header, ns=_TEXT, action=Marker.DELETE)
 
 
 def _field(name: str, offset: int) -> PointField:

@@ -69,7 +69,7 @@ class DebugOutputs:
 
     def publish(self, estimate: Estimate, image_rgb: Picture | None) -> None:
         """All that belongs to one frame, whatever came of it. Called by the worker."""
-        if _heard(self._aligned) and estimate.alignment is not None:
+        if _heard(self._aligned):
             self._aligned.publish(self._aligned_cloud(estimate))
         if _heard(self._cameras) and self._map is not None:
             self._cameras.publish(self._camera_markers(estimate, self._map))
@@ -87,14 +87,17 @@ class DebugOutputs:
         return clouds.cloud(self._near.points(points), stamp_ns, self._near.name, rgb=rgb)
 
     def _aligned_cloud(self, estimate: Estimate) -> PointCloud2:
-        """The points that were in view, coloured by residual as in the overlay."""
-        alignment = estimate.alignment
-        assert alignment is not None
-        seen = np.isfinite(alignment.residuals)
-        residuals = alignment.residuals[seen]
+        """The points that were in view, coloured by residual as in the overlay.
+
+        None where nothing was aligned: the points of an earlier frame are to disappear.
+        """
+        points, residuals = np.empty((0, 3)), np.empty(0, np.float32)
+        if (alignment := estimate.alignment) is not None:
+            in_view = np.isfinite(alignment.residuals)
+            points, residuals = alignment.points_map[in_view], alignment.residuals[in_view]
         colors = drawing.colors(residuals / overlay.WORST_RESIDUAL).reshape(-1, 3)
         return clouds.cloud(
-            self._near.points(alignment.points_map[seen]),
+            self._near.points(points),
             estimate.stamp_ns,
             self._near.name,
             rgb=clouds.packed(colors),
@@ -113,11 +116,11 @@ class DebugOutputs:
             clouds.cameras(near.poses(T_map_cam[others]), *where, "keyframes", _OTHERS_RGBA),
             clouds.cameras(near.poses(T_map_cam[used]), *where, "references", _USED_RGBA, size=2.0),
         ]
-        if here is not None:
-            words = f"{estimate.status}: {estimate.message}"
-            above = near.points(here[:3, 3]) + _ABOVE_M
-            markers.append(clouds.text(words, above, *where))
-        return MarkerArray(markers=markers)
+        if here is None:  # what was said of an earlier frame is to disappear
+            return MarkerArray(markers=[*markers, clouds.no_text(*where)])
+        words = f"{estimate.status}: {estimate.message}"
+        above = near.points(here[:3, 3]) + _ABOVE_M
+        return MarkerArray(markers=[*markers, clouds.text(words, above, *where)])
 
     def _publish_picture(self, picture: Picture, stamp_ns: int) -> None:
         height, width = picture.shape[:2]

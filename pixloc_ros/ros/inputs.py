@@ -20,7 +20,7 @@ from pixloc_ros.config import NodeConfig
 from pixloc_ros.ros import own_means
 from pixloc_ros.ros.diagnostics import Rate
 from pixloc_ros.sensors import conversion
-from pixloc_ros.sensors.events import Event, ImageEvent
+from pixloc_ros.sensors.events import Event, ImageEvent, PoseEvent
 
 # Best effort: an image that is lost is worth less than a newer one. One: the newest.
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -28,6 +28,7 @@ SENSOR = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
 MOVING = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
 COMMAND = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+JUST_NOW_S = 1.0  # between a click and its arrival, at most
 
 # Types, topics and qualities of service by part, besides images and what comes with them.
 TOPICS = {
@@ -84,7 +85,14 @@ class Inputs:
         return max(times, default=None)
 
     def _taking(self, part: str, push: Push) -> Callable[[Any], None]:
-        return lambda message: push(conversion.event_of(part, message, now_ns(self._node)))
+        def take(message: Any) -> None:
+            event = conversion.event_of(part, message, now_ns(self._node))
+            if isinstance(event, PoseEvent):
+                off_s = abs(event.stamp_ns - time.time_ns()) * 1e-9
+                event = replace(event, sent_just_now=off_s < JUST_NOW_S)
+            push(event)
+
+        return take
 
 
 class CameraInput:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 
 import numpy as np
 from geometry_msgs.msg import PoseStamped, PoseWithCovariance, TwistWithCovariance
@@ -24,6 +25,17 @@ from pixloc_ros.types import Estimate
 _UNKNOWN_VARIANCE = 1e6  # of a twist that nothing measures
 
 
+@dataclass(frozen=True, slots=True)
+class _Motion:
+    """The vehicle in the map at a moment, carried on by odometry."""
+
+    stamp_ns: int
+    T_map_base: Matrix
+    covariance: Matrix  # (6, 6)
+    T_map_odom: Matrix | None
+    twist: Twist | None
+
+
 class MotionOutputs:
     """Poses between frames, from the tracker. Called by the worker and by a steady timer."""
 
@@ -36,6 +48,7 @@ class MotionOutputs:
         self._poses: deque[PoseStamped] = deque(maxlen=config.current.node.max_path_poses)
         self._path_end: Matrix | None = None  # T_map_base of its last pose
         self._sent_ns = 0  # stamp of the newest transform sent
+        self._odometry_ns = 0  # of the newest odometry sent
         self._epoch = 0  # of the session, see EventIntake.epoch
         self._smoother = TransformSmoother()
         self._watch = TransformWatch(node, own_frame(config.current.node))
@@ -49,7 +62,7 @@ class MotionOutputs:
     def begin_anew(self) -> None:
         """Forget what was sent: what comes now may be of another place and time."""
         self._poses.clear()
-        self._path_end, self._sent_ns = None, 0
+        self._path_end, self._sent_ns, self._odometry_ns = None, 0, 0
         self._smoother.clear()
 
     @property
@@ -63,6 +76,21 @@ class MotionOutputs:
         Nothing before the first accepted pose, nothing once it is older than `max_coast_s`, and
         no stamp twice, which tf2 complains about.
         """
+        motion = self._newest(live)
+        if motion is None:
+            return
+        self._publish_odometry(motion)
+        if motion.stamp_ns > self._sent_ns:
+            self._sent_ns = motion.stamp_ns
+            self._publish_transform(motion)
+
+    def publish_odometry(self, live: LiveSession) -> None:
+        """`~/odometry` alone, as of the newest data."""
+        if motion := self._newest(live):
+            self._publish_odometry(motion)
+
+    def _newest(self, live: LiveSession) -> _Motion | None:
+        """Where the vehicle is by the newest data; None where nothing says so."""
         with live.locked() as session:
             tracker, epoch = session.tracker, session.intake.epoch
             stamp_ns = max(tracker.accepted_stamp_ns or 0, tracker.odometry.stamp_ns or 0)
@@ -71,22 +99,26 @@ class MotionOutputs:
         if epoch != self._epoch:
             self._epoch = epoch
             self.begin_anew()
-        if predicted is None or stamp_ns <= self._sent_ns:
-            return
-        self._sent_ns, T_map_base = stamp_ns, predicted[0]
-        self._odometry.publish(self._odometry_message(*predicted, twist, stamp_ns))
-        config = self._config.current.node
+        return _Motion(stamp_ns, *predicted, T_map_odom, twist) if predicted else None
+
+    def _publish_odometry(self, motion: _Motion) -> None:
+        if motion.stamp_ns > self._odometry_ns:
+            self._odometry_ns = motion.stamp_ns
+            self._odometry.publish(self._odometry_message(motion))
+
+    def _publish_transform(self, motion: _Motion) -> None:
+        config, T_map_odom = self._config.current.node, motion.T_map_odom
         if config.tf_mode == "map_base":
-            self._send(T_map_base, stamp_ns)
+            self._send(motion.T_map_base, motion.stamp_ns)
         elif config.tf_mode == "map_odom" and T_map_odom is not None:
-            T_odom_base = se3.inverse(T_map_odom) @ T_map_base
+            T_odom_base = se3.inverse(T_map_odom) @ motion.T_map_base
             smoothing = (
                 config.tf_smoothing_s,
                 config.tf_smoothing_max_m,
                 config.tf_smoothing_max_deg,
             )
-            T_map_odom = self._smoother.step(stamp_ns, T_map_odom, T_odom_base, *smoothing)
-            self._send(T_map_odom, stamp_ns)
+            T_map_odom = self._smoother.step(motion.stamp_ns, T_map_odom, T_odom_base, *smoothing)
+            self._send(T_map_odom, motion.stamp_ns)
 
     def extend_path(self, estimate: Estimate) -> None:
         """`~/path`, of accepted poses some distance apart; the oldest make room for new ones."""
@@ -111,17 +143,16 @@ class MotionOutputs:
         self._watch.expect(transform)
         self._tf.publish(TFMessage(transforms=[transform]))
 
-    def _odometry_message(
-        self, T_map_base: Matrix, covariance: Matrix, twist: Twist | None, stamp_ns: int
-    ) -> Odometry:
+    def _odometry_message(self, motion: _Motion) -> Odometry:
         config = self._config.current.node
         return Odometry(
-            header=conversions.header(stamp_ns, config.map_frame),
+            header=conversions.header(motion.stamp_ns, config.map_frame),
             child_frame_id=config.base_frame,
             pose=PoseWithCovariance(
-                pose=conversions.pose(T_map_base), covariance=covariance.reshape(-1).tolist()
+                pose=conversions.pose(motion.T_map_base),
+                covariance=motion.covariance.reshape(-1).tolist(),
             ),
-            twist=_twist_message(twist),
+            twist=_twist_message(motion.twist),
         )
 
 

@@ -16,7 +16,8 @@ from pixloc_ros.config import Config
 from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.errors import ConfigError, PixlocError, one_line
 from pixloc_ros.localizer import Localizer
-from pixloc_ros.ros import parameters
+from pixloc_ros.ros import bond, parameters
+from pixloc_ros.ros.amcl_interface import AmclInterface
 from pixloc_ros.ros.executable import StopSignals
 from pixloc_ros.ros.health import Health
 from pixloc_ros.ros.outputs import Outputs
@@ -46,6 +47,8 @@ class LocalizerNode(LifecycleNode):
         self._fault = ""
         self._outputs: Outputs | None = None
         self._live: LiveParameters | None = None
+        self._bond: bond.Bond | None = None
+        self._amcl: AmclInterface | None = None
         self._health = Health(self, self)
         self._guard_transitions()
         Services(self)  # they live as long as the node
@@ -57,16 +60,17 @@ class LocalizerNode(LifecycleNode):
             self.trigger_activate()
 
     def close(self) -> None:
-        """Stop listening and working."""
-        runtime, self.runtime = self.runtime, None
-        if runtime is not None and not runtime.close():
-            self.get_logger().warning("gave up waiting for the frame in work")
+        """Stop listening and working, and tell the lifecycle manager."""
+        self._stop()
+        if self._bond is not None:
+            self._bond.end()
+            self._bond = None
 
     def adopt(self, localizer: Localizer) -> None:
         """Go on with another map, from the beginning."""
         assert self._outputs is not None
         before = self.runtime
-        self.close()
+        self._stop()
         self.config.replace(localizer.config)
         localizer.holder = self.config
         self.localizer = localizer
@@ -113,6 +117,8 @@ class LocalizerNode(LifecycleNode):
                 self.destroy_subscription(subscription)
             super().on_deactivate(state)
             return self._refuse(f"cannot be activated: {type(error).__name__}: {error}")
+        if self.config.current.node.bond:
+            self._bond = bond.Bond(self)
         return activated
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -127,6 +133,11 @@ class LocalizerNode(LifecycleNode):
         self.close()
         self._forget()
         return super().on_shutdown(state)
+
+    def _stop(self) -> None:
+        runtime, self.runtime = self.runtime, None
+        if runtime is not None and not runtime.close():
+            self.get_logger().warning("gave up waiting for the frame in work")
 
     def _guard_transitions(self) -> None:
         """Answer requests for transitions that are not allowed now; rclpy would end the node."""
@@ -153,8 +164,13 @@ class LocalizerNode(LifecycleNode):
         self.config = ConfigHolder(config)
         if not config.map:
             raise ConfigError("parameter 'map' is empty: set it to the folder of a map")
+        if config.node.bond:
+            bond.require_messages()
         self.localizer = Localizer(self.config)
         self._outputs = Outputs(self, self.config)
+        if config.node.amcl_interface:
+            self._amcl = AmclInterface(self, self)
+            self._outputs.pose_listeners.append(self._amcl.publish_pose)
         self._health.report_at(config.node.diagnostics_rate_hz)
         keyframes = len(self.localizer.map.keyframe_names)
         self.get_logger().info(f"map {config.map}: {keyframes} keyframes")
@@ -176,7 +192,9 @@ class LocalizerNode(LifecycleNode):
             self._outputs.close()
         if self._live is not None:
             self._live.close()
-        self._outputs = self.localizer = self._live = None
+        if self._amcl is not None:
+            self._amcl.close()
+        self._outputs = self.localizer = self._live = self._amcl = None
 
     def _about(self) -> list[tuple[str, str]]:
         if self.localizer is None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import PoseWithCovarianceStamped
+from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
 from rclpy.lifecycle import LifecycleNode
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -31,7 +31,10 @@ class Outputs:
         self._node = node
         self._config = config
         self._pose = node.create_lifecycle_publisher(PoseWithCovarianceStamped, "~/pose", 10)
+        self._plain_pose = node.create_lifecycle_publisher(PoseStamped, "~/pose_stamped", 10)
         self._status = node.create_lifecycle_publisher(AlignmentStatus, "~/status", 10)
+        # Told every accepted pose: another name for `~/pose`, where the configuration asks for it.
+        self.pose_listeners: list[Callable[[PoseWithCovarianceStamped], None]] = []
         self.motion = MotionOutputs(node, config)
         self.debug = DebugOutputs(node, config.current.node)
 
@@ -39,21 +42,27 @@ class Outputs:
         """Withdraw the topics."""
         self.motion.close()
         self.debug.close()
-        for publisher in (self._pose, self._status):
+        for publisher in (self._pose, self._plain_pose, self._status):
             self._node.destroy_lifecycle_publisher(publisher)
 
     def publish_pose(self, estimate: Estimate) -> None:
-        """`~/pose`, at the stamp of the image; nothing unless the estimate was accepted."""
+        """`~/pose`, at the stamp of the image; nothing unless the estimate was accepted.
+
+        `~/pose_stamped` is the same without a covariance.
+        """
         if estimate.T_map_base is None or estimate.covariance is None:
             return
-        self._pose.publish(
-            conversions.pose_message(
-                estimate.T_map_base,
-                estimate.covariance,
-                estimate.stamp_ns,
-                self._config.current.node.map_frame,
-            )
+        message = conversions.pose_message(
+            estimate.T_map_base,
+            estimate.covariance,
+            estimate.stamp_ns,
+            self._config.current.node.map_frame,
         )
+        self._pose.publish(message)
+        if self._plain_pose.get_subscription_count():
+            self._plain_pose.publish(PoseStamped(header=message.header, pose=message.pose.pose))
+        for take in self.pose_listeners:
+            take(message)
 
     def publish_status(
         self, estimate: Estimate, camera_frame: str, received_s: float, dropped: int

@@ -106,8 +106,12 @@ def main(stop: StopSignals, args: Sequence[str] | None = None) -> int:
     while not stop.requested:
         executor.spin_once(POLL_S)
     rclpy.shutdown()
+    frames = recorder.frames()
+    if not frames:
+        print("recorder: no frame came, there is nothing to write", file=sys.stderr)
+        return 1
     try:
-        write(options.output, recorder.frames())
+        write(options.output, frames)
         if options.report is not None:
             report(options.output, truth_path(options.report))
     except PixlocError as error:

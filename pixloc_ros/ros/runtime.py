@@ -23,7 +23,7 @@ from pixloc_ros.ros.state import NodeStatus
 from pixloc_ros.sensors import conversion
 from pixloc_ros.sensors.counters import Counters
 from pixloc_ros.sensors.decoding import BadMessage
-from pixloc_ros.sensors.events import PoseEvent, RefusedMessage
+from pixloc_ros.sensors.events import Event, OdometryEvent, PoseEvent, RefusedMessage
 from pixloc_ros.session import Answer, Session
 from pixloc_ros.types import Reason
 
@@ -45,7 +45,7 @@ class NodeRuntime:
         if self._last_pose and (T_map_base := self._last_pose.recall()) is not None:
             session.tracker.remember(T_map_base)
         self._live = LiveSession(session, self._on_answer)
-        self._inputs = Inputs(node, config.current.node, self._live.push)
+        self._inputs = Inputs(node, config.current.node, self._push)
         self._timer = self._tick_at(config.current.node.tf_rate_hz)
         self._live.start()
 
@@ -160,6 +160,11 @@ class NodeRuntime:
         with self._live.locked() as session:
             none_yet = session.tracker.odometry.stamp_ns is None
             return session.counters.last_line("odom.bad.") if none_yet else ""
+
+    def _push(self, event: Event) -> None:
+        self._live.push(event)
+        if isinstance(event, OdometryEvent) and self._config.current.node.odometry_at_full_rate:
+            self._outputs.motion.publish_odometry(self._live)
 
     def _tick_at(self, rate_hz: float) -> Timer:
         steady = Clock(clock_type=ClockType.STEADY_TIME)

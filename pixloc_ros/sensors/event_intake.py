@@ -228,13 +228,16 @@ class EventIntake:
     def _timed(self, event: PoseEvent) -> PoseEvent:
         """The pose with its stamp; 0 is now. Raises BadMessage for one by another clock.
 
-        Beyond `priors.max_coast_s` it would be of no use, unless odometry carries it.
+        Beyond `priors.max_coast_s` it would be of no use, unless odometry carries it. A click in
+        Foxglove has the time of day also while a bag is played: it means now.
         """
         newest_ns = self.newest_ns
         if not event.stamp_ns:
             return replace(event, stamp_ns=event.received_ns if newest_ns is None else newest_ns)
         if self._is_timely(event):
             return event
+        if event.sent_just_now and newest_ns is not None:
+            return replace(event, stamp_ns=newest_ns)
         off_s = (event.stamp_ns - (newest_ns or 0)) * 1e-9
         side = "after" if off_s > 0 else "before"
         raise BadMessage(

@@ -79,6 +79,7 @@ class PoseEvent:
     frame_id: str
     source: str  # "gnss" or "initialpose"
     received_ns: int = 0  # by the clock of the receiver, for a stamp of 0: now
+    sent_just_now: bool = False  # its stamp is the time of day at which it came
 
     def in_frame(self, frame_id: str, T_new_frame: Matrix) -> PoseEvent:
         """Return the same pose in another frame."""

@@ -318,7 +318,8 @@ class Rig:
         """Ask a service of the node; the future of its answer."""
         client = self._clients.get(name)
         if client is None:
-            client = self.node.create_client(kind, f"{self.name}/{name}")
+            full_name = name if name.startswith("/") else f"{self.name}/{name}"
+            client = self.node.create_client(kind, full_name)
             self._clients[name] = client
             assert client.wait_for_service(PATIENCE_S), f"no service {name}"
             self._wait_until_known()
@@ -340,10 +341,11 @@ class Rig:
             "the node to hear of a client",
         )
 
-    def parameters(self, *names: str) -> list[Any]:
-        """Values of the node's parameters."""
+    def parameters(self, *names: str, of: str = "") -> list[Any]:
+        """Values of the parameters of a node, of the localizer where no other is named."""
         request = GetParameters.Request(names=list(names))
-        values = self.call(GetParameters, "get_parameters", request).values
+        service = f"{of or self.name}/get_parameters"
+        values = self.call(GetParameters, service, request).values
         return [parameter_value_to_python(value) for value in values]
 
     def forget(self) -> None:

@@ -20,6 +20,7 @@ from pixloc_ros.types import Reason, Status
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "pixloc_ros"
+LAUNCH_FILE = ROOT / "launch" / "localizer.launch.py"
 MESSAGE = "pixloc_ros/msg/AlignmentStatus"
 ROS_PACKAGE = re.compile(r"rclpy|tf2_ros|cv_bridge|tf_transformations|\w+_(msgs|srvs|interfaces)")
 OPTIONAL = {
@@ -85,6 +86,21 @@ def test_ros_imports_are_declared_in_the_manifest(manifest: Package) -> None:
     declared = {dependency.name for dependency in manifest.exec_depends}
     used = {name for name in imported_packages() if ROS_PACKAGE.fullmatch(name)}
     assert used <= declared
+    indirect = {"rosidl_default_runtime", "ros2launch"}
+    of_ros = {name for name in declared if not name.startswith("python3-")} - indirect
+    launched = set(re.findall(r"^from (\w+)", LAUNCH_FILE.read_text(), re.MULTILINE))
+    assert of_ros <= used | launched, "declared, and never imported"
+
+
+def test_rosdep_gets_no_key_of_pip(manifest: Package) -> None:
+    """On Ubuntu 24.04 it stops at the first one (PEP 668), and skips what comes after."""
+    keys = [d.name for d in (*manifest.exec_depends, *manifest.test_depends)]
+    assert not [key for key in keys if key.endswith("-pip")]
+
+
+def test_colcon_test_has_something_to_run() -> None:
+    calls = re.findall(r"ament_add_pytest_test\(\w+ (\S+)", (ROOT / "CMakeLists.txt").read_text())
+    assert calls and all(list((ROOT / folder).glob("test_*.py")) for folder in calls)
 
 
 def test_python_imports_are_declared_for_pip() -> None:

@@ -1,6 +1,7 @@
 """The launch files, started with the real launch."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -24,13 +26,50 @@ def launched(*arguments: str, domain: int, log: Path) -> Iterator[subprocess.Pop
     env = environment(domain)
     command = [sys.executable, "-c", LAUNCHER, str(LAUNCH / "localizer.launch.py"), *arguments]
     with log.open("wb") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file, env=env)
+        process = subprocess.Popen(
+            command, stdout=file, stderr=file, env=env, start_new_session=True
+        )
     try:
         yield process
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
         process.wait(60)
+
+
+# Takes the names and the clock that launch gives it, as RViz does, and the topics of the layout.
+RVIZ = """#!{python}
+import pathlib, sys, rclpy, yaml
+from geometry_msgs.msg import PoseWithCovarianceStamped
+from tf2_msgs.msg import TFMessage
+rclpy.init()
+node = rclpy.create_node("another")
+layout = yaml.safe_load(pathlib.Path(sys.argv[sys.argv.index("-d") + 1]).read_text())
+(click,) = [t for t in layout["Visualization Manager"]["Tools"] if "Topic" in t]
+node.create_publisher(PoseWithCovarianceStamped, click["Topic"]["Value"], 5)
+node.create_subscription(TFMessage, "/tf", print, 5)
+for each in layout["Visualization Manager"]["Displays"]:
+    if each["Name"] == "Pose and covariance":
+        node.create_subscription(PoseWithCovarianceStamped, each["Topic"]["Value"], print, 5)
+try:
+    rclpy.spin(node)
+except BaseException:
+    pass
+"""
+
+
+@pytest.fixture
+def rviz_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package rviz2 whose program shows in ROS what RViz would have been told."""
+    prefix = tmp_path / "rviz2_prefix"
+    program = prefix / "lib" / "rviz2" / "rviz2"
+    marker = prefix / "share" / "ament_index" / "resource_index" / "packages" / "rviz2"
+    for file in (program, marker):
+        file.parent.mkdir(parents=True)
+    marker.write_text("")
+    program.write_text(RVIZ.replace("{python}", sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", f"{prefix}:{os.environ['AMENT_PREFIX_PATH']}")
 
 
 LAUNCHER = """
@@ -71,6 +110,70 @@ def test_the_command_line_wins_and_the_node_lives_in_its_namespace(
         assert {"/left/image", "/wheel/odom", "/left/tf_static", "/left/tf"} <= heard.keys()
         assert rig.node.count_publishers("/left/tf") == 1
         assert not rig.node.count_publishers("/tf")
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+@pytest.mark.usefixtures("rviz_stand_in")
+def test_a_bag_in_a_namespace_with_rviz_and_somebody_who_listens_early(
+    street: Path, tmp_path: Path, domain: int, bag: Any
+) -> None:
+    from sensor_msgs.msg import Image
+
+    from helpers.live import Rig, stamp_ns
+
+    output, log = tmp_path / "run", tmp_path / "log.txt"
+    arguments = ["namespace:=left", "private_tf:=true", "rviz:=true", "rate:=0.5"]
+    arguments += ["image_topic:=/image", "camera_info_topic:=/camera_info"]
+    arguments += ["odom_topic:=/odom", "gnss_topic:=/gnss/fix"]
+    arguments += [f"map:={street / 'map'}", f"bag:={street / 'bag'}", f"output:={output}"]
+    with Rig(domain, "/left") as rig:
+        rig.node.create_subscription(Image, "/image", lambda message: None, 10)
+        with launched(*arguments, domain=domain, log=log) as process:
+            told = rig.node.get_publisher_names_and_types_by_node
+            heard = rig.node.get_subscriber_names_and_types_by_node
+            rig.until(lambda: "rviz2" in rig.node.get_node_names(), "RViz")
+            rig.until(lambda: "/left/tf" in dict(heard("rviz2", "/left")), "its topics")
+            rig.until(lambda: rig.state.startswith("TRACKING"), "a pose")
+            assert "/left/initialpose" in dict(told("rviz2", "/left"))
+            assert "/left/pixloc_localizer/pose" in dict(heard("rviz2", "/left"))
+            assert rig.parameters("use_sim_time", of="/left/rviz2") == [True]
+            assert not rig.node.count_publishers("/tf_static")
+            assert process.wait(180) == 0, log.read_text()
+    frames = [json.loads(line) for line in (output / "frames.jsonl").read_text().splitlines()]
+    assert {frame["status"] for frame in frames} == {"OK"}, log.read_text()
+    first, last = (stamp_ns(bag.on("/image")[i].header) for i in (0, -1))
+    late_s = (frames[0]["stamp_ns"] - first) * 1e-9
+    assert late_s < 1.0, "the bag began before the node was ready"
+    assert frames[-1]["stamp_ns"] == last
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["it loads", "it works"])
+def test_two_interrupts_end_everything_quietly(
+    street: Path, tmp_path: Path, domain: int, when: str
+) -> None:
+    """As a terminal sends them: each to launch and to all that it has started.
+
+    Only while Python itself starts, before any line of ours, does it answer with a traceback.
+    """
+    from helpers.live import Rig
+
+    log = tmp_path / "log.txt"
+    arguments = [f"map:={street / 'map'}", f"bag:={street / 'bag'}", f"output:={tmp_path / 'o'}"]
+    with launched(*arguments, domain=domain, log=log) as process, Rig(domain) as rig:
+        if when == "it works":
+            rig.until(lambda: rig.state.startswith("TRACKING"), "a pose")
+        else:
+            ours = {"pixloc_localizer", "pixloc_recorder", "bag_player"}
+            rig.until(lambda: ours <= set(rig.node.get_node_names()), "all nodes")
+        for _ in range(2):
+            os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(60) in (0, 1, 130)  # launch: it was interrupted
+    text = log.read_text()
+    assert "Traceback" not in text, text
+    assert "Caught exception" not in text, text
 
 
 @pytest.mark.ros

@@ -73,6 +73,30 @@ def test_clouds_and_cameras_are_those_of_the_map(
 
 @pytest.mark.ros
 @pytest.mark.slow
+def test_nothing_of_an_earlier_frame_stays_when_the_place_is_lost(rig: Any, bag: Any) -> None:
+    from sensor_msgs.msg import PointCloud2
+    from visualization_msgs.msg import Marker, MarkerArray
+
+    aligned = rig.listen(PointCloud2, "aligned_points")
+    cameras = rig.listen(MarkerArray, "reference_cameras")
+    rig.play(up_to_frame(without(bag), 1))
+    rig.until(lambda: len(aligned) == len(cameras) == 1, "a good frame")
+    assert aligned[0].width > 50
+    drawn = cameras[0].markers[-1]
+    assert (drawn.action, drawn.type) == (Marker.ADD, Marker.TEXT_VIEW_FACING)
+    cut_off = bag.on("/image")[1]
+    cut_off.data = cut_off.data[:-1]
+    assert rig.look(cut_off).reason == "bad_image"
+    rig.until(lambda: len(aligned) == len(cameras) == 2, "a frame that says nothing")
+    assert aligned[1].width == len(aligned[1].data) == 0
+    assert aligned[1].fields == aligned[0].fields  # without x, y and z RViz takes no cloud
+    gone = cameras[1].markers[-1]
+    assert gone.action == Marker.DELETE
+    assert (gone.ns, gone.id) == (drawn.ns, drawn.id)
+
+
+@pytest.mark.ros
+@pytest.mark.slow
 def test_the_overlay_is_a_picture_of_the_frame(rig: Any, bag: Any, tmp_path: Path) -> None:
     from sensor_msgs.msg import CompressedImage, Image
 
@@ -106,7 +130,7 @@ def test_the_layouts_show_topics_that_exist(rig: Any) -> None:
     there = dict(rig.node.get_topic_names_and_types())
     rviz = yaml.safe_load((CONFIG / "pixloc.rviz").read_text())["Visualization Manager"]
     shown = {
-        display["Topic"]["Value"]: display["Class"].rsplit("/", 1)[1]
+        f"/{display['Topic']['Value']}": display["Class"].rsplit("/", 1)[1]
         for display in rviz["Displays"]
         if "Topic" in display
     }

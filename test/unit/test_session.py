@@ -26,7 +26,7 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.replay import messages
 from pixloc_ros.sensors import conversion
 from pixloc_ros.sensors.decoding import BadMessage
-from pixloc_ros.sensors.events import Event
+from pixloc_ros.sensors.events import Event, ImageEvent, PoseEvent
 from pixloc_ros.session import Session
 from pixloc_ros.types import Estimate, Reason
 
@@ -404,6 +404,18 @@ def test_an_initial_pose_without_stamp_is_of_now() -> None:
     click = stamped(initial_pose(at_ns(0.98)), 0)
     timed.insert(positions(timed, "image")[9] + 1, click)
     estimates = run(session(), timed)
+    assert "initialpose" in sources(estimates)[9:11], sources(estimates)
+    assert all(e.ok for e in estimates[10:])
+
+
+def test_a_click_by_the_time_of_day_is_of_now_while_a_bag_is_played() -> None:
+    """Foxglove stamps so, whatever clock the others have."""
+    timed = [event(message) for message in drive(frames=20, fixes=False)]
+    click = event(stamped(initial_pose(at_ns(0.98)), at_ns(1e8)))
+    assert isinstance(click, PoseEvent)
+    images = [i for i, each in enumerate(timed) if isinstance(each, ImageEvent)]
+    timed.insert(images[9] + 1, replace(click, sent_just_now=True))
+    estimates = list(session().run(timed))
     assert "initialpose" in sources(estimates)[9:11], sources(estimates)
     assert all(e.ok for e in estimates[10:])
 

@@ -1,0 +1,67 @@
+"""One end of a bond: heartbeats by which nav2's lifecycle manager knows that a node lives.
+
+The protocol is that of bond_core: both ends publish bond/Status with the same `id` on one topic.
+An end that is silent for the heartbeat timeout, or says `active: false`, has broken the bond.
+"""
+
+from __future__ import annotations
+
+import uuid
+from importlib.util import find_spec
+from typing import Any
+
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile
+
+from pixloc_ros.errors import ConfigError
+
+PERIOD_S = 0.1  # as of nav2's own nodes
+TIMEOUT_S = 4.0  # after which silence counts as death
+_QUEUE = QoSProfile(depth=100)
+
+
+def require_messages() -> None:
+    """Raise ConfigError where the messages of bonds are not installed."""
+    if find_spec("bond") is None:
+        raise ConfigError(
+            "node.bond needs the messages of bonds: apt install ros-$ROS_DISTRO-bond, or switch it "
+            "off and set bond_timeout of the lifecycle manager to 0.0"
+        )
+
+
+class Bond:
+    """The node's end of the bond of its name, from now until `end`."""
+
+    def __init__(self, node: LifecycleNode) -> None:
+        from bond.msg import Status
+
+        self._node = node
+        self._status = Status(
+            id=node.get_name(),
+            instance_id=str(uuid.uuid4()),
+            heartbeat_timeout=TIMEOUT_S,
+            heartbeat_period=PERIOD_S,
+        )
+        self._publisher = node.create_publisher(Status, "bond", _QUEUE)
+        self._subscription = node.create_subscription(Status, "bond", self._on_status, _QUEUE)
+        self._clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = node.create_timer(PERIOD_S, lambda: self._say(True), clock=self._clock)
+
+    def end(self) -> None:
+        """Break the bond and withdraw."""
+        self._say(False)
+        self._node.destroy_timer(self._timer)
+        self._node.destroy_subscription(self._subscription)
+        self._node.destroy_publisher(self._publisher)
+
+    def _on_status(self, message: Any) -> None:
+        other = message.id == self._status.id and message.instance_id != self._status.instance_id
+        if other and not message.active and not self._timer.is_canceled():
+            self._timer.cancel()
+            self._say(False)
+
+    def _say(self, active: bool) -> None:
+        self._status.header.stamp = self._clock.now().to_msg()
+        self._status.active = active
+        self._publisher.publish(self._status)

@@ -1,0 +1,70 @@
+"""What nav2's lifecycle manager does to a node: brings it up, and holds a bond with it.
+
+Written from the descriptions of nav2_lifecycle_manager and bond_core, to meet our node with.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Any
+
+from bond.msg import Status
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+
+HEARTBEAT_S = 0.1
+
+
+class BondEnd:
+    """The manager's end of one bond. `formed` and `broken` are what nav2 acts on."""
+
+    def __init__(self, node: Any, name: str, timeout_s: float) -> None:
+        self._name, self._instance, self._timeout_s = name, str(uuid.uuid4()), timeout_s
+        self._heard_s: float | None = None
+        self._said_no = False
+        self._publisher = node.create_publisher(Status, "bond", 5)
+        node.create_subscription(Status, "bond", self._on_status, 100)
+        self._timer = node.create_timer(HEARTBEAT_S, lambda: self._say(True))
+
+    @property
+    def formed(self) -> bool:
+        return self._heard_s is not None
+
+    @property
+    def broken(self) -> bool:
+        silent = self._heard_s is not None and time.monotonic() - self._heard_s > self._timeout_s
+        return self._said_no or silent
+
+    @property
+    def said_no(self) -> bool:
+        """Whether the other end ended it in words."""
+        return self._said_no
+
+    def end(self) -> None:
+        """Break the bond from this side."""
+        self._timer.cancel()
+        self._say(False)
+
+    def _say(self, active: bool) -> None:
+        status = Status(id=self._name, instance_id=self._instance, active=active)
+        status.heartbeat_timeout, status.heartbeat_period = self._timeout_s, HEARTBEAT_S
+        self._publisher.publish(status)
+
+    def _on_status(self, message: Any) -> None:
+        if message.id == self._name and message.instance_id != self._instance:
+            self._heard_s = time.monotonic()
+            self._said_no |= not message.active
+
+
+def bring_up(rig: Any, name: str, bond_timeout_s: float = 4.0) -> BondEnd:
+    """Configure and activate a node of this name, then bond with it, as nav2 does."""
+    for transition, state in (
+        (Transition.TRANSITION_CONFIGURE, State.PRIMARY_STATE_INACTIVE),
+        (Transition.TRANSITION_ACTIVATE, State.PRIMARY_STATE_ACTIVE),
+    ):
+        request = ChangeState.Request(transition=Transition(id=transition))
+        assert rig.call(ChangeState, f"/{name}/change_state", request).success
+        answer = rig.call(GetState, f"/{name}/get_state", GetState.Request())
+        assert answer.current_state.id == state
+    return BondEnd(rig.node, name, bond_timeout_s)
