@@ -135,7 +135,7 @@ class EventIntake:
             case FixEvent():
                 self._take_fix(event)
             case PoseEvent():
-                self._held_pose = None if self._is_timely(event) else event
+                self._held_pose = None if self._is_timely(event) or event.sent_just_now else event
                 self._add_pose(event)
             case StaticTransformsEvent():
                 self._take_static(event)
