@@ -90,6 +90,11 @@ ARGUMENTS = [
         "in one ROS domain.",
     ),
     DeclareLaunchArgument(
+        "managed",
+        default_value="false",
+        description="Whether a lifecycle manager of nav2 brings the node up, with a bond.",
+    ),
+    DeclareLaunchArgument(
         "rviz",
         default_value="false",
         description="Whether to open RViz with the layout of this package.",
@@ -155,11 +160,13 @@ def private_tf(context: LaunchContext) -> list[tuple[str, str]]:
 def localizer(context: LaunchContext) -> Node:
     """The node, with the arguments that were given laid over the parameter file."""
     names = {"map": "map", "device": "device", "cameras": "node.cameras"}
-    overrides = {
+    overrides: dict[str, ParameterValue | bool] = {
         parameter: ParameterValue(value, value_type=str)
         for name, parameter in names.items()
         if (value := given(context, name))
     }
+    if is_true(context, "managed"):
+        overrides |= {"node.autostart": False, "node.bond": True}
     image_topic = LaunchConfiguration("image_topic")
     return Node(
         package="pixloc_ros",

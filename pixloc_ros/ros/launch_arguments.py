@@ -14,7 +14,7 @@ from typing import Any
 from pixloc_ros import config
 from pixloc_ros.errors import BagError, ConfigError, MapError
 
-SWITCHES = ("use_sim_time", "private_tf", "rviz", "loop")
+SWITCHES = ("use_sim_time", "private_tf", "managed", "rviz", "loop")
 LEVELS = ("debug", "info", "warn", "error", "fatal")
 SETTINGS = {"map": "map", "device": "device", "cameras": "node.cameras"}
 

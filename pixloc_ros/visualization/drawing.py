@@ -47,6 +47,8 @@ def colors(values: NDArray, colormap: int = cv2.COLORMAP_TURBO) -> Image:
     low, high = (0, 255) if colormap != cv2.COLORMAP_TURBO else (30, 230)
     share = np.clip(np.nan_to_num(values, nan=1.0), 0.0, 1.0)
     indices = (low + share * (high - low)).astype(np.uint8)
+    if not indices.size:  # OpenCV takes no empty array
+        return np.empty((0, 1, 3), np.uint8)
     return cv2.cvtColor(cv2.applyColorMap(indices, colormap), cv2.COLOR_BGR2RGB)
 
 

@@ -57,14 +57,14 @@ class BondEnd:
             self._said_no |= not message.active
 
 
-def bring_up(rig: Any, name: str, bond_timeout_s: float = 4.0) -> BondEnd:
-    """Configure and activate a node of this name, then bond with it, as nav2 does."""
+def bring_up(rig: Any, name: str, bond_timeout_s: float = 4.0, id: str = "") -> BondEnd:
+    """Configure and activate a node of this full name, then bond with it, as nav2 does."""
     for transition, state in (
         (Transition.TRANSITION_CONFIGURE, State.PRIMARY_STATE_INACTIVE),
         (Transition.TRANSITION_ACTIVATE, State.PRIMARY_STATE_ACTIVE),
     ):
         request = ChangeState.Request(transition=Transition(id=transition))
-        assert rig.call(ChangeState, f"/{name}/change_state", request).success
-        answer = rig.call(GetState, f"/{name}/get_state", GetState.Request())
+        assert rig.call(ChangeState, f"/{name.lstrip('/')}/change_state", request).success
+        answer = rig.call(GetState, f"/{name.lstrip('/')}/get_state", GetState.Request())
         assert answer.current_state.id == state
-    return BondEnd(rig.node, name, bond_timeout_s)
+    return BondEnd(rig.node, id or name, bond_timeout_s)

@@ -20,8 +20,12 @@ ARGUMENTS = {
             "odom_topic",
             "gnss_topic",
         ),
-        *("device", "use_sim_time", "namespace", "private_tf", "rviz", "log_level"),
+        *("device", "use_sim_time", "namespace", "private_tf", "managed"),
+        *("rviz", "log_level"),
         *("bag", "rate", "loop", "output"),
+    ],
+    "nav2_localization.launch.py": [
+        *("pixloc_map", "map", "namespace", "use_sim_time", "autostart", "bond_timeout")
     ],
 }
 PARTS = ("localizer_node", "bag_player", "recorder")

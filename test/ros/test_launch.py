@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,20 @@ from typing import Any
 import pytest
 import yaml
 
-LAUNCH = Path(__file__).resolve().parents[2] / "launch"
+TEST = Path(__file__).resolve().parents[1]
+LAUNCH = TEST.parent / "launch"
 
 
 @contextmanager
-def launched(*arguments: str, domain: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def launched(
+    *arguments: str, domain: int, log: Path, file_name: str = "localizer.launch.py"
+) -> Iterator[subprocess.Popen[bytes]]:
     """The launch file as a process, as `ros2 launch` runs it; skips where there is no launch."""
     pytest.importorskip("launch_ros", reason="no ROS launch here: `make test-launch` brings it")
     from helpers.live import environment
 
     env = environment(domain)
-    command = [sys.executable, "-c", LAUNCHER, str(LAUNCH / "localizer.launch.py"), *arguments]
+    command = [sys.executable, "-c", LAUNCHER, str(LAUNCH / file_name), *arguments]
     with log.open("wb") as file:
         process = subprocess.Popen(
             command, stdout=file, stderr=file, env=env, start_new_session=True
@@ -58,18 +61,50 @@ except BaseException:
 """
 
 
+# Brings up what it is told to, as the lifecycle manager of nav2 does.
+MANAGER = """#!{python}
+import sys, types, rclpy
+sys.path.insert(0, "{test}")
+from helpers.lifecycle_manager import bring_up
+rclpy.init()
+node = rclpy.create_node("manager", automatically_declare_parameters_from_overrides=True)
+told = lambda name: node.get_parameter(name).value
+def call(kind, name, request):
+    client = node.create_client(kind, name)
+    assert client.wait_for_service(told("service_timeout"))
+    future = client.call_async(request)
+    rclpy.spin_until_future_complete(node, future)
+    return future.result()
+rig = types.SimpleNamespace(node=node, call=call)
+(name,) = told("node_names")
+assert told("autostart")
+bond = bring_up(rig, node.get_namespace().strip("/") + "/" + name, told("bond_timeout"), id=name)
+try:
+    while not bond.formed:
+        rclpy.spin_once(node)
+    print("bonded with", name, flush=True)
+    rclpy.spin(node)
+except BaseException:
+    pass
+"""
+
+
 @pytest.fixture
-def rviz_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package rviz2 whose program shows in ROS what RViz would have been told."""
-    prefix = tmp_path / "rviz2_prefix"
-    program = prefix / "lib" / "rviz2" / "rviz2"
-    marker = prefix / "share" / "ament_index" / "resource_index" / "packages" / "rviz2"
-    for file in (program, marker):
-        file.parent.mkdir(parents=True)
-    marker.write_text("")
-    program.write_text(RVIZ.replace("{python}", sys.executable))
-    program.chmod(0o755)
-    monkeypatch.setenv("AMENT_PREFIX_PATH", f"{prefix}:{os.environ['AMENT_PREFIX_PATH']}")
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, str], None]:
+    """Installs a package whose program shows in ROS what the real one would have been told."""
+
+    def install(package: str, program: str, source: str) -> None:
+        prefix = tmp_path / package
+        file = prefix / "lib" / package / program
+        marker = prefix / "share" / "ament_index" / "resource_index" / "packages" / package
+        for each in (file, marker):
+            each.parent.mkdir(parents=True)
+        marker.write_text("")
+        file.write_text(source.replace("{python}", sys.executable).replace("{test}", str(TEST)))
+        file.chmod(0o755)
+        monkeypatch.setenv("AMENT_PREFIX_PATH", f"{prefix}:{os.environ['AMENT_PREFIX_PATH']}")
+
+    return install
 
 
 LAUNCHER = """
@@ -114,14 +149,14 @@ def test_the_command_line_wins_and_the_node_lives_in_its_namespace(
 
 @pytest.mark.ros
 @pytest.mark.slow
-@pytest.mark.usefixtures("rviz_stand_in")
 def test_a_bag_in_a_namespace_with_rviz_and_somebody_who_listens_early(
-    street: Path, tmp_path: Path, domain: int, bag: Any
+    street: Path, tmp_path: Path, domain: int, bag: Any, stand_in: Callable[[str, str, str], None]
 ) -> None:
     from sensor_msgs.msg import Image
 
     from helpers.live import Rig, stamp_ns
 
+    stand_in("rviz2", "rviz2", RVIZ)
     output, log = tmp_path / "run", tmp_path / "log.txt"
     arguments = ["namespace:=left", "private_tf:=true", "rviz:=true", "rate:=0.5"]
     arguments += ["image_topic:=/image", "camera_info_topic:=/camera_info"]
@@ -224,3 +259,25 @@ def test_a_map_that_only_the_node_can_judge_ends_a_bag(
     with launched(*arguments, domain=domain, log=log) as process:
         assert process.wait(120) != 0
     assert "the localizer cannot work" in log.read_text()
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_a_lifecycle_manager_of_nav2_brings_it_up(
+    street: Path, tmp_path: Path, domain: int, stand_in: Callable[[str, str, str], None]
+) -> None:
+    pytest.importorskip("bond", reason="no messages of bonds here")
+    from helpers.live import Rig
+
+    stand_in("nav2_lifecycle_manager", "lifecycle_manager", MANAGER)
+    log = tmp_path / "log.txt"
+    arguments = [f"pixloc_map:={street / 'map'}", "namespace:=left", "image_topic:=/front/image"]
+    with (
+        launched(*arguments, domain=domain, log=log, file_name="nav2_localization.launch.py"),
+        Rig(domain, "/left") as rig,
+    ):
+        rig.until(lambda: rig.state.startswith("WAITING_IMAGE"), "an active node")
+        rig.until(lambda: b"bonded with pixloc_localizer" in log.read_bytes(), "the bond")
+        assert rig.parameters("node.autostart", "node.bond") == [False, True]
+        heard = dict(rig.node.get_subscriber_names_and_types_by_node("pixloc_localizer", "/left"))
+        assert {"/front/image", "/left/tf_static"} <= heard.keys()

@@ -87,7 +87,7 @@ def test_nothing_of_an_earlier_frame_stays_when_the_place_is_lost(rig: Any, bag:
     cut_off = bag.on("/image")[1]
     cut_off.data = cut_off.data[:-1]
     assert rig.look(cut_off).reason == "bad_image"
-    rig.until(lambda: len(aligned) == len(cameras) == 2, "a frame that says nothing")
+    rig.until(lambda: len(aligned) > 1 and len(cameras) > 1, "a frame that says nothing")
     assert aligned[1].width == len(aligned[1].data) == 0
     assert aligned[1].fields == aligned[0].fields  # without x, y and z RViz takes no cloud
     gone = cameras[1].markers[-1]
