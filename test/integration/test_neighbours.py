@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-import yaml
 
 from helpers.planar_filter import PLANAR, Array, PlanarFilter, planar, wrapped
 from pixloc_ros.config import Config
