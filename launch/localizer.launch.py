@@ -121,9 +121,14 @@ ARGUMENTS = [
         description="Whether the bag is played again and again until interrupted.",
     ),
     DeclareLaunchArgument(
+        "record",
+        default_value="false",
+        description="Whether poses are recorded and reported on also where no bag is played.",
+    ),
+    DeclareLaunchArgument(
         "output",
         default_value="localizer_run",
-        description="Folder for the poses and the report of the bag.",
+        description="Folder for what is recorded: poses, figures and a report.",
     ),
 ]
 
@@ -191,7 +196,7 @@ def localizer(context: LaunchContext) -> Node:
 
 
 def playback(context: LaunchContext) -> list[Action]:
-    """The bag, whoever records the answers, and the end of everything after the last message."""
+    """The bag, and the end of everything after the last message."""
     bag = given(context, "bag")
     options = ["--clock", "--rate", given(context, "rate"), "--timeout", str(LOADING_S)]
     options += ["--localizer", full_name(context)]
@@ -203,24 +208,28 @@ def playback(context: LaunchContext) -> list[Action]:
         arguments=[bag, *options],
         remappings=private_tf(context),
     )
-    recording = [given(context, "output"), "--node", full_name(context), "--report", bag]
-    recorder = Node(
-        package="pixloc_ros",
-        executable="recorder",
-        output="screen",
-        arguments=recording,
-        sigterm_timeout=str(REPORT_S),
-    )
     stop = TimerAction(
         period=LAST_FRAME_S, actions=[EmitEvent(event=Shutdown(reason="the bag has ended"))]
     )
     return [
-        recorder,
         player,
         RegisterEventHandler(
             OnProcessExit(target_action=player, on_exit=lambda event, now: ended(event, now, stop))
         ),
     ]
+
+
+def recorder(context: LaunchContext) -> Node:
+    """Whoever writes down the poses, and reports at the end; against the truth beside a bag."""
+    bag = given(context, "bag")
+    recording = [given(context, "output"), "--node", full_name(context), "--report"]
+    return Node(
+        package="pixloc_ros",
+        executable="recorder",
+        output="screen",
+        arguments=[*recording, *([bag] if bag else [])],
+        sigterm_timeout=str(REPORT_S),
+    )
 
 
 def ended(event: ProcessExited, context: LaunchContext, stop: Action) -> Action:
@@ -247,6 +256,8 @@ def start(context: LaunchContext) -> list[Action]:
     """All that the arguments ask for."""
     launch_arguments.check({each.name: given(context, each.name) for each in ARGUMENTS})
     actions: list[Action] = [localizer(context)]
+    if given(context, "bag") or is_true(context, "record"):
+        actions.append(recorder(context))
     if given(context, "bag"):
         actions += playback(context)
     if is_true(context, "rviz"):

@@ -19,6 +19,9 @@ def doctor(
     live: Annotated[bool, typer.Option("--live", help="watch a running robot's topics")] = False,
     seconds: Annotated[float, typer.Option(help="how long to watch them", min=0.1)] = 5.0,
     node: Annotated[str, typer.Option(help="full name of the localizer")] = "/pixloc_localizer",
+    write: Annotated[
+        Path | None, typer.Option(help="with --live: a launch file for this robot's topics")
+    ] = None,
 ) -> None:
     """Say what is missing on this machine, and the remedy. Exit code 1 if something needed is.
 
@@ -27,7 +30,12 @@ def doctor(
     Example: pixloc doctor --map campus_map
 
     Example: pixloc doctor --live
+
+    Example: pixloc doctor --live --write robot.launch.yaml --map campus_map
     """
+    if write is not None:
+        _write_launch_file(write, map_folder, seconds, live)
+        return
     if live:
         findings = _live(seconds, node)
     else:
@@ -35,6 +43,22 @@ def doctor(
 
         findings = examine(map_folder)
     _print(findings)
+
+
+def _write_launch_file(file: Path, map_folder: Path | None, seconds: float, live: bool) -> None:
+    from pixloc_ros.common.atomic_write import write_text
+    from pixloc_ros.errors import ConfigError
+    from pixloc_ros.sensors.launch_proposal import propose
+
+    if not live:
+        raise ConfigError("--write looks at the topics of a running robot: add --live")
+    try:
+        from pixloc_ros.ros.doctor_live import published_topics
+    except ImportError as error:
+        raise ConfigError(f"--live needs ROS 2 ({error}): source its setup file") from None
+    proposal = propose(published_topics(seconds), str(map_folder.resolve()) if map_folder else "")
+    write_text(file, proposal.launch_file())
+    print(f"{proposal.command()}\n\nor: ros2 launch {file}")
 
 
 def _live(seconds: float, node: str) -> Iterable[Finding]:

@@ -100,6 +100,23 @@ def examine_live(seconds: float = 5.0, localizer: str = NODE) -> Iterator[Findin
         rclpy.shutdown(context=context)
 
 
+def published_topics(seconds: float = 5.0) -> dict[str, str]:
+    """Types by name of all topics that somebody publishes; `seconds` is for discovery."""
+    context = Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node("pixloc_doctor", context=context)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    try:
+        _spin(executor, seconds)
+        there = node.get_topic_names_and_types()
+        return {name: kinds[0] for name, kinds in there if node.count_publishers(name)}
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+
+
 class LiveExamination:
     """What one look at the graph and a few seconds of messages tell."""
 

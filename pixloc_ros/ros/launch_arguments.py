@@ -14,7 +14,7 @@ from typing import Any
 from pixloc_ros import config
 from pixloc_ros.errors import BagError, ConfigError, MapError
 
-SWITCHES = ("use_sim_time", "private_tf", "managed", "rviz", "loop")
+SWITCHES = ("use_sim_time", "private_tf", "managed", "rviz", "loop", "record")
 LEVELS = ("debug", "info", "warn", "error", "fatal")
 SETTINGS = {"map": "map", "device": "device", "cameras": "node.cameras"}
 
@@ -22,7 +22,7 @@ SETTINGS = {"map": "map", "device": "device", "cameras": "node.cameras"}
 def check(arguments: Mapping[str, str]) -> None:
     """Raise ConfigError, MapError or BagError for the first argument that cannot be used."""
     for name in SWITCHES:
-        if arguments[name].lower() not in ("true", "false", "1", "0"):
+        if not (_is_true(arguments[name]) or arguments[name].lower() in ("false", "0")):
             raise ConfigError(f"{name}:={arguments[name]}: expected true or false")
     if arguments["log_level"].lower() not in LEVELS:
         raise ConfigError(f"log_level:={arguments['log_level']}: expected {', '.join(LEVELS)}")
@@ -31,7 +31,12 @@ def check(arguments: Mapping[str, str]) -> None:
     if arguments["bag"]:
         _check_bag(Path(arguments["bag"]).expanduser())
         _check_rate(arguments["rate"])
+    if arguments["bag"] or _is_true(arguments["record"]):
         _check_output(Path(arguments["output"]).expanduser())
+
+
+def _is_true(text: str) -> bool:
+    return text.lower() in ("true", "1")
 
 
 def _settings(arguments: Mapping[str, str]) -> config.Config:

@@ -1,9 +1,10 @@
 """Records what a localizer publishes, as the files of a run that `pixloc evaluate` reads.
 
-    recorder OUTPUT [--node pixloc_localizer] [--report BAG]
+    recorder OUTPUT [--node pixloc_localizer] [--report [BAG]]
 
 Every status becomes a line of frames.jsonl, with the pose of the same stamp if there is one. With
---report they are compared with the truth beside the bag, where there is one, and drawn.
+--report they are compared with the truth beside the bag, where there is one, and drawn; the figures
+are printed as a table and, for programs that read logs, as one line of JSON after JSON_MARK.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from pixloc_ros.ros.executable import StopSignals
 from pixloc_ros.sensors import decoding
 
 POLL_S = 0.1  # how soon a signal is noticed
+JSON_MARK = "pixloc_report "
 QUEUE = 1000  # nothing is to be lost while the disk is busy
 
 
@@ -113,7 +115,7 @@ def main(stop: StopSignals, args: Sequence[str] | None = None) -> int:
     try:
         write(options.output, frames)
         if options.report is not None:
-            report(options.output, truth_path(options.report))
+            report(options.output, truth_path(options.report) if options.report.name else None)
     except PixlocError as error:
         print(f"recorder: {error}", file=sys.stderr)
         return 1
@@ -126,16 +128,23 @@ def write(output: Path, frames: list[FrameResult]) -> None:
     write_tum(output / TRAJECTORY_FILE, trajectory_of(frames))
 
 
-def report(output: Path, truth: Path) -> None:
+def report(output: Path, truth: Path | None) -> None:
     """Write summary.json, plots and report.md beside what was recorded, and print the figures."""
-    frames = load_frames(output, truth if truth.is_file() else None)
+    frames = load_frames(output, truth if truth and truth.is_file() else None)
     summary = report_on(output, frames, {})
     Console().print(summary_table(summary, str(output)))
+    print(JSON_MARK + summary.model_dump_json())
 
 
 def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="recorder", description="Record a localizer's poses.")
     parser.add_argument("output", type=Path, help="folder for frames.jsonl and trajectory.txt")
     parser.add_argument("--node", default="/pixloc_localizer", help="full name of the localizer")
-    parser.add_argument("--report", type=Path, help="the bag that was played, to report on")
+    parser.add_argument(
+        "--report",
+        type=Path,
+        nargs="?",
+        const=Path(),
+        help="report at the end; with the bag that was played, against the truth beside it",
+    )
     return parser.parse_args(argv)

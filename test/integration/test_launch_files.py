@@ -22,7 +22,7 @@ ARGUMENTS = {
         ),
         *("device", "use_sim_time", "namespace", "private_tf", "managed"),
         *("rviz", "log_level"),
-        *("bag", "rate", "loop", "output"),
+        *("bag", "rate", "loop", "record", "output"),
     ],
     "nav2_localization.launch.py": [
         *("pixloc_map", "map", "namespace", "use_sim_time", "autostart", "bond_timeout")

@@ -223,6 +223,8 @@ def test_a_bag_is_played_recorded_and_reported_on(
     summary = json.loads((output / "summary.json").read_text())
     assert summary["frames_localized"] > 0, log.read_text()
     assert summary["median_error_m"] < 0.1
+    (line,) = [x for x in log.read_text().splitlines() if "pixloc_report {" in x]
+    assert json.loads(line[line.index("{") :]) == summary
     assert "Localization report" in (output / "report.md").read_text()
     assert "Traceback" not in log.read_text()
     assert "process has died" not in log.read_text()

@@ -6,9 +6,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from helpers.messages import changed, shifted
 from helpers.node_checks import examined
@@ -187,14 +189,35 @@ def test_topics_of_other_names_and_types_are_found(
     assert "nobody publishes" in findings["/camera_info"].detail
 
 
-@pytest.mark.ros
-@pytest.mark.slow
-def test_the_command_says_what_is_missing_and_fails(domain: int) -> None:
+def doctor_command(domain: int, *options: str) -> subprocess.CompletedProcess[str]:
     from helpers.live import environment
 
     code = "import sys; from pixloc_ros.cli.main import main; sys.exit(main())"
-    command = [sys.executable, "-c", code, "doctor", "--live", "--seconds", "0.2"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(domain))
+    command = [sys.executable, "-c", code, "doctor", "--live", *options]
+    return subprocess.run(command, capture_output=True, text=True, env=environment(domain))
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_a_launch_file_is_proposed_for_what_a_robot_publishes(domain: int, tmp_path: Path) -> None:
+    from helpers.live import Rig
+
+    file = tmp_path / "robot.launch.yaml"
+    with Rig(domain, "/front"):
+        done = doctor_command(domain, "--seconds", "2", "--write", str(file), "--map", "m")
+    assert done.returncode == 0, done.stderr
+    assert "image_topic:=/front/image camera_info_topic:=/front/camera_info" in done.stdout
+    (action,) = yaml.safe_load(file.read_text())["launch"]
+    given = {each["name"]: each["value"] for each in action["include"]["arg"]}
+    assert given["odom_topic"] == "/front/odom"
+    assert given["gnss_topic"] == "/front/gnss/fix"
+    assert given["map"] == str(Path("m").resolve())
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_the_command_says_what_is_missing_and_fails(domain: int) -> None:
+    done = doctor_command(domain, "--seconds", "0.2")
     assert done.returncode == 1
     assert "nobody publishes" in done.stdout
     assert "Traceback" not in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def test_nothing_of_an_earlier_frame_stays_when_the_place_is_lost(rig: Any, bag:
     assert aligned[0].width > 50
     drawn = cameras[0].markers[-1]
     assert (drawn.action, drawn.type) == (Marker.ADD, Marker.TEXT_VIEW_FACING)
-    cut_off = bag.on("/image")[1]
+    cut_off = deepcopy(bag.on("/image")[1])
     cut_off.data = cut_off.data[:-1]
     assert rig.look(cut_off).reason == "bad_image"
     rig.until(lambda: len(aligned) > 1 and len(cameras) > 1, "a frame that says nothing")

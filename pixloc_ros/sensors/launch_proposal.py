@@ -1,0 +1,95 @@
+"""Which of a robot's topics to give to the localizer, as a launch file to begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import yaml
+
+from pixloc_ros.errors import BagError
+from pixloc_ros.sensors import topics
+
+# Parts of names of images that are none of a camera, or drawn.
+NO_CAMERA = ("depth", "disparity", "mask", "label", "overlay", "debug", "thermal")
+CLOCK = "rosgraph_msgs/msg/Clock"
+_COMPRESSED = "/compressed"
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchProposal:
+    """Arguments for localizer.launch.py, and what else might have been meant."""
+
+    arguments: dict[str, str]
+    others: dict[str, list[str]]  # by argument, topics of the same type
+
+    def command(self) -> str:
+        """The line for a shell."""
+        words = [f"{name}:={value}" for name, value in self.arguments.items()]
+        return " ".join(["ros2 launch pixloc_ros localizer.launch.py", *words])
+
+    def launch_file(self) -> str:
+        """A launch file in YAML; the topics that were not chosen are comments."""
+        arguments = [{"name": name, "value": value} for name, value in self.arguments.items()]
+        file = "$(find-pkg-share pixloc_ros)/launch/localizer.launch.py"
+        content = {"launch": [{"include": {"file": file, "arg": arguments}}]}
+        others = [
+            f"# {name} might also be {', '.join(o)}\n" for name, o in self.others.items() if o
+        ]
+        head = "# Written by `pixloc doctor --live --write`: check the topics, and set the map.\n"
+        return head + "".join(others) + yaml.safe_dump(content, sort_keys=False)
+
+
+def propose(types: Mapping[str, str], map_folder: str = "") -> LaunchProposal:
+    """Choose by type, and among several by name, from the types of published topics by name.
+
+    Raises BagError where no image comes with a calibration.
+    """
+    images = sorted({_raw(name) for name, kind in types.items() if _is_camera(name, kind)})
+    pairs = [(image, info) for image in images if (info := _calibration(image, types))]
+    if not pairs:
+        found = f"; images without one: {', '.join(images)}" if images else ""
+        raise BagError(f"no topic of images has a camera_info beside it{found}")
+    image, info = min(pairs, key=lambda pair: ("front" not in pair[0], pair[0]))
+    odometry = _of(types, topics.ODOMETRY)
+    fixes = _of(types, topics.NAV_SAT_FIX)
+    arguments = {"map": map_folder or "/path/to/map", "image_topic": image}
+    arguments["camera_info_topic"] = info
+    if odometry:
+        arguments["odom_topic"] = min(odometry, key=lambda name: ("filtered" not in name, name))
+    if fixes:
+        arguments["gnss_topic"] = fixes[0]
+    if CLOCK in types.values():
+        arguments["use_sim_time"] = "true"
+    chosen = set(arguments.values())
+    others = {
+        "image_topic": [name for name, _ in pairs if name not in chosen],
+        "odom_topic": [name for name in odometry if name not in chosen],
+        "gnss_topic": [name for name in fixes if name not in chosen],
+    }
+    return LaunchProposal(arguments, others)
+
+
+def _is_camera(name: str, kind: str) -> bool:
+    is_image = kind in (topics.IMAGE, topics.COMPRESSED_IMAGE)
+    return is_image and not any(word in name.lower() for word in NO_CAMERA)
+
+
+def _raw(name: str) -> str:
+    """The topic that a compressed one belongs to, as image_topic names it."""
+    return name.removesuffix(_COMPRESSED)
+
+
+def _calibration(image: str, types: Mapping[str, str]) -> str | None:
+    """The calibration beside a topic of images, by the convention of image_transport."""
+    beside = f"{image.rpartition('/')[0]}/camera_info"
+    return beside if types.get(beside) == topics.CAMERA_INFO else None
+
+
+def _of(types: Mapping[str, str], kind: str) -> list[str]:
+    return _sorted(name for name, each in types.items() if each == kind)
+
+
+def _sorted(names: Iterable[str]) -> list[str]:
+    """By name; what localizers publish is not what they listen to."""
+    return sorted(name for name in names if "pixloc_localizer/" not in name)
