@@ -20,6 +20,7 @@ COMMANDS = {
     "localize": "pixloc_ros.cli.replay:localize",
     "localize-published": "pixloc_ros.cli.localize_published:localize_published",
     "replay": "pixloc_ros.cli.replay:replay",
+    "view": "pixloc_ros.cli.view:view",
     "evaluate": "pixloc_ros.cli.evaluate:evaluate",
     "evaluate-dataset": "pixloc_ros.cli.evaluate_dataset:evaluate_dataset",
     "shots": "pixloc_ros.cli.shots:shots",

@@ -29,6 +29,7 @@ OPTIONAL = {
     "laspy",
     "onnx",
     "open3d",
+    "plotly",
     "pycolmap",
     "pyproj",
     "ray",
