@@ -38,7 +38,7 @@ def view(
         keyframe_xyz = Map.load(map_folder).keyframe_T_map_cam[:, :3, 3]
     file = output or (run if run.is_dir() else run.parent) / "page.html"
     if bag is None:
-        write_page(file, frames, str(run), keyframe_xyz)
+        write_page(file, frames, run.resolve().name, keyframe_xyz)
     else:
         from pixloc_ros.replay.bag_reader import BagReader
         from pixloc_ros.sensors.events import ImageEvent
@@ -48,5 +48,5 @@ def view(
             images = (
                 (e.stamp_ns, partial(e.decode, None)) for e in events if type(e) is ImageEvent
             )
-            write_page(file, frames, str(run), keyframe_xyz, images)
+            write_page(file, frames, run.resolve().name, keyframe_xyz, images)
     print(f"wrote {file}: open it in a browser")

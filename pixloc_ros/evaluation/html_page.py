@@ -214,7 +214,7 @@ document.addEventListener("keydown", event => {
   if (event.key === "ArrowLeft") show(chosen - 1);
 });
 document.body.dataset.ready = String(run.frames.length);
-if (location.hash) show(Number(location.hash.slice(1)));
+if (location.hash) show(Number(location.hash.slice(1)) - 1);
 </script>
 </body>
 </html>
