@@ -300,14 +300,14 @@ def test_an_activation_that_fails_says_why(street: Path, tmp_path: Path, domain:
         assert process.poll() is None
 
 
-@pytest.mark.parametrize("timeout_s", [math.nan, math.inf, -1.0, 1e308])
-def test_requests_that_cannot_be(rig: Any, timeout_s: float) -> None:
+def test_requests_that_cannot_be(rig: Any) -> None:
     from pixloc_ros.srv import LoadMap, Relocalize
 
-    request = Relocalize.Request(use_hint=True, timeout_s=timeout_s)
-    request.hint.pose.pose.position.x = 1e160
-    answer = rig.call(Relocalize, "relocalize", request)
-    assert (answer.success, answer.code) == (False, "bad_request")
+    for timeout_s in (math.nan, math.inf, -1.0, 1e308):
+        request = Relocalize.Request(use_hint=True, timeout_s=timeout_s)
+        request.hint.pose.pose.position.x = 1e160
+        answer = rig.call(Relocalize, "relocalize", request)
+        assert (answer.success, answer.code) == (False, "bad_request")
     for name in ("../../etc", "/etc/passwd", "\x1b[2J", LONG):
         answer = rig.call(LoadMap, "load_map", LoadMap.Request(name=name))
         assert not answer.success and answer.message.isprintable()

@@ -14,12 +14,14 @@ def build() -> typer.Typer:
     from research.baseline_shots import baseline_shots
     from research.benchmark_maps import benchmark_maps
     from research.commands import app
+    from research.idle_threads import idle_threads
     from research.refinement import refinement
     from research.sensitivity import sensitivity
     from research.verification_shots import verification_shots
 
     app.command("ablations")(ablations)
     app.command("benchmark-maps")(benchmark_maps)
+    app.command("idle-threads")(idle_threads)
     app.command("refinement")(refinement)
     app.command("sensitivity")(sensitivity)
     app.command("shots")(baseline_shots)
