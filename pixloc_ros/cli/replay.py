@@ -93,6 +93,10 @@ def localize(
         list[Path] | None,
         typer.Option(help="instead: HDF5 with hloc's global descriptors; repeatable"),
     ] = None,
+    smaller_map: Annotated[
+        list[Path] | None,
+        typer.Option(help="aligned with first: the same map of smaller images, smallest first"),
+    ] = None,
     inliers: Annotated[
         Path | None,
         typer.Option(help="hloc's log: align with the points it matched, from its poses or priors"),
@@ -113,6 +117,7 @@ def localize(
     --output poses.txt
     """
     from pixloc_ros.common.atomic_write import check_writable
+    from pixloc_ros.image_pyramid import PyramidLocalizer
     from pixloc_ros.localizer import Localizer
     from pixloc_ros.priors import file_priors
     from pixloc_ros.replay import queries as image_list
@@ -121,6 +126,10 @@ def localize(
         raise ConfigError("give one of --priors, --pairs and --descriptors")
     if bool(inliers) != bool(colmap) or (inliers and (pairs or descriptors)):
         raise ConfigError("--inliers needs --colmap, and goes with --priors or alone")
+    if smaller_map and not (priors or pairs or descriptors or inliers):
+        raise ConfigError("--smaller-map needs --priors, --pairs, --descriptors or --inliers")
+    if smaller_map and inliers:
+        raise ConfigError("--inliers are points of one map: leave out --smaller-map")
     sigma = _sigma(prior_sigma)
     check_writable(output)
     listed = image_list.read_queries(queries, images)
@@ -137,7 +146,11 @@ def localize(
     elif descriptors:
         options = localizer.config.retrieval
         global_prior = file_priors.read_descriptors(localizer.map, descriptors, names, options)
-    estimates = image_list.localize_files(localizer, images, listed, output, global_prior, track)
+    smaller = [
+        Localizer(resolve_config(config, settings, folder, device)) for folder in smaller_map or ()
+    ]
+    pyramid = PyramidLocalizer((*smaller, localizer))
+    estimates = image_list.localize_files(pyramid, images, listed, output, global_prior, track)
     found = sum(estimate.ok for estimate in estimates)
     console = Console()
     console.print(f"localized {found} of {len(estimates)} images", highlight=False)

@@ -16,6 +16,7 @@ from pixloc_ros.evaluation.frames import frame_result, write_frames
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.trajectory import write_poses
+from pixloc_ros.image_pyramid import PyramidLocalizer
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.files import hloc
 from pixloc_ros.priors.file_priors import map_from_world
@@ -43,7 +44,7 @@ def read_queries(path: Path, images_dir: Path | None = None) -> list[Query]:
 
 
 def localize_queries(
-    localizer: Localizer,
+    localizer: Localizer | PyramidLocalizer,
     images_dir: Path,
     queries: Iterable[Query],
     global_prior: GlobalPrior | None = None,
@@ -65,7 +66,7 @@ def localize_queries(
 
 
 def localize_files(
-    localizer: Localizer,
+    localizer: Localizer | PyramidLocalizer,
     images_dir: Path,
     queries: list[Query],
     output: Path,
