@@ -21,6 +21,8 @@ Pairs = list[tuple[int, int]]
 
 DESCRIPTOR_SIDE_PX = 320  # of the image that the descriptor is of
 MIN_SIMILARITY = 0.6  # of descriptors of one place
+PLACE_M = 10.0  # between images that show the same
+DRIFT_SHARE = 0.05  # of the way, by which odometry may be off
 
 
 def sequence_pairs(keyframes: Sequence[KeyframeImage], neighbours: int) -> Pairs:
@@ -40,24 +42,40 @@ def distance_pairs(T_map_cam: Matrix) -> Pairs:
 
 
 def place_pairs(
-    images: Sequence[PosedImage], count: int, apart: int, parts: Parts, progress: Progress
+    images: Sequence[PosedImage],
+    count: int,
+    possible: NDArray[np.bool_],
+    parts: Parts,
+    progress: Progress,
 ) -> Pairs:
-    """Each image with those most alike that are at least `apart` images from it in the sequence.
+    """Each image with those most alike among the possible ones, a symmetric mask (N, N).
 
     Descriptors are those of retrieval, of reduced images; they are kept as parts.
     """
-    if not count or len(images) <= apart:
+    if not count or not possible.any():
         return []
     descriptors = _descriptors(images, parts, progress)
-    similarity = descriptors @ descriptors.T
-    index = np.arange(len(images))
-    similarity[np.abs(index[:, None] - index) < apart] = -1.0
     pairs = set()
-    for i, row in enumerate(similarity):
-        for j in np.argsort(-row)[:count].tolist():
-            if row[j] > MIN_SIMILARITY:
+    for i, descriptor in enumerate(descriptors):
+        similarity = np.where(possible[i], descriptors @ descriptor, -1.0)
+        for j in np.argsort(-similarity)[:count].tolist():
+            if similarity[j] > MIN_SIMILARITY:
                 pairs.add((min(i, j), max(i, j)))
     return sorted(pairs)
+
+
+def apart_in_time(count: int, apart: int) -> NDArray[np.bool_]:
+    """(N, N) pairs of images that are at least so many images from each other."""
+    index = np.arange(count)
+    return np.asarray(np.abs(index[:, None] - index) >= apart)
+
+
+def within_drift(positions: Matrix) -> NDArray[np.bool_]:
+    """(N, N) pairs that may be at one place, for all that odometry can have drifted between."""
+    steps_m = np.linalg.norm(np.diff(positions, axis=0), axis=-1)
+    way_m = np.concatenate([[0.0], np.cumsum(steps_m)])
+    distance_m = np.linalg.norm(positions[:, None] - positions, axis=-1)
+    return np.asarray(distance_m <= PLACE_M + DRIFT_SHARE * np.abs(way_m[:, None] - way_m))
 
 
 def _descriptors(
