@@ -15,6 +15,7 @@ def build() -> typer.Typer:
     from research.benchmark_maps import benchmark_maps
     from research.commands import app
     from research.idle_threads import idle_threads
+    from research.landscape import landscape
     from research.refinement import refinement
     from research.sensitivity import sensitivity
     from research.verification_shots import verification_shots
@@ -22,6 +23,7 @@ def build() -> typer.Typer:
     app.command("ablations")(ablations)
     app.command("benchmark-maps")(benchmark_maps)
     app.command("idle-threads")(idle_threads)
+    app.command("landscape")(landscape)
     app.command("refinement")(refinement)
     app.command("sensitivity")(sensitivity)
     app.command("shots")(baseline_shots)
