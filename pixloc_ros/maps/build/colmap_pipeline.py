@@ -51,6 +51,10 @@ class ColmapRun:
             (folder / "images" / name).unlink(missing_ok=True)
             (folder / "images" / name).symlink_to(image.path.resolve())
 
+    def number(self, name: str) -> int:
+        """The index of an image in `images`, by its name in the database."""
+        return int(Path(name).stem)
+
     def extract(self) -> None:
         """Find the keypoints of all images."""
         by_camera: dict[str, list[str]] = defaultdict(list)
@@ -62,7 +66,7 @@ class ColmapRun:
             for start in range(0, len(names), CHUNK)
         ]
         for first, names in self.progress(chunks, "Finding keypoints", len(chunks)):
-            camera = self.images[self.names.index(names[0])].camera
+            camera = self.images[self.number(names[0])].camera
             self._extract(names, camera, self._camera_id(first))
 
     def _camera_id(self, name: str) -> int:
@@ -121,7 +125,7 @@ class ColmapRun:
                 pixels = database.read_keypoints(image.image_id)[:, :2].astype(np.float64)
                 rays = camera.cam_from_img(pixels).astype(np.float64)
                 keypoints[image.image_id] = (
-                    self.names.index(image.name),
+                    self.number(image.name),
                     rays,
                     camera.mean_focal_length(),
                 )
@@ -179,14 +183,14 @@ class ColmapRun:
             for rig in database.read_all_rigs():
                 model.add_rig(rig)
             images = database.read_all_images()
-            poses = {i.frame_id: T_map_cam[self.names.index(i.name)] for i in images}
+            poses = {i.frame_id: T_map_cam[self.number(i.name)] for i in images}
             for frame in database.read_all_frames():
                 T_cam_map = se3.inverse(poses[frame.frame_id])
                 frame.rig_from_world = self.pycolmap.Rigid3d(T_cam_map[:3])
                 model.add_frame(frame)
             for image in images:
                 model.add_image(image)
-                if placed is None or placed[self.names.index(image.name)]:
+                if placed is None or placed[self.number(image.name)]:
                     model.register_frame(image.frame_id)
         return model
 

@@ -86,7 +86,7 @@ def write_model(run: ColmapRun, adjusted: Adjusted) -> Path:
     reconstruction = adjusted.reconstruction
     for image_id in list(reconstruction.reg_image_ids()):
         image = reconstruction.image(image_id)
-        if not adjusted.placed[run.names.index(image.name)]:
+        if not adjusted.placed[run.number(image.name)]:
             reconstruction.deregister_frame(image.frame_id)
     with run.quiet():
         reconstruction.write_binary(str(output))
@@ -99,7 +99,7 @@ def poses(run: ColmapRun, reconstruction: Any, before: Matrix) -> Matrix:
     for image_id in reconstruction.reg_image_ids():
         image = reconstruction.image(image_id)
         T_cam_map = np.vstack([image.cam_from_world().matrix(), [0.0, 0.0, 0.0, 1.0]])
-        T[run.names.index(image.name)] = se3.inverse(T_cam_map)
+        T[run.number(image.name)] = se3.inverse(T_cam_map)
     return T
 
 
@@ -144,7 +144,7 @@ def _priors(run: ColmapRun, reconstruction: Any, anchors: Matrix, sigma_m: float
         prior = run.pycolmap.PosePrior()
         prior.pose_prior_id = image_id
         prior.corr_data_id = image.data_id
-        prior.position = anchors[run.names.index(image.name)]
+        prior.position = anchors[run.number(image.name)]
         prior.position_covariance = np.eye(3) * sigma_m**2
         prior.coordinate_system = run.pycolmap.PosePriorCoordinateSystem.CARTESIAN
         priors.append(prior)
@@ -160,5 +160,5 @@ def _placed(run: ColmapRun, reconstruction: Any) -> NDArray[np.bool_]:
     placed = np.zeros(len(run.names), bool)
     for image_id in reconstruction.reg_image_ids():
         image = reconstruction.image(image_id)
-        placed[run.names.index(image.name)] = image.num_points3D >= MIN_POINTS
+        placed[run.number(image.name)] = image.num_points3D >= MIN_POINTS
     return placed

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from pixloc_ros.config.mapping import MappingConfig
 from pixloc_ros.geometry.se3 import Matrix
@@ -76,25 +76,18 @@ class KeyframeCoverage:
 def coverage(model: ColmapModel, names: Sequence[str]) -> KeyframeCoverage:
     """Count what keyframes of these names see; those that the model lacks see nothing."""
     images = {image.name: image for image in model.images}
-    seen = [
-        np.unique(images[name].point_ids[images[name].point_ids >= 0])
-        if name in images
-        else np.zeros(0, np.int64)
-        for name in names
-    ]
-    viewers: dict[int, list[int]] = {}
-    for index, points in enumerate(seen):
-        for point in points.tolist():
-            viewers.setdefault(point, []).append(index)
-    shared: list[Counter[int]] = [Counter() for _ in names]
-    for index, points in enumerate(seen):
-        for point in points.tolist():
-            shared[index].update(viewers[point])
-    neighbours = [
-        sum(count >= SHARED_POINTS for other, count in counter.items() if other != index)
-        for index, counter in enumerate(shared)
-    ]
-    return KeyframeCoverage(np.array([len(points) for points in seen]), np.array(neighbours))
+    none = np.zeros(0, np.int64)
+    seen = [np.unique(images[name].point_ids) if name in images else none for name in names]
+    seen = [points[points >= 0] for points in seen]
+    counts = np.array([len(points) for points in seen])
+    row = np.repeat(np.arange(len(names)), counts)
+    column = np.searchsorted(model.point_ids, np.concatenate([none, *seen]))
+    sees = sparse.csr_matrix(
+        (np.ones(len(row), np.int32), (row, column)), (len(names), len(model.point_ids))
+    )
+    shared = sees @ sees.T
+    neighbours = np.asarray((shared >= SHARED_POINTS).sum(axis=1)).ravel()
+    return KeyframeCoverage(counts, neighbours - (counts >= SHARED_POINTS))
 
 
 def weak_stretches(

@@ -28,7 +28,7 @@ def find_loops(
     reconstruction: a pycolmap.Reconstruction with points. T_base_cam: (N, 4, 4) by image;
     moment_of: by image, the index of its moment.
     """
-    images = {run.names.index(image.name): image for image in reconstruction.images.values()}
+    images = {run.number(image.name): image for image in reconstruction.images.values()}
     loops = []
     with run.pycolmap.Database.open(run.database) as database:
         for first, second in pairs:

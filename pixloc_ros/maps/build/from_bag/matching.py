@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -41,41 +42,50 @@ def distance_pairs(T_map_cam: Matrix) -> Pairs:
     return near_pairs(T_map_cam)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PossiblePlaces:
+    """Which images may show the place of another although they are apart in time.
+
+    positions: (N, 3) by odometry, as far as that is known to be right; None where nothing is.
+    """
+
+    count: int
+    apart: int  # images in between, at least
+    positions: Matrix | None = None
+
+    def of(self, image: int) -> NDArray[np.bool_]:
+        """(N,) for one image."""
+        apart = np.abs(np.arange(self.count) - image) >= self.apart
+        if self.positions is None:
+            return np.asarray(apart)
+        steps_m = np.linalg.norm(np.diff(self.positions, axis=0), axis=-1)
+        way_m = np.concatenate([[0.0], np.cumsum(steps_m)])
+        distance_m = np.linalg.norm(self.positions - self.positions[image], axis=-1)
+        near = distance_m <= PLACE_M + DRIFT_SHARE * np.abs(way_m - way_m[image])
+        return np.asarray(apart & near)
+
+
 def place_pairs(
     images: Sequence[PosedImage],
     count: int,
-    possible: NDArray[np.bool_],
+    possible: PossiblePlaces,
     parts: Parts,
     progress: Progress,
 ) -> Pairs:
-    """Each image with those most alike among the possible ones, a symmetric mask (N, N).
+    """Each image with those most alike of the possible ones.
 
     Descriptors are those of retrieval, of reduced images; they are kept as parts.
     """
-    if not count or not possible.any():
+    if not count or not any(possible.of(i).any() for i in range(len(images))):
         return []
     descriptors = _descriptors(images, parts, progress)
     pairs = set()
     for i, descriptor in enumerate(descriptors):
-        similarity = np.where(possible[i], descriptors @ descriptor, -1.0)
+        similarity = np.where(possible.of(i), descriptors @ descriptor, -1.0)
         for j in np.argsort(-similarity)[:count].tolist():
             if similarity[j] > MIN_SIMILARITY:
                 pairs.add((min(i, j), max(i, j)))
     return sorted(pairs)
-
-
-def apart_in_time(count: int, apart: int) -> NDArray[np.bool_]:
-    """(N, N) pairs of images that are at least so many images from each other."""
-    index = np.arange(count)
-    return np.asarray(np.abs(index[:, None] - index) >= apart)
-
-
-def within_drift(positions: Matrix) -> NDArray[np.bool_]:
-    """(N, N) pairs that may be at one place, for all that odometry can have drifted between."""
-    steps_m = np.linalg.norm(np.diff(positions, axis=0), axis=-1)
-    way_m = np.concatenate([[0.0], np.cumsum(steps_m)])
-    distance_m = np.linalg.norm(positions[:, None] - positions, axis=-1)
-    return np.asarray(distance_m <= PLACE_M + DRIFT_SHARE * np.abs(way_m[:, None] - way_m))
 
 
 def _descriptors(

@@ -121,8 +121,7 @@ class _Mapping:
         smooth = smooth_trajectory(self.drives, self.moments, (), self.config, self.source.priors)
         T = self._cameras(smooth)
         near = {*self._sequence(), *matching.distance_pairs(T)}
-        possible = matching.within_drift(T[:, :3, 3])
-        places = [pair for pair in self._places(possible) if pair not in near]
+        places = [pair for pair in self._places(T[:, :3, 3]) if pair not in near]
         self.run.match(sorted({*near, *places}))
         loops = []
         if apart := [pair for pair in {*near, *places} if self._is_loop(pair)]:
@@ -283,11 +282,11 @@ class _Mapping:
     def _sequence(self) -> matching.Pairs:
         return matching.sequence_pairs(self.keyframes, self.config.neighbours)
 
-    def _places(self, possible: NDArray[np.bool_] | None = None) -> matching.Pairs:
-        """Pairs that look alike, of those that are possible (N, N) and apart in time."""
-        apart = matching.apart_in_time(len(self.images), 2 * self.config.neighbours)
-        possible = apart if possible is None else apart & possible
-        parts = Parts(self.context.work)
+    def _places(self, positions: Matrix | None = None) -> matching.Pairs:
+        """Pairs that look alike and are apart in time, where positions (N, 3) allow for it."""
+        apart = 2 * self.config.neighbours
+        possible = matching.PossiblePlaces(len(self.images), apart, positions)
+        parts = Parts(self.run.folder)
         return matching.place_pairs(
             self.images, self.config.places, possible, parts, self.context.progress
         )

@@ -68,7 +68,7 @@ def _start_of(run: ColmapRun, reconstruction: Any) -> VisualStart:
     placed = np.zeros(len(run.names), bool)
     for image_id in reconstruction.reg_image_ids():
         image = reconstruction.image(image_id)
-        index = run.names.index(image.name)
+        index = run.number(image.name)
         T[index] = se3.inverse(np.vstack([image.cam_from_world().matrix(), [0.0, 0.0, 0.0, 1.0]]))
         placed[index] = True
     return VisualStart(T, placed)
