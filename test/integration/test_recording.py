@@ -1,18 +1,28 @@
-"""`pixloc replay --view`: a file that the rerun viewer shows, read back."""
+"""What a run leaves to be looked at: a file for the rerun viewer, read back, and a page."""
 
 from __future__ import annotations
 
+import base64
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import cv2
+import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from pixloc_ros.cli import main
 from pixloc_ros.errors import ConfigError
 from pixloc_ros.visualization.recording import rerun_sdk
 
 CODE = "import sys; from pixloc_ros.cli.main import main; sys.exit(main())"
 
+
+CONTENT = re.compile(r'<script type="application/json" id="content">(.*?)</script>', re.DOTALL)
 
 # As if the library were not installed.
 WITHOUT_RERUN = f"import sys; sys.modules['rerun'] = None; {CODE}"
@@ -24,18 +34,25 @@ def run_replay(street: Path, folder: Path, code: str = CODE) -> subprocess.Compl
     return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
 
 
-@pytest.mark.slow
-def test_a_run_can_be_looked_at(street: Path, tmp_path: Path) -> None:
-    done = run_replay(street, tmp_path)
+@pytest.fixture(scope="module")
+def run(street: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run, beside which the viewer's file lies."""
+    folder = tmp_path_factory.mktemp("viewed")
+    done = run_replay(street, folder)
     assert done.returncode == 0, done.stderr
-    printer = [sys.executable, "-m", "rerun_cli", "rrd", "print", str(tmp_path / "a.rrd")]
+    return folder / "run"
+
+
+@pytest.mark.slow
+def test_a_run_can_be_looked_at(run: Path) -> None:
+    printer = [sys.executable, "-m", "rerun_cli", "rrd", "print", str(run.parent / "a.rrd")]
     printed = subprocess.run(printer, capture_output=True, text=True, check=True).stdout
     for entity in (
         *("/map/points", "/map/keyframes", "/vehicle/prior", "/vehicle/pose/sigma", "/path"),
         *("/vehicle/points", "/camera/image", "/camera/image/pose", "/figures/cost", "/verdict"),
     ):
         assert entity in printed, f"{entity} is not in the file"
-    assert not list(tmp_path.glob(".*")), "a part of a file is left"
+    assert not list(run.parent.glob(".*")), "a part of a file is left"
 
 
 @pytest.mark.slow
@@ -49,3 +66,59 @@ def test_without_rerun_the_run_is_not_begun(
     assert done.returncode == 1
     assert "error: --view needs rerun-sdk" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def content(page: Path) -> dict[str, Any]:
+    found = CONTENT.search(page.read_text())
+    assert found is not None
+    return dict(json.loads(found[1]))
+
+
+@pytest.fixture(scope="module")
+def page(run: Path, street: Path) -> Path:
+    """The page of the run, as the command writes it."""
+    view(run, "--map", str(street / "map"), "--bag", str(street / "bag"))
+    return run / "page.html"
+
+
+def view(run: Path, *options: str) -> None:
+    done = CliRunner().invoke(main.build(), ["view", str(run), *options])
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.slow
+def test_the_page_has_every_frame_with_its_evidence_and_picture(run: Path, page: Path) -> None:
+    shown = content(page)
+    lines = [json.loads(line) for line in (run / "frames.jsonl").read_text().splitlines()]
+    assert [frame["name"] for frame in shown["frames"]] == [line["name"] for line in lines]
+    named = {trace["name"].partition(" (")[0]: trace for trace in shown["trajectory"]}
+    assert {"keyframes of the map", "truth", "OK"} <= named.keys()
+    assert named["OK"]["customdata"] == [i for i, x in enumerate(lines) if x["status"] == "OK"]
+    first = lines[named["OK"]["customdata"][0]]["pose"]["xyz"]
+    assert [named["OK"]["x"][0], named["OK"]["y"][0]] == first[:2]
+    titles = [each["title"] for each in shown["series"]]
+    assert {"position error [m]", "probability of being wrong", "latency [ms]"} <= set(titles)
+    assert all(len(each["trace"]["y"]) == len(lines) for each in shown["series"])
+    assert len(shown["pictures"]) == len(lines)
+    jpeg = base64.b64decode(shown["pictures"]["0"].partition(",")[2])
+    picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert picture.shape == (192, 320, 3)  # as the fixture `street` has it
+
+
+@pytest.mark.slow
+def test_the_page_loads_nothing_from_elsewhere(page: Path) -> None:
+    text = page.read_text()
+    tags = re.findall(r"<(?:script|link|img|iframe)[^>]*>", text.split("<script>")[0])
+    tags += re.findall(r"<(?:link|iframe)\b[^>]*>|<script src[^>]*>", text[-5000:])
+    assert not [tag for tag in tags if "http" in tag]
+    assert "plotly.js" in text
+    assert len(text) < 12e6
+
+
+@pytest.mark.slow
+def test_text_of_a_frame_cannot_end_the_script(run: Path, tmp_path: Path) -> None:
+    line = json.loads((run / "frames.jsonl").read_text().splitlines()[0])
+    line["message"] = "</script><script>alert(1)</script>"
+    (tmp_path / "frames.jsonl").write_text(json.dumps(line) + "\n")
+    view(tmp_path, "--output", str(tmp_path / "p.html"))
+    assert "<script>alert(1)" not in (tmp_path / "p.html").read_text()
