@@ -45,6 +45,10 @@ def evaluate_dataset(
     ground_truth: Annotated[
         Path | None, typer.Option(help="7scenes: folder pgt/sfm/7scenes or pgt/dslam/7scenes")
     ] = None,
+    depth: Annotated[
+        Path | None,
+        typer.Option(help="7scenes: folder of rendered depth, 7scenes_heads/..."),
+    ] = None,
     estimates: Annotated[
         str, typer.Option(help="score these poses instead; {scene} stands for the scene")
     ] = "",
@@ -69,7 +73,7 @@ def evaluate_dataset(
     from pixloc_ros.evaluation.datasets import catalogue, report
     from pixloc_ros.evaluation.datasets.protocol import DatasetFiles
 
-    files = DatasetFiles(root, hloc, model, pairs, tuple(descriptors or ()), ground_truth)
+    files = DatasetFiles(root, hloc, model, pairs, tuple(descriptors or ()), ground_truth, depth)
     dataset = catalogue.open_dataset(name, files)
     run = BenchmarkRun(
         dataset, output, config, settings or [], device, Workers(workers, ray), estimates

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -115,6 +116,33 @@ def test_7scenes_without_the_test_images_and_what_only_they_see(scenery, tmp_pat
     printed = run("7scenes", root, tmp_path / "out", *outdoors)
     assert summary(tmp_path / "out")["heads"]["median_m"] < NEAR_M
     assert "D-SLAM" in printed and "1/.82" in printed
+
+
+def test_points_of_7scenes_are_moved_to_rendered_depth(scenery, tmp_path):
+    """Along their rays; the left half of the images has no depth: there observations are lost."""
+    root = trees.seven_scenes(tmp_path / "7scenes", scenery)
+    plain = catalogue.open_dataset("7scenes", files(root)).load("heads").references()
+    dataset = catalogue.open_dataset("7scenes", files(root, depth=root / "depth"))
+    with pytest.raises(DataError, match=r"seq02_frame-\d+\.pose\.depth\.tiff is missing"):
+        dataset.load("heads").references()
+    for image in plain.images:
+        name = image.name.replace("seq-02/", "seq02_").replace("color.png", "pose.depth.tiff")
+        path = root / "depth" / "7scenes_heads" / "train" / "depth" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        depth_mm = np.full((trees.HEIGHT, trees.WIDTH), 4000, np.uint16)
+        depth_mm[:, : trees.WIDTH // 2] = 0
+        cv2.imwrite(str(path), depth_mm)
+    scene = dataset.load("heads")
+    moved = scene.references()
+    assert scene.map_name == "heads_depth"
+    assert 0 < len(moved.point_ids) < len(plain.point_ids)
+    last = moved.images[-1]
+    ids = last.point_ids[last.point_ids >= 0]
+    points = moved.points_world[np.searchsorted(moved.point_ids, ids)]
+    before = plain.points_world[np.searchsorted(plain.point_ids, ids)]
+    points_cam, before_cam = (se3.transform(last.T_cam_world, p) for p in (points, before))
+    np.testing.assert_allclose(points_cam[:, 2], 4.0)
+    np.testing.assert_allclose(points_cam / points_cam[:, 2:], before_cam / before_cam[:, 2:])
 
 
 def test_7scenes_reads_either_pseudo_ground_truth(scenery, tmp_path):

@@ -76,6 +76,7 @@ class DatasetFiles:
     pairs: str = ""
     descriptors: tuple[str, ...] = ()
     ground_truth: Path | None = None  # folder of pseudo ground truth (7Scenes)
+    depth: Path | None = None  # folder of rendered depth (7Scenes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import cv2
+import numpy as np
+
 from pixloc_ros.common import image_files
 from pixloc_ros.errors import DataError
 from pixloc_ros.evaluation.datasets import pose_lists, published
@@ -21,6 +24,7 @@ from pixloc_ros.evaluation.datasets.protocol import (
 )
 from pixloc_ros.evaluation.datasets.scores import INDOOR
 from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.files import colmap_edit, hloc
 from pixloc_ros.maps.files.colmap import ColmapModel, read_model
 
@@ -36,6 +40,8 @@ INDOOR_SETTINGS = {
     "hypotheses.alternative_step_m": 0.5,
 }
 MODELS = "7scenes_sfm_triangulated"
+DEPTH_HOME = "rendered depth: heidata.uni-heidelberg.de, data file 4037"
+MAX_DEPTH_M = 1000.0
 RETRIEVAL = ("7scenes_densevlad_retrieval_top_10", "7scenes_densevlad_retrieval")
 
 
@@ -83,7 +89,7 @@ class SevenScenes(Benchmark):
             raise DataError(f"{model_dir} has no pose of {len(unposed)} queries: {unposed[0]}")
         return Scene(
             name=scene,
-            map_name=scene,
+            map_name=scene if self.files.depth is None else f"{scene}_depth",
             queries=tuple(
                 BenchmarkQuery(name, model.cameras[posed[name].camera_id], scene) for name in names
             ),
@@ -96,7 +102,10 @@ class SevenScenes(Benchmark):
     def _training_model(self, scene: str, model_dir: Path, test: list[str]) -> ColmapModel:
         """The model without test images, and without what only these see."""
         model = read_model(self.model_folder(scene, lambda: model_dir))
-        return colmap_edit.without_images(model, set(test))
+        model = colmap_edit.without_images(model, set(test))
+        if self.files.depth is None:
+            return model
+        return colmap_edit.with_depth(model, partial(_read_depth, self.files.depth, scene))
 
     def _by_lists(self, scene: str, images: Path) -> Scene:
         """Poses and focal lengths of training and test images are in lists of their own."""
@@ -114,6 +123,20 @@ class SevenScenes(Benchmark):
             references=partial(_posed_references, train, images),
             truth=truth,
         )
+
+
+def _read_depth(folder: Path, scene: str, name: str) -> Matrix:
+    """(H, W) metres, NaN where unknown, rendered for `seq-03/frame-000000.color.png`."""
+    sequence, frame = name.split("/")
+    file = f"{sequence.replace('-', '')}_{frame}".replace("color.png", "pose.depth.tiff")
+    path = folder / f"7scenes_{scene}" / "train" / "depth" / file
+    if not path.is_file():
+        raise DataError(f"{path} is missing: depth of {name}; {DEPTH_HOME}")
+    depth = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if depth is None or depth.ndim != 2:
+        raise DataError(f"{path} is no depth image; {DEPTH_HOME}")
+    depth_m = depth.astype(np.float64) / 1000
+    return np.where((depth_m > 0) & (depth_m < MAX_DEPTH_M), depth_m, np.nan)
 
 
 def _which_truth(folder: Path | None) -> str:

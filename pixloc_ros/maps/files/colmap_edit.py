@@ -1,4 +1,4 @@
-"""COLMAP models changed in memory: images left out, renamed or of another size, models joined."""
+"""COLMAP models changed in memory: images left out or renamed, points moved, models joined."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from pixloc_ros.common import image_files
 from pixloc_ros.errors import MapError
+from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.files.colmap import ColmapImage, ColmapModel
 
 MAX_STRETCH_PX = 1.0  # by which a resized image may miss the model's aspect ratio
@@ -32,6 +35,50 @@ def without_images(model: ColmapModel, names: Collection[str]) -> ColmapModel:
         points_world=model.points_world[kept],
         errors_px=model.errors_px[kept],
     )
+
+
+def with_depth(model: ColmapModel, read_depth: Callable[[str], Matrix]) -> ColmapModel:
+    """Move every point along its ray to the depth (H, W, metres, NaN where unknown) of an image.
+
+    Of several images that see a point the last one counts; what an image has no depth for it does
+    not see. Raises MapError where no point is left.
+    """
+    points_world, images = model.points_world.copy(), []
+    known = np.zeros(len(points_world), bool)
+    for image in model.images:
+        keypoint = np.flatnonzero(image.point_ids >= 0)
+        rows = np.searchsorted(model.point_ids, image.point_ids[keypoint])
+        points_cam = se3.transform(image.T_cam_world, model.points_world[rows])
+        depth_m = _depth_at(points_cam, model.cameras[image.camera_id], read_depth(image.name))
+        found = np.isfinite(depth_m)
+        at_depth = points_cam[found] * (depth_m[found] / points_cam[found, 2])[:, None]
+        points_world[rows[found]] = se3.transform(se3.inverse(image.T_cam_world), at_depth)
+        known[rows[found]] = True
+        point_ids = image.point_ids.copy()
+        point_ids[keypoint[~found]] = -1
+        images.append(replace(image, point_ids=point_ids))
+    if not known.any():
+        raise MapError(
+            "no point of the model has a depth: are these the depth images of its images?"
+        )
+    return replace(
+        model,
+        images=tuple(images),
+        point_ids=model.point_ids[known],
+        points_world=points_world[known],
+        errors_px=model.errors_px[known],
+    )
+
+
+def _depth_at(points_cam: Matrix, camera: Camera, depth_m: Matrix) -> Matrix:
+    """(N,) depth of the pixels that points (N, 3) project to, NaN where there is none."""
+    pixels, visible = camera.project(torch.from_numpy(points_cam))
+    column, row = np.nan_to_num(pixels.numpy()).round().astype(int).T
+    inside = visible.numpy() & (column >= 0) & (row >= 0)
+    inside &= (column < depth_m.shape[1]) & (row < depth_m.shape[0])
+    found = np.full(len(points_cam), np.nan)
+    found[inside] = depth_m[row[inside], column[inside]]
+    return found
 
 
 def renamed(model: ColmapModel, new_name: Callable[[str], str]) -> ColmapModel:
