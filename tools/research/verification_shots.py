@@ -99,6 +99,7 @@ def elsewhere(on: str, drive: str, frames: Sequence[int], per_frame: int, **more
     )
 
 
+REPEATING = ("2,3", "4,5", "none", "along 6")
 GP = ("0.5,1", "1,3", "2,5", "none", *ALONG[:3])
 SPLITS: dict[str, list[ShotSet]] = {
     "fit": [
@@ -128,8 +129,11 @@ SPLITS: dict[str, list[ShotSet]] = {
         elsewhere("gp_a", "gp_b/night", range(6), 80),
         elsewhere("gp_a", "gp_b/day", range(11), 60),
         elsewhere("gp_b", "gp_a/night", range(1), 100),
-        elsewhere("gp_b", "gp_a/day", range(40), 25),
-        elsewhere("kitti", "frag", range(51), 40, keyframes=(225, 380)),
+        *(elsewhere("gp_b", "gp_a/day", range(i, i + 10), 25) for i in (0, 10, 20, 30)),
+        *(
+            elsewhere("kitti", "frag", range(i, min(i + 6, 51)), 40, keyframes=(225, 380))
+            for i in range(0, 51, 6)
+        ),
         elsewhere(
             "kitti", "frag", range(0, 51, 3), 20, keyframes=(225, 380), sessions=("occlusion",)
         ),
@@ -140,6 +144,12 @@ SPLITS: dict[str, list[ShotSet]] = {
         ),
         ShotSet(
             "kitti mixed", "kitti", "kitti", kitti(225, 380, 8), MIXED[3:5] + MIXED[6:], ("2,3",)
+        ),
+        *(
+            ShotSet(
+                f"street {kind}", f"street{kind}", f"street{kind}/later", range(9), priors=REPEATING
+            )
+            for kind in ("repeating", "repeating_facades")
         ),
         ShotSet(
             "kitti off", "kitti", "kitti", kitti(225, 380, 8), MIXED[:1] + MIXED[5:6], ALONG[1:3]
