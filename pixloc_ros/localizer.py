@@ -86,8 +86,7 @@ class Localizer:
         frames: Sequence[Frame] = (frame, *other_cameras)
         given = [prior] if isinstance(prior, PosePrior) else list(prior or ())
         config, watch = self.config, Stopwatch()  # one configuration for all of a frame
-        views, aligner = ViewSelector(self.map, config), self.aligner(config)
-        selector = HypothesisSelector(views, aligner, config)
+        views = ViewSelector(self.map, config)
         try:
             with watch("views"):  # first: frames that are off the map need no network
                 frames = self._usable(frames, given, views)
@@ -95,18 +94,10 @@ class Localizer:
                 images = [ImageFeatures(f, self.features.extract(f.image_rgb)) for f in frames]
             with watch("retrieval"):
                 priors = given or self._propose(images[0], views)
-            with watch("initial_poses"):
-                problems = _problems(images, priors, views)
-            with watch("coarse_screening"):
-                promising = selector.screen(problems)
-            with watch("alignment"):
-                hypotheses = [selector.align(problem) for problem in promising]
-            with watch("re_alignment"):
-                best = selector.select(hypotheses)
-            with watch("alternative_poses"):
-                best = selector.compare_with_alternatives(best)
-            with watch("verification"):
-                estimate = self._verify(_with_counts(best, problems, hypotheses), config)
+            estimate = self._align(images, priors, config, watch)
+            if given and _worth_second_attempt(estimate, config):
+                second = self._align(images, priors, _searching_wider(config), watch)
+                estimate = second if second.ok else estimate
         except _CannotLocalize as failure:
             return _failed(frame, failure.reason, failure.message, given)
         except torch.cuda.OutOfMemoryError as error:
@@ -115,6 +106,29 @@ class Localizer:
         return replace(
             estimate, stamp_ns=frame.stamp_ns, name=frame.name, timing_ms=watch.timing_ms
         )
+
+    def _align(
+        self,
+        images: Sequence[ImageFeatures],
+        priors: Sequence[PosePrior],
+        config: Config,
+        watch: Stopwatch,
+    ) -> Estimate:
+        """Find the pose that explains the images best, and judge it."""
+        views = ViewSelector(self.map, config)
+        selector = HypothesisSelector(views, self.aligner(config), config)
+        with watch("initial_poses"):
+            problems = _problems(images, priors, views)
+        with watch("coarse_screening"):
+            promising = selector.screen(problems)
+        with watch("alignment"):
+            hypotheses = [selector.align(problem) for problem in promising]
+        with watch("re_alignment"):
+            best = selector.select(hypotheses)
+        with watch("alternative_poses"):
+            best = selector.compare_with_alternatives(best)
+        with watch("verification"):
+            return self._verify(_with_counts(best, problems, hypotheses), config)
 
     def aligner(self, config: Config) -> Aligner:
         """The aligner of a configuration, on this localizer's device."""
@@ -235,6 +249,20 @@ def _with_counts(
     count = sum(len(problem.initial_poses.t) for problem in problems) - dropped
     counted = replace(best.alignment, hypotheses=count, hypotheses_dropped=dropped)
     return replace(best, alignment=counted)
+
+
+def _worth_second_attempt(estimate: Estimate, config: Config) -> bool:
+    """Whether a search from more initial poses may find what this one has not.
+
+    A sure prior leaves nothing to search, and more of it does not tell two places apart.
+    """
+    drawn = estimate.alignment.hypotheses if estimate.alignment else 0
+    refused = not estimate.ok and estimate.reason is not Reason.AMBIGUOUS
+    return refused and 0 < config.hypotheses.second_attempt_from <= drawn
+
+
+def _searching_wider(config: Config) -> Config:
+    return config.model_copy(update={"hypotheses": config.hypotheses.wider()})
 
 
 def _wrong_size(frame: Frame) -> tuple[Reason, str] | None:

@@ -199,6 +199,15 @@ class HypothesesConfig(Section):
         description="Poses whose agreement (1 - cost) on the coarse or middle level is below this "
         "share of the best one's are given up. Larger is faster and may give up the right one.",
     )
+    second_attempt_from: int = Field(
+        default=3,
+        ge=0,
+        le=16384,
+        description="A frame that is refused, though at least this many initial poses were drawn "
+        "from its prior, is aligned once more from about four times as many, and more of them are "
+        "kept on every level. That finds more where much of the image is covered, and takes two "
+        "to six times as long. 0: never.",
+    )
     re_alignment_margin: float = Field(
         default=0.1,
         ge=0.0,
@@ -234,6 +243,18 @@ class HypothesesConfig(Section):
         description="Two results count as the same pose if they are turned by less than this, in "
         "degrees, and nearer than same_pose_m.",
     )
+
+    def wider(self) -> HypothesesConfig:
+        """The settings of a second attempt: poses drawn closer to each other, more of them kept."""
+        return self.model_copy(
+            update={
+                "convergence_radius_px": self.convergence_radius_px / 2,
+                "keep_screened": 4 * self.keep_screened,
+                "keep_coarse": 6 * self.keep_coarse,
+                "keep_middle": 6 * self.keep_middle,
+                "min_agreement_share": 0.4 * self.min_agreement_share,
+            }
+        )
 
 
 class AlignmentConfig(Section):
