@@ -200,13 +200,13 @@ class HypothesesConfig(Section):
         "share of the best one's are given up. Larger is faster and may give up the right one.",
     )
     second_attempt_from: int = Field(
-        default=3,
+        default=0,
         ge=0,
         le=16384,
         description="A frame that is refused, though at least this many initial poses were drawn "
         "from its prior, is aligned once more from about four times as many, and more of them are "
-        "kept on every level. That finds more where much of the image is covered, and takes two "
-        "to six times as long. 0: never.",
+        "kept on every level. That finds more where much of the image is covered, and takes some "
+        "seconds on a CPU. 3 is a good value; 0: never.",
     )
     re_alignment_margin: float = Field(
         default=0.1,

@@ -46,6 +46,29 @@ def prior_of(case: Case, error: list[float], sigma_m: float, sigma_deg: float) -
 NEAR = [0.3, -0.2, 0.05, 0.2, -0.3, 1.0]
 
 
+def test_a_second_attempt_finds_what_a_narrow_search_has_not(street: Path, localizer) -> None:
+    """A third of the image is covered, and the first attempt keeps one pose on every level."""
+    folder = street / "data" / "drive"
+    drive = read_posed_images(folder / "meta.json", folder / "images")
+    case = next(posed_frames(drive, [len(drive.files) // 2], "occlusion", seed=3))
+    prior = prior_of(case, [2.5, -1.0, 0.0, 0.0, 0.0, 14.0], 2.0, 10.0)
+    narrow = {
+        "threads": 1,
+        "hypotheses.convergence_radius_px": 70,
+        "hypotheses.keep_screened": 1,
+        "hypotheses.keep_coarse": 1,
+        "hypotheses.keep_middle": 1,
+        "hypotheses.max_alternatives": 0,
+    }
+    once = Localizer(from_flat(narrow), localizer.map)
+    twice = Localizer(from_flat({**narrow, "hypotheses.second_attempt_from": 3}), localizer.map)
+    first, second = (each.localize(case[0], prior) for each in (once, twice))
+    assert not first.ok
+    assert second.ok, second.message
+    assert second.alignment.hypotheses > first.alignment.hypotheses
+    assert se3.distance_m(second.T_map_base, case[1]) < 0.05
+
+
 def test_a_frame_is_localized_with_a_covariance_that_fits(localizer, case) -> None:
     frame, T_map_base = case
     estimate = localizer.localize(frame, prior_of(case, NEAR, 0.4, 1.0))
