@@ -137,14 +137,17 @@ def test_a_change_counts_from_the_next_frame_on_and_can_be_taken_back(
 ) -> None:
     frame, _ = case
     prior, (value, reason) = prior_of(case, NEAR, 1.0, 2.0), CHANGES[name]
-    before = localizer.config
-    first = localizer.localize(frame, prior)
+    before = dict(flatten(localizer.config))
+    none_given_up = before | {"hypotheses.min_agreement_share": 0.0}
     try:
-        localizer.holder.replace(from_flat(dict(flatten(before)) | {name: value}))
+        localizer.holder.replace(from_flat(none_given_up))
+        first = localizer.localize(frame, prior)
+        localizer.holder.replace(from_flat(none_given_up | {name: value}))
         assert localizer.localize(frame, prior).reason is reason
+        localizer.holder.replace(from_flat(none_given_up))
+        again = localizer.localize(frame, prior)
     finally:
-        localizer.holder.replace(before)
-    again = localizer.localize(frame, prior)
+        localizer.holder.replace(from_flat(before))
     assert first.reason is again.reason is Reason.OK
     # Compared with the same alternative poses: the protection against repeating streets is back.
     assert again.alignment.runner_up_cost == first.alignment.runner_up_cost < np.inf
