@@ -57,7 +57,7 @@ class Sample:
     elapsed_s: float
     bag_time_s: float  # played so far, all rounds together
     rounds: int  # how often the clock went back
-    frames: int  # looked at in this interval
+    frames: int  # answered in this interval
     accepted: int
     latency_ms: float  # median over them
     memory_mb: float  # resident, at the end
@@ -130,7 +130,7 @@ def measure_faults(
         sampled_s = start_s
         while (now_s := time.monotonic()) - start_s < 60.0 * options.minutes:
             drive.play_round()
-            _write_tallies(options.output / "faults.json", drive)
+            _write_counts(options.output / "faults.json", drive)
             if now_s - sampled_s < options.interval:
                 continue
             before_s, cpu_s = cpu_s, _cpu_s(process)
@@ -143,19 +143,19 @@ def measure_faults(
     return samples
 
 
-def _write_tallies(path: Path, drive: FaultyDrive) -> None:
-    tallies = {name: asdict(tally) for name, tally in sorted(drive.tallies.items())}
-    path.write_text(json.dumps({"faults": tallies, "lines": drive.lines}, indent=1) + "\n")
+def _write_counts(path: Path, drive: FaultyDrive) -> None:
+    counts = {name: asdict(each) for name, each in sorted(drive.counts.items())}
+    path.write_text(json.dumps({"faults": counts, "lines": drive.lines}, indent=1) + "\n")
 
 
 def _is_sound(drive: FaultyDrive) -> bool:
     """Print what came of each kind of fault; whether all was as it has to be."""
     columns = ("times", "frames", "accepted", "unanswered", "wrong", "unrecovered")
     print(f"{'fault':38}" + "".join(f"{name:>12}" for name in columns))
-    for name, tally in sorted(drive.tallies.items()):
-        print(f"{name:38}" + "".join(f"{getattr(tally, column):12}" for column in columns))
+    for name, counts in sorted(drive.counts.items()):
+        print(f"{name:38}" + "".join(f"{getattr(counts, column):12}" for column in columns))
     print(*drive.lines, sep="\n")
-    bad = [t for t in drive.tallies.values() if t.unanswered or t.wrong or t.unrecovered]
+    bad = [c for c in drive.counts.values() if c.unanswered or c.wrong or c.unrecovered]
     return not bad and not drive.lines
 
 
@@ -207,7 +207,7 @@ def compare(samples: Sequence[Sample]) -> bool:
     last = samples[-1]
     print(
         f"{last.elapsed_s / 60:.1f} min, {last.bag_time_s / 60:.1f} min of bag time in "
-        f"{last.rounds + 1} rounds, {frames} frames looked at, {accepted} accepted"
+        f"{last.rounds + 1} rounds, {frames} frames answered, {accepted} accepted"
     )
     grown = False
     for name in ("latency_ms", *ALLOWED):
@@ -275,7 +275,7 @@ def soak_with_faults(options: argparse.Namespace) -> int:
         drive = FaultyDrive(options.bag, maps, options.faults)
         samples = measure_faults(drive, psutil.Process(process.pid), options)
         died = process.poll() is not None
-    _write_tallies(options.output / "faults.json", drive)
+    _write_counts(options.output / "faults.json", drive)
     minutes = drive.bag_time_s / 60
     print(f"{minutes:.1f} min of bag time in {drive.rounds + 1} rounds")
     sound = _is_sound(drive)

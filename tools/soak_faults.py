@@ -81,7 +81,7 @@ Fault = Callable[["FaultyDrive", Steps], Steps]
 
 
 @dataclass(slots=True)
-class Tally:
+class FaultCounts:
     """What came of the frames of one kind of fault."""
 
     times: int = 0
@@ -105,7 +105,7 @@ class FaultyDrive(Node):
         self.maps = maps
         self.rounds = -1
         self.bag_time_s = 0.0
-        self.tallies: dict[str, Tally] = {}
+        self.counts: dict[str, FaultCounts] = {}
         self.lines: list[str] = []  # what must not be
         self._steps = _steps(bag)
         self._publishers_of = {
@@ -117,7 +117,7 @@ class FaultyDrive(Node):
         self._taken: list[AlignmentStatus] = []
         self._newest: AlignmentStatus | None = None
         self._answers = 0
-        self._tally = Tally()
+        self._current = FaultCounts()
         self._shift_s = 0.0
         self._queue = FAULTS.copy()
         self.T_moved = np.eye(4)  # the mounting that was told, in the true one: (4, 4)
@@ -127,7 +127,7 @@ class FaultyDrive(Node):
     @property
     def every_fault_happened(self) -> bool:
         """Whether each fault was played once."""
-        return len(self.tallies) == len(FAULTS)
+        return len(self.counts) == len(FAULTS)
 
     def take(self) -> list[AlignmentStatus]:
         """Verdicts since the last call."""
@@ -147,8 +147,8 @@ class FaultyDrive(Node):
             self._queue = FAULTS.copy()
         fault = self._queue.pop(int(self.rng.integers(len(self._queue))))
         name = fault.__name__.removeprefix("fault_")
-        self._tally = self.tallies.setdefault(name, Tally())
-        self._tally.times += 1
+        self._current = self.counts.setdefault(name, FaultCounts())
+        self._current.times += 1
         if self.rng.random() < 0.5:  # otherwise time goes back
             self._shift_s += PAUSE_S + self._duration_s
         steps = [step.later(self._shift_s) for step in self._steps]
@@ -160,7 +160,7 @@ class FaultyDrive(Node):
         self._play(fault(self, steps[begin:end]))
         accepted = self._play(steps[end:])
         self.T_moved = np.eye(4)
-        self._tally.unrecovered += accepted == 0 and fault not in LASTING
+        self._current.unrecovered += accepted == 0 and fault not in LASTING
         self.bag_time_s += self._duration_s
 
     def call(self, kind: Any, name: str, request: Any) -> Any:
@@ -223,7 +223,7 @@ class FaultyDrive(Node):
 
     def _play(self, steps: Steps) -> int:
         """Publish in order, waiting for the answer to each image; how many were accepted."""
-        before = self._tally.accepted
+        before = self._current.accepted
         for step in steps:
             if step.act is not None:
                 step.act()
@@ -232,7 +232,7 @@ class FaultyDrive(Node):
             else:
                 self._publishers_of[step.topic].publish(step.message)
                 rclpy.spin_once(self, timeout_sec=0.0)
-        return self._tally.accepted - before
+        return self._current.accepted - before
 
     def _show(self, step: Step) -> None:
         """Publish an image, and wait for the answer where the node owes one.
@@ -247,19 +247,19 @@ class FaultyDrive(Node):
         if not step.answered:
             self.spin_until(lambda: False, 0.2)
             return
-        self._tally.frames += 1
+        self._current.frames += 1
         if self.spin_until(lambda: self._answers > answers, RESEND_S):
             return
         self._publishers_of[IMAGE].publish(step.message)
         if not self.spin_until(lambda: self._answers > answers, ANSWER_S):
-            self._tally.unanswered += 1
+            self._current.unanswered += 1
 
     def _on_status(self, status: AlignmentStatus) -> None:
         self._answers += 1
         self._taken.append(status)
-        reasons = self._tally.reasons
+        reasons = self._current.reasons
         reasons[status.reason] = reasons.get(status.reason, 0) + 1
-        self._tally.accepted += bool(status.localized)
+        self._current.accepted += bool(status.localized)
         self.expect(status.reason != "internal_error", f"internal error: {status.message}")
 
     def _on_pose(self, pose: PoseWithCovarianceStamped) -> None:
@@ -270,7 +270,7 @@ class FaultyDrive(Node):
             return
         off_m, off_deg = se3.distance_m(T_map_base, T_true), se3.angle_deg(T_map_base, T_true)
         if off_m > RIGHT_M or off_deg > RIGHT_DEG:
-            self._tally.wrong += 1
+            self._current.wrong += 1
             self.expect(False, f"a pose {off_m:.2f} m and {off_deg:.2f} deg off")
 
 
