@@ -109,7 +109,7 @@ class FeatureExtractor:
         factor = self.max_side_px / max(height, width)
         if factor >= 1:
             return image, (1.0, 1.0)
-        size = (round(width * factor), round(height * factor))
+        size = (max(1, round(width * factor)), max(1, round(height * factor)))
         # The rounded size decides, per axis: not the factor that was asked for.
         scale = (size[0] / width, size[1] / height)
         if self.architecture.as_published:
