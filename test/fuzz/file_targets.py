@@ -102,9 +102,7 @@ QUERIES += "b.png SIMPLE_RADIAL 640 480 500 320 240 0.05\n"
 POSES = "a.png 1 0 0 0 0 0 0\nb c.png 0.5 0.5 0.5 0.5 1.5 2.5 -3\n"
 TUM = "# t tx ty tz qx qy qz qw\n1700000000.1 1 2 3 0 0 0 1\n1700000000.2 1 2 3 0 0 1 0\n"
 PAIRS = "a.png drive 1/000.png\nb.png drive 1/001.png\n"
-FIXES = "".join(
-    f"drive 1/{i:03d}.png 1 0 0 0 {0.5 * i:.2f} {2.0 * (i % 2):.2f} 0.3\n" for i in range(6)
-)
+FIXES = "".join(f"drive 1/{i:03d}.png 1 0 0 0 {20 * i} {30 * (i % 2)} 0.3\n" for i in range(6))
 
 
 def _texts() -> Iterator[Target]:
