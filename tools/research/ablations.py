@@ -74,7 +74,7 @@ ABLATIONS: dict[str, Ablation] = {
     "5 iterations per level": _iterations(5, 5, 5),
     "10 iterations per level": _iterations(10, 10, 10),
     "100 iterations per level": _iterations(100, 100, 100),
-    "no robust kernel": _kernel(1e6),
+    "no robust kernel": _kernel(100.0),
     "kernel of scale 0.02": _kernel(0.02),
     "kernel of scale 0.5": _kernel(0.5),
     "policy of the reference": Ablation({"alignment.policy": "reference"}),
