@@ -6,6 +6,7 @@ points together. Positions are held near the smoothed trajectory, which gives sc
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from pixloc_ros.config.mapping import MappingConfig
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.build.colmap_pipeline import THREADS, ColmapRun
+from pixloc_ros.maps.build.work_folder import Parts
+from pixloc_ros.maps.feature_store import Arrays
 
 LOSS_PX = 1.0  # residuals beyond it count less (Cauchy)
 MAX_ERROR_PX = 4.0  # of an observation that is kept
@@ -29,9 +32,9 @@ REFINED = 0.8  # of the error before: a refined calibration that is worth it
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Adjusted:
-    """The reconstruction and what became of the poses."""
+    """The model and what became of the poses."""
 
-    reconstruction: Any  # pycolmap.Reconstruction
+    model_dir: Path  # of the images that are placed, as COLMAP writes it
     T_map_cam: Matrix  # (N, 4, 4); as it was where an image could not be placed
     placed: NDArray[np.bool_]  # (N,)
     error_px: float
@@ -49,12 +52,47 @@ def adjust(
     """Adjust poses (N, 4, 4), the images' order in the run; only those placed, where (N,) says.
 
     anchors: (N, 3) positions of the cameras that the result is held near; None leaves the scale
-    and the place as they are, to the gauge of the first two images.
+    and the place as they are, to the gauge of the first two images. What an interrupted build has
+    adjusted from the same start is used again.
     """
-    rounds = range(config.rounds)
-    T = T_map_cam
+    parts, key = Parts(run.folder), _key(T_map_cam, anchors, config, placed)
+    model_dir = run.folder / key
+    if key not in parts:
+        arrays = _adjusted(run, T_map_cam, anchors, config, progress, placed, model_dir)
+        parts.put(key, arrays)
+    arrays = parts.get(key)
+    error_px, refined = arrays["figures"].tolist()
+    return Adjusted(
+        model_dir, arrays["T_map_cam"], arrays["placed"].astype(bool), error_px, bool(refined)
+    )
+
+
+def _key(
+    T_map_cam: Matrix,
+    anchors: Matrix | None,
+    config: MappingConfig,
+    placed: NDArray[np.bool_] | None,
+) -> str:
+    digest = hashlib.sha256(T_map_cam.tobytes())
+    for array in (anchors, placed):
+        digest.update(b"-" if array is None else array.tobytes())
+    chosen = (config.rounds, config.position_sigma_m, config.refine_intrinsics, config.max_error_px)
+    digest.update(repr(chosen).encode())
+    return f"adjusted-{digest.hexdigest()[:16]}"
+
+
+def _adjusted(
+    run: ColmapRun,
+    T: Matrix,
+    anchors: Matrix | None,
+    config: MappingConfig,
+    progress: Progress,
+    placed: NDArray[np.bool_] | None,
+    model_dir: Path,
+) -> Arrays:
+    """Write the adjusted model; poses, who is placed, the error, whether cameras were refined."""
     always = config.refine_intrinsics == "always"
-    for number in progress(rounds, "Adjusting poses", len(rounds)):
+    for number in progress(range(config.rounds), "Adjusting poses", config.rounds):
         last = number == config.rounds - 1
         reconstruction = run.reconstruct(T, placed)
         _solve(run, reconstruction, anchors, config, refine=always and last)
@@ -70,27 +108,21 @@ def adjust(
             reconstruction, refined = trial, True
             T = poses(run, reconstruction, T)
     reconstruction.update_point_3d_errors()
-    return Adjusted(
-        reconstruction,
-        T,
-        _placed(run, reconstruction),
-        float(reconstruction.compute_mean_reprojection_error()),
-        refined,
-    )
+    seen = _placed(run, reconstruction)
+    figures = np.array([reconstruction.compute_mean_reprojection_error(), float(refined)])
+    _write(run, reconstruction, seen, model_dir)
+    return {"T_map_cam": T, "placed": seen.astype(np.uint8), "figures": figures}
 
 
-def write_model(run: ColmapRun, adjusted: Adjusted) -> Path:
-    """Write the reconstruction's model of the images that are placed; its folder."""
-    output = run.folder / "adjusted"
-    output.mkdir(exist_ok=True)
-    reconstruction = adjusted.reconstruction
+def _write(run: ColmapRun, reconstruction: Any, placed: NDArray[np.bool_], model_dir: Path) -> None:
+    """Write the model of the images that are placed."""
+    model_dir.mkdir(exist_ok=True)
     for image_id in list(reconstruction.reg_image_ids()):
         image = reconstruction.image(image_id)
-        if not adjusted.placed[run.number(image.name)]:
+        if not placed[run.number(image.name)]:
             reconstruction.deregister_frame(image.frame_id)
     with run.quiet():
-        reconstruction.write_binary(str(output))
-    return output
+        reconstruction.write_binary(str(model_dir))
 
 
 def poses(run: ColmapRun, reconstruction: Any, before: Matrix) -> Matrix:

@@ -187,7 +187,7 @@ class _Mapping:
 
     def _model(self, adjusted: Adjusted) -> ColmapModel:
         """The model with the names of the keyframes' files."""
-        model = read_model(adjustment.write_model(self.run, adjusted))
+        model = read_model(adjusted.model_dir)
         renamed = [
             replace(image, name=self.keyframes[int(Path(image.name).stem)].name)
             for image in model.images
