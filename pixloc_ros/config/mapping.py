@@ -51,7 +51,7 @@ class MappingConfig(Section):
         description="How often points are triangulated and poses adjusted.",
     )
     position_sigma_m: float = Field(
-        default=0.5,
+        default=0.1,
         ge=0.001,
         le=1000.0,
         description="Standard deviation per axis, in metres, by which bundle adjustment takes the "
@@ -111,8 +111,8 @@ class MappingConfig(Section):
         default=0.05,
         ge=0.001,
         le=10.0,
-        description="Median difference of steps between keyframes from those of odometry, as a "
-        "share of their length, that a good map is below.",
+        description="Difference from odometry over ten keyframes, as a share of the way, that nine "
+        "tenths of a good map are below.",
     )
     weak_points: int = Field(
         default=60,

@@ -22,6 +22,7 @@ from pixloc_ros.maps.build.colmap_pipeline import THREADS, ColmapRun
 from pixloc_ros.maps.build.work_folder import Parts
 from pixloc_ros.maps.feature_store import Arrays
 
+HELD_SIGMAS = 3.0  # from the smoothed trajectory; beyond it the pull is constant
 LOSS_PX = 1.0  # residuals beyond it count less (Cauchy)
 MAX_ERROR_PX = 4.0  # of an observation that is kept
 MIN_ANGLE_DEG = 1.5  # between the rays of a point
@@ -161,7 +162,10 @@ def _solve(
             pycolmap.create_default_bundle_adjuster(options, problem, reconstruction).solve()
             return
         held = pycolmap.PosePriorBundleAdjustmentOptions()
-        held.ceres.prior_position_loss_function_type = pycolmap.LossFunctionType.CAUCHY
+        # Huber's loss, not Cauchy's: on a straight road images alone tell the scale so weakly that
+        # a loss that lets go gave up whole stretches (6 m on KITTI 03).
+        held.ceres.prior_position_loss_function_type = pycolmap.LossFunctionType.HUBER
+        held.ceres.prior_position_loss_scale = HELD_SIGMAS
         held.alignment_ransac.random_seed = 0
         priors = _priors(run, reconstruction, anchors, config.position_sigma_m)
         pycolmap.create_pose_prior_bundle_adjuster(

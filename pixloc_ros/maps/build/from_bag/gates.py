@@ -188,7 +188,7 @@ def check_map(
     if odometry_error_share is not None:
         checks.append(
             MapCheck(
-                "median difference from odometry, as a share of the way",
+                "difference from odometry over ten keyframes, worst tenth",
                 odometry_error_share,
                 config.max_odometry_error_share,
                 False,

@@ -36,6 +36,7 @@ from pixloc_ros.maps.files.posed_images import PosedImage
 from pixloc_ros.maps.files.recorded_drive import RecordedDrive, Stamps
 from pixloc_ros.maps.schema import file_sha256
 
+COMPARED_KEYFRAMES = 10
 LOOP_DRIFT_M, LOOP_DRIFT_DEG = 0.15, 0.7  # that adjustment alone does not close
 
 
@@ -315,21 +316,23 @@ def _has_drifted(smooth: SmoothTrajectory, loop: Loop) -> bool:
 
 
 def _odometry_difference(drives: Sequence[RecordedDrive], found: SmoothTrajectory) -> float | None:
-    """Median difference of steps of the map from those of odometry, as a share of their length."""
+    """How far the map is off odometry over ten keyframes, as a share of the way: the worst tenth.
+
+    Over single keyframes noise would hide a stretch whose scale is wrong.
+    """
     shares = []
     for number, drive in enumerate(drives):
         index = [i for i, moment in enumerate(found.moments) if moment.drive == number]
-        stamps_ns = np.array([found.moments[i].stamp_ns for i in index], np.int64)
-        if drive.odometry is None or len(index) < 2:
+        over = min(COMPARED_KEYFRAMES, len(index) - 1)
+        if drive.odometry is None or over < 1:
             continue
-        poses = drive.odometry.at(stamps_ns)
-        known = np.diff(drive.odometry.epoch_at(stamps_ns)) == 0
-        steps = (se3.inverse(poses[:-1]) @ poses[1:])[known]
+        stamps_ns = np.array([found.moments[i].stamp_ns for i in index], np.int64)
+        poses, epoch = drive.odometry.at(stamps_ns), drive.odometry.epoch_at(stamps_ns)
+        known = epoch[over:] == epoch[:-over]
+        told = (se3.inverse(poses[:-over]) @ poses[over:])[known, :3, 3]
         T = found.T_map_base[index]
-        own = (se3.inverse(T[:-1]) @ T[1:])[known]
-        length_m = np.linalg.norm(steps[:, :3, 3], axis=-1)
-        error_m = np.linalg.norm(
-            own[:, :3, 3] - found.odometry_scale[number] * steps[:, :3, 3], axis=-1
-        )
-        shares.append(error_m / np.maximum(length_m, 0.1))
-    return float(np.median(np.concatenate(shares))) if shares else None
+        own = (se3.inverse(T[:-over]) @ T[over:])[known, :3, 3]
+        error_m = np.linalg.norm(own - found.odometry_scale[number] * told, axis=-1)
+        shares.append(error_m / np.maximum(np.linalg.norm(told, axis=-1), 0.5))
+    everything = np.concatenate([np.zeros(0), *shares])
+    return float(np.quantile(everything, 0.9)) if len(everything) else None
