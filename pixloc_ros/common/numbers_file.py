@@ -44,7 +44,7 @@ class _Unknown:
         pass
 
 
-class _Numbers(pickle.Unpickler):
+class _Numbers(pickle._Unpickler):  # of Python: that of C takes gigabytes for one large index
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _SAFE:
             return super().find_class(module, name)

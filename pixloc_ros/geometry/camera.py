@@ -17,6 +17,7 @@ from pixloc_ros.geometry.distortion import COEFFICIENTS, FISHEYE, distort, one_t
 
 MIN_DEPTH_M = 1e-3
 # No camera is beyond these, and within them nothing overflows.
+MAX_VALUE = 1e300  # of a parameter; integers in text may be of any size
 MAX_SIDE_PX = 1e6
 MAX_FOCAL_RATIO = 1e4  # of focal length and image side, either way
 MAX_COEFFICIENT = 1e12
@@ -234,7 +235,10 @@ def _check(
             "prism and tilt"
         )
     values = [*size, *focal, *center, *distortion[: COEFFICIENTS[model]]]
-    if not np.isfinite(values).all() or not 0 < min(size) <= max(size) <= MAX_SIDE_PX:
+    if (
+        not all(abs(value) < MAX_VALUE for value in values)
+        or not 0 < min(size) <= max(size) <= MAX_SIDE_PX
+    ):
         raise CameraError(f"camera has a size or parameter that cannot be: {values}")
     if min(focal) < max(size) / MAX_FOCAL_RATIO or max(focal) > max(size) * MAX_FOCAL_RATIO:
         raise CameraError(

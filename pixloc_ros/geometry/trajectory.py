@@ -25,6 +25,7 @@ Stamps = NDArray[np.int64]
 NS_PER_S = 1_000_000_000
 SAME_INSTANT_NS = 100_000  # files round stamps; a car moves millimetres in this time
 NORM_TOLERANCE = 0.01  # beyond it the four numbers are something else
+MAX_STAMP_S = 9_000_000_000  # in nanoseconds, more are no 64 bits
 TUM_COLUMNS = "t tx ty tz qx qy qz qw"
 POSES_COLUMNS = "name qw qx qy qz tx ty tz"
 
@@ -176,6 +177,8 @@ def _rows(path: str | Path, columns: str, maxsplit: int = -1) -> Iterator[tuple[
 def _stamp_ns(where: str, word: str) -> int:
     try:
         stamp_s = Decimal(word)
+        if abs(stamp_s) > MAX_STAMP_S:
+            raise ValueError
         return int((stamp_s * NS_PER_S).to_integral_value())
     except (InvalidOperation, ValueError, OverflowError):
         raise DataError(f"{where}: '{word}' is not a stamp in seconds") from None

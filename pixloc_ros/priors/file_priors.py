@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pixloc_ros.common.foreign_files import refusing
 from pixloc_ros.config import PriorsConfig, RetrievalConfig
 from pixloc_ros.errors import DataError
 from pixloc_ros.features.pyramid import FeaturePyramid
@@ -84,7 +85,8 @@ def read_ace_priors(
                 f"{where}: expected `{ACE_COLUMNS}` or `{ACE_ZERO_COLUMNS}`, got {len(words)} words"
             )
         numbers = _numbers(where, words[1:8])
-        T_cam_file[words[0]] = se3.from_qvec_wxyz(numbers[:4], numbers[4:])
+        with refusing(DataError, where, "remove the line"):  # a quaternion of zeros
+            T_cam_file[words[0]] = se3.from_qvec_wxyz(numbers[:4], numbers[4:])
     T_cam_world = _by_query_name(file, T_cam_file, names)
     return poses_in_map(map_, T_cam_world, sigma)
 
@@ -152,6 +154,7 @@ def map_from_world(map_: Map) -> Matrix:
     return T_map_world
 
 
+MAX_NUMBER = 1e12  # of metres and degrees; squared, it is still a number
 PLANE = [0, 1, 5]  # x, y and yaw of a pose
 
 
@@ -189,7 +192,7 @@ def _numbers(where: str, words: Sequence[str]) -> Matrix:
         numbers = np.array([float(word) for word in words])
     except ValueError as error:
         raise DataError(f"{where}: {error}") from None
-    if not np.isfinite(numbers).all():
+    if not (np.abs(numbers) < MAX_NUMBER).all():
         raise DataError(f"{where}: a pose that is not finite; remove the line")
     return numbers
 

@@ -13,11 +13,14 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
+from helpers.limits import bounded
 from helpers.scene import CAMERA, photograph, pose
-from pixloc_ros.errors import DataError, MapError, WeightsError
+from pixloc_ros.errors import DataError, MapError, PixlocError, WeightsError
 from pixloc_ros.features import weights
+from pixloc_ros.geometry.trajectory import read_tum
 from pixloc_ros.maps import schema
 from pixloc_ros.maps.build.triangulation import triangulate
+from pixloc_ros.maps.files.hloc_logs import read_logs
 from pixloc_ros.maps.files.meshes import read_mesh
 from pixloc_ros.maps.files.posed_images import PosedImage
 from pixloc_ros.maps.integrity import find_problems
@@ -235,3 +238,22 @@ def test_json_of_a_map_may_be_anything(original, tmp_path):
         (folder / "map.json").write_text(content)
         with pytest.raises(MapError, match=r"map\.json"):
             Map.load(folder)
+
+
+# --- numbers in text, and an index in a pickle, of any size ---------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("read", "content"),
+    [
+        (read_queries, b"a.png SIMPLE_PINHOLE 640 480 500 " + b"9" * 30 + b" 240\n"),
+        (read_queries, b"a.png SIMPLE_PINHOLE " + b"9" * 30 + b" 480 500 320 240\n"),
+        (read_tum, b"1e400 1 2 3 0 0 0 1\n"),
+        (read_tum, b"1e12 1 2 3 0 0 0 1\n"),
+        (read_logs, b"\x80\x04}r\xff\xff\xff\x7f."),  # it asks for a memory of 2^31 objects
+    ],
+)
+def test_numbers_of_any_size_are_refused(read, content, tmp_path):
+    (tmp_path / "file.txt").write_bytes(content)
+    with pytest.raises(PixlocError), bounded(max_cpu_s=2.0, max_memory_kb=200_000):
+        read(tmp_path / "file.txt")
