@@ -74,7 +74,7 @@ def test_a_query_through_a_lens_on_a_map_without(street: Path, name: str) -> Non
 @pytest.mark.slow
 def test_a_map_through_a_fisheye_and_a_query_without(tmp_path: Path) -> None:
     options = DatasetOptions(
-        length_m=8.0,
+        length_m=4.0,
         width=320,
         height=192,
         rate_hz=5.0,

@@ -24,7 +24,6 @@ from pixloc_ros.training.initial_poses import poses_on_the_way
 from pixloc_ros.training.loop import Trainer
 from pixloc_ros.training.losses import mean_error_px
 from pixloc_ros.training.model import initial_network
-from pixloc_ros.training.run import train
 from pixloc_ros.training.sources import open_sources
 
 CONFIGS = Path(__file__).parents[2] / "config" / "training"
@@ -105,29 +104,6 @@ def test_the_loss_of_a_pair_falls(name, megadepth, cmu, imagenet):
     drawn = drawn_from(config)
     losses = [trainer.step(drawn)["loss"] for _ in range(5)]
     assert min(losses[-2:]) < 0.85 * losses[0]
-
-
-@pytest.mark.slow
-def test_a_run_that_was_interrupted_ends_with_the_same_weights(megadepth, imagenet, tmp_path):
-    config = on_megadepth(megadepth, imagenet).model_copy(
-        update={"steps": 2, "checkpoint_every": 1}
-    )
-
-    whole = train(config, tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        train(config, tmp_path / "parts", progress=stopped_after_one)
-    resumed = train(config, tmp_path / "parts", resume=True)
-    assert whole is not None and resumed is not None
-    assert whole.weights.read_bytes() == resumed.weights.read_bytes()
-    assert resumed.progress.steps == 2
-    card = whole.weights.with_suffix(".md").read_text()
-    assert "`vgg16`" in card and "megadepth" in card
-
-
-def stopped_after_one(steps, text, count):  # type: ignore[no-untyped-def]
-    """Progress of somebody who presses Ctrl-C after the first step."""
-    yield next(iter(steps))
-    raise KeyboardInterrupt
 
 
 def test_pairs_are_those_of_d2_nets_scene_info(megadepth, tmp_path):

@@ -62,7 +62,7 @@ def test_a_node_that_is_starting_ends_on_a_signal(
 
 @pytest.mark.ros
 @pytest.mark.slow
-@pytest.mark.parametrize("gap_s", [0.0, 0.02, 0.1])
+@pytest.mark.parametrize("gap_s", [0.0, 0.1])
 def test_a_node_that_is_ending_keeps_to_it_when_told_again(
     street: Path, tmp_path: Path, domain: int, gap_s: float
 ) -> None:

@@ -150,7 +150,7 @@ def test_the_encoder_of_imagenet_sees_what_its_norms_expect() -> None:
 
 
 def test_networks_with_another_encoder_are_refused() -> None:
-    with pytest.raises(WeightsError, match="no EfficientNet-Lite0 encoder"):
+    with pytest.raises(WeightsError, match="begins from torchvision's checkpoint"):
         load_imagenet_encoder(weights.build("vgg16"))
 
 
