@@ -289,7 +289,7 @@ def test_a_folder_that_holds_a_run_is_not_written_over(photos: Path, tmp_path: P
 
 def test_a_checkpoint_that_is_none(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "checkpoint.safetensors").write_bytes(b"no")
-    with pytest.raises(TrainingError, match="cannot read .*checkpoint"):
+    with pytest.raises(TrainingError, match=r"cannot read .*checkpoint"):
         run.train(settings(photos), tmp_path, resume=True)
 
 
