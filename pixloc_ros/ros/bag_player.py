@@ -98,9 +98,16 @@ class BagPlayer(Node):
         return alone
 
     def play(self, progress: Progress = lambda messages, _: messages) -> None:
-        """Publish everything at the pace of recording times `rate`; ends early on a signal."""
+        """Publish everything at the pace of recording times `rate`; ends early on a signal.
+
+        Static transforms before all else come at once: some recorders date them by the start of
+        the machine, or of time.
+        """
         first_ns, start_s = None, time.monotonic()
         for message in progress(self._messages(), self.count):
+            if first_ns is None and _is_static(message.topic):
+                self._publishers_of[message.topic].publish(bytes(message.data))
+                continue
             first_ns = message.log_ns if first_ns is None else first_ns
             due_s = start_s + (message.log_ns - first_ns) * 1e-9 / self._rate
             self._wait_until(due_s, message.log_ns)
@@ -126,9 +133,9 @@ class BagPlayer(Node):
         except (ImportError, AttributeError, ValueError):
             self.skipped[topic] = kind
             return
-        latched = topic.endswith("tf_static")
-        durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
-        qos = QoSProfile(depth=100 if latched else 10, durability=durability)
+        static = _is_static(topic)
+        durability = DurabilityPolicy.TRANSIENT_LOCAL if static else DurabilityPolicy.VOLATILE
+        qos = QoSProfile(depth=100 if static else 10, durability=durability)
         self._publishers_of[topic] = self.create_publisher(message_type, topic, qos)
 
     def _alone(self) -> list[str]:
@@ -156,6 +163,10 @@ def message_class(kind: str) -> Any:
     """Class of `package/msg/Name`."""
     package, _, name = kind.split("/")
     return getattr(import_module(f"{package}.msg"), name)
+
+
+def _is_static(topic: str) -> bool:
+    return topic.endswith("tf_static")
 
 
 def main(stop: StopSignals, args: Sequence[str] | None = None) -> int:

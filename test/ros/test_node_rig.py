@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,24 @@ def node(
     parameters["node.cameras"] = ",".join(CAMERAS)
     with running_node(tmp_path / "log.txt", domain, **parameters) as process:
         yield process, domain
+
+
+@pytest.mark.ros
+def test_the_player_does_not_wait_for_transforms_of_long_ago(
+    node: tuple[subprocess.Popen[bytes], int], rig_bag: Path
+) -> None:
+    """As recorders date what was latched: by the start of the machine, or of time."""
+    from helpers.live import Rig, environment
+
+    play = [sys.executable, "-m", "pixloc_ros.ros.executable", "bag_player", str(rig_bag)]
+    with Rig(node[1], cameras=CAMERAS) as rig:
+        rig.until(rig.connected, "the node's subscriptions")
+        player = subprocess.Popen(play, env=environment(node[1]))
+        try:
+            rig.until(lambda: rig.statuses, "a frame", patience_s=40.0)
+        finally:
+            player.terminate()
+            assert player.wait(10) == 0
 
 
 @pytest.mark.ros
