@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -25,6 +26,9 @@ os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 
 def pytest_configure(config: pytest.Config) -> None:
     """Claim a ROS domain for whatever takes it from the environment."""
+    # A shell that starts the tests in the background has SIGINT ignored, in all that they start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     claim = own_domain()
     os.environ["ROS_DOMAIN_ID"] = str(claim.__enter__())
     config.add_cleanup(lambda: claim.__exit__(None, None, None))
