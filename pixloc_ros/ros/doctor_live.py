@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -49,6 +50,8 @@ NEEDED = ("image", "camera_info")
 CANNOT_WORK = ("ERROR", "WAITING_MAP", "WAITING_CAMERA_INFO", "WAITING_EXTRINSICS")
 _ASKED = ("base_frame", "odom_frame", "camera_frame", "odom_source", "identity_extrinsics")
 _DISCOVERY_S = 5.0  # at most, for the node to be discovered
+_NOBODY_S = 20.0  # after which nobody publishes anything
+_OF_EVERY_NODE = ("/rosout", "/parameter_events")
 _SETTLED_S = 0.7  # without a new topic: all of the node's are known
 
 _LATCHED = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -87,30 +90,41 @@ class WatchedTopic:
 
 def examine_live(seconds: float = 5.0, localizer: str = NODE) -> Iterator[Finding]:
     """All findings about the topics; none of the checks changes anything."""
-    context = Context()
-    rclpy.init(context=context)
-    node = rclpy.create_node("pixloc_doctor", context=context)
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(node)
-    try:
+    with _own_node() as (node, executor):
         yield from LiveExamination(node, localizer).run(executor, seconds)
-    finally:
-        executor.shutdown()
-        node.destroy_node()
-        rclpy.shutdown(context=context)
 
 
 def published_topics(seconds: float = 5.0) -> dict[str, str]:
-    """Types by name of all topics that somebody publishes; `seconds` is for discovery."""
+    """Types by name of all topics that other nodes publish.
+
+    seconds: how long nothing new must have become known, as a busy machine discovers late.
+    """
+    with _own_node() as (node, executor):
+        known = _published(node)
+        end_s = time.monotonic() + (seconds if known else _NOBODY_S)
+        while time.monotonic() < end_s:
+            _spin(executor, 0.1)
+            if (now := _published(node)) != known:
+                known, end_s = now, time.monotonic() + seconds
+        return known
+
+
+def _published(node: Node) -> dict[str, str]:
+    there = node.get_topic_names_and_types()
+    published = {name: kinds[0] for name, kinds in there if node.count_publishers(name)}
+    return {name: kind for name, kind in published.items() if name not in _OF_EVERY_NODE}
+
+
+@contextmanager
+def _own_node() -> Iterator[tuple[Node, SingleThreadedExecutor]]:
+    """A node in a context of its own, and what spins it."""
     context = Context()
     rclpy.init(context=context)
     node = rclpy.create_node("pixloc_doctor", context=context)
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
     try:
-        _spin(executor, seconds)
-        there = node.get_topic_names_and_types()
-        return {name: kinds[0] for name, kinds in there if node.count_publishers(name)}
+        yield node, executor
     finally:
         executor.shutdown()
         node.destroy_node()
