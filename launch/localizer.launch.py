@@ -140,7 +140,7 @@ def given(context: LaunchContext, name: str) -> str:
 
 def is_true(context: LaunchContext, name: str) -> bool:
     """Whether an argument switches something on."""
-    return given(context, name).lower() in ("true", "1")
+    return launch_arguments.is_true(given(context, name))
 
 
 def full_name(context: LaunchContext) -> str:
@@ -164,10 +164,9 @@ def private_tf(context: LaunchContext) -> list[tuple[str, str]]:
 
 def localizer(context: LaunchContext) -> Node:
     """The node, with the arguments that were given laid over the parameter file."""
-    names = {"map": "map", "device": "device", "cameras": "node.cameras"}
     overrides: dict[str, ParameterValue | bool] = {
         parameter: ParameterValue(value, value_type=str)
-        for name, parameter in names.items()
+        for name, parameter in launch_arguments.SETTINGS.items()
         if (value := given(context, name))
     }
     if is_true(context, "managed"):

@@ -16,6 +16,8 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
+from pixloc_ros.ros.launch_arguments import is_true
+
 LOCALIZER = str(Path(__file__).with_name("localizer.launch.py"))
 NODE = "pixloc_localizer"
 LOADING_S = 60.0  # at most, for a map to be read, until the lifecycle manager gives up
@@ -47,7 +49,7 @@ ARGUMENTS = [
 def start(context: LaunchContext) -> list[Action]:
     """The localizer, the map server if there is a grid, and the manager of both."""
     grid = LaunchConfiguration("map").perform(context)
-    sim_time = LaunchConfiguration("use_sim_time").perform(context).lower() in ("true", "1")
+    sim_time = is_true(LaunchConfiguration("use_sim_time").perform(context))
     namespace = LaunchConfiguration("namespace")
     manager = Node(
         package="nav2_lifecycle_manager",

@@ -107,6 +107,14 @@ class Camera:
         distortion = [] if pinhole else list(D)
         return cls.create(ours, [width, height], [K[0], K[4]], [K[2], K[5]], distortion)
 
+    def to_colmap(self) -> tuple[str, int, int, list[float]]:
+        """Model, width, height and parameters as COLMAP has them, pixel centres at +0.5."""
+        model, distortion = self.model, self.distortion.tolist()
+        if model == "RADIAL":  # COLMAP's has one focal length
+            model, distortion = "OPENCV", [*distortion, 0.0, 0.0]
+        params = [*self.focal.tolist(), *(self.center + 0.5).tolist(), *distortion]
+        return model, self.width, self.height, params
+
     def to_ros(self) -> tuple[str, list[float]]:
         """The distortion model and coefficients of sensor_msgs/CameraInfo, of an unbatched camera.
 

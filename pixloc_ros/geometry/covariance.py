@@ -16,8 +16,11 @@ from pixloc_ros.geometry.se3 import Matrix
 
 
 def skew(v: NDArray[np.float64]) -> Matrix:
-    """Cross-product matrix (3, 3)."""
-    return np.array([[0.0, -v[2], v[1]], [v[2], 0.0, -v[0]], [-v[1], v[0], 0.0]])
+    """Cross-product matrices (..., 3, 3) of vectors (..., 3)."""
+    x, y, z = np.moveaxis(v, -1, 0)
+    o = np.zeros_like(x)
+    rows = [np.stack(row, -1) for row in ((o, -z, y), (z, o, -x), (-y, x, o))]
+    return np.stack(rows, -2)
 
 
 def cam_twist_from_base(T_map_base: Matrix, T_base_cam: Matrix) -> Matrix:

@@ -83,6 +83,15 @@ def angle_deg(T_0: Matrix, T_1: Matrix) -> float:
     return float(np.rad2deg(relative.magnitude()))
 
 
+def turn_rad(a: Matrix, b: Matrix) -> float:
+    """Angle about z by which vectors (N, 2 or 3) have to be turned to lie over others.
+
+    In least squares; the length of each counts as its weight.
+    """
+    cross = (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum()
+    return float(np.arctan2(cross, (a[:, :2] * b[:, :2]).sum()))
+
+
 def is_rigid(T: ArrayLike, tolerance: float = 1e-3) -> bool:
     """Whether a (4, 4) matrix is finite with a proper rotation."""
     T = np.asarray(T, dtype=np.float64)

@@ -124,9 +124,7 @@ class HeadingFromMotion:
 
 def _turn(path: Matrix, fixes: Matrix) -> float:
     """Angle by which points (N, 2) have to be turned to lie over others, in least squares."""
-    a, b = path - path.mean(0), fixes - fixes.mean(0)
-    cross = (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum()
-    return float(np.arctan2(cross, (a * b).sum()))
+    return se3.turn_rad(path - path.mean(0), fixes - fixes.mean(0))
 
 
 def _noise_m(first: Fix, second: Fix) -> float:

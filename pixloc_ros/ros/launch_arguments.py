@@ -22,7 +22,7 @@ SETTINGS = {"map": "map", "device": "device", "cameras": "node.cameras"}
 def check(arguments: Mapping[str, str]) -> None:
     """Raise ConfigError, MapError or BagError for the first argument that cannot be used."""
     for name in SWITCHES:
-        if not (_is_true(arguments[name]) or arguments[name].lower() in ("false", "0")):
+        if not (is_true(arguments[name]) or arguments[name].lower() in ("false", "0")):
             raise ConfigError(f"{name}:={arguments[name]}: expected true or false")
     if arguments["log_level"].lower() not in LEVELS:
         raise ConfigError(f"log_level:={arguments['log_level']}: expected {', '.join(LEVELS)}")
@@ -31,11 +31,12 @@ def check(arguments: Mapping[str, str]) -> None:
     if arguments["bag"]:
         _check_bag(Path(arguments["bag"]).expanduser())
         _check_rate(arguments["rate"])
-    if arguments["bag"] or _is_true(arguments["record"]):
+    if arguments["bag"] or is_true(arguments["record"]):
         _check_output(Path(arguments["output"]).expanduser())
 
 
-def _is_true(text: str) -> bool:
+def is_true(text: str) -> bool:
+    """Whether a value switches something on."""
     return text.lower() in ("true", "1")
 
 

@@ -103,5 +103,6 @@ def test_a_bag_tells_the_lens_as_it_is(name: str) -> None:
     assert told.model == camera.model
     xy = np.random.default_rng(0).uniform(-1, 1, (50, 2))
     points = torch.from_numpy(np.column_stack([xy, np.ones(50)]))
+    # Both in float64, with the same numbers: messages carry them whole.
     for here, there in zip(camera.project(points), told.project(points), strict=True):
         torch.testing.assert_close(there, here, rtol=0, atol=1e-9)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
+from helpers.faults import files_of_at_most
 from helpers.map_building import COUNT, build, make_model
 from helpers.scene import write_scene
 from pixloc_ros.errors import MapError
@@ -155,17 +154,6 @@ def test_second_build_of_a_map_is_refused_and_a_dead_one_is_not_in_the_way(tmp_p
 
 
 # --- short of disk -------------------------------------------------------------------------------
-
-
-@contextmanager
-def files_of_at_most(size_bytes: int) -> Iterator[None]:
-    """The kernel refuses to write more to a file, as it does on a full disk."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.mark.slow

@@ -58,13 +58,14 @@ class DatasetOptions:
     @property
     def lens(self) -> StreetLens:
         """The camera of the mapping drive."""
-        return replace(find_lens(self.mapping_lens), width=self.width, height=self.height)
+        return self._sized(self.mapping_lens)
 
     def lens_of(self, session: StreetSession) -> StreetLens:
         """The camera of a drive in this session."""
-        if self.drive_lens:
-            return replace(find_lens(self.drive_lens), width=self.width, height=self.height)
-        return session.lens or self.lens
+        return self._sized(self.drive_lens) if self.drive_lens else session.lens or self.lens
+
+    def _sized(self, lens: str) -> StreetLens:
+        return replace(find_lens(lens), width=self.width, height=self.height)
 
     @property
     def K(self) -> tuple[float, float, float, float]:

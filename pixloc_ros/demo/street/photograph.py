@@ -32,7 +32,8 @@ def photograph(
     if lens.readout_s:
         view = _rolling(street, session, lens, T_map_cam)
     elif lens.D:
-        view = _distorted(_seen(street, session, T_map_cam(0.0), *lens.undistorted()), lens)
+        K, size = lens.undistorted()
+        view = _distorted(_seen(street, session, T_map_cam(0.0), K, size), K, lens)
     else:
         view = _seen(street, session, T_map_cam(0.0), lens.K, (lens.width, lens.height))
     return RenderedView(session.exposure.apply(view.image_rgb, rng), view.depth_m)
@@ -66,9 +67,11 @@ def _rolling(
     return RenderedView(np.concatenate(images), np.concatenate(depths))
 
 
-def _distorted(view: RenderedView, lens: StreetLens) -> RenderedView:
-    """What the lens makes of the pinhole picture `lens.undistorted`. Depth: of the nearest ray."""
-    fx, fy, cx, cy = lens.undistorted()[0]
+def _distorted(
+    view: RenderedView, K: tuple[float, float, float, float], lens: StreetLens
+) -> RenderedView:
+    """What the lens makes of a pinhole picture of its own axis. Depth: of the nearest ray."""
+    fx, fy, cx, cy = K
     pixels = (lens.rays() * (fx, fy) + (cx, cy)).astype(np.float32)
     u, v = pixels[..., 0], pixels[..., 1]
     image_rgb = cv2.remap(view.image_rgb, u, v, cv2.INTER_CUBIC)

@@ -17,6 +17,7 @@ from pixloc_ros.common.progress import Progress
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.build.pose_check import Matches
 from pixloc_ros.maps.files.colmap import ColmapModel, read_model
 from pixloc_ros.maps.files.posed_images import PosedImage
@@ -59,7 +60,7 @@ class ColmapRun:
         """Find the keypoints of all images."""
         by_camera: dict[str, list[str]] = defaultdict(list)
         for name, image in zip(self.names, self.images, strict=True):
-            by_camera[repr(colmap_camera(image.camera))].append(name)
+            by_camera[repr(image.camera.to_colmap())].append(name)
         chunks = [
             (names[0], names[start : start + CHUNK])
             for names in by_camera.values()
@@ -77,7 +78,7 @@ class ColmapRun:
             return database.read_image_with_name(name).camera_id
 
     def _extract(self, names: Sequence[str], camera: Camera, camera_id: int) -> None:
-        model, _, _, params = colmap_camera(camera)
+        model, _, _, params = camera.to_colmap()
         reader = self.pycolmap.ImageReaderOptions()
         reader.camera_model, reader.camera_params = model, ",".join(map(repr, params))
         reader.existing_camera_id = camera_id
@@ -207,14 +208,9 @@ class ColmapRun:
             logging.minloglevel = level
 
 
-def colmap_camera(camera: Camera) -> tuple[str, int, int, list[float]]:
-    """Model, width, height and parameters as COLMAP has them, pixel centres at +0.5."""
-    distortion = camera.distortion.tolist()
-    model = camera.model
-    if model == "RADIAL":  # COLMAP's has one focal length
-        model, distortion = "OPENCV", [*distortion, 0.0, 0.0]
-    params = [*camera.focal.tolist(), *(camera.center + 0.5).tolist(), *distortion]
-    return model, camera.width, camera.height, params
+def matrix(rigid: Any) -> Matrix:
+    """A pycolmap.Rigid3d as (4, 4)."""
+    return np.vstack([rigid.matrix(), [0.0, 0.0, 0.0, 1.0]])
 
 
 def _import_pycolmap() -> ModuleType:

@@ -17,7 +17,7 @@ from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry import se3
 from pixloc_ros.maps.build import pose_check
-from pixloc_ros.maps.build.colmap_pipeline import ColmapRun, colmap_camera
+from pixloc_ros.maps.build.colmap_pipeline import ColmapRun
 from pixloc_ros.maps.files.colmap import ColmapModel
 from pixloc_ros.maps.files.posed_images import PosedImage, read_image
 from pixloc_ros.maps.schema import file_sha256
@@ -104,7 +104,7 @@ def _digest(images: Sequence[PosedImage]) -> str:
     digest = hashlib.sha256()
     for image in images:
         digest.update(file_sha256(image.path).encode())
-        digest.update(repr(colmap_camera(image.camera)).encode() + image.T_map_cam.tobytes())
+        digest.update(repr(image.camera.to_colmap()).encode() + image.T_map_cam.tobytes())
     return f"colmap-{digest.hexdigest()}"
 
 

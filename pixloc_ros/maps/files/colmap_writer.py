@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.maps.files.colmap_records import CAMERA_MODELS
 
 Array = NDArray[np.floating]
-MODEL_IDS = {"PINHOLE": 1, "RADIAL": 3, "OPENCV": 4, "OPENCV_FISHEYE": 5, "FULL_OPENCV": 6}
-ONE_FOCAL_LENGTH = ("RADIAL",)
+MODEL_IDS = {name: number for number, (name, _) in CAMERA_MODELS.items()}
 CAMERA_ID = 1
 PIXEL_CENTRE = 0.5  # of the top left pixel, in COLMAP; ours is at (0, 0)
 
@@ -52,12 +52,9 @@ def write_model(
 
 
 def _camera_bytes(camera: Camera) -> bytes:
-    focal = camera.focal.tolist()[: 1 if camera.model in ONE_FOCAL_LENGTH else 2]
-    centre = (camera.center + PIXEL_CENTRE).tolist()
-    params = [*focal, *centre, *camera.distortion.tolist()]
-    head = struct.pack("<QIi", 1, CAMERA_ID, MODEL_IDS[camera.model])
-    size = struct.pack("<QQ", camera.width, camera.height)
-    return head + size + struct.pack(f"<{len(params)}d", *params)
+    model, width, height, params = camera.to_colmap()
+    head = struct.pack("<QIiQQ", 1, CAMERA_ID, MODEL_IDS[model], width, height)
+    return head + struct.pack(f"<{len(params)}d", *params)
 
 
 def _image_bytes(number: int, image: ImageToWrite) -> bytes:

@@ -18,7 +18,7 @@ from pixloc_ros.common.progress import Progress
 from pixloc_ros.config.mapping import MappingConfig
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.se3 import Matrix
-from pixloc_ros.maps.build.colmap_pipeline import THREADS, ColmapRun
+from pixloc_ros.maps.build.colmap_pipeline import THREADS, ColmapRun, matrix
 from pixloc_ros.maps.build.work_folder import Parts
 from pixloc_ros.maps.feature_store import Arrays
 
@@ -131,8 +131,7 @@ def poses(run: ColmapRun, reconstruction: Any, before: Matrix) -> Matrix:
     T = before.copy()
     for image_id in reconstruction.reg_image_ids():
         image = reconstruction.image(image_id)
-        T_cam_map = np.vstack([image.cam_from_world().matrix(), [0.0, 0.0, 0.0, 1.0]])
-        T[run.number(image.name)] = se3.inverse(T_cam_map)
+        T[run.number(image.name)] = se3.inverse(matrix(image.cam_from_world()))
     return T
 
 

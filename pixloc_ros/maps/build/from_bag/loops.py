@@ -9,7 +9,7 @@ import numpy as np
 
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.se3 import Matrix
-from pixloc_ros.maps.build.colmap_pipeline import SEED, ColmapRun
+from pixloc_ros.maps.build.colmap_pipeline import SEED, ColmapRun, matrix
 from pixloc_ros.maps.build.from_bag.trajectory import Loop
 
 MIN_INLIERS = 25
@@ -38,7 +38,7 @@ def find_loops(
                 continue
             T_first_second = (
                 T_base_cam[first]
-                @ _matrix(images[first].cam_from_world())
+                @ matrix(images[first].cam_from_world())
                 @ se3.inverse(T_cam_map)
                 @ se3.inverse(T_base_cam[second])
             )
@@ -71,8 +71,4 @@ def _place(run: ColmapRun, camera: Any, points: Matrix, pixels: Matrix) -> Matri
         found = run.pycolmap.estimate_and_refine_absolute_pose(pixels, points, camera, options)
     if found is None or found["num_inliers"] < MIN_INLIERS:
         return None
-    return _matrix(found["cam_from_world"])
-
-
-def _matrix(rigid: Any) -> Matrix:
-    return np.vstack([rigid.matrix(), [0.0, 0.0, 0.0, 1.0]])
+    return matrix(found["cam_from_world"])

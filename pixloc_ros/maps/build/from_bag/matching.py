@@ -14,7 +14,6 @@ from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps import retrieval
 from pixloc_ros.maps.build.from_bag.frames import KeyframeImage
-from pixloc_ros.maps.build.triangulation import near_pairs
 from pixloc_ros.maps.build.work_folder import Parts
 from pixloc_ros.maps.files.posed_images import PosedImage, read_image
 
@@ -35,11 +34,6 @@ def sequence_pairs(keyframes: Sequence[KeyframeImage], neighbours: int) -> Pairs
             for j in index[position + 1 : position + 1 + neighbours]:
                 pairs.add((min(i, j), max(i, j)))
     return sorted(pairs)
-
-
-def distance_pairs(T_map_cam: Matrix) -> Pairs:
-    """Each image with the nearest ones that look the same way."""
-    return near_pairs(T_map_cam)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

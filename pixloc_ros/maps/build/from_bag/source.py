@@ -16,7 +16,7 @@ from pixloc_ros.errors import MapError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.build.builder import BuildContext, BuildOptions
-from pixloc_ros.maps.build.colmap_pipeline import ColmapRun, colmap_camera
+from pixloc_ros.maps.build.colmap_pipeline import ColmapRun
 from pixloc_ros.maps.build.from_bag import adjustment, gates, matching, report, visual_start
 from pixloc_ros.maps.build.from_bag.adjustment import Adjusted
 from pixloc_ros.maps.build.from_bag.frames import ChosenFrames, KeyframeImage, choose_frames
@@ -30,6 +30,7 @@ from pixloc_ros.maps.build.from_bag.trajectory import (
     smooth_trajectory,
 )
 from pixloc_ros.maps.build.georeference import Similarity
+from pixloc_ros.maps.build.triangulation import near_pairs
 from pixloc_ros.maps.build.work_folder import Parts
 from pixloc_ros.maps.files.colmap import ColmapModel, read_model
 from pixloc_ros.maps.files.posed_images import PosedImage
@@ -121,7 +122,7 @@ class _Mapping:
     def _by_odometry(self) -> tuple[SmoothTrajectory, Adjusted]:
         smooth = smooth_trajectory(self.drives, self.moments, (), self.config, self.source.priors)
         T = self._cameras(smooth)
-        near = {*self._sequence(), *matching.distance_pairs(T)}
+        near = {*self._sequence(), *near_pairs(T)}
         places = [pair for pair in self._places(T[:, :3, 3]) if pair not in near]
         self.run.match(sorted({*near, *places}))
         loops = []
@@ -300,7 +301,7 @@ class _Mapping:
         """Stands for all that keypoints and matches depend on."""
         digest = hashlib.sha256()
         for image in self.images:
-            digest.update(repr((image.name, colmap_camera(image.camera))).encode())
+            digest.update(repr((image.name, image.camera.to_colmap())).encode())
         for drive in self.drives:
             digest.update(drive.identity.encode())
         if self.source.mask is not None:

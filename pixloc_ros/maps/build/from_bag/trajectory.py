@@ -20,6 +20,7 @@ from pixloc_ros.config import PriorsConfig
 from pixloc_ros.config.mapping import MappingConfig
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.covariance import skew
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.files.recorded_drive import RecordedDrive, RecordedOdometry, Stamps
 
@@ -163,11 +164,11 @@ class _Problem:
 
     def _add_steps(self, steps: _Steps, T: Matrix, scale: Matrix) -> None:
         i, j = steps.first, steps.second
-        R_i, R_j = T[i, :3, :3], T[j, :3, :3]
-        between = _turned_back(R_i, T[j, :3, 3] - T[i, :3, 3])
+        R_iT, R_j = np.swapaxes(T[i, :3, :3], -1, -2), T[j, :3, :3]
+        between = np.einsum("kij,kj->ki", R_iT, T[j, :3, 3] - T[i, :3, 3])
         factor = np.where(steps.scaled, scale[steps.drive], 1.0)
         error_m = between - factor[:, None] * steps.T[:, :3, 3]
-        relative = np.swapaxes(R_i, -1, -2) @ R_j
+        relative = R_iT @ R_j
         error_rad = Rotation.from_matrix(
             np.swapaxes(steps.T[:, :3, :3], -1, -2) @ relative
         ).as_rotvec()
@@ -176,13 +177,12 @@ class _Problem:
         )
         robust = _cauchy(whitened) if steps.robust else np.ones(len(i))
         w_m, w_rad = robust / steps.sigma_m, robust / steps.sigma_rad
-        R_iT = np.swapaxes(R_i, -1, -2)
         self._block(
             error_m * w_m[:, None],
             [
                 (6 * i, -R_iT * w_m[:, None, None]),
                 (6 * j, R_iT * w_m[:, None, None]),
-                (6 * i + 3, _skew(between) * w_m[:, None, None]),
+                (6 * i + 3, skew(between) * w_m[:, None, None]),
                 (
                     6 * len(T) + steps.drive,
                     (-steps.T[:, :3, 3] * steps.scaled[:, None] * w_m[:, None])[..., None],
@@ -210,7 +210,7 @@ class _Problem:
             np.einsum("kij,kj->ki", W, error),
             [
                 (6 * i, W),
-                (6 * i + 3, -W @ R @ _skew(lever)),
+                (6 * i + 3, -W @ R @ skew(lever)),
                 (6 * len(T) + self.drives + fixes.drive, -W @ velocity[..., None]),
             ],
         )
@@ -222,7 +222,7 @@ class _Problem:
         weight = 1 / np.deg2rad(TILT_SIGMA_DEG)
         self._block(
             (up - up_base)[:, LEVEL] * weight,
-            [(6 * np.arange(len(T)) + 3, _skew(up)[:, LEVEL] * weight)],
+            [(6 * np.arange(len(T)) + 3, skew(up)[:, LEVEL] * weight)],
         )
 
     def _add_globals(self, scale: Matrix, delay_s: Matrix, config: MappingConfig) -> None:
@@ -287,8 +287,7 @@ def _odometry_steps(
     """From each moment to the next of the same drive."""
     first, T, sigma_m, sigma_rad, scaled = [], [], [], [], []
     for number, drive in enumerate(drives):
-        index = _of_drive(number, moments)
-        stamps_ns = np.array([moments[i].stamp_ns for i in index], np.int64)
+        index, stamps_ns = _of_drive(number, moments)
         odometry = _odometry(drive)
         poses, epoch = odometry.at(stamps_ns), odometry.epoch_at(stamps_ns)
         step = se3.inverse(poses[:-1]) @ poses[1:]
@@ -343,8 +342,7 @@ def _fixes_of(
     if not use.any():
         return None
     stamps_ns = fixes.stamps_ns[use]
-    index = _of_drive(number, moments)
-    own_ns = np.array([moments[i].stamp_ns for i in index], np.int64)
+    index, own_ns = _of_drive(number, moments)
     nearest = _nearest(own_ns, stamps_ns)
     T_moment_then = se3.inverse(odometry.at(own_ns[nearest])) @ odometry.at(stamps_ns)
     antenna = fixes.antenna_base[use]
@@ -385,8 +383,7 @@ def _first_guess(
     number: int, drive: RecordedDrive, moments: Sequence[Moment], fixes: Sequence[_Fixes | None]
 ) -> Matrix:
     """Poses by odometry, laid over the fixes in the plane; from zero where there are none."""
-    index = _of_drive(number, moments)
-    stamps_ns = np.array([moments[i].stamp_ns for i in index], np.int64)
+    index, stamps_ns = _of_drive(number, moments)
     T = _odometry(drive).at(stamps_ns)
     own = next((f for f in fixes if f is not None and (f.drive == number).all()), None)
     if own is None:
@@ -396,8 +393,7 @@ def _first_guess(
     local = T[own.moment - index[0]]
     path = local[:, :3, 3] + np.einsum("kij,kj->ki", local[:, :3, :3], own.lever)
     a, b = path - np.median(path, axis=0), own.position - np.median(own.position, axis=0)
-    cross, dot = (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum(), (a[:, :2] * b[:, :2]).sum()
-    R = Rotation.from_euler("z", np.arctan2(cross, dot)).as_matrix()
+    R = Rotation.from_euler("z", se3.turn_rad(a, b)).as_matrix()
     shift = np.median(own.position - path @ R.T, axis=0)
     return se3.make(R, shift) @ T
 
@@ -406,8 +402,7 @@ def _up_in_base(drives: Sequence[RecordedDrive], moments: Sequence[Moment]) -> M
     """(N, 3) up by odometry, in the vehicle's axes."""
     poses = []
     for number, drive in enumerate(drives):
-        index = _of_drive(number, moments)
-        stamps_ns = np.array([moments[i].stamp_ns for i in index], np.int64)
+        _, stamps_ns = _of_drive(number, moments)
         poses.append(_odometry(drive).at(stamps_ns)[:, 2, :3])
     return np.concatenate(poses)
 
@@ -417,18 +412,10 @@ def _odometry(drive: RecordedDrive) -> RecordedOdometry:
     return drive.odometry
 
 
-def _of_drive(number: int, moments: Sequence[Moment]) -> NDArray[np.int64]:
-    return np.flatnonzero([moment.drive == number for moment in moments])
-
-
-def _turned_back(R: Matrix, vectors: Matrix) -> Matrix:
-    return np.asarray(np.einsum("kji,kj->ki", R, vectors))
-
-
-def _skew(v: Matrix) -> Matrix:
-    out = np.zeros((len(v), 3, 3))
-    out[:, 0, 1], out[:, 0, 2], out[:, 1, 2] = -v[:, 2], v[:, 1], -v[:, 0]
-    return out - np.swapaxes(out, -1, -2)
+def _of_drive(number: int, moments: Sequence[Moment]) -> tuple[NDArray[np.int64], Stamps]:
+    """Index and stamp (K,) of each moment of a drive."""
+    index = np.flatnonzero([moment.drive == number for moment in moments])
+    return index, np.array([moments[int(i)].stamp_ns for i in index], np.int64)
 
 
 def _cauchy(whitened: Matrix) -> Matrix:

@@ -18,7 +18,7 @@ from pixloc_ros.errors import MapError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.build import georeference
-from pixloc_ros.maps.build.colmap_pipeline import SEED, THREADS, ColmapRun
+from pixloc_ros.maps.build.colmap_pipeline import SEED, THREADS, ColmapRun, matrix
 from pixloc_ros.maps.build.georeference import Similarity
 from pixloc_ros.maps.files.recorded_drive import RecordedFixes, Stamps
 
@@ -69,7 +69,7 @@ def _start_of(run: ColmapRun, reconstruction: Any) -> VisualStart:
     for image_id in reconstruction.reg_image_ids():
         image = reconstruction.image(image_id)
         index = run.number(image.name)
-        T[index] = se3.inverse(np.vstack([image.cam_from_world().matrix(), [0.0, 0.0, 0.0, 1.0]]))
+        T[index] = se3.inverse(matrix(image.cam_from_world()))
         placed[index] = True
     return VisualStart(T, placed)
 
@@ -136,8 +136,6 @@ def _fit_level(model: Matrix, target: Matrix, weights: Matrix) -> Similarity:
     w = (weights / weights.sum())[:, None]
     mean_model, mean_target = (w * model).sum(0), (w * target).sum(0)
     a, b = model - mean_model, target - mean_target
-    cross = (w[:, 0] * (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0])).sum()
-    dot = (w * a * b)[:, :2].sum()
-    R = Rotation.from_euler("z", np.arctan2(cross, dot)).as_matrix()
+    R = Rotation.from_euler("z", se3.turn_rad(w * a, b)).as_matrix()
     scale = float((w * (a @ R.T) * b).sum() / (w * a**2).sum())
     return Similarity(scale, R, mean_target - scale * R @ mean_model)
