@@ -60,7 +60,7 @@ def start(context: LaunchContext) -> list[Action]:
         parameters=[
             {
                 "use_sim_time": sim_time,
-                "autostart": LaunchConfiguration("autostart").perform(context).lower() == "true",
+                "autostart": is_true(LaunchConfiguration("autostart").perform(context)),
                 "bond_timeout": float(LaunchConfiguration("bond_timeout").perform(context)),
                 "service_timeout": LOADING_S,
                 "node_names": [*(["map_server"] if grid else []), NODE],
