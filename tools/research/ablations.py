@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 from rich.console import Console
+from torch import Tensor
 
+from pixloc_ros.alignment.coarse_to_fine import Aligner
+from pixloc_ros.alignment.policy import Policy
+from pixloc_ros.alignment.robust import Barron
 from pixloc_ros.cli import shots as cli
 from pixloc_ros.cli.replay import MapOption, SetOption, resolve_config
+from pixloc_ros.config import Config
 from pixloc_ros.features.pyramid import FeaturePyramid
+from pixloc_ros.image_pyramid import PyramidLocalizer
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.files.posed_images import read_posed_images
 from research import experiment
 
 FIXED_DAMPING = 1e-2  # relative to the Hessian's diagonal, on all levels and axes
+REFERENCE = {"alignment.policy": "reference"}
 ONE_POSE = {"hypotheses.max_initial_poses": 1, "hypotheses.max_alternatives": 0}
 
 
@@ -29,6 +36,7 @@ class Ablation:
     settings: Mapping[str, object]
     change: Callable[[Localizer], None] | None = None
     averaged: bool = False  # on the map whose observations are averaged
+    two_scales: bool = False  # on the map of smaller images first
     iterations: tuple[int, int, int] | None = None  # of each level; 0 is no setting of the product
 
 
@@ -54,6 +62,46 @@ def with_fixed_damping(localizer: Localizer) -> None:
     localizer.features.damping = torch.full_like(localizer.features.damping, FIXED_DAMPING)
 
 
+@dataclass(frozen=True, slots=True)
+class ShapedCost:
+    """Barron's general cost, scaled as the product's: 1 is the cost of an unrelated feature."""
+
+    barron: Barron
+
+    def cost(self, x: Tensor) -> Tensor:
+        """Of squared residuals x."""
+        return self.barron.cost(x) / self.barron.cost(x.new_tensor(2.0))
+
+    def weight(self, x: Tensor) -> Tensor:
+        """The derivative by x, up to the constant factor: 1 for small residuals."""
+        return self.barron.weight(x)
+
+
+@dataclass(frozen=True)
+class ShapedAligner(Aligner):
+    """An aligner whose robust cost has another shape than the product's, at the same scale."""
+
+    alpha: float = 0.0
+
+    @property
+    def policy(self) -> Policy:
+        """The configured rules with that cost; a shape of 0 changes nothing."""
+        c = (self.config.robust_scale / 2) ** 0.5
+        cost = ShapedCost(Barron(self.alpha, c))
+        return replace(Policy.of(self.config), robust=cost)  # type: ignore[arg-type]
+
+
+def _shape(alpha: float) -> Ablation:
+    def with_shape(localizer: Localizer) -> None:
+        def aligner(config: Config) -> Aligner:
+            damping = localizer.features.damping
+            return ShapedAligner(damping, config.alignment, config.hypotheses, alpha=alpha)
+
+        localizer.aligner = aligner  # type: ignore[method-assign]
+
+    return Ablation({}, with_shape)
+
+
 def _iterations(coarse: int, middle: int, fine: int) -> Ablation:
     return Ablation({}, iterations=(coarse, middle, fine))
 
@@ -77,7 +125,12 @@ ABLATIONS: dict[str, Ablation] = {
     "no robust kernel": _kernel(100.0),
     "kernel of scale 0.02": _kernel(0.02),
     "kernel of scale 0.5": _kernel(0.5),
-    "policy of the reference": Ablation({"alignment.policy": "reference"}),
+    "squared cost": _shape(2.0),
+    "kernel of shape 1 (Charbonnier)": _shape(1.0),
+    "kernel of shape -2 (Geman-McClure)": _shape(-2.0),
+    "two scales": Ablation({}, two_scales=True),
+    "policy of the reference": Ablation(REFERENCE),
+    "policy of the reference, two scales": Ablation(REFERENCE, two_scales=True),
 }
 
 
@@ -90,6 +143,9 @@ def ablations(
     ],
     averaged_map: Annotated[
         Path | None, typer.Option(help="the map built with --features averaged")
+    ] = None,
+    smaller_map: Annotated[
+        Path | None, typer.Option(help="the map of smaller images, for two scales")
     ] = None,
     offset: Annotated[str, typer.Option(help="METRES,DEGREES of the priors")] = "2,3",
     exclude_every: cli.ExcludeOption = 0,
@@ -114,12 +170,23 @@ def ablations(
     series = experiment.Series(drive, index, shift, per_frame, degrade)
     record = experiment.Record(output)
     for name in case or ABLATIONS:
-        folder = averaged_map if ABLATIONS[name].averaged else map_folder
-        if folder is not None and not record.has(name, map_folder):
-            localizer = _localizer(ABLATIONS[name], folder, settings or [])
+        folders = _folders(ABLATIONS[name], map_folder, averaged_map, smaller_map)
+        if folders and not record.has(name, map_folder):
+            opened = [_localizer(ABLATIONS[name], folder, settings or []) for folder in folders]
+            localizer = opened[0] if len(opened) == 1 else PyramidLocalizer(tuple(opened))
             record.add(name, map_folder, experiment.errors(series.shoot(localizer, name)))
     title = f"Priors off by {offset}, {degrade}"
     Console().print(experiment.table(title, experiment.rows(record.pooled())))
+
+
+def _folders(
+    ablation: Ablation, map_folder: Path, averaged_map: Path | None, smaller_map: Path | None
+) -> list[Path]:
+    """The maps of an ablation, in the order that they are used; [] where one was not given."""
+    last = averaged_map if ablation.averaged else map_folder
+    needed = [smaller_map, last] if ablation.two_scales else [last]
+    given = [folder for folder in needed if folder is not None]
+    return given if len(given) == len(needed) else []
 
 
 def _localizer(ablation: Ablation, folder: Path, settings: list[str]) -> Localizer:
