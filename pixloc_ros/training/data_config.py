@@ -132,6 +132,10 @@ class MegaDepthConfig(ViewsConfig):
     scene_info: Path | None = Field(
         default=None, description="folder of D2-Net's SCENE.npz, whose overlap is taken"
     )
+    depth: Path | None = Field(
+        default=None,
+        description="folder MegaDepth_v1 of depth maps, which points are drawn from instead",
+    )
     min_side_px: int = Field(default=480, ge=16, description="smaller images are left out")
 
 

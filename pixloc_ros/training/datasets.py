@@ -1,8 +1,8 @@
 """Public data sets in their official layouts, paired as PixLoc was trained on them.
 
-MegaDepth: undistorted reconstructions without depth maps; the undistortion is that of D2-Net's
-scripts (COLMAP's image_undistorter per scene). Extended CMU Seasons: slices with references, and
-queries of other seasons whose poses are known.
+MegaDepth: undistorted reconstructions, with depth maps or without; the undistortion is that of
+D2-Net's scripts (COLMAP's image_undistorter per scene). Extended CMU Seasons: slices with
+references, and queries of other seasons whose poses are known.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ from pixloc_ros.training.scenes import (
 
 MEGADEPTH_LAYOUT = "Undistorted_SfM/<scene>/images and Undistorted_SfM/<scene>/sparse"
 MEGADEPTH_PARTS = ("images", "sparse")
+MEGADEPTH_DEPTH = "dense*/depths/*.h5"
 SMALL = "image small"
+NO_DEPTH = "depth map missing"
 UPRIGHT_DEG = 60.0  # images tilted less are left as they are
 
 CMU_LAYOUT = "intrinsics.txt and slice<n>/ with database, query, camera-poses and {model}"
@@ -102,7 +104,21 @@ def _read_scene(
         raise DataError(f"{folder / 'sparse'} has distorted cameras: expected the undistorted ones")
     large = [v for v in views if min(v.camera.width, v.camera.height) >= config.min_side_px]
     skipped[SMALL] += len(views) - len(large)
+    if config.depth is not None:
+        large = _with_depth(large, config.depth / folder.name, skipped)
     return large, model.points_world
+
+
+def _with_depth(
+    views: Sequence[TrainingView], folder: Path, skipped: Counter[str]
+) -> list[TrainingView]:
+    """The views that have a depth map, each with its file; raises DataError where there is none."""
+    file_of = {file.stem: file for file in sorted(folder.glob(MEGADEPTH_DEPTH))}
+    if not file_of:
+        raise DataError(f"depth {folder} has no {MEGADEPTH_DEPTH}: expected MegaDepth_v1/<scene>")
+    found = [replace(v, depth=file_of[v.path.stem]) for v in views if v.path.stem in file_of]
+    skipped[NO_DEPTH] += len(views) - len(found)
+    return found
 
 
 def upright(views: Sequence[TrainingView]) -> list[TrainingView]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pixloc_ros.errors import MapError
+from pixloc_ros.errors import DataError, MapError
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.maps.files.posed_images import read_image
+from pixloc_ros.training.depth_maps import DepthMap, read_depth
 from pixloc_ros.training.scenes import TrainingView
 
 THREADS = 4
@@ -26,10 +27,16 @@ Image = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """rgb: (3, h, w) uint8 on the device. camera: its pinhole."""
+    """rgb: (3, h, w) uint8 on the device. camera: its pinhole. depth: as the file has it."""
 
     rgb: Tensor
     camera: Camera
+    depth: DepthMap | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return self.rgb.nbytes + (self.depth.depth.nbytes if self.depth else 0)
 
 
 class PictureCache:
@@ -60,20 +67,21 @@ class PictureCache:
 
     def _keep(self, fresh: dict[TrainingView, Picture]) -> None:
         self._pictures.update(fresh)
-        self._bytes += sum(picture.rgb.nbytes for picture in fresh.values())
+        self._bytes += sum(picture.nbytes for picture in fresh.values())
         while self._bytes > self._budget_bytes and self._pictures:
             _, oldest = self._pictures.popitem(last=False)
-            self._bytes -= oldest.rgb.nbytes
+            self._bytes -= oldest.nbytes
 
     def _read(self, view: TrainingView) -> Picture | None:
         try:
             image = _upright(view)
-        except MapError:
+            depth = read_depth(view.depth, view.camera, view.turns) if view.depth else None
+        except (MapError, DataError):
             return None
         pinhole = Camera.create("PINHOLE", *(_numbers(view.camera, f) for f in PINHOLE_FIELDS))
         if view.camera.model != "PINHOLE":
             image = _undistorted(image, view.camera, pinhole)
-        return self._reduced(image, pinhole)
+        return replace(self._reduced(image, pinhole), depth=depth)
 
     def _reduced(self, image: Image, camera: Camera) -> Picture:
         """No larger than a least share needs it to be, as a smaller image has less to read."""

@@ -28,7 +28,7 @@ class TrainingView:
     """A posed image. seen: (M,) ascending indices of the points it sees, none of them hidden.
 
     turns: quarters by which the file is turned counter-clockwise; camera and pose are of the
-    turned image.
+    turned image. depth: file of its depth map, turned as the image is.
     """
 
     path: Path
@@ -36,6 +36,7 @@ class TrainingView:
     T_cam_world: Matrix  # (4, 4)
     seen: Index
     turns: int = 0
+    depth: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

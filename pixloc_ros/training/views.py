@@ -19,6 +19,7 @@ from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.training import parallax
 from pixloc_ros.training.augmentation import augment
 from pixloc_ros.training.data_config import AugmentationConfig, ViewsConfig
+from pixloc_ros.training.depth_maps import DepthMap, common_points
 from pixloc_ros.training.draws import RandomDraws
 from pixloc_ros.training.pairs import PairBatch, skipped_reasons
 from pixloc_ros.training.pictures import Picture, PictureCache
@@ -26,7 +27,8 @@ from pixloc_ros.training.scenes import TrainingScene, TrainingView
 
 MAX_TRIES = 50  # at pairs whose images can be read
 SPREAD = 0.15  # of a cut-out's middle around what the pair shares, of its side
-UNREADABLE = "image unreadable or of another size"
+UNREADABLE = "image or depth map unreadable or of another size"
+DRAWN_PER_POINT = 16  # pixels with depth per point of a pair: many are not in both cut-outs
 _ScenePair = tuple[TrainingScene, tuple[TrainingView, TrainingView]]  # reference and query
 
 
@@ -122,8 +124,9 @@ class ViewSource:
         rng: np.random.Generator,
     ) -> tuple[_Cut, _Cut, Matrix, Matrix, NDArray[np.bool_]]:
         """Both cuts, T_query_reference, points (N, 3) in the reference's frame, and visible."""
-        shared = np.intersect1d(pair[0].seen, pair[1].seen, assume_unique=True)
-        in_cams = [se3.transform(v.T_cam_world, scene.points_world[shared]) for v in pair]
+        T_query_reference = pair[1].T_cam_world @ se3.inverse(pair[0].T_cam_world)
+        maps = [pictures[view].depth for view in pair]
+        in_cams = self._common_points(scene, pair, maps, T_query_reference, rng)
         cuts = [
             self._cut(pictures[view], points, rng)
             for view, points in zip(pair, in_cams, strict=True)
@@ -134,8 +137,23 @@ class ViewSource:
         points = np.tile([0.0, 0.0, 1.0], (self._config.points, 1))
         points[: len(taken)] = in_cams[0][taken]
         visible = np.arange(self._config.points) < len(taken)
-        T_query_reference = pair[1].T_cam_world @ se3.inverse(pair[0].T_cam_world)
         return cuts[0], cuts[1], T_query_reference, points, visible
+
+    def _common_points(
+        self,
+        scene: TrainingScene,
+        pair: tuple[TrainingView, TrainingView],
+        maps: Sequence[DepthMap | None],
+        T_query_reference: Matrix,
+        rng: np.random.Generator,
+    ) -> Sequence[Matrix]:
+        """Points (M, 3) that both see, in the frames of both: of depth maps, or of the model."""
+        reference, query = maps
+        if reference is not None and query is not None:
+            wanted = DRAWN_PER_POINT * self._config.points
+            return common_points(reference, query, T_query_reference, wanted, rng)
+        shared = np.intersect1d(pair[0].seen, pair[1].seen, assume_unique=True)
+        return [se3.transform(v.T_cam_world, scene.points_world[shared]) for v in pair]
 
     def _cut(self, picture: Picture, points_cam: Matrix, rng: np.random.Generator) -> _Cut:
         """A part of the picture about the points that the pair shares."""
@@ -143,8 +161,11 @@ class ViewSource:
         whole = min(width / self._size[0], height / self._size[1])
         factor = whole * rng.uniform(*self._config.crop)  # pixels of the picture per pixel
         part = factor * np.array(self._size)
-        pixels, _ = picture.camera.project(torch.from_numpy(points_cam))
-        middle = np.median(pixels.numpy(), axis=0) + SPREAD * part * rng.standard_normal(2)
+        middle = np.array([width, height]) / 2
+        if len(points_cam):
+            pixels, _ = picture.camera.project(torch.from_numpy(points_cam))
+            middle = np.median(pixels.numpy(), axis=0)
+        middle = middle + SPREAD * part * rng.standard_normal(2)
         corner = np.clip(middle - part / 2, 0, [width, height] - part)
         camera = picture.camera.crop(corner.tolist(), part.tolist()).scale(1 / factor)
         out = parallax.pixel_grid(self._size, 1, picture.rgb.device)

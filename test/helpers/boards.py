@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import cv2
+import h5py
 import numpy as np
 import torch
 
@@ -83,6 +84,39 @@ def write_model(folder: Path, shots: list[Shot]) -> None:
     (folder / "images.txt").write_text("\n".join(lines) + "\n")
     rows = (f"{i} {x} {y} {z} 0 0 0 0.5" for i, (x, y, z) in enumerate(POINTS))
     (folder / "points3D.txt").write_text("\n".join(rows) + "\n")
+
+
+def depth_map(T_world_cam: np.ndarray) -> np.ndarray:
+    """(H, W) along the optical axis, in metres; 0 beside the boards."""
+    u, v = np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT))
+    ones = np.ones((HEIGHT, WIDTH))
+    rays = np.stack([(u - CENTER[0]) / FOCAL, (v - CENTER[1]) / FOCAL, ones], -1)
+    rays_world = rays @ T_world_cam[:3, :3].T
+    depth = np.zeros((HEIGHT, WIDTH), np.float32)
+    for board in BOARDS:  # the nearer one last
+        z = (board.z_m - T_world_cam[2, 3]) / rays_world[..., 2]
+        x, y = (T_world_cam[:3, 3] + z[..., None] * rays_world)[..., :2].transpose(2, 0, 1)
+        inside = (x > board.x_m[0]) & (x < board.x_m[1]) & (y > board.y_m[0]) & (y < board.y_m[1])
+        depth[inside] = z[inside]
+    return depth
+
+
+def write_megadepth(root: Path, scene: str, shots: list[Shot]) -> None:
+    """A scene in MegaDepth's layout, with depth maps."""
+    write_images(root / "Undistorted_SfM" / scene / "images", shots)
+    write_model(root / "Undistorted_SfM" / scene / "sparse", shots)
+    write_depth_maps(root / "MegaDepth_v1" / scene / "dense0" / "depths", shots)
+
+
+def write_depth_maps(folder: Path, shots: list[Shot]) -> None:
+    """As MegaDepth has them, turned like the images."""
+    folder.mkdir(parents=True)
+    for shot in shots:
+        depth = depth_map(shot.T_world_cam)
+        if shot.turned:
+            depth = cv2.rotate(depth, cv2.ROTATE_90_CLOCKWISE)
+        with h5py.File(folder / Path(shot.name).with_suffix(".h5"), "w") as file:
+            file["depth"] = depth
 
 
 def write_cloud(path: Path, spacing_m: float = 0.1) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from helpers import benchmark_trees as trees
+from helpers import boards
 from pixloc_ros.errors import DataError, WeightsError
 from pixloc_ros.features.vgg import VGG16, VggNet
 from pixloc_ros.training.config import ModelConfig, TrainConfig, load
@@ -95,9 +96,12 @@ def drawn_from(config: TrainConfig) -> DrawnBatch:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["megadepth", "cmu"])
-def test_the_loss_of_a_pair_falls(name, megadepth, cmu, imagenet):
+@pytest.mark.parametrize("name", ["megadepth", "megadepth with depth maps", "cmu"])
+def test_the_loss_of_a_pair_falls(name, megadepth, cmu, imagenet, tmp_path):
     config = on_megadepth(megadepth, imagenet)
+    if name == "megadepth with depth maps":
+        boards.write_megadepth(tmp_path, "0000", boards.SHOTS)
+        config = on_megadepth(tmp_path, imagenet, depth=str(tmp_path / "MegaDepth_v1"))
     if name == "cmu":
         config = small("paper_cmu", imagenet, path=str(cmu), slices=[7])
     trainer = Trainer(config, ALONE, Path("unused"))

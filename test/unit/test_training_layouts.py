@@ -7,10 +7,18 @@ from collections import Counter
 from pathlib import Path
 
 import cv2
+import h5py
 import numpy as np
 import pytest
 
-from helpers.boards import SHOTS, Shot, distorted, write_images, write_model
+from helpers.boards import (
+    SHOTS,
+    Shot,
+    distorted,
+    write_images,
+    write_megadepth,
+    write_model,
+)
 from helpers.pair_checks import (
     assert_corresponds,
     assert_in_view,
@@ -34,8 +42,7 @@ def megadepth(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tmp_path = tmp_path_factory.mktemp("megadepth")
     for scene, turned in (("0001", ()), ("0022", (1, 4))):
         shots = [Shot(f"{i}.png", pose(i), turned=i in turned) for i in range(6)]
-        write_images(tmp_path / "Undistorted_SfM" / scene / "images", shots)
-        write_model(tmp_path / "Undistorted_SfM" / scene / "sparse", shots)
+        write_megadepth(tmp_path, scene, shots)
     return tmp_path
 
 
@@ -87,6 +94,32 @@ class TestMegaDepth:
     def test_small_images_are_counted(self, megadepth: Path) -> None:
         with pytest.raises(DataError, match="12 image small"):
             plain(MegaDepthConfig(path=megadepth))
+
+    @pytest.mark.parametrize("scene", ["0001", "0022"])
+    def test_points_are_drawn_from_depth_maps(self, megadepth: Path, scene: str) -> None:
+        """Of any pixel, none of them hidden in the query; also of images that were turned."""
+        config = MegaDepthConfig(path=megadepth, scenes=(scene,), min_side_px=100)
+        depth = {"depth": megadepth / "MegaDepth_v1"}
+        batch = plain(config.model_copy(update=depth)).sample(12, seeded())
+        assert_corresponds(batch)
+        assert_in_view(batch)
+        of_model = plain(config).sample(12, seeded())
+        assert batch.visible.sum() > 1.5 * of_model.visible.sum()
+
+    def test_images_without_a_depth_map_are_left_out(self, megadepth: Path, tmp_path: Path) -> None:
+        depth = shutil.copytree(megadepth / "MegaDepth_v1", tmp_path / "depth")
+        config = MegaDepthConfig(path=megadepth, scenes=("0001",), min_side_px=100, depth=depth)
+        maps = depth / "0001" / "dense0" / "depths"
+        (maps / "0.h5").unlink()
+        (maps / "1.h5").write_bytes(b"nothing")
+        with h5py.File(maps / "2.h5", "a") as file:
+            file.move("depth", "deepness")
+        source = plain(config)
+        assert source.skipped["depth map missing"] == 1
+        source.sample(40, seeded())
+        assert source.skipped["image or depth map unreadable or of another size"] == 2
+        with pytest.raises(DataError, match=r"nowhere/0001 has no dense\*/depths/\*\.h5"):
+            plain(config.model_copy(update={"depth": tmp_path / "nowhere"}))
 
     def test_another_layout_is_named(self, megadepth: Path) -> None:
         with pytest.raises(DataError, match=r"expected Undistorted_SfM/<scene>/.*found 0001, 0022"):

@@ -89,12 +89,13 @@ def back_project(depth_m: Matrix, camera: Camera, max_depth_m: float) -> Matrix:
         )
     height, width = depth_m.shape
     scaled = camera.scale([width / camera.width, height / camera.height])
-    row, column = np.nonzero(_usable(depth_m, max_depth_m))
+    row, column = np.nonzero(usable(depth_m, max_depth_m))
     pixels = np.column_stack([column, row]).astype(np.float64)
     return rays(pixels, scaled) * depth_m[row, column][:, None]
 
 
-def _usable(depth_m: Matrix, max_depth_m: float) -> NDArray[np.bool_]:
+def usable(depth_m: Matrix, max_depth_m: float) -> NDArray[np.bool_]:
+    """Which pixels (H, W) hold a depth up to a limit, and are not at the edge of a surface."""
     measured = np.isfinite(depth_m) & (depth_m > 0)
     window = np.ones((3, 3), np.uint8)
     far = cv2.dilate(np.where(measured, depth_m, 0.0), window)
