@@ -31,6 +31,7 @@ NODE = "pixloc_localizer"
 RVIZ_LAYOUT = PathJoinSubstitution([FindPackageShare("pixloc_ros"), "config", "pixloc.rviz"])
 DEFAULT_PARAMS = PathJoinSubstitution([FindPackageShare("pixloc_ros"), "config", "localizer.yaml"])
 LAST_FRAME_S = 2.0  # for the localizer to finish what it has when the bag ends
+LAST_WORDS_S = 1.0  # for the lines of a program that has ended to come
 LOADING_S = 300  # at most, until the localizer listens to the bag
 REPORT_S = 120  # at most, for the report to be written
 
@@ -234,8 +235,13 @@ def recorder(context: LaunchContext) -> Node:
 def ended(event: ProcessExited, context: LaunchContext, stop: Action) -> Action:
     """What follows the end of the player: that of everything, as a failure if it was one."""
     if event.returncode and not context.is_shutdown:
-        raise RuntimeError("the bag could not be played: see the line of bag_player above")
+        return TimerAction(period=LAST_WORDS_S, actions=[OpaqueFunction(function=fail)])
     return stop
+
+
+def fail(context: LaunchContext) -> None:
+    """End the launch as a failure."""
+    raise RuntimeError("the bag could not be played: see the line of bag_player above")
 
 
 def rviz(context: LaunchContext) -> Node:

@@ -54,6 +54,7 @@ class Recorder(Node):
         super().__init__("pixloc_recorder")
         self._poses: dict[int, tuple[PoseRecord, Sigma]] = {}
         self._statuses: dict[int, AlignmentStatus] = {}
+        self.taken = 0  # messages so far
         self.create_subscription(PoseWithCovarianceStamped, f"{node}/pose", self._on_pose, QUEUE)
         self.create_subscription(AlignmentStatus, f"{node}/status", self._on_status, QUEUE)
 
@@ -62,11 +63,13 @@ class Recorder(Node):
         return [self._frame(stamp_ns) for stamp_ns in sorted(self._statuses)]
 
     def _on_pose(self, message: PoseWithCovarianceStamped) -> None:
+        self.taken += 1
         pose = PoseRecord.of(decoding.pose(message.pose.pose))
         covariance = np.reshape(message.pose.covariance, (6, 6))
         self._poses[decoding.stamp_ns(message.header)] = pose, Sigma.of(covariance)
 
     def _on_status(self, message: AlignmentStatus) -> None:
+        self.taken += 1
         self._statuses[decoding.stamp_ns(message.header)] = message
 
     def _frame(self, stamp_ns: int) -> FrameResult:
@@ -107,6 +110,7 @@ def main(stop: StopSignals, args: Sequence[str] | None = None) -> int:
     executor.add_node(recorder := Recorder(options.node))
     while not stop.requested:
         executor.spin_once(POLL_S)
+    _take_the_rest(executor, recorder)
     rclpy.shutdown()
     frames = recorder.frames()
     if not frames:
@@ -120,6 +124,14 @@ def main(stop: StopSignals, args: Sequence[str] | None = None) -> int:
         print(f"recorder: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _take_the_rest(executor: SingleThreadedExecutor, recorder: Recorder) -> None:
+    """Take what came before the end: on a busy machine it may still wait in the queues."""
+    before = -1
+    while recorder.taken > before:
+        before = recorder.taken
+        executor.spin_once(POLL_S)
 
 
 def write(output: Path, frames: list[FrameResult]) -> None:

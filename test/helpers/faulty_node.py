@@ -2,7 +2,8 @@
 
     python faulty_node.py ORDERS --ros-args ...
 
-The file ORDERS names the fault of the frames to come; while it is empty all is well.
+The file ORDERS names the fault of the frames to come; while it is empty all is well. With `wait`
+a frame lasts as long as the file says so.
 """
 
 from __future__ import annotations
@@ -22,6 +23,11 @@ from pixloc_ros.ros.executable import StopSignals, end
 SLOW_S = 0.5
 
 
+def taken(orders: Path) -> Path:
+    """The file that is there once a frame waits."""
+    return orders.with_suffix(".taken")
+
+
 class FaultyAligner:
     """Another aligner's answers, if any."""
 
@@ -38,8 +44,12 @@ class FaultyAligner:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
         if order == "defect":
             raise IndexError("list index\nout of range")
-        if order:
-            time.sleep({"slow": SLOW_S, "slower": 5 * SLOW_S, "hang": 3600.0}[order])
+        if order == "slow":
+            time.sleep(SLOW_S)
+        if order == "wait":
+            taken(self._orders).touch()
+        while self._orders.read_text() == "wait":
+            time.sleep(0.01)
         return self._aligner.align(*arguments)
 
 

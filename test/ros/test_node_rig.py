@@ -55,17 +55,17 @@ def test_the_player_does_not_wait_for_transforms_of_long_ago(
     node: tuple[subprocess.Popen[bytes], int], rig_bag: Path
 ) -> None:
     """As recorders date what was latched: by the start of the machine, or of time."""
-    from helpers.live import Rig, environment
+    from helpers.live import PATIENCE_S, Rig, environment
 
     play = [sys.executable, "-m", "pixloc_ros.ros.executable", "bag_player", str(rig_bag)]
     with Rig(node[1], cameras=CAMERAS) as rig:
         rig.until(rig.connected, "the node's subscriptions")
         player = subprocess.Popen(play, env=environment(node[1]))
         try:
-            rig.until(lambda: rig.statuses, "a frame", patience_s=40.0)
+            rig.until(lambda: rig.statuses, "a frame")
         finally:
             player.terminate()
-            assert player.wait(10) == 0
+            assert player.wait(PATIENCE_S) == 0
 
 
 @pytest.mark.ros

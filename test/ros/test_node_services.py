@@ -65,6 +65,21 @@ def test_relocalizing_through_gnss_and_the_refusals(rig: Any, bag: Any, truth: A
     assert first.result().success
 
 
+def refused_in_time(rig: Any, hint: Any, messages: Any) -> Any:
+    """What is answered to a wrong hint when the time is over, which a frame was looked at in.
+
+    The first images of the drive are shown, one in each attempt: a busy machine needs more time.
+    """
+    for attempt, timeout_s in enumerate((1.0, 4.0, 16.0, 64.0)):
+        answer = relocalize(rig, hint, timeout_s=timeout_s)
+        first, last = (len(up_to_frame(messages, attempt + k)) for k in (0, 1))
+        rig.play(messages[first:last])
+        rig.until(answer.done, "the answer")
+        if answer.result().frames:
+            break
+    return answer.result()
+
+
 @pytest.mark.ros
 @pytest.mark.slow
 def test_a_wrong_hint_ends_in_the_reason_of_the_last_frame(rig: Any, bag: Any, truth: Any) -> None:
@@ -72,10 +87,7 @@ def test_a_wrong_hint_ends_in_the_reason_of_the_last_frame(rig: Any, bag: Any, t
     rig.play(up_to_frame(messages, 0))
     away = truth.T_map_base[0].copy()
     away[:3, 3] += [500.0, 0.0, 0.0]
-    answer = relocalize(rig, hint_at(away), timeout_s=3.0)
-    rig.play(up_to_frame(messages, 1)[len(up_to_frame(messages, 0)) :])
-    rig.until(answer.done, "the answer")
-    result = answer.result()
+    result = refused_in_time(rig, hint_at(away), messages)
     assert (result.success, result.code, result.frames) == (False, "out_of_map", 1)
     assert "keyframe" in result.message
     assert math.isnan(result.score)
@@ -91,10 +103,8 @@ def test_a_hint_that_looks_the_other_way(rig: Any, bag: Any, truth: Any) -> None
     messages = without(bag, "/gnss/fix")
     rig.play(up_to_frame(messages, 0))
     turned = truth.T_map_base[0] @ np.diag([-1.0, -1.0, 1.0, 1.0])
-    answer = relocalize(rig, hint_at(turned), timeout_s=1.0)
-    rig.play(up_to_frame(messages, 1)[len(up_to_frame(messages, 0)) :])
-    rig.until(answer.done, "the answer")
-    assert (answer.result().success, answer.result().code) == (False, "too_few_points")
+    result = refused_in_time(rig, hint_at(turned), messages)
+    assert (result.success, result.code) == (False, "too_few_points")
     assert not rig.poses
 
 
@@ -122,8 +132,9 @@ def test_a_disabled_node_looks_at_no_image(rig: Any, bag: Any) -> None:
     assert rig.call(SetBool, "set_enabled", SetBool.Request(data=False)).success
     rig.until(waiting.done, "the answer of what was under way")
     assert waiting.result().code == "interrupted"
-    rig.send("/image", bag.on("/image")[1])
-    rig.until(lambda: rig.diagnostics.get("count image.ignored") == "1", "the image to be ignored")
+    image = bag.on("/image")[1]
+    rig.send("/image", image)
+    rig.until_shown("/image", image, lambda: "count image.ignored" in rig.diagnostics, "the image")
     assert rig.state.startswith("DISABLED")
     assert len(rig.statuses) == 1
     refused = relocalize(rig)

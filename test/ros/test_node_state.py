@@ -100,13 +100,12 @@ def test_the_state_is_latched_and_says_every_change(rig: Any, bag: Any) -> None:
     assert (states[-1].state, states[-1].reason) == ("WAITING_IMAGE", "no_image")
     messages = without(bag, "/gnss/fix")
     rig.play(up_to_frame(messages, 1))
-    rig.until(lambda: states[-1].reason == "no_prior", "the want of a prior")
-    assert states[-1].state == "WAITING_PRIOR"
+    rig.until(lambda: "no_prior" in [s.reason for s in states], "the want of a prior")
+    assert "WAITING_PRIOR" in [s.state for s in states]
     rest = without(bag)[len(up_to_frame(without(bag), 1)) :]
     rig.play(up_to_frame(rest, 3))
-    rig.until(lambda: states[-1].state == "TRACKING", "tracking")
-    rig.until(lambda: states[-1].state == "COASTING", "the want of images")
-    assert states[-1].reason == "images_stopped"
+    rig.until(lambda: "TRACKING" in [s.state for s in states], "tracking")
+    rig.until(lambda: states[-1].reason == "images_stopped", "the want of images")
     assert len(states) < 10, "published without a change"
     assert rig.change_state("deactivate")
     rig.until(lambda: states[-1].state == "DISABLED", "an inactive node")

@@ -36,8 +36,10 @@ def started(log: Path, domain: int, *arguments: object) -> subprocess.Popen[byte
 
 
 def assert_ends_in_order(process: subprocess.Popen[bytes], log: Path) -> None:
+    from helpers.live import PATIENCE_S
+
     try:
-        assert process.wait(20) == 0, log.read_text()
+        assert process.wait(PATIENCE_S) == 0, log.read_text()
     finally:
         process.kill()
         process.wait()
@@ -82,7 +84,7 @@ def test_a_node_that_is_ending_keeps_to_it_when_told_again(
 def test_the_recorder_writes_its_files_when_told_to_end_twice(tmp_path: Path, domain: int) -> None:
     from rclpy.duration import Duration
 
-    from helpers.live import Rig
+    from helpers.live import PATIENCE_S, Rig
     from pixloc_ros.msg import AlignmentStatus
 
     log = tmp_path / "log.txt"
@@ -92,7 +94,7 @@ def test_the_recorder_writes_its_files_when_told_to_end_twice(tmp_path: Path, do
         rig.until(lambda: publisher.get_subscription_count() == 2, "the recorder beside the rig")
         ok = AlignmentStatus.STATUS_OK
         publisher.publish(AlignmentStatus(status=ok, reason="ok", message="here"))
-        assert publisher.wait_for_all_acked(Duration(seconds=10.0))
+        assert publisher.wait_for_all_acked(Duration(seconds=PATIENCE_S))
     for _ in range(2):
         process.send_signal(signal.SIGINT)
     assert_ends_in_order(process, log)
