@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,8 +17,10 @@ from pixloc_ros.cli.replay import ConfigOption, DeviceOption, SetOption, parse_s
 if TYPE_CHECKING:
     from pixloc_ros.common.parallel import Workers
     from pixloc_ros.config import Config
-    from pixloc_ros.evaluation.datasets.protocol import Dataset, Scene
+    from pixloc_ros.evaluation.datasets.protocol import Dataset, DatasetFiles, Scene
     from pixloc_ros.evaluation.datasets.report import SceneResult
+    from pixloc_ros.evaluation.frames import FrameResult
+    from pixloc_ros.geometry.se3 import Matrix
     from pixloc_ros.maps.build.builder import BuildContext, BuildOptions
     from pixloc_ros.maps.files.colmap import ColmapModel
     from pixloc_ros.maps.map import Map
@@ -52,6 +56,16 @@ def evaluate_dataset(
     estimates: Annotated[
         str, typer.Option(help="score these poses instead; {scene} stands for the scene")
     ] = "",
+    published: Annotated[
+        Path | None,
+        typer.Option(help="file of config/paper: the published method, without a map"),
+    ] = None,
+    inliers: Annotated[
+        str, typer.Option(help="with --published: hloc's log, whose poses are refined; {scene}")
+    ] = "",
+    image_pyramid: Annotated[
+        str, typer.Option(help="parts of the image size, aligned in turn, each on its own map")
+    ] = "1",
     limit: Annotated[int, typer.Option(min=0, help="only so many queries per scene; 0: all")] = 0,
     config: ConfigOption = None,
     settings: SetOption = None,
@@ -70,21 +84,33 @@ def evaluate_dataset(
     from dataclasses import replace
 
     from pixloc_ros.common.parallel import Workers
+    from pixloc_ros.errors import ConfigError
     from pixloc_ros.evaluation.datasets import catalogue, report
     from pixloc_ros.evaluation.datasets.protocol import DatasetFiles
 
     files = DatasetFiles(root, hloc, model, pairs, tuple(descriptors or ()), ground_truth, depth)
     dataset = catalogue.open_dataset(name, files)
-    run = BenchmarkRun(
-        dataset, output, config, settings or [], device, Workers(workers, ray), estimates
+    if published and (config or settings or image_pyramid != "1"):
+        raise ConfigError("--published has all settings in its file: leave out the others")
+    pool = Workers(workers, ray)
+    ours = MapRun(
+        dataset, output, config, settings or [], device, parse_pyramid(image_pyramid), pool
     )
+    theirs = PublishedRun(name, files, published, output, device, inliers, pool)
     results = []
     for one in catalogue.chosen_scenes(dataset, scene or []):
         loaded = dataset.load(one)
         if limit:
             loaded = replace(loaded, queries=loaded.queries[:limit])
-        results.append(run.score_given(loaded) if estimates else run.localize(loaded))
-    rows = (Path(estimates).stem,) if estimates else (report.ACCEPTED, report.ANSWERED)
+        if estimates:
+            results.append(score_given(loaded, estimates))
+        else:
+            results.append(theirs.localize(loaded) if published else ours.localize(loaded))
+    rows: tuple[str, ...] = (report.ACCEPTED, report.ANSWERED)
+    if estimates:
+        rows = (Path(estimates).stem,)
+    elif published:
+        rows = report.PUBLISHED_ROWS
     found = report.evaluate(dataset, results, rows)
     submissions = report.write(output, dataset, results, found)
     console = Console()
@@ -94,76 +120,137 @@ def evaluate_dataset(
     console.print(f"results: {output}", markup=False, soft_wrap=True)
 
 
+def parse_pyramid(text: str) -> tuple[int, ...]:
+    """The parts in `4,1`; raises ConfigError unless they fall to 1."""
+    from pixloc_ros.errors import ConfigError
+
+    words = text.split(",")
+    parts = tuple(int(word) for word in words if word.strip().isdecimal())
+    falling = all(a > b for a, b in pairwise(parts))
+    if len(parts) < len(words) or not falling or parts[-1] != 1:
+        raise ConfigError(f"--image-pyramid {text}: give parts that fall to 1, as 4,1")
+    return parts
+
+
+def score_given(scene: Scene, estimates: str) -> SceneResult:
+    """Results of poses that something else has estimated; `{scene}` stands for the scene's name."""
+    from pixloc_ros.evaluation.datasets import pose_lists
+    from pixloc_ros.evaluation.datasets.report import SceneResult
+
+    path = Path(estimates.replace("{scene}", scene.name))
+    names = [query.name for query in scene.queries]
+    poses = pose_lists.by_query(path, pose_lists.read_poses(path), names)
+    return SceneResult(scene, poses, poses)
+
+
 @dataclass(frozen=True, slots=True)
-class BenchmarkRun:
-    """How the scenes of a benchmark become results."""
+class PublishedRun:
+    """The published method on the scenes of a benchmark."""
+
+    dataset: str
+    files: DatasetFiles
+    config: Path | None
+    output: Path
+    device: str | None
+    inliers: str
+    workers: Workers
+
+    def localize(self, scene: Scene) -> SceneResult:
+        """Localize the queries of a scene by its references, or refine hloc's poses."""
+        import numpy as np
+
+        from pixloc_ros.config.published import load_published
+        from pixloc_ros.evaluation.datasets.localization import localize_scene
+        from pixloc_ros.evaluation.datasets.published_method import PublishedRecipe
+
+        assert self.config is not None
+        config = load_published(self.config, self.device).model_dump_json()
+        log = Path(self.inliers.replace("{scene}", scene.name)) if self.inliers else None
+        recipe = PublishedRecipe(self.dataset, self.files, scene.name, config, log)
+        settings = recipe.settings(scene.retrieval)
+        folder = self.output / "scenes" / scene.name
+        folder.mkdir(parents=True, exist_ok=True)
+        found = localize_scene(scene, recipe, None, folder, settings, self.workers, track)
+        return _result(scene, folder, found, np.eye(4))
+
+
+@dataclass(frozen=True, slots=True)
+class MapRun:
+    """This package's localizer on the scenes of a benchmark."""
 
     dataset: Dataset
     output: Path
     config: Path | None
     settings: list[str]
     device: str | None
+    image_pyramid: tuple[int, ...]
     workers: Workers
-    estimates: str
-
-    def score_given(self, scene: Scene) -> SceneResult:
-        """Results of poses that something else has estimated."""
-        from pixloc_ros.evaluation.datasets import pose_lists
-        from pixloc_ros.evaluation.datasets.report import SceneResult
-
-        path = Path(self.estimates.replace("{scene}", scene.name))
-        names = [query.name for query in scene.queries]
-        poses = pose_lists.by_query(path, pose_lists.read_poses(path), names)
-        return SceneResult(scene, poses, poses)
 
     def localize(self, scene: Scene) -> SceneResult:
         """Build or load the map of a scene, and localize its queries on it."""
         from pixloc_ros.evaluation.datasets import localization
-        from pixloc_ros.evaluation.datasets.report import SceneResult
-        from pixloc_ros.geometry.trajectory import write_poses
         from pixloc_ros.priors.file_priors import map_from_world
 
         folder = self.output / "scenes" / scene.name
         folder.mkdir(parents=True, exist_ok=True)
-        map_folder = self.output / "maps" / scene.map_name
-        config = self._config(map_folder)
-        map_ = _open_map(scene, map_folder, config)
+        configs = [self._config(scene, part) for part in self.image_pyramid]
+        maps = [_open_map(scene, config) for config in configs]
+        config, map_ = configs[-1], maps[-1]
         names = [query.name for query in scene.queries]
         found = localization.localize_scene(
             scene,
-            localization.MapRecipe(config.model_dump_json()),
+            localization.MapRecipe(tuple(each.model_dump_json() for each in configs)),
             localization.global_prior(scene.retrieval, map_, names, config),
             folder,
-            localization.map_settings(map_, config, scene.retrieval),
+            localization.map_settings(maps, config, scene.retrieval),
             self.workers,
             track,
         )
-        T_map_world = map_from_world(map_)
-        accepted = localization.poses_of(found, T_map_world)
-        answered = localization.poses_with_fallback(found, T_map_world)
-        write_poses(folder / "poses.txt", accepted)
-        write_poses(folder / "poses_with_fallback.txt", answered)
-        return SceneResult(scene, accepted, answered)
+        return _result(scene, folder, found, map_from_world(map_))
 
-    def _config(self, map_folder: Path) -> Config:
-        """Settings of the dataset, then of the file, then of --set."""
+    def _config(self, scene: Scene, part: int) -> Config:
+        """Settings of the dataset, of the file and of --set, for a part of the image size."""
         from pixloc_ros import config as configuration
+        from pixloc_ros.features.pyramid import MAX_SIDE_PX
 
         given = dict(parse_setting(setting) for setting in self.settings)
-        given["map"] = str(map_folder.absolute())
+        name = scene.map_name if part == 1 else f"{scene.map_name}_{part}"
+        given["map"] = str((self.output / "maps" / name).absolute())
         if self.device is not None:
             given["device"] = self.device
-        own = dict(self.dataset.settings)
         if self.config is None:
-            return configuration.from_flat({**own, **given})
-        return configuration.load(self.config, given)
+            config = configuration.from_flat({**self.dataset.settings, **given})
+        else:
+            config = configuration.load(self.config, given)
+        if part == 1:
+            return config
+        side_px = (config.features.max_side_px or MAX_SIDE_PX) // part
+        features = config.features.model_copy(update={"max_side_px": side_px})
+        return config.model_copy(update={"features": features})
 
 
-def _open_map(scene: Scene, folder: Path, config: Config) -> Map:
+def _result(
+    scene: Scene, folder: Path, found: Sequence[FrameResult], T_map_world: Matrix
+) -> SceneResult:
+    """Poses of a scene's queries, written into its folder as well."""
+    from pixloc_ros.evaluation.datasets import localization
+    from pixloc_ros.evaluation.datasets.report import SceneResult
+    from pixloc_ros.geometry.trajectory import write_poses
+
+    accepted = localization.poses_of(found, T_map_world)
+    answered = localization.poses_with_fallback(found, T_map_world)
+    write_poses(folder / "poses.txt", accepted)
+    write_poses(folder / "poses_with_fallback.txt", answered)
+    return SceneResult(scene, accepted, answered)
+
+
+def _open_map(scene: Scene, config: Config) -> Map:
+    """The map of a scene; built where there is none yet."""
     from pixloc_ros.features.pyramid import MAX_SIDE_PX, FeatureExtractor
     from pixloc_ros.maps.build.builder import build_map
     from pixloc_ros.maps.map import Map
 
+    folder = Path(config.map)
     if folder.is_dir():
         return Map.load(folder, tiles=config.tiles)
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -14,11 +14,15 @@ from typer.testing import CliRunner
 from helpers import benchmark_trees as trees
 from helpers.benchmark_trees import Street
 from pixloc_ros.cli.main import build
-from pixloc_ros.errors import DataError, MapError, PixlocError
+from pixloc_ros.config.published import PublishedConfig
+from pixloc_ros.errors import ConfigError, DataError, MapError, PixlocError
 from pixloc_ros.evaluation.datasets import catalogue, pose_lists
-from pixloc_ros.evaluation.datasets.protocol import DatasetFiles
+from pixloc_ros.evaluation.datasets.protocol import DatasetFiles, Retrieval
+from pixloc_ros.evaluation.datasets.published_method import rank_references
 from pixloc_ros.evaluation.datasets.robotcar import image_name
 from pixloc_ros.geometry import se3
+from pixloc_ros.maps.map import Map
+from pixloc_ros.maps.reference_selection import ReferenceModel
 
 NEAR_M = 0.1
 
@@ -28,9 +32,11 @@ def scenery(street: Path) -> Street:
     return Street(street)
 
 
-def run(name: str, root: Path, output: Path, *more: object) -> str:
+def run(
+    name: str, root: Path, output: Path, *more: object, settings: tuple[str, ...] = ("threads=1",)
+) -> str:
     arguments = ["evaluate-dataset", name, "--root", root, "--output", output, *more]
-    arguments += ["--set", "threads=1"]
+    arguments += [word for setting in settings for word in ("--set", setting)]
     result = CliRunner().invoke(build(), [str(word) for word in arguments])
     if result.exception is not None:
         raise result.exception
@@ -294,6 +300,77 @@ def test_four_seasons_lists_both_cameras_of_the_reference(scenery, tmp_path):
     assert len(references) == len(scenery.references) + 1
     left, right = references[:2]
     assert distance_m(left.T_cam_world, right.T_cam_world) == pytest.approx(0.3)
+
+
+# --- the published method, and its pyramid --------------------------------------------------------
+
+PUBLISHED = ["weights: compact_seed", "max_side_px: 320", "border_px: 1", "iterations: 20"]
+
+
+def as_published(folder: Path, *more: str) -> Path:
+    path = folder / "published.yaml"
+    path.write_text("\n".join([*PUBLISHED, *more]) + "\n")
+    return path
+
+
+def test_the_published_method_localizes_by_listed_references(scenery, tmp_path):
+    """Without a map; with both rows, and none of ours. Other settings need another output."""
+    root, output = trees.cambridge(tmp_path / "cambridge", scenery), tmp_path / "out"
+    config = as_published(tmp_path, "image_pyramid: [2, 1]", "references: 2")
+    given = ["cambridge", root, output, "--hloc", tmp_path / "hloc", "--published", config]
+    printed = run(*given, settings=())
+    found = summary(output, "published method, aligned only")["ShopFacade"]
+    assert found["queries"] == found["estimated"] == 3
+    assert found["median_m"] < NEAR_M
+    assert not (output / "maps").exists() and "5/.23" in printed
+    as_published(tmp_path, "image_pyramid: [1]")
+    with pytest.raises(DataError, match="results of another config"):
+        run(*given, settings=())
+    with pytest.raises(ConfigError, match="--published has all settings in its file"):
+        run(*given)
+
+
+def test_references_are_ranked_by_descriptors_or_as_listed(scenery, tmp_path):
+    """Of a list its order counts, and descriptors weight; without one they rank."""
+    h5py = pytest.importorskip("h5py")
+    root = trees.cambridge(tmp_path / "cambridge", scenery)
+    scene = catalogue.open_dataset("cambridge", files(root)).load("ShopFacade")
+    known = ReferenceModel.of(scene.references())
+    references, (query, *_) = list(known.images), [q.name for q in scene.queries]
+    with h5py.File(tmp_path / "netvlad.h5", "w") as file:
+        for i, name in enumerate(references):  # less and less like the query
+            file[f"{name}/global_descriptor"] = [np.cos(0.1 * i), np.sin(0.1 * i)]
+        file[f"{query}/global_descriptor"] = [1.0, 0.0]
+    descriptors = (tmp_path / "netvlad.h5",)
+    config = PublishedConfig(references=2, mean_initial_pose=True)
+    ranked = rank_references(Retrieval(None, descriptors), known, [query], config)[query]
+    assert ranked.names == tuple(references[:2])
+    assert ranked.similarity == pytest.approx((1.0, np.cos(0.1)))
+    pairs = tmp_path / "pairs.txt"
+    trees.write_lines(pairs, [f"{query} {reference}" for reference in references[3:1:-1]])
+    ranked = rank_references(Retrieval(pairs, descriptors), known, [query], config)[query]
+    assert ranked.names == (references[3], references[2])
+    assert ranked.similarity == pytest.approx((np.cos(0.3), np.cos(0.2)))
+    with pytest.raises(ConfigError, match="weights references by --descriptors"):
+        rank_references(Retrieval(pairs), known, [query], config)
+    with pytest.raises(ConfigError, match="give --pairs or --descriptors"):
+        rank_references(Retrieval(), known, [query], PublishedConfig())
+
+
+@pytest.mark.slow
+def test_an_image_pyramid_has_a_map_for_each_size(scenery, tmp_path):
+    root, output = trees.cambridge(tmp_path / "cambridge", scenery), tmp_path / "out"
+    given = ["cambridge", root, output, "--hloc", tmp_path / "hloc"]
+    run(*given, "--image-pyramid", "4,1", "--limit", "1", settings=("features.max_side_px=320",))
+    assert summary(output)["ShopFacade"]["median_m"] < NEAR_M
+    sizes = [
+        Map.load(output / "maps" / n).metadata.max_side_px for n in ("ShopFacade_4", "ShopFacade")
+    ]
+    assert sizes == [80, 320]
+    with pytest.raises(DataError, match="results of another smaller_maps"):
+        run(*given, "--limit", "1", settings=("features.max_side_px=320",))
+    with pytest.raises(ConfigError, match="--image-pyramid 1,4: give parts that fall to 1"):
+        run(*given, "--image-pyramid", "1,4")
 
 
 # --- all of them ----------------------------------------------------------------------------------

@@ -198,4 +198,17 @@ def _localizer(ablation: Ablation, folder: Path, settings: list[str]) -> Localiz
     localizer = Localizer(config)
     if ablation.change is not None:
         ablation.change(localizer)
+    _extract_once(localizer)
     return localizer
+
+
+def _extract_once(localizer: Localizer) -> None:
+    """Keep the features of the last image: a frame is localized several times in a row."""
+    extract, last = localizer.features.extract, list[tuple[object, FeaturePyramid]]()
+
+    def kept(image):  # type: ignore[no-untyped-def]
+        if not last or last[0][0] is not image:
+            last[:] = [(image, extract(image))]
+        return last[0][1]
+
+    localizer.features.extract = kept  # type: ignore[method-assign]

@@ -26,6 +26,7 @@ from pixloc_ros.evaluation.datasets.protocol import BenchmarkQuery, Retrieval, S
 from pixloc_ros.evaluation.frames import FrameResult, PoseRecord, frame_result
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.se3 import Matrix
+from pixloc_ros.image_pyramid import PyramidLocalizer
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.map import Map
 from pixloc_ros.priors import file_priors
@@ -60,18 +61,22 @@ class Recipe(Hashable, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MapRecipe:
-    """This package's localizer, on a map folder that all workers see."""
+    """This package's localizer, on map folders that all workers see.
 
-    config_json: str
+    configs_json: of the maps of one place, that of the smallest images first.
+    """
+
+    configs_json: tuple[str, ...]
 
     def open(self) -> QueryLocalizer:
-        """Open map and network."""
-        return _OnMap(Localizer(Config.model_validate_json(self.config_json)))
+        """Open maps and network."""
+        configs = [Config.model_validate_json(each) for each in self.configs_json]
+        return _OnMap(PyramidLocalizer(tuple(Localizer(config) for config in configs)))
 
 
 @dataclass(frozen=True, slots=True)
 class _OnMap:
-    localizer: Localizer
+    localizer: PyramidLocalizer
 
     def localize(self, frame: Frame, priors: Sequence[PosePrior]) -> Estimate:
         return self.localizer.localize(frame, priors[0] if len(priors) == 1 else priors)
@@ -177,11 +182,13 @@ def _cam_from_world(T_map_cam: PoseRecord, T_map_world: Matrix) -> Matrix:
     return se3.inverse(T_map_cam.matrix()) @ T_map_world
 
 
-def map_settings(map_: Map, config: Config, retrieval: Retrieval) -> dict[str, Any]:
-    """All that results on a map depend on."""
+def map_settings(maps: Sequence[Map], config: Config, retrieval: Retrieval) -> dict[str, Any]:
+    """All that results on the maps of a place depend on; the last one is that of `config`."""
     files = [path for path in (retrieval.pairs, *retrieval.descriptors) if path is not None]
+    smaller = {"smaller_maps": [map_.sha256 for map_ in maps[:-1]]} if len(maps) > 1 else {}
     return {
-        "map": map_.sha256,
+        **smaller,
+        "map": maps[-1].sha256,
         "retrieval": [hashlib.sha256(path.read_bytes()).hexdigest() for path in files],
         "config": config.model_dump(mode="json", exclude={"map", "device", "threads", "node"}),
     }

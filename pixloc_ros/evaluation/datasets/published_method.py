@@ -1,0 +1,179 @@
+"""PixLoc as published on a benchmark: queries by their ranked references, or hloc's poses refined.
+
+There is no map: references are read from the benchmark's files, by every worker.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixloc_ros.alignment.published import PublishedLocalizer, PublishedResult
+from pixloc_ros.common import image_files
+from pixloc_ros.common.foreign_files import confined
+from pixloc_ros.config.published import PublishedConfig
+from pixloc_ros.errors import ConfigError, DataError
+from pixloc_ros.evaluation.datasets import catalogue
+from pixloc_ros.evaluation.datasets.localization import QueryLocalizer
+from pixloc_ros.evaluation.datasets.protocol import DatasetFiles, Retrieval, Scene
+from pixloc_ros.geometry import se3
+from pixloc_ros.maps.files import hloc
+from pixloc_ros.maps.files.colmap import ColmapModel
+from pixloc_ros.maps.files.hloc_logs import QueryLog, read_logs
+from pixloc_ros.maps.reference_selection import ReferenceModel
+from pixloc_ros.types import Estimate, Frame, PosePrior, Reason, Status
+
+
+@dataclass(frozen=True, slots=True)
+class RankedReferences:
+    """References of a query, the best first; similarity: of their descriptors, where known."""
+
+    names: tuple[str, ...]
+    similarity: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedRecipe:
+    """The published localizer of a scene; inliers: hloc's log, whose poses are refined instead."""
+
+    dataset: str
+    files: DatasetFiles
+    scene: str
+    config_json: str
+    inliers: Path | None = None
+
+    def open(self) -> QueryLocalizer:
+        """Read the references; raises DataError where they have no points."""
+        config = PublishedConfig.model_validate_json(self.config_json)
+        scene = catalogue.open_dataset(self.dataset, self.files).load(self.scene)
+        references = scene.references()
+        if not isinstance(references, ColmapModel):
+            raise DataError("--published needs references with points: give --model")
+        localizer = PublishedLocalizer(config, ReferenceModel.of(references), _reader(scene))
+        if self.inliers is not None:
+            return _Refining(localizer, read_logs(self.inliers))
+        queries = [query.name for query in scene.queries]
+        ranked = rank_references(scene.retrieval, localizer.known, queries, config)
+        return _ByReferences(localizer, ranked)
+
+    def settings(self, retrieval: Retrieval) -> dict[str, Any]:
+        """All that results depend on, but the references."""
+        config = PublishedConfig.model_validate_json(self.config_json)
+        files = [retrieval.pairs, *retrieval.descriptors, self.inliers]
+        return {
+            "method": "published",
+            "model": self.files.model,
+            "retrieval": [hashlib.sha256(f.read_bytes()).hexdigest() for f in files if f],
+            "config": config.model_dump(mode="json", exclude={"device"}),
+        }
+
+
+def rank_references(
+    retrieval: Retrieval, known: ReferenceModel, queries: Sequence[str], config: PublishedConfig
+) -> dict[str, RankedReferences]:
+    """References by query: of a list of pairs, of descriptors, or the one given with the query.
+
+    Raises ConfigError where there is none of them, or no descriptors for a mean initial pose;
+    DataError where no query has a reference in the model.
+    """
+    if config.mean_initial_pose and not retrieval.descriptors:
+        raise ConfigError("mean_initial_pose weights references by --descriptors: give them")
+    if not (retrieval.nearest or retrieval.pairs or retrieval.descriptors):
+        raise ConfigError("--published needs ranked references: give --pairs or --descriptors")
+    listed: Mapping[str, Sequence[str]] = {q: [r] for q, r in retrieval.nearest.items()}
+    if retrieval.pairs:
+        listed = hloc.read_pairs(retrieval.pairs)
+    names = {q: tuple(r for r in listed.get(q, ()) if r in known.images) for q in queries}
+    if retrieval.descriptors:
+        names, similarity = _by_descriptors(retrieval, known, queries, config, names)
+    else:
+        similarity = {}
+    if not any(names.values()):
+        raise DataError(f"no query, as '{queries[0]}', has a reference in the model")
+    return {q: RankedReferences(found, similarity.get(q)) for q, found in names.items()}
+
+
+def _by_descriptors(
+    retrieval: Retrieval,
+    known: ReferenceModel,
+    queries: Sequence[str],
+    config: PublishedConfig,
+    listed: Mapping[str, tuple[str, ...]],
+) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[float, ...]]]:
+    """The most alike references of each query, or those that are listed; and how alike they are."""
+    references = list(known.images)
+    row = {name: i for i, name in enumerate(references)}
+    of_references = hloc.read_descriptors(retrieval.descriptors, references)
+    of_queries = hloc.read_descriptors(retrieval.descriptors, queries)
+    names, similarity = {}, {}
+    for query, descriptor in zip(queries, of_queries, strict=True):
+        alike = of_references @ descriptor
+        best = np.argsort(-alike, kind="stable")[: config.references]
+        names[query] = listed[query] if retrieval.pairs else tuple(references[i] for i in best)
+        similarity[query] = tuple(float(alike[row[name]]) for name in names[query])
+    return names, similarity
+
+
+@dataclass(frozen=True, slots=True)
+class _ByReferences:
+    localizer: PublishedLocalizer
+    ranked: Mapping[str, RankedReferences]
+
+    def localize(self, frame: Frame, priors: Sequence[PosePrior]) -> Estimate:
+        ranked = self.ranked.get(frame.name)
+        if ranked is None or not ranked.names:
+            return _nowhere(frame, "no reference of the model is listed with this query")
+        found = self.localizer.localize(
+            frame.image_rgb, frame.camera, ranked.names, ranked.similarity
+        )
+        return _estimate(frame, found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Refining:
+    localizer: PublishedLocalizer
+    logs: Mapping[str, QueryLog]
+
+    def localize(self, frame: Frame, priors: Sequence[PosePrior]) -> Estimate:
+        log = self.logs.get(frame.name)
+        if log is None or log.T_cam_world is None:
+            return _nowhere(frame, "the log has no pose of this query")
+        return _estimate(frame, self.localizer.refine(frame.image_rgb, frame.camera, log))
+
+
+def _estimate(frame: Frame, found: PublishedResult) -> Estimate:
+    """The map is the references' world here, and base the camera."""
+    T_map_cam = se3.inverse(found.T_cam_world)
+    T_initial = se3.inverse(found.T_cam_world_initial)
+    return Estimate(
+        Status.OK if found.success else Status.FAILED,
+        Reason.OK if found.success else Reason.TOO_FEW_POINTS,
+        found.message,
+        frame.stamp_ns,
+        frame.name,
+        T_map_base=T_map_cam if found.success else None,
+        candidate_T_map_base=T_map_cam,
+        prior=PosePrior(T_initial, np.zeros((6, 6)), "reference", frame.stamp_ns),
+        keyframes=found.references,
+    )
+
+
+def _nowhere(frame: Frame, why: str) -> Estimate:
+    return Estimate(Status.FAILED, Reason.NO_PRIOR, why, frame.stamp_ns, frame.name)
+
+
+def _reader(scene: Scene) -> Callable[[str], NDArray[np.uint8]]:
+    def read(name: str) -> NDArray[np.uint8]:
+        path = confined(scene.reference_images, name, DataError)
+        image = image_files.read(path)
+        if image is None:
+            raise DataError(f"{path} is missing or no image")
+        return image
+
+    return read
