@@ -53,6 +53,9 @@ def evaluate_dataset(
         Path | None,
         typer.Option(help="7scenes: folder of rendered depth, 7scenes_heads/..."),
     ] = None,
+    rig: Annotated[
+        bool, typer.Option("--rig", help="robotcar: with the left and the right camera")
+    ] = False,
     estimates: Annotated[
         str, typer.Option(help="score these poses instead; {scene} stands for the scene")
     ] = "",
@@ -88,9 +91,11 @@ def evaluate_dataset(
     from pixloc_ros.evaluation.datasets import catalogue, report
     from pixloc_ros.evaluation.datasets.protocol import DatasetFiles
 
-    files = DatasetFiles(root, hloc, model, pairs, tuple(descriptors or ()), ground_truth, depth)
+    files = DatasetFiles(
+        root, hloc, model, pairs, tuple(descriptors or ()), ground_truth, depth, rig
+    )
     dataset = catalogue.open_dataset(name, files)
-    if published and (config or settings or image_pyramid != "1"):
+    if published and (config or settings or rig or image_pyramid != "1"):
         raise ConfigError("--published has all settings in its file: leave out the others")
     pool = Workers(workers, ray)
     ours = MapRun(

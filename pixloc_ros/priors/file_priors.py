@@ -136,15 +136,25 @@ def read_pairs(
 
 
 def read_descriptors(
-    map_: Map, files: Sequence[Path], names: Sequence[str], config: RetrievalConfig
+    map_: Map,
+    files: Sequence[Path],
+    names: Sequence[str],
+    config: RetrievalConfig,
+    among: Mapping[str, frozenset[str]] | None = None,
 ) -> ImageDescriptors:
     """Read global descriptors of keyframes and queries from HDF5 files.
 
-    Raises DataError for files that cannot be read and for names without a descriptor.
+    among: names of the keyframes that a query may show; of one that is not in it all count. Raises
+    DataError for files that cannot be read and for names without a descriptor.
     """
     of_keyframes = hloc.read_descriptors(files, map_.keyframe_names)
     of_queries = dict(zip(names, hloc.read_descriptors(files, names), strict=True))
-    return ImageDescriptors(map_, config, of_keyframes, of_queries)
+    indices = {
+        chosen: np.array([i for i, name in enumerate(map_.keyframe_names) if name in chosen], int)
+        for chosen in set((among or {}).values())
+    }
+    keyframes_of = {query: indices[chosen] for query, chosen in (among or {}).items()}
+    return ImageDescriptors(map_, config, of_keyframes, of_queries, keyframes_of)
 
 
 def map_from_world(map_: Map) -> Matrix:

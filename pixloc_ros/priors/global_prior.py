@@ -7,7 +7,7 @@ Whatever answers this is a `GlobalPrior`: the map's own retrieval here, files of
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -74,10 +74,19 @@ class ImageDescriptors:
     config: RetrievalConfig
     of_keyframes: NDArray[np.float32]  # (M, D) of unit norm
     of_frames: Mapping[str, NDArray[np.float32]]  # (D,) of unit norm
+    # Indices (N,) of the keyframes that a frame may show; a frame that is not in it: any of them.
+    keyframes_of: Mapping[str, NDArray[np.intp]] = field(default_factory=dict)
 
     def propose(self, frame: Frame, features: FeaturePyramid | None = None) -> list[PosePrior]:
         if frame.name not in self.of_frames:
             return []
         descriptor, count = self.of_frames[frame.name], self.config.candidates
-        ranking = retrieval.most_alike(self.of_keyframes, descriptor, count)
+        among = self.keyframes_of.get(frame.name)
+        if among is None:
+            ranking = retrieval.most_alike(self.of_keyframes, descriptor, count)
+        elif len(among):
+            best, likeness = retrieval.most_alike(self.of_keyframes[among], descriptor, count)
+            ranking = (among[best], likeness)
+        else:
+            return []
         return retrieval.places(self.map, ranking, frame.T_base_cam, frame.stamp_ns, self.config)

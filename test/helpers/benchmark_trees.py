@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from pixloc_ros.common import image_files
 from pixloc_ros.geometry import se3
@@ -309,6 +311,26 @@ def robotcar(root: Path, street: Street, places: bool = True) -> Path:
         write_nvm(root / "3D-models/all-merged/all.nvm", street, images)
         _write_database(root / "3D-models/overcast-reference.db", street, images)
     return root
+
+
+def robotcar_rig(root: Path, street: Street, T_rear_left: np.ndarray) -> None:
+    """A left camera at the place of the rear one, turned: its images are warped ones."""
+    K = np.array(
+        [[street.focal, 0, street.cx - 0.5], [0, street.focal, street.cy - 0.5], [0, 0, 1]]
+    )
+    homography = K @ T_rear_left[:3, :3].T @ np.linalg.inv(K)
+    for path in (root / "images").glob("*/rear/*.jpg"):
+        image = image_files.read(path)
+        assert image is not None
+        left = path.parent.parent / "left" / path.name
+        left.parent.mkdir(exist_ok=True)
+        size = (image.shape[1], image.shape[0])
+        image_files.write(left, cv2.warpPerspective(image, homography, size), 95)
+    T_car_rear = se3.make(Rotation.from_euler("xyz", [170, 5, 178], True).as_matrix(), [0, 0, -2])
+    for camera, T in (("rear", T_car_rear), ("left", T_car_rear @ T_rear_left)):
+        rows = [",".join(map(str, row)) for row in T]
+        write_lines(root / "extrinsics" / f"{camera}_extrinsics.txt", rows)
+    shutil.copy(root / "intrinsics/rear_intrinsics.txt", root / "intrinsics/left_intrinsics.txt")
 
 
 def _write_database(path: Path, street: Street, images: Sequence[tuple[str, Shot]]) -> None:

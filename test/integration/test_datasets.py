@@ -9,11 +9,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
 
 from helpers import benchmark_trees as trees
 from helpers.benchmark_trees import Street
 from pixloc_ros.cli.main import build
+from pixloc_ros.config import RetrievalConfig
 from pixloc_ros.config.published import PublishedConfig
 from pixloc_ros.errors import ConfigError, DataError, MapError, PixlocError
 from pixloc_ros.evaluation.datasets import catalogue, pose_lists
@@ -21,8 +23,12 @@ from pixloc_ros.evaluation.datasets.protocol import DatasetFiles, Retrieval
 from pixloc_ros.evaluation.datasets.published_method import rank_references
 from pixloc_ros.evaluation.datasets.robotcar import image_name
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.maps.files.colmap import read_model
 from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.reference_selection import ReferenceModel
+from pixloc_ros.priors import file_priors
+from pixloc_ros.types import Frame
 
 NEAR_M = 0.1
 
@@ -248,6 +254,58 @@ def test_robotcar_models_are_joined_and_named_like_the_files(scenery, tmp_path):
     assert image_name("./night/rear/1.png") == image_name("night/rear/1.jpg")
 
 
+@pytest.mark.slow
+def test_robotcar_as_a_rig_takes_the_images_of_the_same_time(scenery, tmp_path):
+    root = trees.robotcar(tmp_path / "robotcar", scenery)
+    with pytest.raises(DataError, match=r"rear_extrinsics\.txt is missing: pose of the camera"):
+        catalogue.open_dataset("robotcar", files(root, rig=True)).load("sun")
+    turn = Rotation.from_euler("xyz", [1.0, 7.0, 2.0], degrees=True).as_matrix()
+    T_rear_left = se3.make(turn, np.zeros(3))
+    trees.robotcar_rig(root, scenery, T_rear_left)
+    (query,) = catalogue.open_dataset("robotcar", files(root, rig=True)).load("sun").queries
+    assert [other.name for other in query.others] == ["sun/left/1417178853389469.jpg"]
+    np.testing.assert_allclose(query.others[0].T_query_cam, T_rear_left, atol=1e-12)
+    run("robotcar", root, tmp_path / "out", "--scene", "sun", "--rig")
+    frames = (tmp_path / "out" / "scenes" / "sun" / "frames.jsonl").read_text()
+    assert json.loads(frames)["cameras"] == ["rear", "left"]
+    assert summary(tmp_path / "out")["day"]["median_m"] < NEAR_M
+
+
+def test_robotcar_compares_descriptors_of_one_place_and_camera(scenery, tmp_path):
+    """As published runs do; a query that no list of places has is compared with all."""
+    root = trees.robotcar(tmp_path / "robotcar", scenery)
+    lists = root / "3D-models" / "individual" / "queries_per_location"
+    trees.write_lines(lists / "queries_location_001.txt", ["sun/rear/1417178853389469.png"])
+    trees.write_lines(lists / "queries_location_002.txt", ["night/rear/1417178853389470.png"])
+    places = root / "3D-models" / "individual" / "colmap_reconstructions"
+    expected = {image_name(i.name) for i in read_model(places / "002_aligned").images}
+    (tmp_path / "netvlad.h5").touch()
+    given = files(root, descriptors=(str(tmp_path / "netvlad.h5"),))
+    scene = catalogue.open_dataset("robotcar", given).load("night")
+    assert scene.retrieval.among == {"night/rear/1417178853389470.jpg": frozenset(expected)}
+    assert len(scene.queries) == 2 and len(expected) < len(scenery.references)
+    lists.joinpath("queries_location_002.txt").rename(lists / "queries_location_003.txt")
+    with pytest.raises(DataError, match=r"003_aligned is missing: references of queries_location"):
+        catalogue.open_dataset("robotcar", given).load("night")
+
+
+def test_descriptors_of_other_places_propose_nothing(street, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    map_ = Map.load(street / "map")
+    with h5py.File(tmp_path / "netvlad.h5", "w") as file:
+        for name in ("a", "b", *map_.keyframe_names):  # the queries look like the first keyframe
+            alike = name in ("a", "b", map_.keyframe_names[0])
+            file[f"{name}/global_descriptor"] = [1.0, 0.0] if alike else [0.8, 0.6]
+    among = {"a": frozenset([map_.keyframe_names[-1]]), "b": frozenset(["elsewhere"])}
+    config = RetrievalConfig(candidates=1)
+    prior = file_priors.read_descriptors(map_, [tmp_path / "netvlad.h5"], ["a", "b"], config, among)
+    camera = Camera.create("PINHOLE", [2, 2], [1, 1], [0.5, 0.5])
+    a, b = (Frame(np.zeros((2, 2, 3), np.uint8), camera, 0, np.eye(4), name) for name in "ab")
+    (proposed,) = prior.propose(a)
+    np.testing.assert_allclose(proposed.T_map_base[:3, 3], map_.keyframe_T_map_cam[-1, :3, 3])
+    assert prior.propose(b) == []
+
+
 # --- Extended CMU Seasons -------------------------------------------------------------------------
 
 
@@ -346,6 +404,8 @@ def test_references_are_ranked_by_descriptors_or_as_listed(scenery, tmp_path):
     ranked = rank_references(Retrieval(None, descriptors), known, [query], config)[query]
     assert ranked.names == tuple(references[:2])
     assert ranked.similarity == pytest.approx((1.0, np.cos(0.1)))
+    masked = Retrieval(None, descriptors, among={query: frozenset(references[4:6])})
+    assert rank_references(masked, known, [query], config)[query].names == tuple(references[4:6])
     pairs = tmp_path / "pairs.txt"
     trees.write_lines(pairs, [f"{query} {reference}" for reference in references[3:1:-1]])
     ranked = rank_references(Retrieval(pairs, descriptors), known, [query], config)[query]

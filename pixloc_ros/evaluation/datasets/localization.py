@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -45,12 +45,15 @@ class QueryTask:
     index: int
     image: bytes  # content of the file
     priors: tuple[PosePrior, ...]  # none: the map is searched
+    other_images: tuple[bytes, ...] = ()  # of query.others
 
 
 class QueryLocalizer(Protocol):
     """What finds the pose of a query."""
 
-    def localize(self, frame: Frame, priors: Sequence[PosePrior]) -> Estimate: ...
+    def localize(
+        self, frame: Frame, priors: Sequence[PosePrior], other_cameras: Sequence[Frame]
+    ) -> Estimate: ...
 
 
 class Recipe(Hashable, Protocol):
@@ -78,8 +81,11 @@ class MapRecipe:
 class _OnMap:
     localizer: PyramidLocalizer
 
-    def localize(self, frame: Frame, priors: Sequence[PosePrior]) -> Estimate:
-        return self.localizer.localize(frame, priors[0] if len(priors) == 1 else priors)
+    def localize(
+        self, frame: Frame, priors: Sequence[PosePrior], other_cameras: Sequence[Frame]
+    ) -> Estimate:
+        prior = priors[0] if len(priors) == 1 else priors
+        return self.localizer.localize(frame, prior, other_cameras)
 
 
 def global_prior(
@@ -94,7 +100,9 @@ def global_prior(
             raise DataError(f"no reference given with a query is in the map, as '{reference}'")
         return KeyframePairs(map_, config.retrieval, known)
     if retrieval.descriptors:
-        return file_priors.read_descriptors(map_, retrieval.descriptors, names, config.retrieval)
+        return file_priors.read_descriptors(
+            map_, retrieval.descriptors, names, config.retrieval, retrieval.among
+        )
     if retrieval.pairs:
         return file_priors.read_pairs(map_, retrieval.pairs, names, config.retrieval)
     return None
@@ -147,19 +155,38 @@ def _localize(localizer: QueryLocalizer, task: QueryTask) -> Estimate:
         return Estimate(
             Status.FAILED, Reason.BAD_IMAGE, "cannot be decoded", task.index, task.query.name
         )
-    frame = Frame(image_rgb, task.query.camera, task.index, np.eye(4), task.query.name)
-    return localizer.localize(frame, task.priors)
+    query = task.query
+    frame = Frame(image_rgb, query.camera, task.index, np.eye(4), query.name, query.camera_name)
+    return localizer.localize(frame, task.priors, list(_other_cameras(task)))
+
+
+def _other_cameras(task: QueryTask) -> Iterator[Frame]:
+    """What the rest of a rig saw, as far as it can be decoded."""
+    for other, content in zip(task.query.others, task.other_images, strict=True):
+        image_rgb = image_files.decode(content)
+        if image_rgb is not None:
+            T, name = other.T_query_cam, other.camera_name
+            yield Frame(image_rgb, other.camera, task.index, T, other.name, name)
 
 
 def _task(scene: Scene, index: int, query: BenchmarkQuery, prior: GlobalPrior | None) -> QueryTask:
-    path = confined(scene.query_images, query.name, DataError)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    content, *others = (_content(scene, name) for name in _names(query))
     pixel = np.zeros((1, 1, 3), np.uint8)  # priors from files go by the name
     frame = Frame(pixel, query.camera, index, np.eye(4), query.name)
-    return QueryTask(query, index, content, tuple(prior.propose(frame)) if prior else ())
+    priors = tuple(prior.propose(frame)) if prior else ()
+    return QueryTask(query, index, content, priors, tuple(others))
+
+
+def _names(query: BenchmarkQuery) -> list[str]:
+    return [query.name, *(other.name for other in query.others)]
+
+
+def _content(scene: Scene, name: str) -> bytes:
+    path = confined(scene.query_images, name, DataError)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def poses_of(results: Sequence[FrameResult], T_map_world: Matrix) -> dict[str, Matrix]:

@@ -22,12 +22,24 @@ Poses = Mapping[str, Matrix]  # T_cam_world (4, 4) by name of the query
 
 
 @dataclass(frozen=True, slots=True)
+class RigImage:
+    """What another camera of a rig saw at the time of a query."""
+
+    name: str  # of the file below Scene.query_images
+    camera_name: str
+    camera: Camera
+    T_query_cam: Matrix  # (4, 4) from this camera into that of the query
+
+
+@dataclass(frozen=True, slots=True)
 class BenchmarkQuery:
     """One image to localize."""
 
     name: str  # of the file below Scene.query_images
     camera: Camera
     group: str  # whose score it counts in: a scene, "day", "urban"
+    camera_name: str = ""
+    others: tuple[RigImage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +62,8 @@ class Retrieval:
     pairs: Path | None = None  # lines `query reference`
     descriptors: tuple[Path, ...] = ()  # HDF5 with global descriptors
     nearest: Mapping[str, str] = field(default_factory=dict)  # a reference by query, given
+    # By query, the references whose descriptors it is compared with; one not in it: with all.
+    among: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +91,7 @@ class DatasetFiles:
     descriptors: tuple[str, ...] = ()
     ground_truth: Path | None = None  # folder of pseudo ground truth (7Scenes)
     depth: Path | None = None  # folder of rendered depth (7Scenes)
+    rig: bool = False  # also the images of other cameras at the time of a query (RobotCar)
 
 
 @dataclass(frozen=True, slots=True)

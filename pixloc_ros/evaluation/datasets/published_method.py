@@ -114,8 +114,10 @@ def _by_descriptors(
     names, similarity = {}, {}
     for query, descriptor in zip(queries, of_queries, strict=True):
         alike = of_references @ descriptor
-        best = np.argsort(-alike, kind="stable")[: config.references]
-        names[query] = listed[query] if retrieval.pairs else tuple(references[i] for i in best)
+        among = retrieval.among.get(query, row)
+        best = [i for i in np.argsort(-alike, kind="stable") if references[i] in among]
+        ranked = tuple(references[i] for i in best[: config.references])
+        names[query] = listed[query] if retrieval.pairs else ranked
         similarity[query] = tuple(float(alike[row[name]]) for name in names[query])
     return names, similarity
 
@@ -125,7 +127,9 @@ class _ByReferences:
     localizer: PublishedLocalizer
     ranked: Mapping[str, RankedReferences]
 
-    def localize(self, frame: Frame, priors: Sequence[PosePrior]) -> Estimate:
+    def localize(
+        self, frame: Frame, priors: Sequence[PosePrior], other_cameras: Sequence[Frame]
+    ) -> Estimate:
         ranked = self.ranked.get(frame.name)
         if ranked is None or not ranked.names:
             return _nowhere(frame, "no reference of the model is listed with this query")
@@ -140,7 +144,9 @@ class _Refining:
     localizer: PublishedLocalizer
     logs: Mapping[str, QueryLog]
 
-    def localize(self, frame: Frame, priors: Sequence[PosePrior]) -> Estimate:
+    def localize(
+        self, frame: Frame, priors: Sequence[PosePrior], other_cameras: Sequence[Frame]
+    ) -> Estimate:
         log = self.logs.get(frame.name)
         if log is None or log.T_cam_world is None:
             return _nowhere(frame, "the log has no pose of this query")

@@ -6,7 +6,8 @@ camera is scored.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from pixloc_ros.evaluation.datasets.protocol import (
     BenchmarkQuery,
     Matrix,
     Poses,
+    RigImage,
     Scene,
     check_images,
 )
@@ -31,9 +33,10 @@ from pixloc_ros.maps.files.colmap_database import read_database_cameras
 from pixloc_ros.maps.files.nvm import read_nvm
 
 NIGHT = ("night", "night-rain")
-SCORED_CAMERA = "rear"
+SCORED_CAMERA, OTHER_CAMERAS = "rear", ("left", "right")
 TRAIN, TEST = "robotcar_v2_train.txt", "robotcar_v2_test.txt"
 PLACES = "3D-models/individual/colmap_reconstructions"
+QUERIES_OF_PLACES = "3D-models/individual/queries_per_location"
 
 
 class RobotCar(Benchmark):
@@ -68,19 +71,26 @@ class RobotCar(Benchmark):
         if not names:
             raise DataError(f"{TRAIN} and {TEST} in {self.files.root} have no query of {scene}")
         check_images(images, names, self.home)
-        camera = self._camera(images / names[0])
+        camera = self._camera(images / names[0], SCORED_CAMERA)
+        rig = self._rig(images, scene) if self.files.rig else {}
         group = "night" if scene in NIGHT else "day"
+        retrieval = self.retrieval(
+            scene, "pairs-query-netvlad10-percam-perloc.txt", "pairs-query-*.txt"
+        )
+        if retrieval.descriptors:
+            retrieval = replace(retrieval, among=self._same_place(names))
         return Scene(
             name=scene,
             map_name="overcast-reference",
-            queries=tuple(BenchmarkQuery(name, camera, group) for name in names),
+            queries=tuple(
+                BenchmarkQuery(name, camera, group, SCORED_CAMERA, _others(name, rig, images))
+                for name in names
+            ),
             query_images=images,
             reference_images=images,
             references=self._references,
             truth=truth,
-            retrieval=self.retrieval(
-                scene, "pairs-query-netvlad10-percam-perloc.txt", "pairs-query-*.txt"
-            ),
+            retrieval=retrieval,
         )
 
     def write_submission(self, folder: Path, poses: Mapping[str, Poses]) -> list[Path]:
@@ -111,9 +121,52 @@ class RobotCar(Benchmark):
                 poses[image_name(name)] = se3.inverse(T_world_cam)
         return poses
 
-    def _camera(self, image: Path) -> Camera:
-        """The scored camera; its images are without distortion."""
-        file = self.find(f"intrinsics/{SCORED_CAMERA}_intrinsics.txt", what="fx, fy, cx, cy")
+    def _same_place(self, names: Sequence[str]) -> dict[str, frozenset[str]]:
+        """References of the same camera at the same of the 49 places, as published runs have it.
+
+        Of queries that no list of places names there is nothing.
+        """
+        among: dict[str, frozenset[str]] = {}
+        for file in sorted((self.files.root / QUERIES_OF_PLACES).glob("queries_location_*.txt")):
+            number = file.stem.removeprefix("queries_location_")
+            listed = {image_name(name) for name in hloc.read_names(file)} & set(names)
+            if listed:
+                folder = self.find(f"{PLACES}/{number}_aligned", what=f"references of {file.name}")
+                images = read_model(folder, with_points=False).images
+                seen = frozenset(image_name(image.name) for image in images)
+                ours = frozenset(name for name in seen if f"/{SCORED_CAMERA}/" in name)
+                among |= {name: among.get(name, frozenset()) | ours for name in listed}
+        return among
+
+    def _rig(self, images: Path, scene: str) -> dict[str, tuple[Camera, Matrix]]:
+        """Each other camera that has images of a condition, and T_scored_cam (4, 4)."""
+        T_car_scored, found = self._extrinsics(SCORED_CAMERA), {}
+        for name in OTHER_CAMERAS:
+            image = next((images / scene / name).glob("*.jpg"), None)
+            if image is not None:
+                T_scored_cam = se3.inverse(T_car_scored) @ self._extrinsics(name)
+                found[name] = self._camera(image, name), T_scored_cam
+        if not found:
+            raise DataError(f"{images / scene} has no images of {' and '.join(OTHER_CAMERAS)}")
+        return found
+
+    def _extrinsics(self, camera: str) -> Matrix:
+        """T_car_cam (4, 4)."""
+        file = self.find(
+            f"extrinsics/{camera}_extrinsics.txt", what="pose of the camera in the car"
+        )
+        try:
+            rows = [line.replace(",", " ").split() for _, line in hloc.read_lines(file, "poses")]
+            T_car_cam = np.array(rows, np.float64).reshape(4, 4)
+        except ValueError:
+            T_car_cam = np.zeros((4, 4))
+        if not se3.is_rigid(T_car_cam):
+            raise DataError(f"{file}: expected a rigid 4x4 camera-to-car matrix")
+        return T_car_cam
+
+    def _camera(self, image: Path, name: str) -> Camera:
+        """A camera by name; its images are without distortion."""
+        file = self.find(f"intrinsics/{name}_intrinsics.txt", what="fx, fy, cx, cy")
         size = image_files.read_size(image)
         try:
             values = [float(line.split()[1]) for _, line in hloc.read_lines(file, "intrinsics")]
@@ -142,6 +195,15 @@ class RobotCar(Benchmark):
         database = self.find("3D-models/overcast-reference.db", what="intrinsics of that model")
         cameras = read_database_cameras(database)
         return read_nvm(nvm, {image_name(n): c for n, c in cameras.items()}, image_name)
+
+
+def _others(
+    query: str, rig: Mapping[str, tuple[Camera, Matrix]], images: Path
+) -> tuple[RigImage, ...]:
+    """The images that the other cameras took at the time of a query: of the same file name."""
+    names = {camera: query.replace(f"/{SCORED_CAMERA}/", f"/{camera}/") for camera in rig}
+    taken = [(camera, name) for camera, name in names.items() if (images / name).is_file()]
+    return tuple(RigImage(name, camera, *rig[camera]) for camera, name in taken)
 
 
 def image_name(name: str) -> str:
