@@ -51,6 +51,7 @@ class Localizer:
             config.device,
             config.features.max_side_px or self.map.metadata.max_side_px,
             config.features.precision,
+            config.features.backend,
         )
         _check_same_weights(self.map, self.features)
         self.kernels = fused_aligner(self.features.damping)

@@ -16,8 +16,14 @@ class FeaturesConfig(Section):
 
     weights: str = Field(
         default="compact_seed",
-        description="Name of packaged network weights, or the path of a weights file. It must be "
-        "the network that the map was built with.",
+        description="Name of packaged network weights, or the path of a weights file or of an "
+        "exported network (.onnx). It must be the network that the map was built with.",
+    )
+    backend: Literal["auto", "torch", "onnxruntime", "tensorrt"] = Field(
+        default="auto",
+        description="What runs the network: auto takes onnxruntime for an exported network and "
+        "torch for all other weights; tensorrt is that of onnxruntime, on a GPU. onnxruntime and "
+        "tensorrt need features.weights to name a file that `pixloc export` wrote.",
     )
     max_side_px: int = Field(
         default=0,
@@ -30,7 +36,8 @@ class FeaturesConfig(Section):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
         description="Number format of the network on a CPU: auto takes bfloat16, which is faster, "
-        "where the CPU has instructions for it. A GPU always uses float16.",
+        "where the CPU has instructions for it. A GPU always uses float16, and onnxruntime on a "
+        "CPU float32.",
     )
 
     @field_validator("max_side_px")

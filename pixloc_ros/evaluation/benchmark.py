@@ -21,6 +21,7 @@ from pixloc_ros.alignment.coarse_to_fine import Aligner, Stage
 from pixloc_ros.alignment.cuda.fused_aligner import fused_aligner
 from pixloc_ros.alignment.rig import CameraObservation
 from pixloc_ros.config import Config
+from pixloc_ros.features import weights
 from pixloc_ros.features.pyramid import MAX_SIDE_PX, FeatureExtractor, FeaturePyramid
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.pose import Pose
@@ -82,10 +83,11 @@ class SpeedBenchmark:
             config.device,
             config.features.max_side_px or MAX_SIDE_PX,
             config.features.precision,
+            config.features.backend,
         )
         damping, self.kernels = self.extractor.damping, fused_aligner(self.extractor.damping)
         self.aligner = Aligner(damping, config.alignment, config.hypotheses, self.kernels)
-        self.machine = measure_machine(config.device, self.extractor.dtype)
+        self.machine = measure_machine(config.device, self.extractor.network.dtype)
         self.problem = make_problem(self.extractor, width, height, config.view.max_points)
 
     @torch.inference_mode()
@@ -101,23 +103,24 @@ class SpeedBenchmark:
 
     def _network(self) -> BenchmarkRow:
         problem = self.problem
-        size = sum(p.nbytes for p in self.extractor.network.parameters())
+        with torch.device("meta"):  # what is to be computed, whatever computes it
+            plain = weights.build(self.extractor.architecture.name)
+        on_gpu = self.extractor.device.type == "cuda"
+        itemsize = 2 if on_gpu else self.extractor.network.dtype.itemsize
+        size = itemsize * sum(each.numel() for each in plain.parameters())
         height, width = problem.image_rgb.shape[:2]
         return self._row(
             f"network {width}x{height}",
             lambda: self.extractor.extract(problem.image_rgb),
-            self._network_flop(),
+            self._network_flop(plain),
             size + sum(level.rows.nbytes for level in problem.pyramid.levels),
         )
 
-    def _network_flop(self) -> int:
+    def _network_flop(self, plain: weights.Network) -> int:
         finest = self.problem.pyramid.levels[-1]
         height, width = finest.height * finest.stride, finest.width * finest.stride
-        parameter = next(self.extractor.network.parameters())
-        with FlopCounterMode(
-            display=False
-        ) as counter:  # of the plain network: graphs count nothing
-            self.extractor.network(parameter.new_zeros(1, 3, height, width))
+        with FlopCounterMode(display=False) as counter:
+            plain.eval()(torch.zeros(1, 3, height, width, device="meta"))
         return counter.get_total_flops()
 
     def _iteration(self, level: int, count: int) -> BenchmarkRow:

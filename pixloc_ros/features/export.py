@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 from types import ModuleType
@@ -12,9 +11,9 @@ import torch
 from pixloc_ros.errors import ConfigError
 from pixloc_ros.features import weights
 from pixloc_ros.features.architecture import Architecture, damping
+from pixloc_ros.features.exported_network import INPUT, NetworkCard
 
 OPSET = 17  # TensorRT reads it from 8.5 on, which is that of JetPack 5.1
-INPUT = "image"  # (1, 3, H, W) RGB in 0..1
 PACKING = "features, to be normalised along channels, then confidence, to be put through a sigmoid"
 
 
@@ -27,7 +26,7 @@ def write_onnx(path: Path, weights_name: str, size: tuple[int, int] | None = Non
     """
     onnx = _library()
     loaded = weights.load(weights_name)
-    architecture = loaded.network.architecture
+    architecture, card = loaded.network.architecture, _card(loaded)
     width, height = size or (4 * architecture.strides[0], 2 * architecture.strides[0])
     _check_size(width, height, architecture)
     with warnings.catch_warnings():
@@ -40,41 +39,36 @@ def write_onnx(path: Path, weights_name: str, size: tuple[int, int] | None = Non
             dynamo=False,
             opset_version=OPSET,
             input_names=[INPUT],
-            output_names=output_names(architecture),
-            dynamic_axes=None if size else _free_sides(architecture),
+            output_names=card.output_names,
+            dynamic_axes=None if size else _free_sides(card),
         )
     model = onnx.load(path)
-    onnx.helper.set_model_props(model, _metadata(loaded))
+    onnx.helper.set_model_props(model, card.properties())
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
 
 
-def output_names(architecture: Architecture) -> list[str]:
-    """Names of the packed maps, coarse to fine."""
-    return [f"stride{stride}" for stride in architecture.strides]
-
-
-def _free_sides(architecture: Architecture) -> dict[str, dict[int, str]]:
+def _free_sides(card: NetworkCard) -> dict[str, dict[int, str]]:
     sides = {INPUT: {2: "height", 3: "width"}}
-    for name, stride in zip(output_names(architecture), architecture.strides, strict=True):
+    for name, stride in zip(card.output_names, card.strides, strict=True):
         sides[name] = {2: f"height / {stride}", 3: f"width / {stride}"}
     return sides
 
 
-def _metadata(loaded: weights.LoadedWeights) -> dict[str, str]:
-    """What a runtime needs to know, as JSON values."""
+def _card(loaded: weights.LoadedWeights) -> NetworkCard:
+    """What a runtime needs to know."""
     architecture = loaded.network.architecture
-    values = {
-        "weights": loaded.model_id,
-        "sha256": loaded.sha256,
-        "architecture": architecture.name,
-        "strides": architecture.strides,
-        "dims": architecture.dims,
-        "size_multiple": architecture.size_multiple,
-        "packing": PACKING,
-        "damping": damping(loaded.network.theta.detach()).tolist(),
-    }
-    return {name: json.dumps(value) for name, value in values.items()}
+    return NetworkCard(
+        weights=loaded.model_id,
+        sha256=loaded.sha256,
+        architecture=architecture.name,
+        strides=architecture.strides,
+        dims=architecture.dims,
+        size_multiple=architecture.size_multiple,
+        as_published=architecture.as_published,
+        packing=PACKING,
+        damping=damping(loaded.network.theta.detach()).tolist(),
+    )
 
 
 def _check_size(width: int, height: int, architecture: Architecture) -> None:

@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.fx.experimental.optimization import fuse
+from torch import Tensor
 
-from pixloc_ros.features import weights
-from pixloc_ros.features.architecture import damping, unpack
+from pixloc_ros.errors import ConfigError
+from pixloc_ros.features.architecture import Architecture, unpack
+from pixloc_ros.features.exported_network import ExportedNetwork, is_exported
 from pixloc_ros.features.sampling import BILINEAR, FeatureLevel
+from pixloc_ros.features.torch_network import Precision, TorchNetwork
 from pixloc_ros.geometry.camera import Camera
 
 # Of the packaged networks: they were trained at 528 px, and see farther in a smaller image.
 MAX_SIDE_PX = 800
-SIZES_KEPT = 2  # of images; each holds the activations of its graph
-WARM_UP_RUNS = 3  # before a capture, so that libraries have chosen and allocated
 
-Precision = Literal["auto", "float32", "bfloat16", "float64"]
-Captured = tuple[torch.cuda.CUDAGraph, Tensor, tuple[Tensor, ...]]
+Backend = Literal["auto", "torch", "onnxruntime", "tensorrt"]
+
+
+class Network(Protocol):
+    """What runs a network on one device, and what it says of the weights."""
+
+    runtime: str  # library and version: features differ in the last digits
+    model_id: str
+    sha256: str  # of the weights
+    architecture: Architecture
+    damping: Tensor  # (3, 6) per level and pose parameter
+    dtype: torch.dtype
+
+    def __call__(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Packed maps (1, C + 1, H / stride, W / stride), coarse to fine, of (1, 3, H, W)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +71,8 @@ class FeaturePyramid:
 class FeatureExtractor:
     """Runs the network on one image at a time, on one device.
 
-    precision is that of the network on a CPU; a GPU uses float16. Features are always float32.
+    weights_name: of packaged weights, the path of a weights file, or of an exported network.
+    precision is that of torch on a CPU; a GPU uses float16. Features are always float32.
     """
 
     def __init__(
@@ -68,22 +81,16 @@ class FeatureExtractor:
         device: str = "cpu",
         max_side_px: int = MAX_SIDE_PX,
         precision: Precision = "float32",
+        backend: Backend = "auto",
     ):
         self.weights_name = weights_name
-        loaded = weights.load(weights_name)
-        self.model_id, self.sha256 = loaded.model_id, loaded.sha256
-        self.architecture = loaded.network.architecture
-        self.strides, self.dims = self.architecture.strides, self.architecture.dims
         self.device = torch.device(device)
         self.max_side_px = max_side_px
-        self.damping = damping(loaded.network.theta.detach()).to(self.device)
-        exact = self.architecture.as_published
-        self.network = fused(loaded.network, self.device, "float32" if exact else precision)
-        if precision == "float64":  # to compare results without rounding
-            self.network = self.network.double()
-        self.dtype = next(self.network.parameters()).dtype
-        on_gpu = self.device.type == "cuda"
-        self.forward = CapturedNetwork(self.network) if on_gpu else self.network
+        self.network = open_network(weights_name, self.device, precision, backend)
+        self.model_id, self.sha256 = self.network.model_id, self.network.sha256
+        self.architecture = self.network.architecture
+        self.strides, self.dims = self.architecture.strides, self.architecture.dims
+        self.damping = self.network.damping
 
     @torch.inference_mode()
     def extract(self, image_rgb: NDArray[np.uint8]) -> FeaturePyramid:
@@ -92,7 +99,7 @@ class FeatureExtractor:
         height, width = image.shape[:2]
         # Before the network: on a GPU this waits for what is enqueued.
         size = torch.tensor([width, height], dtype=torch.float32, device=self.device)
-        packed = self.forward(self._to_tensor(image).to(self.dtype))
+        packed = self.network(self._to_tensor(image))
         levels = [
             level_of(
                 maps.to(torch.promote_types(maps.dtype, torch.float32)),
@@ -128,6 +135,19 @@ class FeatureExtractor:
         return max(-side_px % self.architecture.size_multiple, least - side_px)
 
 
+def open_network(
+    weights_name: str, device: torch.device, precision: Precision, backend: Backend
+) -> Network:
+    """Open a network with what can run its file. Raises WeightsError, ConfigError."""
+    exported = is_exported(weights_name)
+    if backend != "auto" and exported != (backend != "torch"):
+        what = "runs weights" if backend == "torch" else "runs what `pixloc export` wrote (.onnx)"
+        raise ConfigError(f"features.backend={backend} {what}: features.weights is {weights_name}")
+    if exported:
+        return ExportedNetwork(weights_name, device, tensorrt=backend == "tensorrt")
+    return TorchNetwork(weights_name, device, precision)
+
+
 def level_of(maps: Tensor, stride: int, image_size: Tensor, with_norms: bool) -> FeatureLevel:
     """The level that a network's packed maps (B, C + 1, H, W) of images of one size stand for."""
     features, confidence = unpack(maps)
@@ -142,58 +162,3 @@ def upload(image: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda":
         image = image.pin_memory()
     return image.to(device, non_blocking=True)
-
-
-def fused(network: nn.Module, device: torch.device, precision: Precision) -> nn.Module:
-    """The network for inference: batch norms folded into convolutions, channels last.
-
-    Both together halve the time on a CPU, and bfloat16 halves it again where the CPU has it.
-    """
-    network = fuse(network).to(device)
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    wanted = precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
-    return network.bfloat16() if wanted and device.type == "cpu" else network
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether a CPU multiplies in bfloat16; others only emulate it, slower than float32."""
-    if device.type != "cpu":
-        return False
-    if not hasattr(torch.cpu, "get_capabilities"):  # older versions of torch cannot tell
-        return False
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
-
-
-class CapturedNetwork:
-    """A network on a GPU in half precision, replayed as one CUDA graph per image size.
-
-    What a call returns is overwritten by the next call.
-    """
-
-    def __init__(self, network: nn.Module):
-        self.network = network.half()
-        self._captured: dict[torch.Size, Captured] = {}
-
-    def __call__(self, image: Tensor) -> tuple[Tensor, ...]:
-        with torch.cuda.device_of(image):
-            if image.shape not in self._captured:
-                while len(self._captured) >= SIZES_KEPT:
-                    del self._captured[next(iter(self._captured))]
-                self._captured[image.shape] = self._capture(image.half())
-            graph, into, maps = self._captured[image.shape]
-            into.copy_(image)
-            graph.replay()
-        return maps
-
-    def _capture(self, image: Tensor) -> Captured:
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UP_RUNS):
-                self.network(image)
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            maps = self.network(image)
-        return graph, image, maps

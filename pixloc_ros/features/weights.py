@@ -64,7 +64,7 @@ def load(name_or_path: str) -> LoadedWeights:
 
     Raises WeightsError when the file is absent, altered, or of another architecture.
     """
-    path = _find(name_or_path)
+    path = find(name_or_path)
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     _check_hash(path, sha256)
@@ -141,7 +141,8 @@ def _most_alike(state: dict[str, Tensor]) -> Callable[[], Network]:
     return min(NETWORKS.values(), key=unlike)
 
 
-def _find(name_or_path: str) -> Path:
+def find(name_or_path: str) -> Path:
+    """The file of packaged weights, or the one at a path. Raises WeightsError for none."""
     packaged = PACKAGED / f"{name_or_path}.safetensors"
     for path in (packaged, Path(name_or_path).expanduser()):
         if path.is_file():

@@ -31,6 +31,7 @@ OPTIONAL = {
     "kornia",
     "laspy",
     "onnx",
+    "onnxruntime",
     "open3d",
     "plotly",
     "pycolmap",

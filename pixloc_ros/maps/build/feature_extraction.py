@@ -33,7 +33,7 @@ class ImageTask:
         digest = hashlib.sha256(self.read())
         digest.update(self.pixels.tobytes())
         network = (extractor.sha256, extractor.max_side_px, extractor.device.type)
-        digest.update(repr((network, torch.__version__, self.pixels.shape)).encode())
+        digest.update(repr((network, extractor.network.runtime, self.pixels.shape)).encode())
         return digest.hexdigest()
 
     def read(self) -> bytes:
