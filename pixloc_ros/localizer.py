@@ -104,8 +104,13 @@ class Localizer:
         except torch.cuda.OutOfMemoryError as error:
             torch.cuda.empty_cache()
             return _failed(frame, Reason.OUT_OF_MEMORY, str(error).partition("\n")[0], given)
+        message = estimate.message + _shutter_note(frames, config)
         return replace(
-            estimate, stamp_ns=frame.stamp_ns, name=frame.name, timing_ms=watch.timing_ms
+            estimate,
+            message=message,
+            stamp_ns=frame.stamp_ns,
+            name=frame.name,
+            timing_ms=watch.timing_ms,
         )
 
     def _align(
@@ -264,6 +269,13 @@ def _worth_second_attempt(estimate: Estimate, config: Config) -> bool:
 
 def _searching_wider(config: Config) -> Config:
     return config.model_copy(update={"hypotheses": config.hypotheses.wider()})
+
+
+def _shutter_note(frames: Sequence[Frame], config: Config) -> str:
+    """What to say where a rolling shutter is configured, but not how the camera moved."""
+    if not config.camera.readout_s or all(frame.camera.shutter is not None for frame in frames):
+        return ""
+    return "; rolling shutter not corrected: nothing tells how the camera moved"
 
 
 def _wrong_size(frame: Frame) -> tuple[Reason, str] | None:

@@ -7,13 +7,14 @@ holds. It knows nothing of ROS and has no threads.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from pixloc_ros.config import Config
 from pixloc_ros.config.holder import ConfigHolder
+from pixloc_ros.geometry import se3
 from pixloc_ros.priors.keyframe_lookup import MapLike
 from pixloc_ros.priors.tracker import PoseTracker
 from pixloc_ros.sensors.counters import Counters
@@ -28,8 +29,6 @@ from pixloc_ros.sensors.frame_assembler import NotReady
 from pixloc_ros.sensors.frozen_images import FrozenImages
 from pixloc_ros.sensors.image_group import DecodedImages, ImageGroup
 from pixloc_ros.types import Estimate, Frame, PosePrior, Reason, Status
-
-Action = Callable[[], None]  # taking a message whose stamp is confirmed
 
 
 class FrameLocalizer(Protocol):
@@ -196,7 +195,8 @@ class Session:
                     raise image
                 assert isinstance(event, ImageEvent)
                 where = self._next_name, self.config.node
-                frames.append(self.intake.assembler.frame(camera_name, event, image, *where))
+                frame = self.intake.assembler.frame(camera_name, event, image, *where)
+                frames.append(self._with_shutter(frame))
             except (BadMessage, NotReady) as problem:
                 problems.append(problem)
                 if isinstance(problem, BadMessage) and isinstance(event, ImageEvent):
@@ -204,6 +204,19 @@ class Session:
         if not frames:
             raise problems[0]
         return frames
+
+    def _with_shutter(self, frame: Frame) -> Frame:
+        """The frame with the motion of its camera from its first row to its last, by odometry."""
+        shutter = self.config.camera
+        if not shutter.readout_s:
+            return frame
+        T_first_last = self.tracker.odometry.motion(*shutter.exposed_ns(frame.stamp_ns))
+        if T_first_last is None:
+            line = "no odometry while an image was read: its rolling shutter is not corrected"
+            self.counters.add("image.shutter_uncorrected", line)
+            return frame
+        of_camera = se3.inverse(frame.T_base_cam) @ T_first_last @ frame.T_base_cam
+        return replace(frame, camera=frame.camera.rolling(of_camera, shutter.stamp_share))
 
     def _without_frozen(self, frames: Sequence[Frame]) -> list[Frame]:
         """Frames whose image is of their stamp, as if all were taken at that of the first."""

@@ -60,8 +60,9 @@ def usage(cubin: bytes) -> str:
 def main() -> None:
     architecture, *channels = (int(argument) for argument in sys.argv[1:])
     for C in channels or (128, 64, 32):
-        for distorted, emit in ((False, False), (True, False), (True, True)):
-            constants = {"C": C, "BLOCK": BLOCK_POINTS, "DISTORTED": distorted, "EMIT": emit}
+        for kind in ((0, 0, 0), (1, 0, 0), (1, 0, 1), (1, 1, 1)):
+            flags = dict(zip(("DISTORTED", "ROLLING", "EMIT"), map(bool, kind), strict=True))
+            constants = {"C": C, "BLOCK": BLOCK_POINTS, **flags}
             compile_kernel(linearize_kernels.linearize, architecture, WARPS, **constants)
     compile_kernel(step_kernels.step, architecture, 1, BLOCK=BLOCK_POINTS, CHUNK=CHUNK_TILES)
     compile_kernel(step_kernels.best_distinct, architecture, 1, LANES=64, KEEP=12)

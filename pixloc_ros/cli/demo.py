@@ -25,6 +25,11 @@ def demo(
         typer.Option(help="pinhole, plumb_bob, rational_polynomial or equidistant (fisheye)"),
     ] = "pinhole",
     lens: Annotated[str, typer.Option(help="of the drive; without: as the mapping drive's")] = "",
+    speed: Annotated[float, typer.Option(min=0.5, max=50.0, help="of the drive, in m/s")] = 8.0,
+    readout_s: Annotated[
+        float,
+        typer.Option(min=0.0, max=0.1, help="a rolling shutter: seconds from first row to last"),
+    ] = 0.0,
 ) -> None:
     """Generate a street, map it, drive through it live over DDS, and report.
 
@@ -48,7 +53,13 @@ def demo(
 
     console = Console()
     options = DatasetOptions(
-        seed=seed, length_m=length, session=session, mapping_lens=mapping_lens, drive_lens=lens
+        seed=seed,
+        length_m=length,
+        session=session,
+        mapping_lens=mapping_lens,
+        drive_lens=lens,
+        speed_m_s=speed,
+        readout_s=readout_s,
     )
     result = run_demo(output, options, rate, say=console.print, progress=track)
     console.print(table(result))

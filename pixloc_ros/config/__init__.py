@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 
 from pixloc_ros.common import foreign_files
+from pixloc_ros.config.camera import CameraConfig
 from pixloc_ros.config.localization import (
     AcceptanceConfig,
     AlignmentConfig,
@@ -35,6 +36,7 @@ __all__ = [
     "REPLACED",
     "AcceptanceConfig",
     "AlignmentConfig",
+    "CameraConfig",
     "Config",
     "CovarianceConfig",
     "FeaturesConfig",
@@ -70,6 +72,7 @@ class Config(Section):
         description="Number of CPU threads; 0 takes as many as there are cores. Where other "
         "programs are busy, fewer are faster.",
     )
+    camera: CameraConfig = CameraConfig()
     features: FeaturesConfig = FeaturesConfig()
     view: ViewConfig = ViewConfig()
     tiles: TilesConfig = TilesConfig()
@@ -85,6 +88,7 @@ class Config(Section):
 # Names, and beginnings of names, of ROS parameters that can be set while the node works.
 LIVE = (
     "acceptance.",
+    "camera.",
     "priors.",
     "node.diagnostics_rate_hz",
     "node.tf_rate_hz",

@@ -12,6 +12,7 @@ from pixloc_ros.common.progress import Progress, keeping, silent
 from pixloc_ros.config import Config, from_flat
 from pixloc_ros.demo import live
 from pixloc_ros.demo.street.dataset import DatasetOptions, write_dataset
+from pixloc_ros.demo.street.sessions import find_session
 from pixloc_ros.errors import DataError
 from pixloc_ros.evaluation.frames import FrameResult
 from pixloc_ros.evaluation.metrics import Summary
@@ -64,7 +65,7 @@ def _run_demo(
     say("1/5 generating a street, its mapping images and a drive")
     write_dataset(output / "street", options)
     say("2/5 building the map: features of every mapping image at its points")
-    config = from_flat({"map": str(_build_map(output, progress))})
+    config = from_flat({"map": str(_build_map(output, progress)), **_shutter(options)})
     say("3/5 writing the drive as a bag with noisy odometry and GNSS")
     bag = _write_bag(output)
     live_frames = _live(bag, config, output / "live", rate, say)
@@ -85,6 +86,12 @@ def _build_map(output: Path, progress: Progress) -> Path:
     return folder
 
 
+def _shutter(options: DatasetOptions) -> dict[str, str | float]:
+    """Settings of the camera that takes the drive."""
+    lens = options.lens_of(find_session(options.session))
+    return {"camera.readout_s": lens.readout_s, "camera.stamp_row": lens.stamp_row}
+
+
 def _write_bag(output: Path) -> Path:
     folder = output / "street" / "drive"
     drive = read_posed_images(folder / "meta.json", folder / "images")
@@ -96,7 +103,8 @@ def _live(bag: Path, config: Config, output: Path, rate: float, say: Say) -> lis
         say("4/5 skipped: no rclpy here, so no live node (use `make demo`, or source ROS)")
         return []
     say("4/5 starting the node and playing the bag to it over DDS")
-    live.run_live(bag, Path(config.map), output, rate, {"node.compressed": "true"})
+    shutter = {f"camera.{name}": str(value) for name, value in config.camera}
+    live.run_live(bag, Path(config.map), output, rate, {"node.compressed": "true", **shutter})
     return load_frames(output, bag.with_name(f"{bag.name}.truth.txt"))
 
 

@@ -5,8 +5,8 @@ The centre of the top-left pixel is (0, 0), as in OpenCV and CameraInfo; in COLM
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor
 
 from pixloc_ros.errors import CameraError
 from pixloc_ros.geometry.distortion import COEFFICIENTS, FISHEYE, distort, one_to_one_limit
+from pixloc_ros.geometry.rolling_shutter import RollingShutter
+from pixloc_ros.geometry.se3 import Matrix
 
 MIN_DEPTH_M = 1e-3
 # No camera is beyond these, and within them nothing overflows.
@@ -21,6 +23,8 @@ MAX_VALUE = 1e300  # of a parameter; integers in text may be of any size
 MAX_SIDE_PX = 1e6
 MAX_FOCAL_RATIO = 1e4  # of focal length and image side, either way
 MAX_COEFFICIENT = 1e12
+MAX_ROWS_PER_ROW = 0.5  # that a point moves while one row is read: nothing so near is matched
+TENSORS = ("size", "focal", "center", "distortion", "max_radius2")
 
 # COLMAP name -> (our model, number of focal lengths, order of the distortion coefficients)
 COLMAP_MODELS: dict[str, tuple[str, int, int]] = {
@@ -47,6 +51,7 @@ class Camera:
     model: a key of COEFFICIENTS. size: (..., 2) width and height in pixels, possibly fractional
     after scaling. focal, center: (..., 2) pixels. distortion: (..., D). max_radius2: (...), squared
     radius (angle for fisheye) in the normalised plane up to which the distortion is one to one.
+    shutter: how the camera moves while its rows are read; None where all are exposed at once.
     """
 
     model: str
@@ -55,6 +60,7 @@ class Camera:
     center: Tensor
     distortion: Tensor
     max_radius2: Tensor
+    shutter: RollingShutter | None = field(default=None, kw_only=True)
 
     @classmethod
     def create(
@@ -132,15 +138,15 @@ class Camera:
 
     @classmethod
     def stack(cls, cameras: Sequence[Camera]) -> Camera:
-        """Batch (B,) of cameras of one model."""
-        fields = ("size", "focal", "center", "distortion", "max_radius2")
-        return cls(
-            cameras[0].model, *(torch.stack([getattr(c, f) for c in cameras]) for f in fields)
-        )
+        """Batch (B,) of cameras of one model, all with a rolling shutter or none."""
+        stacked = (torch.stack([getattr(c, name) for c in cameras]) for name in TENSORS)
+        shutters = [camera.shutter for camera in cameras if camera.shutter is not None]
+        shutter = RollingShutter.stack(shutters) if shutters else None
+        return cls(cameras[0].model, *stacked, shutter=shutter)
 
     def __getitem__(self, index: Tensor) -> Camera:
         """Some cameras of a batch."""
-        return Camera(self.model, *(getattr(self, name)[index] for name in self.__slots__[1:]))
+        return self._each(lambda tensor: tensor[index])
 
     @property
     def width(self) -> int:
@@ -156,20 +162,31 @@ class Camera:
         return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
 
     def to(self, *args: object, **kwargs: object) -> Camera:
-        fields = ("size", "focal", "center", "distortion", "max_radius2")
-        return Camera(self.model, *(getattr(self, f).to(*args, **kwargs) for f in fields))
+        return self._each(lambda tensor: tensor.to(*args, **kwargs))  # type: ignore[call-overload]
 
     def scale(self, factor: float | Sequence[float]) -> Camera:
         """The camera of the image resized by (sx, sy); pixel centres stay pixel centres."""
         s = torch.as_tensor(factor, dtype=self.size.dtype, device=self.size.device)
         center = (self.center + 0.5) * s - 0.5
-        return replace(self, size=self.size * s, focal=self.focal * s, center=center)
+        shutter = self.shutter and self.shutter.scale(s.expand(2)[1])
+        return replace(
+            self, size=self.size * s, focal=self.focal * s, center=center, shutter=shutter
+        )
 
     def crop(self, left_top: Sequence[float], size: Sequence[float]) -> Camera:
         """The camera of a cut-out that begins at pixel left_top."""
         shift = torch.as_tensor(left_top, dtype=self.size.dtype, device=self.size.device)
         new_size = torch.as_tensor(size, dtype=self.size.dtype, device=self.size.device)
-        return replace(self, size=new_size, center=self.center - shift)
+        shutter = self.shutter and self.shutter.crop(left_top[1])
+        return replace(self, size=new_size, center=self.center - shift, shutter=shutter)
+
+    def rolling(self, T_first_last: Matrix, stamp_share: float) -> Camera:
+        """The camera that moves by T_first_last (4, 4) from its first row's exposure to its last's.
+
+        stamp_share: when the stamp is, of which the pose is: 0 at the first row, 1 at the last.
+        """
+        shutter = RollingShutter.of_motion(T_first_last, self.height, stamp_share)
+        return replace(self, shutter=shutter.each(lambda tensor: tensor.to(self.size)))
 
     def in_image(self, pixels: Tensor) -> Tensor:
         """Whether pixels (..., N, 2) lie between the centres of the border pixels."""
@@ -179,16 +196,52 @@ class Camera:
         """Pixels (..., N, 2) of points (..., N, 3), and whether each can be seen (..., N).
 
         Depths below MIN_DEPTH_M are clamped and marked; so are points beyond the distortion's
-        range and, as in the reference, points outside the image.
+        range and, as in the reference, points outside the image. Of a rolling shutter, points are
+        those of the camera at the stamp.
         """
+        if self.shutter is not None:
+            return self.project_with_jacobian(points_cam)[:2]
         pixels, valid, _ = self._project(points_cam, want_jacobian=False)
         return pixels, valid & self.in_image(pixels)
 
     def project_with_jacobian(self, points_cam: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """As project, and d(pixel)/d(point_cam) (..., N, 2, 3)."""
+        if self.shutter is not None:
+            pixels, valid, J = self._project_rolling(points_cam, self.shutter)
+        else:
+            pixels, valid, J = self._project_and_derive(points_cam)
+        return pixels, valid & self.in_image(pixels), J
+
+    def _project_rolling(
+        self, points_cam: Tensor, shutter: RollingShutter
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Project each point to the row that is read when the camera is where it shows it there.
+
+        The row at the stamp is the first guess; from the point as that row shows it, one Newton
+        step. What the image shows of a point depends on its row, so the derivative has a part by
+        the row as well.
+        """
+        height = self.size[..., 1, None]
+        guess = self._project(points_cam, want_jacobian=False)[0][..., 1]
+        rows = torch.minimum(torch.maximum(guess, -height), 2 * height)
+        points, velocity = shutter.points_at(points_cam, rows)
+        pixels, valid, J = self._project_and_derive(points)
+        motion = (J @ velocity[..., None])[..., 0]  # (..., N, 2) pixels per row
+        gain = motion / (1 - motion[..., 1:].clamp(max=MAX_ROWS_PER_ROW))
+        pixels = pixels + gain * (pixels[..., 1:] - rows[..., None])
+        J = shutter.turned(J, rows)
+        return pixels, valid, J + gain[..., None] * J[..., 1:, :]
+
+    def _project_and_derive(self, points_cam: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         pixels, valid, J = self._project(points_cam, want_jacobian=True)
         assert J is not None
-        return pixels, valid & self.in_image(pixels), J
+        return pixels, valid, J
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Camera:
+        """The same with each of its tensors changed."""
+        changed = (change(getattr(self, name)) for name in TENSORS)
+        shutter = self.shutter and self.shutter.each(change)
+        return Camera(self.model, *changed, shutter=shutter)
 
     def _project(
         self, points_cam: Tensor, want_jacobian: bool

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -10,7 +11,7 @@ import torch
 from pixloc_ros.config import from_flat
 from pixloc_ros.demo.street.dataset import DatasetOptions, write_dataset
 from pixloc_ros.demo.street.lens import LENSES, StreetLens
-from pixloc_ros.demo.street.photograph import photograph
+from pixloc_ros.demo.street.photograph import moving, photograph
 from pixloc_ros.demo.street.sessions import SESSIONS
 from pixloc_ros.evaluation.shots import posed_frames
 from pixloc_ros.geometry import se3
@@ -69,6 +70,41 @@ def test_a_query_through_a_lens_on_a_map_without(street: Path, name: str) -> Non
     prior = PosePrior(T_map_base, diagonal(0.5, 1.5), "test", frame.stamp_ns)
     fooled = localizer.localize(replace(frame, camera=straight), prior)
     assert not fooled.ok or se3.distance_m(fooled.T_map_base, T_map_base) > 2 * metres
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["pinhole", "equidistant"])
+def test_what_a_rolling_shutter_costs_is_gone(street: Path, name: str) -> None:
+    """15 m/s, 0.5 rad/s to the left, 30 ms: where nothing tells of it, the pose is ahead.
+
+    Measured: 0.18 to 0.29 m without, 0.006 to 0.011 m with it.
+    """
+    options = DatasetOptions(length_m=12.0, width=320, height=192)
+    lens = replace(LENSES[name], width=320, height=192, readout_s=0.03, stamp_row="first")
+    posed = read_posed_images(street / "data/drive/meta.json", street / "data/drive/images")
+    shown = options.generate(SESSIONS["mapping"])
+    localizer = Localizer(
+        from_flat({"map": str(street / "map"), "threads": 1, "camera.readout_s": lens.readout_s})
+    )
+    turn = se3.make(cv2.Rodrigues(np.array([0.0, 0.0, 0.5 * lens.readout_s]))[0], [0.45, 0.0, 0.0])
+    found: dict[bool, list[float]] = {True: [], False: []}
+    for frame, T_map_base in posed_frames(posed, [3, 9]):
+        T_first_last = se3.inverse(frame.T_base_cam) @ turn @ frame.T_base_cam
+        T_map_cam = T_map_base @ frame.T_base_cam
+        motion = moving(T_map_cam, T_map_cam, T_map_cam @ T_first_last, lens.readout_s)
+        rng = np.random.default_rng(3)
+        view = photograph(shown, SESSIONS["mapping"], lens, motion, rng)
+        frame = replace(frame, image_rgb=view.image_rgb, camera=lens.camera)
+        prior = PosePrior(T_map_base, diagonal(0.5, 1.5), "test", frame.stamp_ns)
+        for known in found:
+            camera = lens.camera.rolling(T_first_last, 0.0) if known else lens.camera
+            estimate = localizer.localize(replace(frame, camera=camera), prior)
+            assert estimate.candidate_T_map_base is not None
+            found[known].append(se3.distance_m(estimate.candidate_T_map_base, T_map_base))
+            assert ("rolling shutter not corrected" in estimate.message) is not known
+            assert estimate.ok or not known, estimate.message
+    assert max(found[True]) < 0.04
+    assert min(found[False]) > 0.1
 
 
 @pytest.mark.slow

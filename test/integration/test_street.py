@@ -148,10 +148,10 @@ def test_rows_of_a_rolling_shutter_are_seen_from_where_they_are_read(street: Str
     session = replace(
         SESSIONS["mapping"], exposure=replace(SESSIONS["mapping"].exposure, noise=0.0)
     )
-    before, pose = (T @ T_BASE_CAM for T in mapping_poses(street.layout, 0.0, 2.0, 1.0))
+    poses = [T @ T_BASE_CAM for T in mapping_poses(street.layout, 0.0, 3.0, 1.0)]
     lens, noise = StreetLens(WIDTH, HEIGHT, readout_s=0.03), np.random.default_rng(0)
-    rolling = photograph(street, session, lens, moving(pose, before, 0.1), noise)
-    motion, still = moving(pose, before, 0.1), replace(lens, readout_s=0.0)
+    motion, still = moving(*poses, period_s=0.1), replace(lens, readout_s=0.0)
+    rolling = photograph(street, session, lens, motion, noise)
     last, middle, first = (
         photograph(street, session, still, lambda _, before_s=before_s: motion(before_s), noise)
         for before_s in (-0.015, 0.0, 0.015)

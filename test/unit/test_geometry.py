@@ -247,3 +247,81 @@ def test_a_perturbed_base_is_off_by_the_perturbation(pose: list[float], error: l
     T = pose_of(pose).matrix().numpy()
     found = cov.base_error(cov.perturb_base(T, np.array(error)), T)
     np.testing.assert_allclose(found, error, atol=1e-7)
+
+
+# --- a rolling shutter ---
+
+# A car at 15 m/s that turns by 1 rad/s and pitches, as the camera moves in 30 ms.
+MOTION = se3.make(cv2.Rodrigues(np.array([0.003, 0.03, -0.002]))[0], [0.007, -0.002, 0.45])
+SHARES = [0.0, 0.5, 1.0]
+
+
+def far_points() -> torch.Tensor:
+    return 2 * random_points()
+
+
+def moved(T_first_last: np.ndarray, share: float) -> Pose:
+    """The motion for a share of its time, exactly."""
+    from scipy.linalg import expm, logm
+
+    return Pose.from_matrix(torch.from_numpy(np.real(expm(share * logm(T_first_last)))))
+
+
+@pytest.mark.parametrize("stamp_share", SHARES)
+@pytest.mark.parametrize("model", ["PINHOLE", "FULL_OPENCV", "OPENCV_FISHEYE"])
+def test_a_rolling_shutter_shows_points_from_where_their_row_is_read(
+    model: str, stamp_share: float
+) -> None:
+    """Against the same camera at rest, held at the pose of each row."""
+    camera = Camera.from_colmap(model, 640, 480, MODELS[model])
+    points = far_points()
+    pixels, valid = camera.rolling(MOTION, stamp_share).project(points)
+    assert valid.sum() > 100
+    shift = (pixels - camera.project(points)[0])[valid].norm(dim=-1)
+    assert shift.max() > 2
+    for point, pixel in zip(points[valid][:30], pixels[valid][:30], strict=True):
+        T_stamp_row = moved(MOTION, float(pixel[1]) / (camera.height - 1) - stamp_share)
+        still, _ = camera.project(T_stamp_row.inverse().transform(point[None]))
+        torch.testing.assert_close(still[0], pixel, atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("stamp_share", SHARES)
+@pytest.mark.parametrize("model", ["PINHOLE", "FULL_OPENCV", "OPENCV_FISHEYE"])
+def test_jacobian_is_the_derivative_of_a_rolling_shutter(model: str, stamp_share: float) -> None:
+    camera = Camera.from_colmap(model, 640, 480, MODELS[model]).rolling(MOTION, stamp_share)
+    points, step = far_points(), 1e-6
+    _, valid, J = camera.project_with_jacobian(points)
+    numeric = torch.stack(
+        [
+            (camera.project(points + d)[0] - camera.project(points - d)[0]) / (2 * step)
+            for d in step * torch.eye(3, dtype=torch.float64)
+        ],
+        -1,
+    )
+    scale = numeric[valid].norm(dim=(-2, -1))
+    assert ((J - numeric)[valid].norm(dim=(-2, -1)) / scale).max() < 1e-2
+
+
+def test_a_rolling_shutter_goes_with_the_image_that_is_resized_or_cut() -> None:
+    camera = Camera.from_colmap("PINHOLE", 640, 480, MODELS["PINHOLE"]).rolling(MOTION, 0.5)
+    points = far_points()
+    pixels, _ = camera.project(points)
+    resized, _ = camera.scale((0.4, 0.3)).project(points)
+    factor = torch.tensor([0.4, 0.3])
+    torch.testing.assert_close(resized, (pixels + 0.5) * factor - 0.5, atol=1e-2, rtol=0)
+    cut, _ = camera.crop((10, 20), (300, 200)).project(points)
+    torch.testing.assert_close(cut, pixels - torch.tensor([10, 20]), atol=0.05, rtol=0)
+    both = Camera.stack([camera, camera.scale(0.5)])
+    several, _ = both.project(points.expand(2, -1, -1))
+    torch.testing.assert_close(several[0], pixels)
+    torch.testing.assert_close(both[torch.tensor([1])].project(points)[0][0], several[1])
+
+
+def test_a_shutter_that_rolls_while_nothing_moves_changes_nothing() -> None:
+    camera = Camera.from_colmap("PINHOLE", 640, 480, MODELS["PINHOLE"])
+    for still, rolling in zip(
+        camera.project_with_jacobian(far_points()),
+        camera.rolling(np.eye(4), 0.0).project_with_jacobian(far_points()),
+        strict=True,
+    ):
+        torch.testing.assert_close(rolling, still)

@@ -157,6 +157,40 @@ def test_a_frame_waits_for_odometry_at_its_stamp() -> None:
     assert live.counters["odom.late"] == 0
 
 
+def test_a_frame_waits_for_odometry_over_its_readout_and_moves_with_it() -> None:
+    localizer = TruthfulLocalizer(from_flat({"camera.readout_s": 0.03}))
+    live = Session(localizer)
+    for message in [static_transforms(), calibration(at_ns(0)), initial_pose(at_ns(0))]:
+        live.push(event(message))
+    for tick in range(6):
+        live.push(event(odometry(at_ns(tick / 50))))
+    assert live.push(event(image(at_ns(0.1)))) == []
+    assert live.push(event(odometry(at_ns(0.12)))) == []
+    (estimate,) = live.push(event(odometry(at_ns(0.14))))
+    assert estimate.ok
+    frame = localizer.seen[0][0]
+    T_first_last = se3.inverse(truth(at_ns(0.1))) @ truth(at_ns(0.13))
+    of_camera = se3.inverse(frame.T_base_cam) @ T_first_last @ frame.T_base_cam
+    assert frame.camera.shutter is not None
+    twist = frame.camera.shutter.twist.numpy() * (frame.camera.height - 1)
+    np.testing.assert_allclose(twist[:3], of_camera[:3, 3], atol=1e-4)
+    assert np.linalg.norm(twist[:3]) > 0.1
+
+
+def test_a_rolling_shutter_without_odometry_is_told_once_and_counted() -> None:
+    timed = [m for m in drive() if m[0] != "odom"]
+    live = session(camera__readout_s=0.03)
+    run(live, timed)
+    assert live.counters["image.shutter_uncorrected"] == 10
+    assert "not corrected" in live.counters.last_line("image.shutter_uncorrected")
+    assert not any("shutter" in name for name in _counted(session(), drive()))
+
+
+def _counted(live: Session, timed: list[Message]) -> dict[str, int]:
+    run(live, timed)
+    return live.counters.counts()
+
+
 def test_frames_do_not_wait_for_odometry_that_has_stopped() -> None:
     timed = drive(frames=40)
     cut = [m for m in timed if m[0] != "odom" or m[1].header.stamp.nanosec < 500_000_000]

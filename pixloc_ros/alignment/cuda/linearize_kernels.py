@@ -4,7 +4,7 @@ With `step_kernels` one iteration of all hypotheses is two launches and needs no
 host: problems freeze by a flag in their state. Sums are in float32 and in a fixed order, so runs
 repeat bit by bit.
 
-Row-major arrays: T, best_T (K, 4, 4) are T_cam_local; state (K, 8) as named below; camera (16) as
+Row-major arrays: T, best_T (K, 4, 4) are T_cam_local; state (K, 8) as named below; camera (24) as
 `schedule.pack_camera` writes it; rows (H * W, C + 8) float16: unit feature, confidence, 7 unused;
 reference (N, C) float16; sums (K, tiles, 8, 8): rows 0-5 Hessian, 6 gradient, 7 the scalars.
 Importing needs triton; TRITON_INTERPRET=1 runs the same code on a CPU.
@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 
 MIN_DEPTH_M = tl.constexpr(1e-3)
+MAX_ROWS_PER_ROW = tl.constexpr(0.5)
 CHANNELS = tl.constexpr(32)  # at a time: few threads share a point, as its geometry is done by each
 ROW_PADDING = tl.constexpr(8)  # keeps rows aligned to 16 bytes with the confidence inside
 
@@ -73,9 +74,8 @@ def _distort(camera, u, v):
 
 @triton.jit
 def _project(camera, x, y, z, DISTORTED: tl.constexpr):
-    """Pixels, visibility, and the derivatives of the pixel by the point, two rows of three."""
+    """Pixels, visibility but for the image's edges, and the derivatives by the point, two rows."""
     fx, fy, cx, cy = tl.load(camera), tl.load(camera + 1), tl.load(camera + 2), tl.load(camera + 3)
-    right, bottom = tl.load(camera + 4), tl.load(camera + 5)
     depth_inverse = 1.0 / tl.maximum(z, MIN_DEPTH_M)
     u = x * depth_inverse
     v = y * depth_inverse
@@ -86,11 +86,52 @@ def _project(camera, x, y, z, DISTORTED: tl.constexpr):
         visible = visible & (r2 < tl.load(camera + 6))
     px = fx * u_d + cx
     py = fy * v_d + cy
-    visible = visible & (px >= 0) & (px <= right) & (py >= 0) & (py <= bottom)
     fx_z = fx * depth_inverse
     fy_z = fy * depth_inverse
     x_row = (fx_z * uu, fx_z * uv, -fx_z * (uu * u + uv * v))
     y_row = (fy_z * uv, fy_z * vv, -fy_z * (uv * u + vv * v))
+    return px, py, visible, x_row, y_row
+
+
+@triton.jit
+def _cross(a, x, y, z):
+    """The vector a (3) times (x, y, z)."""
+    return a[1] * z - a[2] * y, a[2] * x - a[0] * z, a[0] * y - a[1] * x
+
+
+@triton.jit
+def _project_rolling(camera, x, y, z, DISTORTED: tl.constexpr):
+    """As _project, each point from where the camera is when the row is read that shows it."""
+    height = tl.load(camera + 5) + 1
+    stamp_row = tl.load(camera + 16)
+    step_x, step_y, step_z = tl.load(camera + 17), tl.load(camera + 18), tl.load(camera + 19)
+    turn = (tl.load(camera + 20), tl.load(camera + 21), tl.load(camera + 22))
+    _, row, _, _, _ = _project(camera, x, y, z, DISTORTED)
+    row = tl.minimum(tl.maximum(row, -height), 2 * height)
+    s = row - stamp_row
+    vx, vy, vz = _cross(turn, x, y, z)
+    vx, vy, vz = vx + step_x, vy + step_y, vz + step_z
+    bx, by, bz = _cross(turn, vx, vy, vz)
+    half = 0.5 * s
+    px, py, visible, jx, jy = _project(
+        camera,
+        x + s * (half * bx - vx),
+        y + s * (half * by - vy),
+        z + s * (half * bz - vz),
+        DISTORTED,
+    )
+    vx, vy, vz = s * bx - vx, s * by - vy, s * bz - vz
+    motion_x = jx[0] * vx + jx[1] * vy + jx[2] * vz
+    motion_y = jy[0] * vx + jy[1] * vy + jy[2] * vz
+    scale = 1.0 / (1.0 - tl.minimum(motion_y, MAX_ROWS_PER_ROW))
+    gain_x, gain_y = motion_x * scale, motion_y * scale
+    px, py = px + gain_x * (py - row), py + gain_y * (py - row)
+    # A row j by the point as that row shows it is j - s j x turn by the point at the stamp.
+    tx, ty = _cross(turn, jx[0], jx[1], jx[2]), _cross(turn, jy[0], jy[1], jy[2])
+    jx = (jx[0] + s * tx[0], jx[1] + s * tx[1], jx[2] + s * tx[2])
+    jy = (jy[0] + s * ty[0], jy[1] + s * ty[1], jy[2] + s * ty[2])
+    x_row = (jx[0] + gain_x * jy[0], jx[1] + gain_x * jy[1], jx[2] + gain_x * jy[2])
+    y_row = (jy[0] + gain_y * jy[0], jy[1] + gain_y * jy[1], jy[2] + gain_y * jy[2])
     return px, py, visible, x_row, y_row
 
 
@@ -139,7 +180,8 @@ def linearize(
     T, state, camera, count, points, confidence, reference, rows, width, height,
     pixels_before, pixels, sums, squared_out, gradients_out, capacity, tiles,
     robust_scale, cost_unit,
-    C: tl.constexpr, BLOCK: tl.constexpr, DISTORTED: tl.constexpr, EMIT: tl.constexpr,
+    C: tl.constexpr, BLOCK: tl.constexpr, DISTORTED: tl.constexpr, ROLLING: tl.constexpr,
+    EMIT: tl.constexpr,
 ):  # fmt: skip
     """Sums of the normal equations over one tile of points of one hypothesis (eq. 1, 2, 4, 6).
 
@@ -159,8 +201,13 @@ def linearize(
     x = tl.load(P) * X + tl.load(P + 1) * Y + tl.load(P + 2) * Z + tl.load(P + 3)
     y = tl.load(P + 4) * X + tl.load(P + 5) * Y + tl.load(P + 6) * Z + tl.load(P + 7)
     z = tl.load(P + 8) * X + tl.load(P + 9) * Y + tl.load(P + 10) * Z + tl.load(P + 11)
-    px, py, visible, jx, jy = _project(camera, x, y, z, DISTORTED)
-    in_view = real & visible  # False for points that are not finite
+    if ROLLING:
+        px, py, visible, jx, jy = _project_rolling(camera, x, y, z, DISTORTED)
+    else:
+        px, py, visible, jx, jy = _project(camera, x, y, z, DISTORTED)
+    right, bottom = tl.load(camera + 4), tl.load(camera + 5)
+    inside = (px >= 0) & (px <= right) & (py >= 0) & (py <= bottom)
+    in_view = real & visible & inside  # False for points that are not finite
     px = tl.where(in_view, px, 0.0)
     py = tl.where(in_view, py, 0.0)
 

@@ -31,6 +31,7 @@ INTERPRETED_BLOCK_POINTS = 128  # there the cost is per program
 WARPS = 8
 CHUNK_TILES = 16  # partial sums that are added at once
 MIN_CAPACITY = 256
+CAMERA = 24  # numbers, see `pack_camera`
 RESULT = 24  # a state of 8 numbers and a pose of 16
 
 
@@ -45,9 +46,10 @@ class Plan:
 
     def signature(self, count: int) -> object:
         """What must be equal for a schedule of so many hypotheses to be used again."""
-        distorted = self.systems[0].camera.model != "PINHOLE"
+        camera = self.systems[0].camera
+        kind = camera.model != "PINHOLE", camera.shutter is not None
         rules = (self.policy, *merge_limits(self.hypotheses))
-        return power_of_two(count), *self.stages, *map(_sizes, self.systems), distorted, *rules
+        return power_of_two(count), *self.stages, *map(_sizes, self.systems), *kind, *rules
 
 
 class LevelBuffers:
@@ -67,6 +69,7 @@ class LevelBuffers:
         self.width, self.height = level.width, level.height
         self.merge_m2, self.merge_chord2 = merge_limits(hypotheses)
         self.distorted = system.camera.model != "PINHOLE"
+        self.rolling = system.camera.shutter is not None
         self.channels = system.reference.shape[-1]
         self.C = max(32, power_of_two(self.channels))  # zeros beyond the channels
         self.block = BLOCK_POINTS if device.type == "cuda" else INTERPRETED_BLOCK_POINTS
@@ -82,7 +85,7 @@ class LevelBuffers:
         self.confidence = torch.zeros(N, device=device)
         self.reference = torch.zeros(N, self.C, device=device, dtype=torch.half)
         self.rows = torch.zeros(len(level.rows), self.C + 8, device=device, dtype=torch.half)
-        self.camera = torch.zeros(16, device=device)
+        self.camera = torch.zeros(CAMERA, device=device)
         self.count = torch.zeros(1, device=device, dtype=torch.int32)
         self.damping = F.pad(damping[stage.level].float(), (0, 2))
         self.squared = torch.zeros(N, device=device)
@@ -118,7 +121,8 @@ class LevelBuffers:
             self.pixels[turn], self.pixels[1 - turn], self.sums,
             self.squared, self.gradients, len(self.points), self.tiles,
             scale, 1 / math.log1p(2 / scale),
-            C=self.C, BLOCK=self.block, DISTORTED=self.distorted, EMIT=emit, num_warps=WARPS,
+            C=self.C, BLOCK=self.block, DISTORTED=self.distorted, ROLLING=self.rolling,
+            EMIT=emit, num_warps=WARPS,
         )  # fmt: skip
 
     def step(self) -> None:
@@ -244,10 +248,17 @@ def level_result(result: Tensor) -> LevelResult:
 
 
 def pack_camera(camera: Camera) -> Tensor:
-    """(16,): focal, center, last pixel (x, y), max_radius2, 0, then k1 k2 p1 p2 k3 k4 k5 k6."""
+    """(24,): focal, center, last pixel (x, y), max_radius2, 0, then k1 k2 p1 p2 k3 k4 k5 k6.
+
+    Of a rolling shutter then the row at the stamp and the twist from row to row; zeros.
+    """
     head = [camera.focal, camera.center, camera.size - 1, F.pad(camera.max_radius2[None], (0, 1))]
-    distortion = camera.distortion
-    return torch.cat([*head, F.pad(distortion, (0, 8 - len(distortion)))]).float()
+    distortion, shutter = camera.distortion, camera.shutter
+    parts = [*head, F.pad(distortion, (0, 8 - len(distortion)))]
+    if shutter is not None:
+        parts += [shutter.stamp_row[None], shutter.twist]
+    packed = torch.cat(parts).float()
+    return F.pad(packed, (0, CAMERA - len(packed)))
 
 
 def merge_limits(hypotheses: HypothesesConfig) -> tuple[float, float]:

@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -22,9 +21,9 @@ from pixloc_ros.demo.street.lens import StreetLens, find_lens
 from pixloc_ros.demo.street.photograph import PoseBefore, moving, photograph
 from pixloc_ros.demo.street.sessions import SESSIONS, StreetSession, find_session
 from pixloc_ros.demo.street.street import Street
-from pixloc_ros.demo.street.surfaces import Array
 from pixloc_ros.demo.street.tracks import PosedView, build_tracks
 from pixloc_ros.errors import DataError
+from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.files.colmap_writer import ImageToWrite, write_model
 
 Progress = Callable[[int, int], None]
@@ -49,6 +48,8 @@ class DatasetOptions:
     session: str = "later"  # of the drive, one of SESSIONS
     mapping_lens: str = "pinhole"  # one of LENSES
     drive_lens: str = ""  # one of LENSES; without: the session's, or that of the mapping drive
+    speed_m_s: float = drive.SPEED_M_S  # of the drive
+    readout_s: float = 0.0  # of the drive's camera, stamped at its first row; 0: as its lens has it
 
     def __post_init__(self) -> None:
         find_session(self.session)
@@ -62,10 +63,17 @@ class DatasetOptions:
 
     def lens_of(self, session: StreetSession) -> StreetLens:
         """The camera of a drive in this session."""
-        return self._sized(self.drive_lens) if self.drive_lens else session.lens or self.lens
+        lens = self._sized(self.drive_lens) if self.drive_lens else session.lens or self.lens
+        if self.readout_s:
+            return replace(lens, readout_s=self.readout_s, stamp_row="first")
+        return lens
 
     def _sized(self, lens: str) -> StreetLens:
         return replace(find_lens(lens), width=self.width, height=self.height)
+
+    def drive_poses(self) -> tuple[list[int], list[Matrix]]:
+        """Stamps in ns and T_map_base of the drive."""
+        return drive.drive_poses(self.layout, 1.5, self.length_m, self.rate_hz, self.speed_m_s)
 
     @property
     def K(self) -> tuple[float, float, float, float]:
@@ -88,8 +96,9 @@ class _StreetImage:
 
     index: int
     path: Path
-    T_map_cam: Array
-    T_map_cam_before: Array  # one period of the drive earlier
+    T_map_cam: Matrix
+    T_map_cam_before: Matrix  # one period of the drive earlier
+    T_map_cam_after: Matrix
 
 
 def write_dataset(
@@ -114,7 +123,7 @@ def write_drive(
 ) -> None:
     """Write images and meta.json of one drive in the options' session under folder."""
     session = find_session(options.session)
-    stamps, poses = drive.drive_poses(options.layout, 1.5, options.length_m, options.rate_hz)
+    stamps, poses = options.drive_poses()
     shots = _shots(folder, poses)
     _take(options, (session, options.lens_of(session)), shots, progress)
     seconds = [stamp / 1e9 for stamp in stamps]
@@ -125,7 +134,7 @@ def _write_drives(folder: Path, options: DatasetOptions, progress: Progress | No
     keyframes = drive.mapping_poses(
         options.layout, 0.0, options.length_m + 5.0, options.keyframe_spacing_m
     )
-    stamps, _ = drive.drive_poses(options.layout, 1.5, options.length_m, options.rate_hz)
+    stamps, _ = options.drive_poses()
     total = len(keyframes) + len(stamps)
 
     def report(offset: int, done: int) -> None:
@@ -142,15 +151,18 @@ def _write_drives(folder: Path, options: DatasetOptions, progress: Progress | No
     write_drive(folder / "drive", options, lambda done: report(len(keyframes), done))
 
 
-def _shots(folder: Path, poses: Sequence[Array]) -> list[_StreetImage]:
+def _shots(folder: Path, poses: Sequence[Matrix]) -> list[_StreetImage]:
     images = folder / "images"
     images.mkdir(parents=True)
     T_map_cam = [T_map_base @ drive.T_BASE_CAM for T_map_base in poses]
-    second = T_map_cam[1] if len(T_map_cam) > 1 else T_map_cam[0]
-    before_the_first = T_map_cam[0] @ np.linalg.inv(second) @ T_map_cam[0]  # as after it
+    # Before the first and after the last it goes on as it does beside them.
+    first, second = T_map_cam[0], T_map_cam[min(1, len(poses) - 1)]
+    last, last_but_one = T_map_cam[-1], T_map_cam[max(0, len(poses) - 2)]
+    before, after = (A @ np.linalg.inv(B) @ A for A, B in ((first, second), (last, last_but_one)))
+    around = zip([before, *T_map_cam], T_map_cam, [*T_map_cam[1:], after], strict=False)
     return [
-        _StreetImage(k, images / f"{k:06d}.jpg", T, before)
-        for k, (before, T) in enumerate(pairwise([before_the_first, *T_map_cam]))
+        _StreetImage(k, images / f"{k:06d}.jpg", T, T_before, T_after)
+        for k, (T_before, T, T_after) in enumerate(around)
     ]
 
 
@@ -195,7 +207,8 @@ class _StreetCamera:
         return view.depth_m
 
     def _motion(self, shot: _StreetImage) -> PoseBefore:
-        return moving(shot.T_map_cam, shot.T_map_cam_before, 1.0 / self.options.rate_hz)
+        poses = shot.T_map_cam_before, shot.T_map_cam, shot.T_map_cam_after
+        return moving(*poses, 1.0 / self.options.rate_hz)
 
 
 _worker: _StreetCamera | None = None

@@ -7,6 +7,7 @@ from scipy.spatial.transform import Rotation
 
 from pixloc_ros.demo.street.ground import Layout
 from pixloc_ros.demo.street.surfaces import Array
+from pixloc_ros.geometry.se3 import Matrix
 
 SPEED_M_S, RATE_HZ = 8.0, 10.0
 START_NS = 1_000_000_000_000
@@ -21,16 +22,20 @@ T_BASE_CAM[:3, 3] = (0.6, 0.0, 1.5)
 
 
 def drive_poses(
-    layout: Layout, start_m: float, distance_m: float, rate_hz: float = RATE_HZ
-) -> tuple[list[int], list[Array]]:
-    """A drive at about 8 m/s with a weaving driver and a body that pitches and rolls.
+    layout: Layout,
+    start_m: float,
+    distance_m: float,
+    rate_hz: float = RATE_HZ,
+    speed_m_s: float = SPEED_M_S,
+) -> tuple[list[int], list[Matrix]]:
+    """A drive at about a speed with a weaving driver and a body that pitches and rolls.
 
     start_m: x of the first pose. Returns stamps in ns and T_map_base (4, 4), base_link on the
     ground.
     """
-    count = int(distance_m / SPEED_M_S * rate_hz)
+    count = int(distance_m / speed_m_s * rate_hz)
     time_s = np.arange(count) / rate_hz
-    travelled = SPEED_M_S * time_s + 0.9 * (1 - np.cos(0.7 * time_s))
+    travelled = speed_m_s * time_s + 0.9 * (1 - np.cos(0.7 * time_s))
     along = np.arange(start_m, start_m + 1.3 * distance_m + 5.0, 0.25)
     arc = np.concatenate([[0.0], np.cumsum(0.25 / np.cos(layout.heading(along)))[:-1]])
     x = np.interp(travelled, arc, along)
@@ -43,7 +48,7 @@ def drive_poses(
 
 def mapping_poses(
     layout: Layout, start_m: float, distance_m: float, spacing_m: float
-) -> list[Array]:
+) -> list[Matrix]:
     """Keyframes T_map_base (4, 4), evenly spaced on a line nearer to the middle of the road."""
     x = start_m + np.arange(0.0, distance_m, spacing_m)
     offset = MAPPING_OFFSET_M + 0.12 * np.sin(0.11 * x + 0.8)
@@ -52,7 +57,7 @@ def mapping_poses(
 
 def _poses(
     layout: Layout, x: Array, offset: Array, pitch_deg: Array, roll_deg: Array
-) -> list[Array]:
+) -> list[Matrix]:
     """Poses at x and an offset to the left of the centre line, heading along the path."""
     y = layout.centre(x) + offset
     weave = np.gradient(offset, x) if len(x) > 1 else np.zeros_like(x)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import cv2
 import numpy as np
 import torch
 
+from pixloc_ros.config.camera import STAMP_SHARES
 from pixloc_ros.demo.street.surfaces import Array
 from pixloc_ros.errors import ConfigError
 from pixloc_ros.geometry.camera import Camera
@@ -20,20 +22,17 @@ RAYS_MARGIN_PX = 2  # around the undistorted picture, for interpolation
 class StreetLens:
     """A camera in the terms of sensor_msgs/CameraInfo.
 
-    readout_s: from the first row's exposure to the last row's; the stamp is that of the middle row.
-    0: all rows at once. distortion_model and D as in CameraInfo; none: a pinhole camera.
+    readout_s: from the first row's exposure to the last row's; 0: all rows at once. stamp_row: as
+    in CameraConfig. distortion_model and D as in CameraInfo; none: a pinhole camera.
     """
 
     width: int
     height: int
     focal_share: float = 0.625  # of the width
     readout_s: float = 0.0
+    stamp_row: Literal["first", "middle", "last"] = "middle"
     distortion_model: str = ""
     D: tuple[float, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.D and self.readout_s:
-            raise ConfigError("the street has no lens with both distortion and a rolling shutter")
 
     @property
     def K(self) -> tuple[float, float, float, float]:
@@ -63,13 +62,17 @@ class StreetLens:
         """Where every pixel (H, W) looks: (H, W, 2), x/z and y/z in the camera's frame."""
         return _rays(self)
 
-    def undistorted(self) -> tuple[tuple[float, float, float, float], tuple[int, int]]:
-        """K and size (width, height) of the pinhole picture that shows all that this lens does."""
+    def undistorted(self, rows: slice) -> tuple[tuple[float, float, float, float], tuple[int, int]]:
+        """K and size (width, height) of the pinhole picture that shows all that some rows do."""
         fx, fy, _, _ = self.K
-        pixels = self.rays().reshape(-1, 2) * (fx, fy)
+        pixels = self.rays()[rows].reshape(-1, 2) * (fx, fy)
         low, high = pixels.min(0) - RAYS_MARGIN_PX, pixels.max(0) + RAYS_MARGIN_PX
         width, height = np.ceil(high - low).astype(int).tolist()
         return (fx, fy, float(-low[0]), float(-low[1])), (width, height)
+
+    def row_before_s(self, row: float) -> float:
+        """How long before the stamp a row is exposed; below 0: after it."""
+        return self.readout_s * (STAMP_SHARES[self.stamp_row] - row / (self.height - 1))
 
 
 LENSES = {

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from pixloc_ros.demo.street import materials, weather
 from pixloc_ros.demo.street.lens import StreetLens
@@ -14,6 +13,8 @@ from pixloc_ros.demo.street.render import RenderedView, render
 from pixloc_ros.demo.street.sessions import StreetSession
 from pixloc_ros.demo.street.street import Street
 from pixloc_ros.demo.street.surfaces import Array, Floats, Image
+from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.se3 import Matrix
 
 ROWS_AT_ONCE = 8  # of a rolling shutter
 PUDDLE_TEXELS_PER_M, PUDDLE_PERIOD_M = 8.0, 64.0
@@ -32,23 +33,21 @@ def photograph(
     if lens.readout_s:
         view = _rolling(street, session, lens, T_map_cam)
     elif lens.D:
-        K, size = lens.undistorted()
-        view = _distorted(_seen(street, session, T_map_cam(0.0), K, size), K, lens)
+        view = _bent(street, session, T_map_cam(0.0), lens, slice(None))
     else:
         view = _seen(street, session, T_map_cam(0.0), lens.K, (lens.width, lens.height))
     return RenderedView(session.exposure.apply(view.image_rgb, rng), view.depth_m)
 
 
-def moving(T_map_cam: Array, T_map_cam_before: Array, period_s: float) -> PoseBefore:
-    """The camera around a frame (4, 4): it goes on as since the one before, straight and even."""
-    R, R_before = T_map_cam[:3, :3], T_map_cam_before[:3, :3]
-    turn = Rotation.from_matrix(R.T @ R_before).as_rotvec()
+def moving(T_before: Matrix, T_map_cam: Matrix, T_after: Matrix, period_s: float) -> PoseBefore:
+    """The camera around a frame (4, 4): evenly on a straight way from the one before to the next.
+
+    As simulated odometry has it between two frames.
+    """
 
     def at(seconds: float) -> Array:
-        T, share = T_map_cam.copy(), seconds / period_s
-        T[:3, :3] = R @ Rotation.from_rotvec(share * turn).as_matrix()
-        T[:3, 3] += share * (T_map_cam_before[:3, 3] - T_map_cam[:3, 3])
-        return T
+        other = T_before if seconds > 0 else T_after
+        return se3.interpolate(T_map_cam, other, abs(seconds) / period_s)
 
     return at
 
@@ -57,22 +56,27 @@ def _rolling(
     street: Street, session: StreetSession, lens: StreetLens, T_map_cam: PoseBefore
 ) -> RenderedView:
     """Bands of rows, each from where the camera was when its middle row was read."""
-    (fx, fy, cx, cy), bands = lens.K, []
+    bands = []
     for top in range(0, lens.height, ROWS_AT_ONCE):
         rows = min(ROWS_AT_ONCE, lens.height - top)
-        before_s = lens.readout_s * (0.5 - (top + 0.5 * (rows - 1)) / (lens.height - 1))
-        K = (fx, fy, cx, cy - top)
-        bands.append(_seen(street, session, T_map_cam(before_s), K, (lens.width, rows)))
+        T = T_map_cam(lens.row_before_s(top + 0.5 * (rows - 1)))
+        if lens.D:
+            band = _bent(street, session, T, lens, slice(top, top + rows))
+        else:
+            fx, fy, cx, cy = lens.K
+            band = _seen(street, session, T, (fx, fy, cx, cy - top), (lens.width, rows))
+        bands.append(band)
     images, depths = ([getattr(b, n) for b in bands] for n in ("image_rgb", "depth_m"))
     return RenderedView(np.concatenate(images), np.concatenate(depths))
 
 
-def _distorted(
-    view: RenderedView, K: tuple[float, float, float, float], lens: StreetLens
+def _bent(
+    street: Street, session: StreetSession, T_map_cam: Array, lens: StreetLens, rows: slice
 ) -> RenderedView:
-    """What the lens makes of a pinhole picture of its own axis. Depth: of the nearest ray."""
-    fx, fy, cx, cy = K
-    pixels = (lens.rays() * (fx, fy) + (cx, cy)).astype(np.float32)
+    """Some rows of the picture through a lens with distortion. Depth: of the nearest ray."""
+    (fx, fy, cx, cy), size = lens.undistorted(rows)
+    view = _seen(street, session, T_map_cam, (fx, fy, cx, cy), size)
+    pixels = (lens.rays()[rows] * (fx, fy) + (cx, cy)).astype(np.float32)
     u, v = pixels[..., 0], pixels[..., 1]
     image_rgb = cv2.remap(view.image_rgb, u, v, cv2.INTER_CUBIC)
     # Inverse depth is linear over a plane; where two surfaces meet, the nearest sample decides.
