@@ -48,7 +48,7 @@ ARGUMENTS = [
         "image_topic",
         default_value="image",
         description="Topic of the images, sensor_msgs/Image; compressed ones are expected at "
-        "<image_topic>/compressed.",
+        "<image_topic>/compressed, video there or at <image_topic>/ffmpeg or /foxglove.",
     ),
     DeclareLaunchArgument(
         "camera_info_topic",
@@ -186,6 +186,8 @@ def localizer(context: LaunchContext) -> Node:
         remappings=[
             ("image", image_topic),
             ("image/compressed", [image_topic, "/compressed"]),
+            ("image/ffmpeg", [image_topic, "/ffmpeg"]),
+            ("image/foxglove", [image_topic, "/foxglove"]),
             ("camera_info", LaunchConfiguration("camera_info_topic")),
             ("odom", LaunchConfiguration("odom_topic")),
             ("gnss/fix", LaunchConfiguration("gnss_topic")),

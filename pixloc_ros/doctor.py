@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pixloc_ros.errors import MapError, PixlocError
+from pixloc_ros.sensors import video
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ def examine(map_folder: Path | None = None) -> Iterator[Finding]:
     yield _module("pixloc_ros.msg", "build with colcon and source its setup", needed=False)
     yield _module("tf2_msgs", "install ros-$ROS_DISTRO-tf2-msgs, or `make setup`", needed=False)
     yield _module("pycolmap", "pip install pycolmap; only to build maps", needed=False)
+    yield _module("av", f"{video.REMEDY}; only for images as H.264 or H.265", needed=False)
     yield _discovery()
     if map_folder is not None:
         yield _map(map_folder)

@@ -61,6 +61,18 @@ flock 9  # two shells may run `make test` at once
 "$venv/bin/python" "$root/tools/patch_ros_wheels.py"
 link_package
 write_message tf2_msgs/TFMessage 0.36.0 geometry_msgs 'geometry_msgs/TransformStamped[] transforms'
+write_message ffmpeg_image_transport_msgs/FFMPEGPacket 2.0.1 std_msgs 'std_msgs/Header header
+int32 width
+int32 height
+string encoding      # the codec, and behind semicolons formats of pixels
+uint64 pts
+uint8 flags
+bool is_bigendian
+uint8[] data'
+write_message foxglove_msgs/CompressedVideo 3.2.3 builtin_interfaces 'builtin_interfaces/Time timestamp
+string frame_id
+uint8[] data
+string format'
 write_message bond/Status 4.1.2 std_msgs 'std_msgs/Header header
 string id           # of the bond
 string instance_id  # of one of its two ends

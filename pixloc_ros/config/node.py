@@ -115,8 +115,8 @@ class NodeConfig(Section):
     )
     compressed: bool = Field(
         default=False,
-        description="Listen to image/compressed only. Otherwise the node takes what is published, "
-        "the raw image first.",
+        description="Listen to image/compressed only. Otherwise the node takes what is published: "
+        "the raw image first, then image/compressed, image/ffmpeg and image/foxglove.",
     )
     diagnostics_rate_hz: float = Field(
         default=1.0,

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pixloc_ros.errors import BagError
+from pixloc_ros.errors import BagError, PixlocError
 from pixloc_ros.replay.messages import typestore
 from pixloc_ros.replay.storage import RawMessage, open_sources
-from pixloc_ros.sensors import conversion
+from pixloc_ros.sensors import conversion, decoding, video
 from pixloc_ros.sensors.decoding import BadMessage
 from pixloc_ros.sensors.events import Event, ImageEvent, RefusedMessage
-from pixloc_ros.sensors.topics import DISCOVERED, REQUIRED, TYPES, Topics
+from pixloc_ros.sensors.image_messages import ImageMessages
+from pixloc_ros.sensors.topics import DISCOVERED, REQUIRED, TYPES, VIDEO, Topics
 
 
 class BagReader:
@@ -25,7 +26,8 @@ class BagReader:
     A part of `topics` that the bag lacks under its name is taken from the only topic of its type.
     cameras: names of the cameras of a rig, whose topics begin with them.
     Raises BagError when the bag cannot be read, or when images or CameraInfo are missing: then
-    with the topics it has. `truncated` says, after iterating, why reading ended early.
+    with the topics it has; DataError where images are a video and nothing decodes it. `truncated`
+    says, after iterating, why reading ended early.
     """
 
     def __init__(
@@ -37,10 +39,16 @@ class BagReader:
         self.counts = sum((source.counts for source in self._sources), Counter[str]())
         try:
             self.parts = self._resolve(topics or Topics(), cameras)
-        except BagError:
+            if any(self.types[topic] in VIDEO for topic in self.topics_of("image")):
+                video.require_decoder()
+        except PixlocError:
             self.close()
             raise
-        self._log_ns: dict[tuple[str, int], int] = {}  # recording time by camera and stamp
+        self._log_ns: dict[tuple[str, int], int] = {}  # where to read an image, by camera and stamp
+        self._key_ns: dict[
+            str, tuple[int, int]
+        ] = {}  # recording times of a video's last key frames
+        self._reading: dict[str, Iterator[Event]] = {}  # of `image`, for each video
 
     def __enter__(self) -> BagReader:
         return self
@@ -75,13 +83,12 @@ class BagReader:
         """Yield the events of some parts; of images every Nth, the others are left out."""
         key_of = {topic: key for key, topic in self.parts.items() if _part(key) in parts}
         images = Counter[str]()
-        for raw in self._raw(key_of):
-            key = key_of[raw.topic]
+        for key, event in self._events(self._raw(key_of), key_of):
             if _part(key) == "image":
                 images[key] += 1
                 if (images[key] - 1) % every:
                     continue
-            yield self._event(key, raw)
+            yield event
 
     def image(self, stamp_ns: int, camera_name: str = "") -> ImageEvent | None:
         """A frame that was read before, once more."""
@@ -89,11 +96,23 @@ class BagReader:
         if log_ns is None:
             return None
         key = _key("image", camera_name)
-        for raw in self._raw({self.parts[key]}, log_ns, log_ns + 1):
-            event = self._event(key, raw)
-            if isinstance(event, ImageEvent) and event.stamp_ns == stamp_ns:
-                return event
-        return None
+        if self.types[self.parts[key]] in VIDEO:
+            return self._image_of_video(key, stamp_ns, log_ns)
+        return _stamped(self._images(key, log_ns, log_ns + 1), stamp_ns)
+
+    def _image_of_video(self, key: str, stamp_ns: int, log_ns: int) -> ImageEvent | None:
+        """Read on after the last image that was asked for, or else from a key frame before."""
+        reading = self._reading.get(key)
+        event = _stamped(reading, stamp_ns) if reading is not None else None
+        if event is None:
+            self._reading[key] = self._images(key, log_ns)
+            event = _stamped(self._reading[key], stamp_ns)
+        return event
+
+    def _images(self, key: str, start_ns: int, stop_ns: int | None = None) -> Iterator[Event]:
+        topic = self.parts[key]
+        raw = self._raw({topic}, start_ns, stop_ns)
+        return (event for _, event in self._events(raw, {topic: key}))
 
     def _raw(
         self, topics: Collection[str], start_ns: int | None = None, stop_ns: int | None = None
@@ -101,20 +120,48 @@ class BagReader:
         for source in self._sources:
             yield from source.messages(topics, start_ns, stop_ns)
 
-    def _event(self, key: str, raw: RawMessage) -> Event:
-        """The event of one message, or its refusal."""
-        part, _, camera_name = key.partition("/")
+    def _events(
+        self, raws: Iterator[RawMessage], key_of: Mapping[str, str]
+    ) -> Iterator[tuple[str, Event]]:
+        """The events of messages, with the keys of their topics."""
+        images = {key: ImageMessages(_camera(key)) for key in key_of.values()}
+        for raw in raws:
+            key = key_of[raw.topic]
+            for event in self._converted(key, raw, images[key]):
+                yield key, event
+        for key, left in images.items():
+            for event in left.finish():
+                yield key, event
+
+    def _converted(self, key: str, raw: RawMessage, images: ImageMessages) -> Sequence[Event]:
+        """What becomes of one message."""
+        part, camera_name = _part(key), _camera(key)
         deserialize = partial(self._deserialized, raw)
         if part == "tf":
-            return conversion.transforms_event(deserialize)
+            return [conversion.transforms_event(deserialize)]
         try:
             message = conversion.deserialized(deserialize)
         except BadMessage as error:
-            return RefusedMessage(raw.log_ns, part, error.reason, str(error), camera_name)
-        event = conversion.event_of(part, message, raw.log_ns, camera_name)
-        if isinstance(event, ImageEvent):
-            self._log_ns[camera_name, event.stamp_ns] = raw.log_ns
-        return event
+            return [RefusedMessage(raw.log_ns, part, error.reason, str(error), camera_name)]
+        if part != "image":
+            return [conversion.event_of(part, message, raw.log_ns, camera_name)]
+        self._remember(key, raw, message)
+        return images.take(message, raw.log_ns)
+
+    def _remember(self, key: str, raw: RawMessage, message: Any) -> None:
+        """Note from where an image can be read again: of a video, from the key frame before last.
+
+        Images between two key frames may build upon both.
+        """
+        log_ns = raw.log_ns
+        if self.types[raw.topic] in VIDEO:
+            before = self._key_ns.get(key, (log_ns, log_ns))
+            if video.is_key(message) and log_ns > before[1]:
+                before = before[1], log_ns
+            self._key_ns[key] = before
+            log_ns = before[0]
+        stamp_ns = decoding.stamp_ns(video.header(message))
+        self._log_ns.setdefault((_camera(key), stamp_ns), log_ns)
 
     def _deserialized(self, raw: RawMessage) -> Any:
         return typestore().deserialize_cdr(raw.data, self.types[raw.topic])
@@ -151,7 +198,7 @@ class BagReader:
 
     def _find(self, part: str, topics: Topics) -> str | None:
         name: str = getattr(topics, part)
-        names = [name, topics.compressed_image] if part == "image" else [name]
+        names = topics.images if part == "image" else [name]
         for topic in names:
             if self.types.get(topic) in TYPES[part]:
                 return topic
@@ -170,3 +217,15 @@ def _key(part: str, camera_name: str) -> str:
 
 def _part(key: str) -> str:
     return key.partition("/")[0]
+
+
+def _camera(key: str) -> str:
+    return key.partition("/")[2]
+
+
+def _stamped(events: Iterator[Event], stamp_ns: int) -> ImageEvent | None:
+    """The image of a stamp, reading as far as that or beyond it."""
+    for event in events:
+        if isinstance(event, ImageEvent) and event.stamp_ns >= stamp_ns:
+            return event if event.stamp_ns == stamp_ns else None
+    return None

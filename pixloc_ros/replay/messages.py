@@ -14,7 +14,7 @@ from rosbags.interfaces import (
     QosReliability,
     QosTime,
 )
-from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from pixloc_ros.geometry import se3
@@ -24,6 +24,21 @@ from pixloc_ros.sensors import topics
 
 NS_PER_S = 1_000_000_000
 JPEG_FORMAT = "rgb8; jpeg compressed bgr8"  # as image_transport writes it
+# Definitions of messages that do not come with ROS.
+_DEFINITIONS = {
+    topics.FFMPEG_PACKET: """std_msgs/Header header
+        int32 width
+        int32 height
+        string encoding
+        uint64 pts
+        uint8 flags
+        bool is_bigendian
+        uint8[] data""",
+    topics.COMPRESSED_VIDEO: """builtin_interfaces/Time timestamp
+        string frame_id
+        uint8[] data
+        string format""",
+}
 _FOREVER = QosTime(9223372036, 854775807)  # as rosbag2 writes it
 # A latched topic: players and recorders hand it to subscribers that come late.
 LATCHED = Qos(
@@ -41,8 +56,11 @@ LATCHED = Qos(
 
 @cache
 def typestore() -> Typestore:
-    """Message definitions of ROS 2 Jazzy."""
-    return get_typestore(Stores.ROS2_JAZZY)
+    """Message definitions of ROS 2 Jazzy, and those of video."""
+    store = get_typestore(Stores.ROS2_JAZZY)
+    for name, definition in _DEFINITIONS.items():
+        store.register(get_types_from_msg(definition, name))
+    return store
 
 
 def _make(msgtype: str, **values: Any) -> Any:

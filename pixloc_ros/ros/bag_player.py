@@ -11,9 +11,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import rclpy
 from rclpy.node import Node
@@ -129,7 +127,7 @@ class BagPlayer(Node):
 
     def _advertise(self, topic: str, kind: str) -> None:
         try:
-            message_type = message_class(kind)
+            message_type = conversions.message_class(kind)
         except (ImportError, AttributeError, ValueError):
             self.skipped[topic] = kind
             return
@@ -157,12 +155,6 @@ class BagPlayer(Node):
             if left_s <= 0.0:
                 return
             time.sleep(min(left_s, _TICK_S))
-
-
-def message_class(kind: str) -> Any:
-    """Class of `package/msg/Name`."""
-    package, _, name = kind.split("/")
-    return getattr(import_module(f"{package}.msg"), name)
 
 
 def _is_static(topic: str) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import (
     Point,
@@ -20,6 +23,12 @@ from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.ros import own_means
 
 _NS_PER_S = 1_000_000_000
+
+
+def message_class(kind: str) -> Any:
+    """Return the class of `package/msg/Name`; raises ImportError where it is not installed."""
+    package, _, name = kind.split("/")
+    return getattr(import_module(f"{package}.msg"), name)
 
 
 def time_message(stamp_ns: int) -> Time:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -26,11 +25,13 @@ from rclpy.qos import (
     ReliabilityPolicy,
     qos_check_compatible,
 )
+from tf2_msgs.msg import TFMessage
 
 from pixloc_ros.config import NodeConfig
 from pixloc_ros.doctor import Finding
 from pixloc_ros.msg import LocalizationState
-from pixloc_ros.sensors import conversion, decoding, topics
+from pixloc_ros.ros.conversions import message_class
+from pixloc_ros.sensors import conversion, decoding, topics, video
 from pixloc_ros.sensors.decoding import BadMessage
 from pixloc_ros.sensors.events import (
     CameraInfoEvent,
@@ -40,6 +41,7 @@ from pixloc_ros.sensors.events import (
     RefusedMessage,
     StaticTransformsEvent,
 )
+from pixloc_ros.sensors.image_messages import ImageMessages
 from pixloc_ros.sensors.static_transforms import normalized
 from pixloc_ros.sensors.vehicle_frames import VehicleFrames
 
@@ -68,18 +70,25 @@ class WatchedTopic:
     received_s: list[float] = field(default_factory=list)
     ages_s: list[float] = field(default_factory=list)  # of the stamps, by our wall clock
     last: Any = None
+    images: ImageMessages = field(default_factory=ImageMessages)  # of a video
+    last_image: Event | None = None  # of a video, whose images build upon those before
 
     def take(self, message: Any) -> None:
         self.received_s.append(time.monotonic())
-        if hasattr(message, "header"):
-            self.ages_s.append(time.time() - decoding.stamp_ns(message.header) * 1e-9)
+        if self.part != "tf_static":
+            self.ages_s.append(time.time() - decoding.stamp_ns(video.header(message)) * 1e-9)
         self.last = message
+        if video.is_packet(message):
+            for event in self.images.take(message, time.time_ns()):
+                self.last_image = event
 
     @property
     def event(self) -> Event | None:
         """What the node makes of the last message."""
         if self.last is None:
             return None
+        if video.is_packet(self.last):
+            return self.last_image
         return conversion.event_of(self.part, self.last, time.time_ns())
 
     @property
@@ -151,9 +160,9 @@ class LiveExamination:
         node = self._node
         for each in watched:
             qos = _LATCHED if each.part == "tf_static" else _ANY
-            node.create_subscription(_class_of(each.kind), each.name, each.take, qos)
+            node.create_subscription(message_class(each.kind), each.name, each.take, qos)
         (static,) = (each for each in watched if each.part == "tf_static")
-        node.create_subscription(_class_of(static.kind), static.name, self._add_static, _LATCHED)
+        node.create_subscription(TFMessage, static.name, self._add_static, _LATCHED)
         topic = f"{self._localizer}/state"
         node.create_subscription(LocalizationState, topic, self._state.append, _LATCHED)
         _spin(executor, seconds)
@@ -207,9 +216,20 @@ class LiveExamination:
         defaults = topics.Topics()
         for part in ("image", "camera_info", "odom", "gnss_fix"):
             heard = [(kind, name) for kind, name in subscribed if kind in topics.TYPES[part]]
-            for kind, name in heard or [(topics.TYPES[part][0], str(getattr(defaults, part)))]:
+            for kind, name in heard or [self._default(part, str(getattr(defaults, part)))]:
                 yield WatchedTopic(part, name, kind)
         yield WatchedTopic("tf_static", "/tf_static", topics.TYPES["tf_static"][0])
+
+    def _default(self, part: str, name: str) -> tuple[str, str]:
+        """Type and name of a topic that the node would take as it is published."""
+        names = topics.Topics().images if part == "image" else [name]
+        published = {
+            (each.topic_type, name)
+            for name in names
+            for each in self._node.get_publishers_info_by_topic(name)
+        }
+        wanted = [(kind, name) for name in names for kind in topics.TYPES[part]]
+        return next((each for each in wanted if each in published), wanted[0])
 
     def _add_static(self, message: Any) -> None:
         event = conversion.event_of("tf_static", message, 0)
@@ -244,7 +264,7 @@ class LiveExamination:
             return Finding(topic.name, False, detail, "correct its publisher", needed)
         low = topic.hz < MIN_HZ.get(topic.part, 0.0)
         remedy = f"at least {MIN_HZ.get(topic.part, 0):g} Hz" if low else ""
-        frame = topic.last.header.frame_id
+        frame = video.header(topic.last).frame_id
         detail = f"{topic.kind}, {topic.hz:.1f} Hz, frame '{frame}'"
         return Finding(topic.name, not low and bool(frame), detail, remedy, needed)
 
@@ -259,7 +279,7 @@ class LiveExamination:
             return f"nobody publishes {topic.kind}", hint
         if not right:
             kinds = ", ".join(sorted({p.topic_type for p in publishers}))
-            return f"published as {kinds}, not {topic.kind}", "remap, or set node.compressed"
+            return f"published as {kinds}, not {topic.kind}", "remap to a topic of that type"
         for subscription in self._node.get_subscriptions_info_by_topic(topic.name):
             if (subscription.node_name, subscription.node_namespace) != (self._name, self._space):
                 continue
@@ -294,7 +314,7 @@ class LiveExamination:
         """Frames and sizes of what came; nothing where one of the two did not."""
         if image.last is None or info is None or info.last is None:
             return
-        seen, calibrated = (normalized(t.last.header.frame_id) for t in (image, info))
+        seen, calibrated = (normalized(video.header(t.last).frame_id) for t in (image, info))
         stated = normalized(self._config.camera_frame)
         detail = f"image '{seen}', camera_info '{calibrated}'"
         fine = bool(stated) or seen == calibrated
@@ -353,11 +373,6 @@ def _about_stamps(image: WatchedTopic, odometry: WatchedTopic, of: str) -> Itera
 def _plain(why: str) -> str:
     """The words of rmw without its decoration."""
     return why.removeprefix("ERROR: ").rstrip("; ").lower()
-
-
-def _class_of(kind: str) -> Any:
-    package, _, name = kind.split("/")
-    return getattr(import_module(f"{package}.msg"), name)
 
 
 def _spin(executor: SingleThreadedExecutor, seconds: float) -> None:

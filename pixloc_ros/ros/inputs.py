@@ -13,20 +13,26 @@ from nav_msgs.msg import Odometry
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, NavSatFix
+from sensor_msgs.msg import CameraInfo, NavSatFix
 from tf2_msgs.msg import TFMessage
 
 from pixloc_ros.config import NodeConfig
 from pixloc_ros.ros import own_means
+from pixloc_ros.ros.conversions import message_class
 from pixloc_ros.ros.diagnostics import Rate
 from pixloc_ros.sensors import conversion
 from pixloc_ros.sensors.events import Event, ImageEvent, PoseEvent
+from pixloc_ros.sensors.image_messages import ImageMessages
+from pixloc_ros.sensors.topics import COMPRESSED_IMAGE, IMAGE, TRANSPORTS, TYPES, VIDEO
 
 # Best effort: an image that is lost is worth less than a newer one. One: the newest.
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 SENSOR = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
 MOVING = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
 COMMAND = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+# Of a video each packet builds upon those before.
+STREAM = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
+LOSSY_STREAM = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 JUST_NOW_S = 1.0  # between a click and its arrival, at most
 
@@ -68,10 +74,10 @@ class Inputs:
         for camera in self._cameras.values():
             camera.close()
 
-    def change_to_compressed(self) -> None:
-        """Change over to `image/compressed` of each camera where only that is published."""
+    def change_to_published(self) -> None:
+        """Change over to compressed images or video of each camera where only these are there."""
         for camera in self._cameras.values():
-            camera.change_to_compressed()
+            camera.change_to_published()
 
     @property
     def image_rates(self) -> dict[str, Rate]:
@@ -101,46 +107,68 @@ class CameraInput:
     def __init__(self, node: LifecycleNode, name: str, compressed: bool, push: Push) -> None:
         self.images = Rate()
         self._node, self._name, self._compressed, self._push = node, name, compressed, push
+        self._messages = ImageMessages(name, own_means.unpack)
         self._info = node.create_subscription(
             CameraInfo, self._topic("camera_info"), self._take_calibration, SENSOR
         )
-        self._pictures = self._subscribe_images()
+        kind, end = (COMPRESSED_IMAGE, "/compressed") if compressed else (IMAGE, "")
+        self._taken = kind, node.resolve_topic_name(self._topic(f"image{end}"))
+        self._pictures = self._subscribe(NEWEST)
 
     def close(self) -> None:
         """Stop listening."""
         for subscription in (self._info, self._pictures):
             self._node.destroy_subscription(subscription)
 
-    def change_to_compressed(self) -> None:
-        """Change over to `image/compressed` where only that is published."""
+    def change_to_published(self) -> None:
+        """Change over to compressed images or video where only these are published."""
         if self._compressed or self.images.last_s is not None:
             return
-        raw, compressed = (
-            self._node.count_publishers(self._node.resolve_topic_name(self._topic(name)))
-            for name in ("image", "image/compressed")
-        )
-        if compressed and not raw:
-            self._compressed = True
-            self._node.destroy_subscription(self._pictures)
-            self._pictures = self._subscribe_images()
-            self._node.get_logger().info(f"images come compressed, on {self._pictures.topic_name}")
+        published = self._published()
+        if published is None or published == self._taken:
+            return
+        self._taken = published
+        kind, name = published
+        try:
+            subscription = self._subscribe(self._qos_for(name) if kind in VIDEO else NEWEST)
+        except ImportError as error:
+            self._node.get_logger().error(f"{name} cannot be read, as {kind}: {error}")
+            return
+        self._node.destroy_subscription(self._pictures)
+        self._pictures = subscription
+        self._node.get_logger().info(f"images come as {kind}, on {name}")
+
+    def _published(self) -> tuple[str, str] | None:
+        """Type and topic of the images that somebody publishes, the raw ones first."""
+        for end in ("", *TRANSPORTS):
+            name = self._node.resolve_topic_name(self._topic(f"image{end}"))
+            kinds = {each.topic_type for each in self._node.get_publishers_info_by_topic(name)}
+            for kind in TYPES["image"]:
+                if kind in kinds:
+                    return kind, name
+        return None
+
+    def _qos_for(self, name: str) -> QoSProfile:
+        """Every packet of a video counts: reliable, unless a publisher does not offer that."""
+        offered = {
+            each.qos_profile.reliability for each in self._node.get_publishers_info_by_topic(name)
+        }
+        return STREAM if offered == {ReliabilityPolicy.RELIABLE} else LOSSY_STREAM
 
     def _topic(self, name: str) -> str:
         return f"{self._name}/{name}" if self._name else name
 
-    def _subscribe_images(self) -> Any:
-        kind, name = (CompressedImage, "image/compressed") if self._compressed else (Image, "image")
-        return self._node.create_subscription(kind, self._topic(name), self._take_image, NEWEST)
+    def _subscribe(self, qos: QoSProfile) -> Any:
+        kind, name = self._taken
+        return self._node.create_subscription(message_class(kind), name, self._take_image, qos)
 
     def _take_image(self, message: Any) -> None:
         received_s = time.perf_counter()
         self.images.add(received_s)
-        event = conversion.event_of(
-            "image", message, now_ns(self._node), self._name, own_means.unpack
-        )
-        if isinstance(event, ImageEvent):
-            event = replace(event, received_s=received_s)
-        self._push(event)
+        for event in self._messages.take(message, now_ns(self._node)):
+            if isinstance(event, ImageEvent):
+                event = replace(event, received_s=received_s)
+            self._push(event)
 
     def _take_calibration(self, message: CameraInfo) -> None:
         self._push(conversion.event_of("camera_info", message, now_ns(self._node), self._name))

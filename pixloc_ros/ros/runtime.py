@@ -173,7 +173,7 @@ class NodeRuntime:
     def _tick(self) -> None:
         self._outputs.motion.publish(self._live)
         self._outputs.debug.offer_map()
-        self._inputs.change_to_compressed()
+        self._inputs.change_to_published()
         if self._relocalization is not None:
             self._relocalization.expire()
 

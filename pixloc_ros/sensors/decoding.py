@@ -196,7 +196,8 @@ def _encoding(message: Any) -> str:
     return ALIASES.get(message.encoding, message.encoding)
 
 
-def _check_size(size: tuple[int, int], wanted: tuple[int, int] | None, max_pixels: int) -> None:
+def check_size(size: tuple[int, int], wanted: tuple[int, int] | None, max_pixels: int) -> None:
+    """Raise BadMessage for a size that was not calibrated, or cannot be."""
     width, height = size
     if wanted is not None and size != wanted:
         raise BadMessage(
@@ -211,7 +212,7 @@ def _check_image(message: Any, wanted: tuple[int, int] | None, max_pixels: int) 
     if _encoding(message) not in ENCODINGS:
         known = ", ".join([*ENCODINGS, *ALIASES])
         raise BadMessage("image_encoding", f"encoding '{message.encoding}' is not one of {known}")
-    _check_size((width, height), wanted, max_pixels)
+    check_size((width, height), wanted, max_pixels)
     needed = width * ENCODINGS[_encoding(message)]
     if step < needed:
         raise BadMessage("image_step", f"step is {step} bytes, a row needs {needed}")
@@ -247,7 +248,7 @@ def _decompressed(message: Any, wanted: tuple[int, int] | None, max_pixels: int)
     data = bytes(message.data)
     size = image_files.size_of(data)
     if size is not None:
-        _check_size(size, wanted, max_pixels)
+        check_size(size, wanted, max_pixels)
     # OpenCV fills what is missing of a JPEG with grey instead of failing.
     if data.startswith(b"\xff\xd8") and not data.rstrip(b"\0").endswith(b"\xff\xd9"):
         raise BadMessage("image_truncated", f"JPEG of {len(data)} bytes has no end")

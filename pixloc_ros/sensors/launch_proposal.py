@@ -13,7 +13,6 @@ from pixloc_ros.sensors import topics
 # Parts of names of images that are none of a camera, or drawn.
 NO_CAMERA = ("depth", "disparity", "mask", "label", "overlay", "debug", "thermal")
 CLOCK = "rosgraph_msgs/msg/Clock"
-_COMPRESSED = "/compressed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +70,15 @@ def propose(types: Mapping[str, str], map_folder: str = "") -> LaunchProposal:
 
 
 def _is_camera(name: str, kind: str) -> bool:
-    is_image = kind in (topics.IMAGE, topics.COMPRESSED_IMAGE)
+    is_image = kind in topics.TYPES["image"]
     return is_image and not any(word in name.lower() for word in NO_CAMERA)
 
 
 def _raw(name: str) -> str:
-    """The topic that a compressed one belongs to, as image_topic names it."""
-    return name.removesuffix(_COMPRESSED)
+    """The topic that one of image_transport belongs to, as image_topic names it."""
+    for end in topics.TRANSPORTS:
+        name = name.removesuffix(end)
+    return name
 
 
 def _calibration(image: str, types: Mapping[str, str]) -> str | None:

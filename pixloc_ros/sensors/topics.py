@@ -9,6 +9,8 @@ from pixloc_ros.errors import ConfigError
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
+FFMPEG_PACKET = "ffmpeg_image_transport_msgs/msg/FFMPEGPacket"
+COMPRESSED_VIDEO = "foxglove_msgs/msg/CompressedVideo"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 ODOMETRY = "nav_msgs/msg/Odometry"
 NAV_SAT_FIX = "sensor_msgs/msg/NavSatFix"
@@ -17,7 +19,7 @@ TF_MESSAGE = "tf2_msgs/msg/TFMessage"
 
 # Message types that each part may have.
 TYPES: dict[str, tuple[str, ...]] = {
-    "image": (IMAGE, COMPRESSED_IMAGE),
+    "image": (IMAGE, COMPRESSED_IMAGE, FFMPEG_PACKET, COMPRESSED_VIDEO),
     "camera_info": (CAMERA_INFO,),
     "odom": (ODOMETRY,),
     "gnss_fix": (NAV_SAT_FIX,),
@@ -25,6 +27,13 @@ TYPES: dict[str, tuple[str, ...]] = {
     "initialpose": (POSE_WITH_COVARIANCE,),
     "tf_static": (TF_MESSAGE,),
     "tf": (TF_MESSAGE,),
+}
+VIDEO = (FFMPEG_PACKET, COMPRESSED_VIDEO)
+# What plugins of image_transport publish, by the end of their topics' names.
+TRANSPORTS = {
+    "/compressed": COMPRESSED_IMAGE,
+    "/ffmpeg": FFMPEG_PACKET,
+    "/foxglove": COMPRESSED_VIDEO,
 }
 REQUIRED = ("image", "camera_info")
 # Where a bag has exactly one topic of the type, it is taken whatever its name. Poses are not
@@ -50,6 +59,11 @@ class Topics:
         """With `part=/topic` assignments; raises ConfigError for parts that do not exist."""
         names = dict(_split(assignment) for assignment in assignments)
         return replace(self, **names, chosen=self.chosen | frozenset(names))
+
+    @property
+    def images(self) -> list[str]:
+        """Topics that images may be on: the named one, and those of image_transport below it."""
+        return [self.image, *(self.image + end for end in TRANSPORTS)]
 
     @property
     def compressed_image(self) -> str:

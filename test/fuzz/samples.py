@@ -16,6 +16,7 @@ from rosbags.rosbag2 import StoragePlugin
 
 from helpers.drives import START_NS, read_drive, write_drive
 from helpers.scene import write_scene
+from helpers.video import as_video
 from helpers.wall import CAMERA, write_dataset
 from pixloc_ros.geometry import se3
 from pixloc_ros.maps.build.builder import build_map
@@ -26,6 +27,7 @@ from pixloc_ros.maps.map import Map
 from pixloc_ros.replay import messages
 from pixloc_ros.replay.bag_options import BagOptions
 from pixloc_ros.replay.bag_writer import create_bag
+from pixloc_ros.sensors import topics
 from pixloc_ros.types import Frame, PosePrior
 from research.invented_map import InventedMap, write_invented_map
 
@@ -163,6 +165,20 @@ def pictures() -> list[bytes]:
         (".tiff", []), (".ppm", []),
     ]  # fmt: skip
     return [cv2.imencode(suffix, picture, options)[1].tobytes() for suffix, options in kinds]
+
+
+@cache
+def videos() -> list[list[Any]]:
+    """Short videos as messages of both types, in both codecs, with B-frames and without."""
+    noise = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), np.uint8)
+    found = [cv2.resize(each, (64, 48), interpolation=cv2.INTER_CUBIC) for each in noise]
+    images = [messages.image(START_NS + i, "cam", each) for i, each in enumerate(found)]
+    kinds = [(topics.FFMPEG_PACKET, True), (topics.COMPRESSED_VIDEO, False)]
+    return [
+        as_video(kind, codec, images, b_frames)
+        for kind, b_frames in kinds
+        for codec in ("h264", "hevc")
+    ]
 
 
 @cache

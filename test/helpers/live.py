@@ -29,11 +29,14 @@ from tf2_msgs.msg import TFMessage
 
 from pixloc_ros.msg import AlignmentStatus
 from pixloc_ros.replay.storage import RawMessage, open_sources
+from pixloc_ros.ros import conversions
 from pixloc_ros.sensors import topics
 from pixloc_ros.sensors.decoding import stamp_ns
+from pixloc_ros.sensors.video import header
 
 PATIENCE_S = 120.0  # for anything at all to happen on a busy machine
 NODE = "from pixloc_ros.ros.executable import run; run('node')"
+VIDEO_ENDS = {topics.FFMPEG_PACKET: "ffmpeg", topics.COMPRESSED_VIDEO: "foxglove"}
 LATCHED = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 CLASSES = {
     topics.IMAGE: Image,
@@ -133,6 +136,7 @@ class Rig:
         domain: int,
         space: str = "",
         compressed: bool = False,
+        video: str = "",
         tf_odometry: bool = False,
         cameras: Sequence[str] = (),
     ) -> None:
@@ -150,6 +154,9 @@ class Rig:
         names = {topic: f"{space}{topic}" for topic in inputs}
         if compressed:
             names["/image"], inputs["/image"] = f"{space}/image/compressed", CompressedImage
+        if video:
+            names["/image"] = f"{space}/image/{VIDEO_ENDS[video]}"
+            inputs["/image"] = conversions.message_class(video)
         if tf_odometry:
             del inputs["/odom"]
         self._publishers = {topic: create(inputs[topic], names[topic], 50) for topic in inputs}
@@ -266,7 +273,7 @@ class Rig:
         }
         return all(int(counted[topic]) >= self._sent[topic] for topic in PARTS)
 
-    def look(self, image: Image | CompressedImage) -> AlignmentStatus:
+    def look(self, image: Any) -> AlignmentStatus:
         """Publish an image and return the node's verdict on it.
 
         Images are sent as sensors do, best effort: on a busy machine one may be lost, so it is sent
@@ -279,11 +286,9 @@ class Rig:
             self.send("/image", image)
         return self.verdict_on(image)
 
-    def verdict_on(
-        self, image: Image | CompressedImage, patience_s: float = PATIENCE_S
-    ) -> AlignmentStatus:
+    def verdict_on(self, image: Any, patience_s: float = PATIENCE_S) -> AlignmentStatus:
         """What the node says of an image that was sent."""
-        stamp = stamp_ns(image.header)
+        stamp = stamp_ns(header(image))
         self.until(
             lambda: self.statuses and stamp_ns(self.statuses[-1].header) == stamp,
             f"the status of image {stamp}",
