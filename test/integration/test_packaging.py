@@ -27,6 +27,7 @@ ROS_PACKAGE = re.compile(
 )
 NEIGHBOURS = {"bond", "nav2_msgs"}  # of nav2, imported only where it is installed
 OPTIONAL = {
+    "av",
     "h5py",
     "kornia",
     "laspy",
