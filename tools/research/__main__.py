@@ -18,6 +18,8 @@ def build() -> typer.Typer:
     from research.landscape import landscape
     from research.refinement import refinement
     from research.sensitivity import sensitivity
+    from research.street_megadepth import street_megadepth
+    from research.training_confidence import training_confidence
     from research.verification_shots import verification_shots
 
     app.command("ablations")(ablations)
@@ -27,6 +29,8 @@ def build() -> typer.Typer:
     app.command("refinement")(refinement)
     app.command("sensitivity")(sensitivity)
     app.command("shots")(baseline_shots)
+    app.command("street-megadepth")(street_megadepth)
+    app.command("training-confidence")(training_confidence)
     app.command("verification-shots")(verification_shots)
     return app
 
