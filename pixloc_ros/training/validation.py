@@ -20,6 +20,13 @@ from pixloc_ros.training.unrolled import level_systems, refine
 SEED = 20_210_619  # of pairs and starts, the same in every run: runs compare
 
 
+RECALL_PX = (1, 3, 5)  # limits of the mean error of a pair
+
+
+def _share(chosen: Tensor) -> float:
+    return float(chosen.float().mean())
+
+
 class Validation:
     """Pairs are drawn anew each time, and are the same each time; in one process only."""
 
@@ -33,13 +40,21 @@ class Validation:
         ]
 
     def measure(self, network: PairNetwork) -> dict[str, float]:
-        """Per source the share of pairs that converged, and the median error in pixels."""
+        """Per source the share of pairs that converged, and how near the pairs came to the truth.
+
+        recall_: share of pairs whose mean error is below so many pixels; area_: that under the
+        recall as the limit grows to so many pixels, 1 at best; median_px: of the errors.
+        """
         figures = {}
         for source in self.sources:
             errors_px = torch.cat(list(self._errors_px(network, source)))
             converged = errors_px < self.config.validation.converged_px
-            figures[f"{source.name}/converged"] = float(converged.float().mean())
+            figures[f"{source.name}/converged"] = _share(converged)
             figures[f"{source.name}/median_px"] = float(errors_px.median())
+            for limit_px in RECALL_PX:
+                figures[f"{source.name}/recall_{limit_px}px"] = _share(errors_px < limit_px)
+            area = (1 - errors_px / RECALL_PX[-1]).clamp(min=0).mean()
+            figures[f"{source.name}/area_{RECALL_PX[-1]}px"] = float(area)
         return figures
 
     @torch.no_grad()

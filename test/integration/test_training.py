@@ -374,7 +374,9 @@ def test_the_weights_of_a_run_serve_the_localizer(photos: Path, tmp_path: Path) 
     done = run.train(config, tmp_path)
     assert done.weights == tmp_path / "mine.safetensors" and done.curves.stat().st_size > 10_000
     assert load(tmp_path / "config.yaml") == config
-    assert 0 <= done.figures[f"photos {photos.name}/converged"] <= 1
+    figures = {name.rpartition("/")[2]: value for name, value in done.figures.items()}
+    assert 0 <= figures["converged"] <= figures["recall_1px"] <= figures["recall_5px"] <= 1
+    assert 0 <= figures["area_5px"] <= figures["recall_5px"]
     about = json.loads((tmp_path / "mine.json").read_text())
     assert about["licence"] == "ours" and about["model"] == "compact"
     card = (tmp_path / "mine.md").read_text()
