@@ -97,7 +97,7 @@ class Localizer:
                 priors = given or self._propose(images[0], views)
             estimate = self._align(images, priors, config, watch)
             if given and _worth_second_attempt(estimate, config):
-                second = self._align(images, priors, _searching_wider(config), watch)
+                second = self._align(images, priors, _from_middle_level(config), watch)
                 estimate = second if second.ok else estimate
         except _CannotLocalize as failure:
             return _failed(frame, failure.reason, failure.message, given)
@@ -258,17 +258,23 @@ def _with_counts(
 
 
 def _worth_second_attempt(estimate: Estimate, config: Config) -> bool:
-    """Whether a search from more initial poses may find what this one has not.
+    """Whether another search of the prior may find what this one has not.
 
-    A sure prior leaves nothing to search, and more of it does not tell two places apart.
+    A sure prior leaves nothing to search, and more of it does not tell two places apart. The rules
+    of PixLoc as published have no second attempt.
     """
+    if config.alignment.policy == "reference":
+        return False
     drawn = estimate.alignment.hypotheses if estimate.alignment else 0
     refused = not estimate.ok and estimate.reason is not Reason.AMBIGUOUS
     return refused and 0 < config.hypotheses.second_attempt_from <= drawn
 
 
-def _searching_wider(config: Config) -> Config:
-    return config.model_copy(update={"hypotheses": config.hypotheses.wider()})
+def _from_middle_level(config: Config) -> Config:
+    """The configuration of a second attempt: what covers the image misleads the coarse level."""
+    alignment = config.alignment.model_copy(update={"first_level": "middle"})
+    hypotheses = config.hypotheses.drawn_closer()
+    return config.model_copy(update={"alignment": alignment, "hypotheses": hypotheses})
 
 
 def _shutter_note(frames: Sequence[Frame], config: Config) -> str:

@@ -23,6 +23,8 @@ from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.pose import Pose
 from pixloc_ros.types import Alignment, Matrix
 
+COARSE, MIDDLE, FINE = 0, 1, 2  # levels
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:
@@ -89,7 +91,7 @@ class Aligner:
     def screen(
         self, observations: Sequence[CameraObservation], initial_poses: Pose
     ) -> tuple[Pose, float, int]:
-        """Run the coarse screening: its best poses (K,), the cost of the first, and how many
+        """Run the screening: its best poses (K,), the cost of the first, and how many
         initial poses had no room in memory."""
         refined = self.refine([self._screening()], observations, initial_poses)
         _, found = refined.history[0]
@@ -133,6 +135,11 @@ class Aligner:
     def policy(self) -> Policy:
         """The rules that the configuration names."""
         return Policy.of(self.config)
+
+    @property
+    def first_level(self) -> int:
+        """The level that alignment begins on."""
+        return MIDDLE if self.config.first_level == "middle" else COARSE
 
     def system(
         self, observation: CameraObservation, stage: Stage, origin: Matrix | None = None
@@ -179,14 +186,16 @@ class Aligner:
         h = self.hypotheses
         coarse, middle, fine = self.policy.iterations
         share = h.min_agreement_share
-        yield Stage(0, coarse, h.keep_coarse, None, count > 1, share)
-        yield Stage(1, middle, h.keep_middle, min_agreement_share=share)
-        yield Stage(2, fine, h.keep_fine)
+        if self.first_level == COARSE:
+            yield Stage(COARSE, coarse, h.keep_coarse, None, count > 1, share)
+        yield Stage(MIDDLE, middle, h.keep_middle, min_agreement_share=share)
+        yield Stage(FINE, fine, h.keep_fine)
 
     def _screening(self) -> Stage:
-        h = self.hypotheses
-        share = h.min_agreement_share
-        return Stage(0, h.screening_iterations, h.keep_screened, h.screening_points, True, share)
+        h, level = self.hypotheses, self.first_level
+        share, correlated = h.min_agreement_share, level == COARSE
+        steps, points = h.screening_iterations, h.screening_points
+        return Stage(level, steps, h.keep_screened, points, correlated, share)
 
     def _best_distinct(self, ends: LevelResult, stage: Stage) -> LevelResult:
         """The best results in order of cost, as many as the stage keeps, each pose once."""

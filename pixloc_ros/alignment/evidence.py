@@ -12,14 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pixloc_ros.alignment.coarse_to_fine import Aligner, Stage
+from pixloc_ros.alignment.coarse_to_fine import FINE, Aligner, Stage
 from pixloc_ros.alignment.initial_poses import poses_around
 from pixloc_ros.alignment.problems import AlignmentProblem, local_poses
 from pixloc_ros.alignment.rig import CameraObservation
 from pixloc_ros.geometry.pose import Pose
 from pixloc_ros.types import LEAST_AGREEMENT, Alignment, Evidence, Matrix
 
-FINEST = 2
 AROUND = 16  # poses
 SHARPNESS_PX, CONTRAST_PX = 6.0, 12.0
 CELLS = (6, 4)  # of the image, across and down
@@ -60,7 +59,7 @@ class Witness:
         halves, observations = [], self.problem.observations
         for upper in (False, True):
             half = [_half(o, order, upper) for o, order in zip(observations, orders, strict=True)]
-            stage = Stage(FINEST, HALF_ITERATIONS, keep=1)
+            stage = Stage(FINE, HALF_ITERATIONS, keep=1)
             refined = self.aligner.refine([stage], half, self._pose)
             halves.append(refined.history[-1][1].T_cam_local[0])
         return self._distance_px(*halves)
@@ -98,7 +97,7 @@ class Witness:
             replace(each, camera=each.camera.to(points.device))
             for each in self.problem.observations
         ]
-        system = self.aligner.joint_system(on_device, Stage(FINEST, 0, keep=None))
+        system = self.aligner.joint_system(on_device, Stage(FINE, 0, keep=None))
         return system.cost(Pose.cat(poses)).double().cpu().numpy()
 
     def _spread(self) -> float:

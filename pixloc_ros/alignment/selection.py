@@ -11,16 +11,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pixloc_ros.alignment.coarse_to_fine import Aligner, same_pose
+from pixloc_ros.alignment.coarse_to_fine import COARSE, FINE, MIDDLE, Aligner, same_pose
 from pixloc_ros.alignment.problems import AlignmentProblem, ImageFeatures, ViewSelector
 from pixloc_ros.alignment.result import continued
 from pixloc_ros.config import Config
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.pose import Pose
 from pixloc_ros.types import Alignment
-
-COARSE, MIDDLE = 0, 1  # levels
-LEVELS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +96,12 @@ class HypothesisSelector:
         best, or at the best itself.
         """
         limits, alignment = self.config.hypotheses, best.alignment
-        for level, cost in zip((COARSE, MIDDLE), alignment.cost_per_level[-LEVELS:], strict=False):
+        for level in (COARSE, MIDDLE):
             if not alternatives:
                 break
             problems = [(each.observations, each.initial_poses) for each in alternatives]
             screened = self.aligner.screen_each(problems, level)
-            highest = self._highest_cost(cost)
+            highest = self._highest_cost(self._cost_on(level, alignment))
             alternatives = [
                 replace(alternative, initial_poses=poses)
                 for alternative, (poses, cost) in zip(alternatives, screened, strict=True)
@@ -112,6 +109,12 @@ class HypothesisSelector:
                 and not same_pose(alternative.T_map_cam(poses), alignment.T_map_cam, limits)
             ]
         return alternatives
+
+    def _cost_on(self, level: int, alignment: Alignment) -> float:
+        """The cost of an alignment after a level; inf where it has not been there."""
+        levels = range(self.aligner.first_level, FINE + 1)
+        costs = dict(zip(levels, alignment.cost_per_level[-len(levels) :], strict=False))
+        return costs.get(level, np.inf)
 
     def _highest_cost(self, best: float) -> float:
         """Up to which cost a pose of the coarse or middle level may still come to be the best."""

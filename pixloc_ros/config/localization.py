@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from pixloc_ros.config.section import Section
 
 Iterations = Annotated[int, Field(ge=1, le=1000)]
+CLOSER_ON_MIDDLE_LEVEL = 3.0  # times, than alignment needs them that begins on the coarse level
 
 
 class FeaturesConfig(Section):
@@ -207,13 +208,13 @@ class HypothesesConfig(Section):
         "share of the best one's are given up. Larger is faster and may give up the right one.",
     )
     second_attempt_from: int = Field(
-        default=0,
+        default=3,
         ge=0,
         le=16384,
         description="A frame that is refused, though at least this many initial poses were drawn "
-        "from its prior, is aligned once more from about four times as many, and more of them are "
-        "kept on every level. That finds more where much of the image is covered, and takes some "
-        "seconds on a CPU. 3 is a good value; 0: never.",
+        "from its prior, is aligned once more: from poses that are drawn three times as close, and "
+        "from the middle level on, which is not misled by what covers the image. Refused frames "
+        "then take about twice as long. 0: never.",
     )
     re_alignment_margin: float = Field(
         default=0.1,
@@ -251,16 +252,10 @@ class HypothesesConfig(Section):
         "degrees, and nearer than same_pose_m.",
     )
 
-    def wider(self) -> HypothesesConfig:
-        """The settings of a second attempt: poses drawn closer to each other, more of them kept."""
+    def drawn_closer(self) -> HypothesesConfig:
+        """The settings with poses as close as alignment from the middle level on needs them."""
         return self.model_copy(
-            update={
-                "convergence_radius_px": self.convergence_radius_px / 2,
-                "keep_screened": 4 * self.keep_screened,
-                "keep_coarse": 6 * self.keep_coarse,
-                "keep_middle": 6 * self.keep_middle,
-                "min_agreement_share": 0.4 * self.min_agreement_share,
-            }
+            update={"convergence_radius_px": self.convergence_radius_px / CLOSER_ON_MIDDLE_LEVEL}
         )
 
 
@@ -278,6 +273,11 @@ class AlignmentConfig(Section):
         le=100.0,
         description="Squared feature residual at which a point loses half of its weight. Larger "
         "trusts points that differ more.",
+    )
+    first_level: Literal["coarse", "middle"] = Field(
+        default="coarse",
+        description="Level that alignment begins on: coarse converges from farther and bears blur; "
+        "middle is not misled by what covers parts of the image, and needs closer initial poses.",
     )
     iterations: tuple[Iterations, Iterations, Iterations] = Field(
         default=(20, 20, 20),
@@ -332,7 +332,7 @@ class AcceptanceConfig(Section):
         "0 is a perfect match, 1 none at all.",
     )
     min_runner_up_loss: float = Field(
-        default=0.1,
+        default=0.12,
         ge=0.0,
         le=10.0,
         description="A result is ambiguous if the next best other pose loses a smaller share of "
