@@ -83,7 +83,7 @@ def replay(
             keyframes_xyz = localizer.map.keyframe_T_map_cam[:, :3, 3]
             write_report(output, estimates, truth, _loader(reader), keyframes_xyz, provenance)
         if view is not None:
-            _record(view, localizer.map, camera, estimates, _loader(reader), progress)
+            _record(view, localizer.map, camera, estimates, _loader(reader), truth, progress)
     return ReplayResult(estimates, summary, output, notes)
 
 
@@ -99,11 +99,12 @@ def _record(
     camera: Camera,
     estimates: list[Estimate],
     load_image: LoadImage,
+    truth: Trajectory | None,
     progress: Progress,
 ) -> None:
     frames = progress(estimates, "recording the view", len(estimates))
     with_images = ((estimate, load_image(estimate)) for estimate in frames)
-    record(path, map.points_map(), map.keyframe_T_map_cam[:, :3, 3], camera, with_images)
+    record(path, map.points_map(), map.keyframe_T_map_cam[:, :3, 3], camera, with_images, truth)
 
 
 def _truth(bag: Path, ground_truth: Path | None) -> Trajectory | None:

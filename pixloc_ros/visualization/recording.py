@@ -7,7 +7,7 @@ Optional: `pip install 'pixloc_ros[view]'` brings rerun-sdk, needed to write and
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +22,44 @@ from pixloc_ros.errors import ConfigError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.se3 import Matrix
-from pixloc_ros.types import Alignment, Estimate
+from pixloc_ros.geometry.trajectory import Trajectory
+from pixloc_ros.types import Alignment, Estimate, Reason, Status
 from pixloc_ros.visualization import drawing, overlay
+from pixloc_ros.visualization.rerun_layout import TIMELINE, layout
 
 _MAP_POINTS = 200_000  # more are slow to turn around
 _ROUND_M = 100.0  # of the origin: the viewer draws with 32 bits
-_SIGMAS = 2.0  # of the ellipsoids
-_AXES_M = 1.0
+_SIGMAS = 10.0  # of the ellipsoids, so that centimetres can be seen from metres away
+_AXES_M = 1.5
+_IMAGE_PLANE_M = 2.0
+_DARKEST = 0.25  # of the colours of heights: the least are hard to see on black
+_MAP_POINT = -2.0  # negative sizes are pixels of the screen, positive ones metres
+_KEYFRAME = -2.5
+_POINT = -3.0
+_WAY = -2.5
+_PIECE = 50  # frames
 _JPEG_QUALITY = 85
+_KEYFRAME_COLOR = (120, 130, 145)
+_TRUTH_COLOR = (255, 255, 255)
+_IN_IMAGE = "camera/image/points"
+_OF_ONE_FRAME = ("prior", "vehicle/axes", "aligned", "camera/image", _IN_IMAGE)
+_REASON_COLOR = (150, 110, 60)
+_FIGURES = {  # what the lines are called, and their colours
+    "evidence/wrong_probability": ("probability of being wrong", (235, 80, 70)),
+    "evidence/cost": ("cost", (90, 150, 240)),
+    "evidence/inlier_share": ("share of inliers", (80, 190, 120)),
+    "metres/error": ("error", _TRUTH_COLOR),
+    "metres/sigma": ("sigma", (80, 190, 120)),
+    "prior_offset_m": ("offset of the prior", overlay.PRIOR_COLOR),
+}
+_LOG_LEVEL = {Status.OK: "INFO", Status.FAILED: "ERROR"}  # others are warnings
 
 
 def rerun_sdk() -> Any:
     """The package rerun; raises ConfigError where it is missing."""
     try:
         import rerun
+        import rerun.blueprint
     except ImportError:
         raise ConfigError("--view needs rerun-sdk: pip install 'pixloc_ros[view]'") from None
     return rerun
@@ -47,112 +71,194 @@ def record(
     keyframes_xyz: Matrix,
     camera: Camera,
     frames: Iterable[tuple[Estimate, NDArray[np.uint8] | None]],
+    truth: Trajectory | None = None,
 ) -> None:
     """Write a whole run; camera: of its images, as first seen. Raises DataError, ConfigError."""
     with atomic_path(path) as part:
-        recording = Recording(part)
+        recording = Recording(part, truth)
         recording.show_map(points_map, keyframes_xyz)
+        recording.show_lens(camera)
+        recording.show_legend()
         for estimate, image_rgb in frames:
-            recording.add(estimate, image_rgb, camera)
+            recording.add(estimate, image_rgb)
         recording.close()
 
 
 class Recording:
-    """Writes one file, frame after frame."""
+    """Writes one file, frame after frame. truth: of the vehicle, where it is known."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, truth: Trajectory | None = None) -> None:
         self._rerun = rerun_sdk()
         self._stream = self._rerun.RecordingStream("pixloc_ros")
-        self._stream.save(path)
+        self._stream.save(path, default_blueprint=layout(self._rerun.blueprint))
+        self._truth = truth
         self._origin = np.zeros(3)
-        self._path: list[Matrix] = []
+        self._piece = 0  # of the trajectory
+        self._strips: list[list[Matrix]] = [[]]
+        self._ellipsoids: list[tuple[Matrix, Matrix]] = []
 
     def close(self) -> None:
         """Write what is still under way."""
         self._stream.disconnect()
 
     def show_map(self, points_map: Matrix, keyframes_xyz: Matrix) -> None:
-        """Points (P, 3) coloured by height, and where the keyframes (M, 3) were taken."""
+        """Points (P, 3) coloured by height, the places of keyframes (M, 3), and the truth."""
         self._origin = _ROUND_M * np.round(keyframes_xyz.mean(axis=0) / _ROUND_M)
         points = points_map[:: max(1, -(-len(points_map) // _MAP_POINTS))]
         low, high = np.percentile(points[:, 2], [2, 98])
-        height = (points[:, 2] - low) / max(high - low, 1e-6)
+        height = np.clip((points[:, 2] - low) / max(high - low, 1e-6), 0.0, 1.0)
+        height = _DARKEST + (1.0 - _DARKEST) * height
         colors = drawing.colors(height, cv2.COLORMAP_VIRIDIS).reshape(-1, 3)
-        log, kinds = self._stream.log, self._rerun
-        log("/", kinds.ViewCoordinates.RIGHT_HAND_Z_UP, static=True)
-        log("map/points", kinds.Points3D(points - self._origin, colors=colors), static=True)
-        log("map/keyframes", kinds.Points3D(keyframes_xyz - self._origin, radii=0.1), static=True)
+        kinds, keyframes = self._rerun, keyframes_xyz - self._origin
+        self._log("/", kinds.ViewCoordinates.RIGHT_HAND_Z_UP, static=True)
+        drawn = kinds.Points3D(points - self._origin, colors=colors, radii=_MAP_POINT)
+        self._log("map/points", drawn, static=True)
+        drawn = kinds.Points3D(keyframes, colors=[_KEYFRAME_COLOR], radii=_KEYFRAME)
+        self._log("map/keyframes", drawn, static=True)
+        if self._truth is not None:
+            xyz = self._truth.T_map_base[:, :3, 3] - self._origin
+            drawn = kinds.LineStrips3D([xyz], colors=[_TRUTH_COLOR], radii=-0.8)
+            self._log("map/truth", drawn, static=True)
 
-    def add(self, estimate: Estimate, image_rgb: NDArray[np.uint8] | None, camera: Camera) -> None:
-        """One frame at its stamp: what was believed before, what was seen, what came of it."""
-        self._stream.set_time("stamp", timestamp=np.datetime64(estimate.stamp_ns, "ns"))
-        for name in ("vehicle", "camera"):
-            self._stream.log(name, self._rerun.Clear(recursive=True))
-        words = f"{estimate.status} {estimate.reason}: {estimate.message}"
-        self._stream.log("verdict", self._rerun.TextLog(words))
-        if estimate.prior is not None:
-            prior = estimate.prior
-            self._log_pose("vehicle/prior", prior.T_map_base, prior.covariance, overlay.PRIOR_COLOR)
-        if estimate.T_map_base is not None and estimate.covariance is not None:
-            color = overlay.STATUS_COLORS[estimate.status]
-            self._log_pose("vehicle/pose", estimate.T_map_base, estimate.covariance, color)
-            self._extend_path(estimate.T_map_base)
-        if image_rgb is not None:
-            self._log_image(image_rgb)
-        if estimate.alignment is not None:
-            self._log_alignment(estimate.alignment.of_camera(0), camera)
-
-    def _log_pose(
-        self, name: str, T_map_base: Matrix, covariance: Matrix, color: drawing.Color
-    ) -> None:
-        """Axes of the vehicle, and the ellipsoid of its position."""
-        center = T_map_base[:3, 3] - self._origin
-        axes = self._rerun.Arrows3D(
-            vectors=_AXES_M * T_map_base[:3, :3].T, origins=[center] * 3, colors=np.eye(3)
+    def show_legend(self) -> None:
+        """Say how verdicts and figures are coloured, over the whole drive."""
+        kinds, failures = self._rerun, [reason for reason in Reason if reason is not Reason.OK]
+        statuses = kinds.StateConfiguration(
+            values=[str(status) for status in Status],
+            colors=[overlay.STATUS_COLORS[status] for status in Status],
         )
-        variances, directions = np.linalg.eigh(covariance[:3, :3])
-        directions[:, 0] *= np.sign(np.linalg.det(directions))
-        ellipsoid = self._rerun.Ellipsoids3D(
-            half_sizes=[_SIGMAS * np.sqrt(np.maximum(variances, 0.0))],
-            centers=[center],
-            quaternions=[Rotation.from_matrix(directions).as_quat()],
-            colors=[color],
+        reasons = kinds.StateConfiguration(
+            values=[str(Reason.OK), *map(str, failures)],
+            colors=[_REASON_COLOR] * (1 + len(failures)),
+            visible=[False] + [True] * len(failures),
         )
-        self._stream.log(name, axes)
-        self._stream.log(f"{name}/sigma", ellipsoid)
+        self._log("verdict/status", statuses, static=True)
+        self._log("verdict/reason", reasons, static=True)
+        for name, (words, color) in _FIGURES.items():
+            line = kinds.SeriesLines(colors=[color], names=[words], widths=[2.0])
+            self._log(f"figures/{name}", line, static=True)
 
-    def _extend_path(self, T_map_base: Matrix) -> None:
-        self._path.append(T_map_base[:3, 3] - self._origin)
-        self._stream.log("path", self._rerun.LineStrips3D([np.array(self._path)]))
-
-    def _log_image(self, image_rgb: NDArray[np.uint8]) -> None:
-        jpeg = image_files.encode(image_rgb, jpeg_quality=_JPEG_QUALITY)
-        picture = self._rerun.EncodedImage(contents=jpeg, media_type="image/jpeg")
-        self._stream.log("camera/image", picture)
-
-    def _log_alignment(self, alignment: Alignment, camera: Camera) -> None:
-        """Points in the map and in the image, coloured by residual; the lens is drawn straight."""
-        T_near_cam, kinds = alignment.T_map_cam.copy(), self._rerun
-        T_near_cam[:3, 3] -= self._origin
-        pose = kinds.Transform3D(translation=T_near_cam[:3, 3], mat3x3=T_near_cam[:3, :3])
-        lens = kinds.Pinhole(
+    def show_lens(self, camera: Camera) -> None:
+        """The camera of all frames; its lens is drawn straight."""
+        lens = self._rerun.Pinhole(
             width=camera.width,
             height=camera.height,
             focal_length=camera.focal.tolist(),
             principal_point=camera.center.tolist(),
-            image_plane_distance=2.0,
+            image_plane_distance=_IMAGE_PLANE_M,
         )
+        self._log("camera/image", lens, static=True)
+
+    def add(self, estimate: Estimate, image_rgb: NDArray[np.uint8] | None) -> None:
+        """One frame at its stamp: what was believed before, what was seen, what came of it."""
+        self._stream.set_time(TIMELINE, timestamp=np.datetime64(estimate.stamp_ns, "ns"))
+        for name in _OF_ONE_FRAME:
+            self._log(name, self._rerun.Clear(recursive=name == _IN_IMAGE))
+        self._log_verdict(estimate)
+        self._log_vehicle(estimate)
+        if image_rgb is not None:
+            self._log_image(image_rgb)
+        if estimate.alignment is not None:
+            self._log_alignment(estimate.alignment.of_camera(0))
+        self._log_figures(estimate)
+
+    def _log_verdict(self, estimate: Estimate) -> None:
+        kinds, status, reason = self._rerun, estimate.status, estimate.reason
+        self._log("verdict/status", kinds.StateChange(state=str(status)))
+        self._log("verdict/reason", kinds.StateChange(state=str(reason)))
+        words = estimate.message if estimate.ok else f"{reason}: {estimate.message}"
+        level = _LOG_LEVEL.get(status, "WARN")
+        self._log("verdict/words", kinds.TextLog(f"{status}, {words}", level=level))
+
+    def _log_vehicle(self, estimate: Estimate) -> None:
+        """The pose with its way so far, and the prior; without a pose the eye follows the prior."""
+        prior, kinds = estimate.prior, self._rerun
+        if prior is not None:
+            poses = [(prior.T_map_base, prior.covariance)]
+            drawn = self._ellipsoids_of(poses, overlay.PRIOR_COLOR, "MajorWireframe")
+            self._log("prior", drawn)
+        T_map_base = estimate.T_map_base
+        if T_map_base is None and prior is not None:
+            T_map_base = prior.T_map_base
+        if T_map_base is not None:
+            xyz = T_map_base[:3, 3] - self._origin
+            pose = kinds.Transform3D(translation=xyz, mat3x3=T_map_base[:3, :3])
+            self._log("vehicle", pose)
+        if estimate.ok:
+            axes = kinds.Arrows3D(vectors=_AXES_M * np.eye(3), colors=np.eye(3), radii=0.06)
+            self._log("vehicle/axes", axes)
+        self._extend_trajectory(estimate)
+
+    def _extend_trajectory(self, estimate: Estimate) -> None:
+        """Draw the way so far, with the covariance at each pose; frames without a pose break it.
+
+        It is kept in pieces, since all of a piece is written with each of its frames.
+        """
+        if estimate.T_map_base is None or estimate.covariance is None:
+            self._strips.append([])
+            return
+        if len(self._ellipsoids) == _PIECE:
+            self._piece, self._ellipsoids = self._piece + 1, []
+            self._strips = [self._strips[-1][-1:]]
+        self._strips[-1].append(estimate.T_map_base[:3, 3] - self._origin)
+        self._ellipsoids.append((estimate.T_map_base, estimate.covariance))
+        color, name = overlay.STATUS_COLORS[Status.OK], f"trajectory/{self._piece}"
+        ways = [strip for strip in self._strips if len(strip) > 1]
+        self._log(name, self._rerun.LineStrips3D(ways, colors=[color], radii=_WAY))
+        self._log(f"{name}/sigma", self._ellipsoids_of(self._ellipsoids, color, "Solid"))
+
+    def _ellipsoids_of(
+        self, poses: Sequence[tuple[Matrix, Matrix]], color: drawing.Color, fill: str
+    ) -> Any:
+        """Covariances of positions, larger than they are; poses: T_map_base and covariance."""
+        variances, directions = np.linalg.eigh([covariance[:3, :3] for _, covariance in poses])
+        directions[:, :, 0] *= np.sign(np.linalg.det(directions))[:, None]
+        return self._rerun.Ellipsoids3D(
+            half_sizes=_SIGMAS * np.sqrt(np.maximum(variances, 0.0)),
+            centers=[T_map_base[:3, 3] - self._origin for T_map_base, _ in poses],
+            quaternions=Rotation.from_matrix(directions).as_quat(),
+            colors=[color],
+            line_radii=-0.7,
+            fill_mode=fill,
+        )
+
+    def _log_image(self, image_rgb: NDArray[np.uint8]) -> None:
+        jpeg = image_files.encode(image_rgb, jpeg_quality=_JPEG_QUALITY)
+        picture = self._rerun.EncodedImage(contents=jpeg, media_type="image/jpeg")
+        self._log("camera/image", picture)
+
+    def _log_alignment(self, alignment: Alignment) -> None:
+        """Points in the map and in the image, coloured by residual."""
+        T_near_cam, kinds = alignment.T_map_cam.copy(), self._rerun
+        T_near_cam[:3, 3] -= self._origin
+        pose = kinds.Transform3D(translation=T_near_cam[:3, 3], mat3x3=T_near_cam[:3, :3])
         seen = np.isfinite(alignment.residuals)
         colors = drawing.colors(alignment.residuals[seen] / overlay.WORST_RESIDUAL).reshape(-1, 3)
         points = alignment.points_map[seen] - self._origin
         at_prior = alignment.pixels_prior[np.isfinite(alignment.pixels_prior).all(axis=-1)]
-        log = self._stream.log
-        log("camera", pose)
-        log("camera/image", lens)
-        log("camera/image/pose", kinds.Points2D(alignment.pixels[seen], colors=colors, radii=2.0))
-        log("camera/image/prior", kinds.Points2D(at_prior, colors=[overlay.PRIOR_COLOR], radii=1.0))
-        log("vehicle/points", kinds.Points3D(points, colors=colors, radii=0.05))
-        log("figures/cost", kinds.Scalars(alignment.cost))
-        log("figures/inlier_share", kinds.Scalars(alignment.inlier_share))
-        moved_m = se3.distance_m(alignment.T_map_cam_prior, alignment.T_map_cam)
-        log("figures/prior_offset_m", kinds.Scalars(moved_m))
+        in_image = kinds.Points2D(alignment.pixels[seen], colors=colors, radii=-3.0)
+        before = kinds.Points2D(at_prior, colors=[overlay.PRIOR_COLOR], radii=-1.2)
+        self._log("camera", pose)
+        self._log(f"{_IN_IMAGE}/prior", before)
+        self._log(f"{_IN_IMAGE}/pose", in_image)
+        self._log("aligned", kinds.Points3D(points, colors=colors, radii=_POINT))
+
+    def _log_figures(self, estimate: Estimate) -> None:
+        figures, alignment = dict[str, float](), estimate.alignment
+        if estimate.wrong_probability is not None:
+            figures["evidence/wrong_probability"] = estimate.wrong_probability
+        if alignment is not None:
+            figures["evidence/cost"] = alignment.cost
+            figures["evidence/inlier_share"] = alignment.inlier_share
+            moved_m = se3.distance_m(alignment.T_map_cam_prior, alignment.T_map_cam)
+            figures["prior_offset_m"] = moved_m
+        if estimate.covariance is not None:
+            figures["metres/sigma"] = float(np.sqrt(np.trace(estimate.covariance[:3, :3])))
+        truth = self._truth.at(estimate.stamp_ns) if self._truth is not None else None
+        if truth is not None and estimate.T_map_base is not None:
+            figures["metres/error"] = se3.distance_m(estimate.T_map_base, truth)
+        for name, value in figures.items():
+            self._log(f"figures/{name}", self._rerun.Scalars(value))
+
+    def _log(self, name: str, content: Any, static: bool = False) -> None:
+        self._stream.log(name, content, static=static)

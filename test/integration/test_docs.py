@@ -113,6 +113,7 @@ NOT_RUN = (
         "ros2 run robot_localization",
     ),
     *("docker", "rerun ", "sed ", "from ", "navigator", "sudo ", "source "),
+    "PYTHONPATH=tools python -m research viewer-pictures",
 )
 NEWCOMERS = ("quickstart", "nav2", "robot_localization", "autoware", "containers", "watching")
 

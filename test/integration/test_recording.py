@@ -48,8 +48,11 @@ def test_a_run_can_be_looked_at(run: Path) -> None:
     printer = [sys.executable, "-m", "rerun_cli", "rrd", "print", str(run.parent / "a.rrd")]
     printed = subprocess.run(printer, capture_output=True, text=True, check=True).stdout
     for entity in (
-        *("/map/points", "/map/keyframes", "/vehicle/prior", "/vehicle/pose/sigma", "/path"),
-        *("/vehicle/points", "/camera/image", "/camera/image/pose", "/figures/cost", "/verdict"),
+        *("/map/points", "/map/keyframes", "/map/truth", "/prior", "/vehicle/axes"),
+        *("/trajectory/0", "/trajectory/0/sigma", "/aligned", "/camera/image"),
+        *("/camera/image/points/pose", "/camera/image/points/prior", "/verdict/status"),
+        *("/verdict/reason", "/verdict/words", "/figures/evidence/wrong_probability"),
+        *("/figures/evidence/cost", "/figures/metres/error", "/figures/metres/sigma"),
     ):
         assert entity in printed, f"{entity} is not in the file"
     assert not list(run.parent.glob(".*")), "a part of a file is left"

@@ -21,6 +21,7 @@ def build() -> typer.Typer:
     from research.street_megadepth import street_megadepth
     from research.training_confidence import training_confidence
     from research.verification_shots import verification_shots
+    from research.viewer_pictures import viewer_pictures
 
     app.command("ablations")(ablations)
     app.command("benchmark-maps")(benchmark_maps)
@@ -32,6 +33,7 @@ def build() -> typer.Typer:
     app.command("street-megadepth")(street_megadepth)
     app.command("training-confidence")(training_confidence)
     app.command("verification-shots")(verification_shots)
+    app.command("viewer-pictures")(viewer_pictures)
     return app
 
 
