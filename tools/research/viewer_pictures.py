@@ -11,6 +11,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
+from pixloc_ros.common import image_files
 from pixloc_ros.errors import DataError
 from pixloc_ros.visualization.rerun_layout import TIMELINE
 
@@ -66,7 +67,10 @@ def _first_stamp_ns(viewer: Any) -> int:
 
 def _save(png: bytes, path: Path) -> None:
     """As JPEG, without the viewer's own bar at the top."""
-    picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)[TOP_BAR_PX:]
-    height = round(picture.shape[0] * WIDTH_PX / picture.shape[1])
-    picture = cv2.resize(picture, (WIDTH_PX, height), interpolation=cv2.INTER_AREA)
-    path.write_bytes(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1])
+    picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR_RGB)
+    if picture is None:
+        raise DataError("the viewer's picture is no PNG")
+    height, width = picture[TOP_BAR_PX:].shape[:2]
+    size = (WIDTH_PX, round(height * WIDTH_PX / width))
+    picture = cv2.resize(picture[TOP_BAR_PX:], size, interpolation=cv2.INTER_AREA)
+    path.write_bytes(image_files.encode(picture, jpeg_quality=JPEG_QUALITY))
