@@ -121,7 +121,7 @@ class Localizer:
         watch: Stopwatch,
     ) -> Estimate:
         """Find the pose that explains the images best, and judge it."""
-        views = ViewSelector(self.map, config)
+        views = ViewSelector(self.map, config, images)
         selector = HypothesisSelector(views, self.aligner(config), config)
         with watch("initial_poses"):
             problems = _problems(images, priors, views)

@@ -138,6 +138,7 @@ def _half(observation: CameraObservation, order: Tensor, upper: bool) -> CameraO
     half = replace(
         view,
         points=view.points[rows],
+        point_ids=view.point_ids[rows.cpu().numpy()],
         features=tuple(level[rows] for level in view.features),
         confidences=tuple(level[rows] for level in view.confidences),
     )

@@ -23,6 +23,7 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.covariance import cam_covariance_from_base
 from pixloc_ros.geometry.pose import Pose
 from pixloc_ros.maps.map import Map
+from pixloc_ros.maps.retrieval import describe, most_alike_condition
 from pixloc_ros.maps.view import MapView, select_view
 from pixloc_ros.priors.global_prior import MapRetrieval
 from pixloc_ros.types import Frame, Matrix, PosePrior
@@ -72,11 +73,17 @@ class AlignmentProblem:
 
 
 class ViewSelector:
-    """Chooses views of the map and initial poses, for one frame: the views of a pose are kept."""
+    """Chooses views of the map and initial poses, for one frame: the views of a pose are kept.
 
-    def __init__(self, map: Map, config: Config):
+    images: of its cameras, where they have been extracted: the map's observations that they look
+    most like are preferred.
+    """
+
+    def __init__(self, map: Map, config: Config, images: Sequence[ImageFeatures] = ()):
         self.map = map
         self.config = config
+        several = map.keyframe_condition is not None
+        self._descriptors = {id(i.frame): describe(i.pyramid) for i in images if several}
         self._views: dict[tuple[int, bytes, int], MapView] = {}
 
     def view(
@@ -90,9 +97,23 @@ class ViewSelector:
         if key not in self._views:
             T_map_cam, config = T_map_base @ frame.T_base_cam, self.config
             self._views[key] = select_view(
-                self.map, T_map_cam, frame.camera, config.view, config.device, point_ids
+                self.map,
+                T_map_cam,
+                frame.camera,
+                config.view,
+                config.device,
+                point_ids,
+                self._condition(frame, T_map_cam),
             )
         return self._views[key]
+
+    def _condition(self, frame: Frame, T_map_cam: Matrix) -> int:
+        """The condition whose observations a frame is to be aligned with."""
+        descriptor = self._descriptors.get(id(frame))
+        if descriptor is None:
+            return 0
+        radius_m = self.config.view.condition_radius_m
+        return most_alike_condition(self.map, descriptor, T_map_cam[:3, 3], radius_m)
 
     def retrieve(self, image: ImageFeatures) -> list[PosePrior]:
         """Find places by image retrieval, as priors, the likeliest first."""

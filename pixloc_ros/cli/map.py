@@ -11,7 +11,8 @@ from rich.console import Console
 from pixloc_ros.cli.map_build import build
 from pixloc_ros.cli.map_calibration import calibrate
 from pixloc_ros.cli.map_cloud import cloud
-from pixloc_ros.cli.map_table import map_table
+from pixloc_ros.cli.map_table import history_table, map_table
+from pixloc_ros.cli.map_update import update
 from pixloc_ros.cli.numbers import parse_numbers
 from pixloc_ros.errors import MapError
 from pixloc_ros.maps.build import edit
@@ -23,6 +24,7 @@ app = typer.Typer(help="Build, inspect, cut and join maps.", no_args_is_help=Tru
 app.command()(build)
 app.command()(calibrate)
 app.command()(cloud)
+app.command()(update)
 
 TileOption = Annotated[
     float | None, typer.Option(min=0, help="side of a tile in metres; 0: one tile; as it was")
@@ -37,10 +39,15 @@ MapArgument = Annotated[Path, typer.Argument(metavar="MAP", help="map folder")]
 def info(
     folder: MapArgument,
     plot: Annotated[Path | None, typer.Option(help="also draw it from above, as PNG")] = None,
+    history: Annotated[
+        bool, typer.Option("--history", help="also list the drives that it was updated with")
+    ] = False,
 ) -> None:
     """Show what is in a map. Example: pixloc map info my_map --plot my_map.png"""
     map_ = Map.load(folder, verify=False)
     Console().print(map_table(map_, folder))
+    if history:
+        Console().print(history_table(map_.metadata.history))
     if plot is not None:
         from pixloc_ros.visualization.plotting import save_map_plot
 

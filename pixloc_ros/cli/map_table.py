@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from rich.table import Column, Table
 
 from pixloc_ros.maps.map import Map
+from pixloc_ros.maps.schema import SessionEntry
 
 
 def map_table(map_: Map, folder: Path) -> Table:
@@ -53,3 +55,14 @@ def _describe_origin(map_: Map) -> dict[str, str]:
         "schema version": f"{metadata.schema_version}",
         "SHA-256": map_.sha256,
     }
+
+
+def history_table(history: Sequence[SessionEntry]) -> Table:
+    """List the drives that a map was updated with, the first one first."""
+    columns = ("drive", "date", "frames", "keyframes", "observations", "points added", "retired")
+    table = Table(*columns, title="history" if history else "never updated")
+    for entry in history:
+        counts = (entry.frames, entry.keyframes, entry.observations)
+        points = (entry.points_added, entry.points_retired)
+        table.add_row(entry.name, entry.date, *(str(count) for count in (*counts, *points)))
+    return table

@@ -93,6 +93,13 @@ class ViewConfig(Section):
         description="A prior farther than this from every keyframe, in metres, is outside of the "
         "map: the frame fails with out_of_map.",
     )
+    condition_radius_m: float = Field(
+        default=10.0,
+        ge=0.1,
+        le=1e5,
+        description="On maps that were updated: the keyframe within this distance of the prior, in "
+        "metres, that looks most like the image decides in which light points are compared.",
+    )
     extra_view_spacing_m: float = Field(
         default=5.0,
         ge=0.1,

@@ -190,6 +190,7 @@ def make_problem(
     view = MapView(
         origin=np.zeros(3),
         points=torch.from_numpy(rays * depth).float().to(extractor.device),
+        point_ids=np.arange(max_points, dtype=np.int32),
         features=tuple(features for features, _, _ in sampled),
         confidences=tuple(confidence for _, confidence, _ in sampled),
         keyframes=(),

@@ -38,6 +38,7 @@ class Map:
     keyframe_tile: NDArray[np.int32]  # (M,) index of the tile that has what it sees
     keyframe_descriptors: NDArray[np.float16] | None  # (M, D) of whole images; not in older maps
     keyframe_depth_m: NDArray[np.float16] | None  # (M, *occlusion.GRID) of maps from surfaces
+    keyframe_condition: NDArray[np.int32] | None  # (M,) 0: of the build, others: of updates
     covisible_offsets: NDArray[np.int64]  # (M + 1,) where each keyframe's neighbours begin
     covisible_keyframe: NDArray[np.int32]  # (C,)
     covisible_points: NDArray[np.int32]  # (C,) count of shared points
@@ -176,8 +177,9 @@ KINDS = {
     "covisible_points": "i",
     "keyframe_descriptors": "f",
     "keyframe_depth_m": "f",
+    "keyframe_condition": "i",
 }
-OPTIONAL_ARRAYS = ("keyframe_descriptors", "keyframe_depth_m")
+OPTIONAL_ARRAYS = ("keyframe_descriptors", "keyframe_depth_m", "keyframe_condition")
 
 
 def _problems(
@@ -192,6 +194,7 @@ def _problems(
         "covisible_offsets": (count + 1,),
         "covisible_points": arrays["covisible_keyframe"].shape,
         "keyframe_depth_m": (count, *GRID),
+        "keyframe_condition": (count,),
     }
     for name, shape in shapes.items():
         if arrays[name] is not None and arrays[name].shape != shape:
@@ -212,12 +215,23 @@ def _problems(
         yield "keyframe_T_map_cam has poses that are not rigid"
     if np.abs(arrays["keyframe_T_map_cam"][:, :3, 3]).max() > MAX_DISTANCE_M:
         yield f"keyframe_T_map_cam has positions farther than {MAX_DISTANCE_M:g} m"
-    yield from outside("keyframe_camera", arrays["keyframe_camera"], len(metadata.cameras))
-    yield from outside("keyframe_tile", arrays["keyframe_tile"], len(metadata.tiles))
-    yield from outside("covisible_keyframe", arrays["covisible_keyframe"], count)
+    yield from _outside(metadata, arrays)
     yield from not_offsets(
         "covisible_offsets", arrays["covisible_offsets"], len(arrays["covisible_keyframe"])
     )
+
+
+def _outside(metadata: MapMetadata, arrays: Mapping[str, Any]) -> Iterator[str]:
+    """Which arrays have an index of nothing."""
+    ends = {
+        "keyframe_camera": len(metadata.cameras),
+        "keyframe_condition": metadata.keyframes,
+        "keyframe_tile": len(metadata.tiles),
+        "covisible_keyframe": metadata.keyframes,
+    }
+    for name, end in ends.items():
+        if arrays[name] is not None:
+            yield from outside(name, arrays[name], end)
 
 
 def _boxes(

@@ -64,6 +64,23 @@ def most_alike(
     return order, similarity[order]
 
 
+def most_alike_condition(
+    map_: Map, descriptor: NDArray[np.float32], position: NDArray[np.float64], radius_m: float
+) -> int:
+    """The condition of the keyframe near a position that looks most like an image as a whole.
+
+    Light and weather change the descriptor (D,) of a place more than some metres do. 0, that of the
+    build, where the map knows of no other.
+    """
+    if map_.keyframe_condition is None or map_.keyframe_descriptors is None:
+        return 0
+    near, _ = map_.keyframes_within(position, radius_m)
+    if not len(near):
+        return 0
+    similarity = map_.keyframe_descriptors[near].astype(np.float32) @ descriptor
+    return int(map_.keyframe_condition[near[similarity.argmax()]])
+
+
 def places(
     map_: Map,
     ranking: Ranking,

@@ -77,6 +77,18 @@ class TileEntry(Entry):
     bytes: Count  # of the file
 
 
+class SessionEntry(Entry):
+    """A later drive that became part of the map by `pixloc map update`."""
+
+    name: str
+    date: str  # of its first frame, ISO 8601, UTC
+    frames: Count  # that were verified
+    keyframes: Count  # that were added
+    observations: Count  # that were added
+    points_added: Count
+    points_retired: Count
+
+
 class MapMetadata(Entry):
     """All of map.json but the hash of itself."""
 
@@ -96,6 +108,7 @@ class MapMetadata(Entry):
     tile_m: float = Field(default=TILE_M, ge=0)  # side of a tile, 0: all in one
     calibration: Calibration | None = None
     cameras: tuple[CameraEntry, ...]
+    history: tuple[SessionEntry, ...] = ()  # in the order in which they were added
     keyframes: int = Field(ge=1)
     keyframes_file: str
     observations: Count

@@ -34,6 +34,7 @@ class MapView:
 
     origin: NDArray[np.float64]  # (3,) map coordinates of the points' zero, near the prior
     points: Tensor  # (N, 3) float32 relative to origin
+    point_ids: NDArray[np.int32]  # (N,) of the map
     features: tuple[Tensor, ...]  # (N, C) float32 of unit norm, coarse to fine
     confidences: tuple[Tensor, ...]  # (N,) float32, coarse to fine
     keyframes: tuple[str, ...]  # whose points were considered, most alike first
@@ -62,16 +63,18 @@ def select_view(
     config: ViewConfig,
     device: str = "cpu",
     point_ids: NDArray[np.int32] | None = None,
+    condition: int = 0,
 ) -> MapView:
     """Choose points and their reference features for a prior camera pose (4, 4).
 
     point_ids: (N,) of the only points to choose from. The view is empty where there is no map.
+    condition: whose observations of a point are preferred: `retrieval.most_alike_condition`.
     Keyframes of tiles that are refused are passed over. The tiles around are opened ahead.
     """
     position = T_map_cam_prior[:3, 3]
     origin = np.round(position)
     near, nearest_m = map_.keyframes_within(position, config.max_distance_m)
-    keyframes, tiles = _serving_keyframes(map_, T_map_cam_prior, near, config)
+    keyframes, tiles = _serving_keyframes(map_, T_map_cam_prior, near, config, condition)
     map_.tiles.approach(position)
     if not len(keyframes):
         return _empty(origin, nearest_m, map_.metadata.dims, device)
@@ -83,14 +86,18 @@ def select_view(
     if point_ids is not None:
         visible &= np.isin(observed.point_id[first], point_ids)
     shown = np.flatnonzero(visible)
-    best, unlikeness = _most_alike(map_, observed, point, shown, position - origin, origin)
-    alike = unlikeness <= config.max_viewpoint_change
+    limit, preferred = config.max_viewpoint_change, _taken_in(map_, observed.keyframe, condition)
+    best, unlikeness = _most_alike(
+        map_, observed, point, shown, position - origin, origin, preferred, limit
+    )
+    alike = unlikeness <= limit
     shown, best = shown[alike], best[alike]
     best = best[_spread(pixels[shown], observed.priority[first[shown]], camera, config)]
     features, confidences = _gather(map_, tiles, observed.tile[best], observed.row[best])
     return MapView(
         origin=origin,
         points=torch.from_numpy(observed.local[best].astype(np.float32)).to(device),
+        point_ids=observed.point_id[best],
         features=tuple(rows.to(device) for rows in features),
         confidences=tuple(weights.to(device) for weights in confidences),
         keyframes=tuple(map_.keyframe_names[i] for i in keyframes),
@@ -104,6 +111,7 @@ def _empty(
     return MapView(
         origin=origin,
         points=torch.zeros(0, 3, device=device),
+        point_ids=np.zeros(0, np.int32),
         features=tuple(torch.zeros(0, dim, device=device) for dim in dims),
         confidences=tuple(torch.zeros(0, device=device) for _ in dims),
         keyframes=(),
@@ -112,17 +120,45 @@ def _empty(
 
 
 def _serving_keyframes(
-    map_: Map, T_map_cam_prior: NDArray[np.float64], near: NDArray[np.intp], config: ViewConfig
+    map_: Map,
+    T_map_cam_prior: NDArray[np.float64],
+    near: NDArray[np.intp],
+    config: ViewConfig,
+    condition: int,
 ) -> tuple[NDArray[np.intp], dict[int, Tile]]:
     """The chosen ones among those near, and their tiles, opened: none that is refused."""
     while True:
-        keyframes = choose_keyframes(map_, T_map_cam_prior, near, config)
+        keyframes = _of_conditions(map_, T_map_cam_prior, near, config, condition)
         needed = np.unique(map_.keyframe_tile[keyframes]).tolist()
         tiles = map_.tiles.take(needed)
         if len(tiles) == len(needed):
             return keyframes, tiles
         refused = [index for index in needed if index not in tiles]
         near = near[~np.isin(map_.keyframe_tile[near], refused)]
+
+
+def _of_conditions(
+    map_: Map,
+    T_map_cam_prior: NDArray[np.float64],
+    near: NDArray[np.intp],
+    config: ViewConfig,
+    condition: int,
+) -> NDArray[np.intp]:
+    """The keyframes of the build near, which see all its points, and those of a condition."""
+    if map_.keyframe_condition is None:
+        return choose_keyframes(map_, T_map_cam_prior, near, config)
+    chosen = [
+        choose_keyframes(map_, T_map_cam_prior, near[map_.keyframe_condition[near] == one], config)
+        for one in dict.fromkeys([condition, 0])
+    ]
+    return np.concatenate(chosen)
+
+
+def _taken_in(map_: Map, keyframes: NDArray[np.intp], condition: int) -> NDArray[np.bool_]:
+    """Which keyframes (N,) are of a condition; all of them where the map knows of none."""
+    if map_.keyframe_condition is None:
+        return np.ones(len(keyframes), bool)
+    return map_.keyframe_condition[keyframes] == condition
 
 
 def choose_keyframes(
@@ -276,12 +312,15 @@ def _most_alike(
     shown: NDArray[np.intp],
     position: NDArray[np.float64],
     origin: NDArray[np.float64],
+    preferred: NDArray[np.bool_],
+    limit: float,
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """For each shown point (N,) the observation of it that looks most as the point does from here,
     and how unlike (N,) it is even so: angle between the two viewing rays (rad) plus the logarithm
     of the scale change.
 
-    point: (O,) of the observations.
+    point, preferred: (O,) of the observations; a preferred one that is less unlike than the limit
+    comes first.
     """
     place = np.full(point.max(initial=-1) + 1, -1)
     place[shown] = np.arange(len(shown))
@@ -294,7 +333,8 @@ def _most_alike(
     cos = (ray_then * ray_now).sum(-1) / np.sqrt(squared_then * squared_now)
     scale_change = np.abs(np.log(squared_then / squared_now)) / 2
     unlikeness = np.arccos(np.clip(cos, -1, 1)) + scale_change
-    order = np.lexsort((unlikeness, at))
+    second_choice = ~preferred[considered] | (unlikeness > limit)
+    order = np.lexsort((unlikeness, second_choice, at))
     first = order[np.searchsorted(at[order], np.arange(len(shown)))]
     return considered[first], unlikeness[first]
 

@@ -76,6 +76,7 @@ def scene(
     view = MapView(
         origin=np.array(origin, dtype=np.float64),
         points=points.float(),
+        point_ids=np.arange(count, dtype=np.int32),
         features=tuple(plane_features(points, level, period_m).float() for level in range(3)),
         confidences=(torch.ones(count),) * 3,
         keyframes=("a",),

@@ -133,6 +133,7 @@ def merge(
 _RESET_WHERE_DIFFERENT: dict[str, dict[str, Any]] = {
     "T_base_cam": {"T_base_cam": None},
     "calibration": {"calibration": None},
+    "history": {"history": ()},
     "T_map_world": {"T_map_world": tuple(np.eye(4).ravel().tolist()), "axes": "keep"},
 }
 
@@ -192,10 +193,19 @@ def _keyframe_arrays(sources: Sequence[_MapPart]) -> Arrays:
     }
     for name in OPTIONAL_ARRAYS:
         optional = [getattr(source.map, name) for source in sources]
+        if name == "keyframe_condition" and any(array is not None for array in optional):
+            optional = [_conditions(source.map) for source in sources]
         if all(array is not None for array in optional):
             parts = [array[s.keyframes] for array, s in zip(optional, sources, strict=True)]
             arrays[name] = np.concatenate(parts)
     return arrays
+
+
+def _conditions(map_: Map) -> NDArray[np.int32]:
+    """Of its keyframes, also where it was never updated."""
+    if map_.keyframe_condition is None:
+        return np.zeros(len(map_.keyframe_names), np.int32)
+    return map_.keyframe_condition
 
 
 def _shared(map_: Map, keyframes: NDArray[np.intp]) -> csr_array:

@@ -75,11 +75,13 @@ def writing(
     metadata: Mapping[str, Any],
     output: str | Path,
     overwrite: bool = False,
+    other_files: Mapping[str, Mapping[str, NDArray]] | None = None,
 ) -> Iterator[tuple[dict[str, NDArray[np.intp]], TileWriter]]:
     """Write a map tile by tile, never with more than one in memory.
 
     Gives the keyframes of each tile by its id, and the writer to which all these tiles are to be
     added. Arguments and errors are those of `save`; keyframe_arrays is without observations.
+    other_files: arrays by file name, what else belongs to the map.
     """
     path = check_output(output, overwrite)
     fields = {"tile_m": TILE_M, "row_type": ROW_TYPE, **metadata}
@@ -87,7 +89,7 @@ def writing(
     with _writing(path), atomic_folder(path) as folder:
         tiles = TileWriter(folder, fields, keyframe_arrays)
         yield cells(places, fields["tile_m"]), tiles
-        tiles.finish()
+        tiles.finish(other_files or {})
 
 
 def cells(places: NDArray[np.float64], tile_m: float) -> dict[str, NDArray[np.intp]]:
@@ -138,8 +140,10 @@ class TileWriter:
         )
         self._entries.append(entry)
 
-    def finish(self) -> None:
-        """Store keyframes and map.json; `sha256` then stands for the map."""
+    def finish(self, other_files: Mapping[str, Mapping[str, NDArray]]) -> None:
+        """Store other files, keyframes and map.json; `sha256` then stands for the map."""
+        for name, arrays in other_files.items():
+            self._write(name, arrays)
         self._write(KEYFRAMES_FILE, {**self._keyframe_arrays, "keyframe_tile": self._tile})
         ids = np.unique(np.concatenate(self._point_ids))
         complete = MapMetadata(

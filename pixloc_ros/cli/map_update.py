@@ -1,0 +1,131 @@
+"""`pixloc map update`: what a later drive saw becomes part of a map."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pixloc_ros.cli.progress import track
+from pixloc_ros.cli.replay import ConfigOption, DeviceOption, SetOption, resolve_config
+from pixloc_ros.config import Config
+from pixloc_ros.errors import MapError
+from pixloc_ros.maps.update import versions
+from pixloc_ros.maps.update.updater import UpdateOptions, UpdateReport, update_map
+from pixloc_ros.maps.verified_frames import DriveSession
+from pixloc_ros.sensors.topics import Topics
+
+DEFAULT = UpdateOptions()
+
+
+def update(
+    folder: Annotated[Path, typer.Argument(metavar="MAP", help="map folder")],
+    bag: Annotated[
+        Path | None, typer.Option(help="later drive: rosbag2 folder, .mcap or .db3 file")
+    ] = None,
+    posed: Annotated[
+        Path | None,
+        typer.Option(help="instead of a bag: meta.json of images whose poses on the map are known"),
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="with --posed: folder of the images")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="map folder to write; without, MAP is updated and its old version kept"),
+    ] = None,
+    spacing: Annotated[
+        float, typer.Option(min=0.1, help="metres between added keyframes, at least")
+    ] = DEFAULT.keyframe_spacing_m,
+    frame_spacing: Annotated[
+        float, typer.Option(min=0.01, help="metres between frames that are compared with the map")
+    ] = DEFAULT.frame_spacing_m,
+    max_growth: Annotated[
+        float, typer.Option(min=0.0, help="share of the map's observations that may be added")
+    ] = DEFAULT.max_growth_share,
+    force: Annotated[
+        bool, typer.Option("--force", help="write a version that localizes held queries worse")
+    ] = False,
+    undo: Annotated[
+        bool, typer.Option("--undo", help="put the version before the last update back")
+    ] = False,
+    topic: Annotated[
+        list[str] | None, typer.Option(help="part=/topic of the bag; repeatable")
+    ] = None,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    device: DeviceOption = None,
+) -> None:
+    """Make what a later drive saw part of a map: other light and weather in, what has left out.
+
+    Example: pixloc map update my_map --bag later_drive
+    """
+    if undo:
+        kept = versions.undo(folder)
+        typer.echo(f"{folder} is as it was before its last update ({kept.name} has gone)")
+        return
+    if (bag is None) == (posed is None) or (posed is None) != (images is None):
+        raise MapError("give --bag, or --posed and --images, or --undo")
+    from pixloc_ros.evaluation import held_score  # torch and SciPy take seconds to import
+    from pixloc_ros.features.pyramid import FeatureExtractor
+    from pixloc_ros.maps import schema
+
+    resolved = resolve_config(config, settings, folder, device)
+    metadata, _ = schema.read(folder)
+    extractor = FeatureExtractor(
+        resolved.features.weights,
+        resolved.device,
+        metadata.max_side_px,
+        resolved.features.precision,
+    )
+    with _session(bag, posed, images, resolved, topic or []) as session:
+        report = update_map(
+            folder,
+            session,
+            extractor,
+            partial(held_score.score, resolved, progress=track),
+            output,
+            UpdateOptions(frame_spacing, spacing, max_growth, force),
+            track,
+        )
+    Console().print(_table(report, session))
+
+
+@contextmanager
+def _session(
+    bag: Path | None, posed: Path | None, images: Path | None, config: Config, topics: list[str]
+) -> Iterator[DriveSession]:
+    from pixloc_ros.maps.files.posed_images import read_posed_images
+    from pixloc_ros.replay import verified_frames
+
+    if bag is not None:
+        with verified_frames.localized_bag(
+            bag, config, Topics().remapped(topics), track
+        ) as session:
+            yield session
+    elif posed is not None and images is not None:
+        drive = read_posed_images(posed, images)
+        yield verified_frames.posed_session(posed.absolute().parent.name, drive)
+
+
+def _table(report: UpdateReport, session: DriveSession) -> Table:
+    entry, before, after = report.session, report.before, report.after
+    table = Table("", "", title=f"{entry.name}, {entry.date}", show_header=False)
+    rows = {
+        "images verified": f"{entry.frames} of {session.images}",
+        "keyframes added": entry.keyframes,
+        "observations added": entry.observations,
+        "points added": entry.points_added,
+        "points retired": entry.points_retired,
+        "held queries localized": f"{before.recall:.2f} before, {after.recall:.2f} after, "
+        f"of {report.held}",
+        "their median error": f"{100 * before.median_error_m:.1f} cm before, "
+        f"{100 * after.median_error_m:.1f} cm after",
+    }
+    for name, value in rows.items():
+        table.add_row(name, str(value))
+    return table

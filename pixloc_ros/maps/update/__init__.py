@@ -1,0 +1,1 @@
+"""What later drives saw becomes part of a map: `pixloc map update`."""

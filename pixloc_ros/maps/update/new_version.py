@@ -1,0 +1,130 @@
+"""The new version of a map: keyframes and their observations added, points retired."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pixloc_ros.errors import MapError
+from pixloc_ros.maps import held_queries
+from pixloc_ros.maps.build import writer
+from pixloc_ros.maps.build.edit import COUNTED
+from pixloc_ros.maps.feature_store import Arrays, covisibility
+from pixloc_ros.maps.map import Map, pack_names
+from pixloc_ros.maps.occlusion import GRID
+from pixloc_ros.maps.schema import CameraEntry, SessionEntry
+from pixloc_ros.maps.tiles import POINT_ARRAYS, Tile, as_float16, join
+from pixloc_ros.maps.update.observations import FrameObservations
+
+
+def write_version(
+    map_: Map,
+    keyframes: Sequence[FrameObservations],
+    condition: int,
+    retired: NDArray[np.int32],
+    session: SessionEntry,
+    session_arrays: Mapping[str, NDArray],
+    output: Path,
+) -> None:
+    """Write a map with new keyframes, whose novel observations are added, to another folder.
+
+    condition: of these keyframes. retired: ids of points that are left out. Needs memory for the
+    whole map. Raises MapError where a tile is refused, or the output cannot be written.
+    """
+    old = _without(map_.whole(), retired)
+    row_type = map_.metadata.row_type
+    whole = old
+    if keyframes:
+        added = _tile_of(keyframes, old, len(map_.keyframe_names)).with_rows(row_type)
+        whole = join([old, added], map_.metadata.storage)
+    entries = [CameraEntry.of(each.frame.camera) for each in keyframes]
+    cameras = tuple(dict.fromkeys([*map_.metadata.cameras, *entries]))
+    kept = {name: value for name, value in dict(map_.metadata).items() if name not in COUNTED}
+    metadata = {**kept, "cameras": cameras, "history": (*map_.metadata.history, session)}
+    prefix = f"{session.name}.{len(map_.metadata.history) + 1}"
+    arrays = _keyframe_arrays(map_, keyframes, condition, prefix)
+    added_cameras = [cameras.index(entry) for entry in entries]
+    arrays["keyframe_camera"] = np.array([*map_.keyframe_camera, *added_cameras], np.int32)
+    arrays |= covisibility(whole.observation_offsets, whole.observation_point)
+    other = {held_queries.FILE_NAME: session_arrays}
+    with writer.writing(arrays, metadata, output, other_files=other) as (cells, tiles):
+        for cell, members in cells.items():
+            tiles.add(cell, whole.part(members))
+
+
+def check_storage(map_: Map) -> None:
+    """Raise MapError for a map that observations cannot be added to."""
+    if map_.metadata.storage != "observations":
+        raise MapError(
+            f"{map_.folder} stores the average of each point's observations, to which none can be "
+            f"added; build it with --features observations"
+        )
+
+
+def _without(tile: Tile, retired: NDArray[np.int32]) -> Tile:
+    """The same without observations of some points; `part` leaves out what is not used then."""
+    kept = ~np.isin(tile.point_id[tile.observation_point], retired)
+    ends = np.concatenate([[0], np.cumsum(kept)])
+    return replace(
+        tile,
+        observation_offsets=ends[tile.observation_offsets],
+        observation_point=tile.observation_point[kept],
+        observation_row=tile.observation_row[kept],
+    )
+
+
+def _tile_of(keyframes: Sequence[FrameObservations], old: Tile, first: int) -> Tile:
+    """The novel observations of new keyframes, of points of the old tile."""
+    observed = np.concatenate([each.point_ids[each.novel] for each in keyframes])
+    ids, point = np.unique(observed, return_inverse=True)
+    rows = np.searchsorted(old.point_id, ids)
+    counts = [int(each.novel.sum()) for each in keyframes]
+    levels = range(len(old.features))
+    features, confidences = (
+        [
+            torch.from_numpy(np.concatenate([getattr(k, name)[level][k.novel] for k in keyframes]))
+            for level in levels
+        ]
+        for name in ("features", "confidences")
+    )
+    return Tile(
+        keyframes=np.arange(first, first + len(keyframes), dtype=np.int32),
+        observation_offsets=np.cumsum([0, *counts]),
+        observation_point=point.astype(np.int32),
+        observation_row=np.arange(len(observed), dtype=np.int32),
+        **{name: getattr(old, name)[rows] for name in POINT_ARRAYS},
+        features=tuple(as_float16(feature) for feature in features),
+        confidences=tuple(confidence.half() for confidence in confidences),
+        origin=old.origin,
+    )
+
+
+def _keyframe_arrays(
+    map_: Map,
+    keyframes: Sequence[FrameObservations],
+    condition: int,
+    prefix: str,
+) -> Arrays:
+    count = len(keyframes)
+    before = map_.keyframe_condition
+    if before is None:
+        before = np.zeros(len(map_.keyframe_names), np.int32)
+    names = [f"{prefix}/{each.frame.name}" for each in keyframes]
+    poses = np.array([each.frame.T_map_cam for each in keyframes]).reshape(-1, 4, 4)
+    arrays: Arrays = {
+        "keyframe_T_map_cam": np.concatenate([map_.keyframe_T_map_cam, poses]),
+        "keyframe_names": pack_names([*map_.keyframe_names, *names]),
+        "keyframe_condition": np.concatenate([before, np.full(count, condition, np.int32)]),
+    }
+    if map_.keyframe_descriptors is not None:
+        added = [each.descriptor.astype(np.float16)[None] for each in keyframes]
+        arrays["keyframe_descriptors"] = np.concatenate([map_.keyframe_descriptors, *added])
+    if map_.keyframe_depth_m is not None:  # 0: nothing is known to hide anything
+        unknown = np.zeros((count, *GRID), np.float16)
+        arrays["keyframe_depth_m"] = np.concatenate([map_.keyframe_depth_m, unknown])
+    return arrays

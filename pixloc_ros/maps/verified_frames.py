@@ -1,0 +1,36 @@
+"""Frames of a later drive whose poses on the map were verified: what a map is updated with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pixloc_ros.common.image_files import Image
+from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.geometry.se3 import Matrix
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedFrame:
+    """One image with the pose that was found for it, and believed."""
+
+    name: str
+    stamp_ns: int
+    camera: Camera
+    T_map_base: Matrix
+    T_base_cam: Matrix
+    read_image: Callable[[], Image]
+
+    @property
+    def T_map_cam(self) -> Matrix:
+        """(4, 4) where the camera was."""
+        return self.T_map_base @ self.T_base_cam
+
+
+@dataclass(frozen=True, slots=True)
+class DriveSession:
+    """The verified frames of one drive, in the order of their stamps."""
+
+    name: str
+    frames: tuple[VerifiedFrame, ...]
+    images: int  # of the drive, verified or not

@@ -1,0 +1,81 @@
+"""A drive localized on a map, as the frames whose poses were verified."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from pixloc_ros.common.image_files import Image
+from pixloc_ros.common.progress import Progress, silent
+from pixloc_ros.config import Config
+from pixloc_ros.errors import BagError
+from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.localizer import Localizer
+from pixloc_ros.maps.files.posed_images import PosedImages, read_image
+from pixloc_ros.maps.files.recorded_drive import RecordedCamera
+from pixloc_ros.maps.verified_frames import DriveSession, VerifiedFrame
+from pixloc_ros.replay.bag_reader import BagReader
+from pixloc_ros.replay.recorded_drive import read_drives
+from pixloc_ros.replay.runner import drive_events
+from pixloc_ros.sensors.topics import Topics
+from pixloc_ros.session import Session
+from pixloc_ros.types import Estimate
+
+
+@contextmanager
+def localized_bag(
+    bag: Path, config: Config, topics: Topics | None = None, progress: Progress = silent
+) -> Iterator[DriveSession]:
+    """Localize all images of a bag, as a replay does; give those that were accepted.
+
+    Of a rig, the images of the camera that was aligned first. They are read while the bag is open.
+    Raises PixlocError for a bag or a map that cannot be used.
+    """
+    localizer = Localizer(config)
+    cameras = read_drives([bag], config, topics, localizer.map.datum)[0].cameras
+    by_name = {camera.name: camera for camera in cameras}
+    with BagReader(bag, topics, config.node.camera_names) as reader:
+        answered = Session(localizer).run(drive_events(reader))
+        estimates = list(progress(answered, "Localizing the drive", reader.image_count))
+        frames = [
+            _frame(reader, estimate, by_name.get(next(iter(estimate.cameras), ""), cameras[0]))
+            for estimate in estimates
+            if estimate.ok
+        ]
+        yield DriveSession(bag.stem, tuple(frames), len(estimates))
+
+
+def posed_session(name: str, drive: PosedImages) -> DriveSession:
+    """Images with poses that something else has found, and verified."""
+    frames = [
+        VerifiedFrame(path.stem, int(stamp_ns), camera, T, drive.T_base_cam, _reading(path, camera))
+        for path, stamp_ns, camera, T in zip(
+            drive.files, drive.stamps_ns, drive.cameras, drive.T_map_base, strict=True
+        )
+    ]
+    return DriveSession(name, tuple(frames), len(frames))
+
+
+def _reading(path: Path, camera: Camera) -> Callable[[], Image]:
+    return partial(read_image, path, camera)
+
+
+def _frame(reader: BagReader, estimate: Estimate, taken_by: RecordedCamera) -> VerifiedFrame:
+    assert estimate.T_map_base is not None  # it was accepted
+    return VerifiedFrame(
+        name=f"{taken_by.name}{estimate.stamp_ns}",
+        stamp_ns=estimate.stamp_ns,
+        camera=taken_by.camera,
+        T_map_base=estimate.T_map_base,
+        T_base_cam=taken_by.T_base_cam,
+        read_image=partial(_read, reader, estimate.stamp_ns, taken_by.name),
+    )
+
+
+def _read(reader: BagReader, stamp_ns: int, camera_name: str) -> Image:
+    event = reader.image(stamp_ns, camera_name)
+    if event is None:
+        raise BagError(f"bag {reader.path}: the image of {stamp_ns} cannot be read again")
+    return event.image_rgb
