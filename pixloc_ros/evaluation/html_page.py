@@ -55,7 +55,8 @@ def write_page(
         "pictures": pictures,
     }
     text = json.dumps(content, allow_nan=False).replace("<", "\\u003c")  # no word ends the script
-    page = _PAGE.replace("%TITLE%", html.escape(title)).replace("%CONTENT%", text)
+    page = _PAGE.replace("%TITLE%", html.escape(title)).replace("%COLORS%", json.dumps(COLORS))
+    page = page.replace("%CONTENT%", text)
     write_text(Path(path), page.replace("%PLOTLY%", plotly_js()))
 
 
@@ -155,19 +156,20 @@ body { font: 14px sans-serif; margin: 0; display: grid; grid-template-columns: 1
 #right { padding: 8px; position: sticky; top: 0; height: 100vh; overflow: auto; }
 #picture { width: 480px; max-width: 100%; }
 pre { white-space: pre-wrap; font-size: 12px; }
+#verdict { border-left: 6px solid; padding-left: 8px; }
 .series { height: 170px; }
-#map { height: 55vh; }
 </style>
 <script>%PLOTLY%</script>
 </head>
 <body>
 <div id="left"><h1>%TITLE%</h1><div id="map"></div><div id="series"></div></div>
 <div id="right"><h2 id="name">Click on a frame, or use the arrow keys</h2>
-<img id="picture" alt="" hidden><pre id="details"></pre></div>
+<p id="verdict" hidden></p><img id="picture" alt="" hidden><pre id="details"></pre></div>
 <script type="application/json" id="content">%CONTENT%</script>
 <script>
 const run = JSON.parse(document.getElementById("content").textContent);
-const quiet = {displaylogo: false, responsive: true};
+const colors = %COLORS%;
+const quiet = {displayModeBar: false, responsive: true};
 const plots = [];
 let chosen = -1;
 
@@ -177,7 +179,12 @@ function show(index) {
   const frame = run.frames[index];
   document.getElementById("name").textContent =
     `Frame ${index + 1} of ${run.frames.length}: ${frame.name}`;
-  document.getElementById("details").textContent = JSON.stringify(frame, null, 1);
+  const verdict = document.getElementById("verdict");
+  verdict.hidden = false;
+  verdict.style.borderColor = colors[frame.status];
+  const reason = frame.status === "OK" ? "" : ` ${frame.reason}`;
+  verdict.textContent = `${frame.status}${reason}: ${frame.message || "no message"}`;
+  document.getElementById("details").textContent = words(frame, "");
   const picture = document.getElementById("picture");
   picture.hidden = !(index in run.pictures);
   if (!picture.hidden) picture.src = run.pictures[index];
@@ -185,6 +192,25 @@ function show(index) {
   const line = {type: "line", x0: time, x1: time, y0: 0, y1: 1, yref: "paper",
                 line: {color: "#333", width: 1}};
   for (const plot of plots) Plotly.relayout(plot, {shapes: [line]});
+}
+
+function words(value, indent) {  // numbers short, and those that belong together in one line
+  if (typeof value === "number") {
+    return String(Number(Math.abs(value) >= 1 ? value.toFixed(3) : value.toPrecision(4)));
+  }
+  if (Array.isArray(value)) return value.map(each => words(each, indent)).join("  ");
+  if (value === null || typeof value !== "object") return String(value);
+  return Object.entries(value).map(([name, inner]) => {
+    const nested = inner !== null && typeof inner === "object" && !Array.isArray(inner);
+    const told = words(inner, indent + "  ");
+    return `${indent}${name}: ${nested ? "\\n" : ""}${told}`;
+  }).join("\\n");
+}
+
+function span(axis) {  // of the trajectory, in metres
+  const all = run.trajectory.flatMap(trace => trace[axis]);
+  return Math.max(10, all.reduce((a, b) => Math.max(a, b), -Infinity)
+    - all.reduce((a, b) => Math.min(a, b), Infinity));
 }
 
 function clickable(plot) {
@@ -195,8 +221,11 @@ function clickable(plot) {
 }
 
 const map = document.getElementById("map");
+const tall = 120 + map.clientWidth * 1.3 * span("y") / span("x");  // with its axes and legend
+map.style.height = `${Math.min(0.6 * window.innerHeight, Math.max(260, tall))}px`;
 Plotly.newPlot(map, run.trajectory, {
-  margin: {t: 10, l: 50, r: 10, b: 40}, xaxis: {title: {text: "x [m]"}},
+  margin: {t: 40, l: 50, r: 10, b: 40}, legend: {orientation: "h", y: 1.0, yanchor: "bottom"},
+  xaxis: {title: {text: "x [m]"}},
   yaxis: {title: {text: "y [m]"}, scaleanchor: "x"}, hovermode: "closest"}, quiet);
 clickable(map);
 for (const each of run.series) {
