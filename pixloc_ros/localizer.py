@@ -201,6 +201,10 @@ class Localizer:
             self.verification,
             config.acceptance,
         )
+        if verdict.evidence is not None:
+            _, covariance = verification.base_pose_and_covariance(
+                alignment, problem.lead.T_base_cam, calibration, verdict.evidence.sharpness
+            )
         message = verdict.message
         if alignment.hypotheses_dropped:
             message += f"; no memory for {alignment.hypotheses_dropped} more initial poses"

@@ -15,6 +15,8 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.maps.schema import Calibration, MapMetadata
 from pixloc_ros.types import Alignment, Evidence, Matrix, PosePrior, ProtectionLevel, Reason
 
+TYPICAL_SHARPNESS = 0.46  # of clear images: there the covariance is as alignment and scale have it
+LEAST_SHARPNESS = 0.05
 HOPELESS = 0.999  # nothing that the halves could say makes such a pose believable
 
 
@@ -111,13 +113,29 @@ def protection_level(covariance: Matrix, model: VerificationModel) -> Protection
 
 
 def base_pose_and_covariance(
-    alignment: Alignment, T_base_cam: Matrix, calibration: Calibration
+    alignment: Alignment,
+    T_base_cam: Matrix,
+    calibration: Calibration,
+    sharpness: float = TYPICAL_SHARPNESS,
 ) -> tuple[Matrix, Matrix]:
-    """T_map_base (4, 4) and its calibrated covariance (6, 6) in ROS order."""
+    """T_map_base (4, 4) and its calibrated covariance (6, 6) in ROS order.
+
+    sharpness: that of the evidence, which tells blurred images.
+    """
     T_map_base = alignment.T_map_cam @ se3.inverse(T_base_cam)
     covariance = cov.base_covariance_from_cam(alignment.covariance_cam, T_map_base, T_base_cam)
+    covariance *= calibration.scale * covariance_factor(sharpness)
     sigmas = np.concatenate([calibration.floor_m, np.deg2rad(calibration.floor_deg)])
-    return T_map_base, calibration.scale * covariance + cov.floor_along_base(sigmas, T_map_base)
+    return T_map_base, covariance + cov.floor_along_base(sigmas, T_map_base)
+
+
+def covariance_factor(sharpness: float) -> float:
+    """How much larger the variance is than alignment has it, by the sharpness of the evidence.
+
+    In blurred images neighbouring points err together, farther than the covariance of the
+    alignment assumes. The exponent is fitted: docs/lab/covariance.md.
+    """
+    return float((TYPICAL_SHARPNESS / np.clip(sharpness, LEAST_SHARPNESS, 1.0)) ** 1.5)
 
 
 def calibration_of(map_: MapMetadata, config: CovarianceConfig) -> Calibration:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm
 
+from pixloc_ros.alignment.verification import covariance_factor
 from pixloc_ros.errors import DataError
 from pixloc_ros.evaluation.shots import Localizes, Offset
 from pixloc_ros.geometry import covariance as cov
@@ -66,11 +67,13 @@ def _in_vehicle_axes(
     estimate: Estimate, T_base_cam: Matrix, T_map_base_true: Matrix
 ) -> tuple[Matrix, Matrix]:
     assert estimate.T_map_base is not None and estimate.alignment is not None
+    assert estimate.evidence is not None
     R_base_map = estimate.T_map_base[:3, :3].T
     error = cov.base_error(estimate.T_map_base, T_map_base_true).reshape(2, 3)
     own = cov.base_covariance_from_cam(
         estimate.alignment.covariance_cam, estimate.T_map_base, T_base_cam
     )
+    own *= covariance_factor(estimate.evidence.sharpness)
     return (error @ R_base_map.T).ravel(), np.diag(cov.turned(own, R_base_map))
 
 

@@ -202,6 +202,20 @@ def test_the_covariance_is_scaled_and_floored_along_the_vehicle() -> None:
     np.testing.assert_allclose(added[3:, 3:], 0.0, atol=1e-12)
 
 
+def test_the_covariance_is_larger_where_the_image_is_blurred_but_the_floor_is_not() -> None:
+    found = alignment(T_MAP_BASE, T_MAP_BASE)
+    floored = EXACT.model_copy(update={"floor_m": (0.2, 0.1, 0.3)})
+    floor = verification.base_pose_and_covariance(found, T_BASE_CAM, floored)[1]
+    floor = floor - verification.base_pose_and_covariance(found, T_BASE_CAM, EXACT)[1]
+    clear, blurred, flat = (
+        verification.base_pose_and_covariance(found, T_BASE_CAM, floored, sharpness)[1] - floor
+        for sharpness in (verification.TYPICAL_SHARPNESS, 0.23, -1.0)
+    )
+    np.testing.assert_allclose(blurred, 2**1.5 * clear, rtol=1e-6)
+    assert np.isfinite(flat).all()
+    assert np.trace(flat) > np.trace(blurred)
+
+
 def test_the_maps_own_calibration_wins_unless_told_otherwise() -> None:
     config = CovarianceConfig(scale=5.0, floor_m=0.1)
     of_map: Any = SimpleNamespace(calibration=EXACT)
