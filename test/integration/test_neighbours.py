@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from typer.testing import CliRunner
 
-from helpers.planar_filter import PLANAR, Array, PlanarFilter, planar, wrapped
 from pixloc_ros.config import Config
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.trajectory import read_tum
@@ -18,6 +19,8 @@ from pixloc_ros.replay.bag_reader import BagReader
 from pixloc_ros.replay.runner import replay
 from pixloc_ros.sensors.events import OdometryEvent
 from pixloc_ros.types import Estimate
+from research.__main__ import build as research_commands
+from research.planar_filter import PLANAR, Array, PlanarFilter, planar, wrapped
 
 NEIGHBOURS = Path(__file__).resolve().parents[2] / "config" / "neighbours"
 # Of one odometry step of 1/50 s: 3 cm/s along, 1 cm/s across, 0.3 deg/s, as white noise.
@@ -28,6 +31,7 @@ class Drive:
     """A generated drive: truth, odometry, and the localizer's poses."""
 
     def __init__(self, street: Path, output: Path) -> None:
+        self.street, self.run = street, output
         bag = street / "bag"
         self.truth = read_tum(street / "bag.truth.txt")
         config = Config(map=str(street / "map"), threads=1)
@@ -100,6 +104,20 @@ def test_poses_that_come_seldom_are_bridged(drive: Drive) -> None:
     assert drive.rms_m(states) < drive.rms_m(drive.fused(drive.poses[:1]))
     before, after = ([f.covariance[0, 0] for f in states.values()][i] for i in (0, -1))
     assert max(f.covariance[0, 0] for f in states.values()) > max(before, after)
+
+
+@pytest.mark.slow
+def test_the_table_of_the_page_can_be_made(drive: Drive) -> None:
+    """Of a short drive on which GNSS is of little use; the page has that of KITTI."""
+    words = ["fusion", drive.run, drive.street / "bag", "--map", drive.street / "map"]
+    words += ["--outage-s", 0.5]
+    table = CliRunner().invoke(research_commands(), [str(word) for word in words])
+    assert table.exit_code == 0, table.output
+    rows = re.findall(r"│ (\w.*?) +│ (\d\.\d+)", table.output)
+    rms_m = {name: float(value) for name, value in rows}
+    fused_m = rms_m["poses, GNSS with outages, and odometry"]
+    assert fused_m < rms_m["the last pose"] and fused_m < rms_m["GNSS with outages, and odometry"]
+    assert len(rms_m) == 8
 
 
 def parameters_of(file_name: str) -> dict[str, dict[str, Any]]:

@@ -14,6 +14,7 @@ def build() -> typer.Typer:
     from research.baseline_shots import baseline_shots
     from research.benchmark_maps import benchmark_maps
     from research.commands import app
+    from research.fusion import fusion
     from research.idle_threads import idle_threads
     from research.landscape import landscape
     from research.refinement import refinement
@@ -25,6 +26,7 @@ def build() -> typer.Typer:
 
     app.command("ablations")(ablations)
     app.command("benchmark-maps")(benchmark_maps)
+    app.command("fusion")(fusion)
     app.command("idle-threads")(idle_threads)
     app.command("landscape")(landscape)
     app.command("refinement")(refinement)
