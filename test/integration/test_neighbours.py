@@ -113,7 +113,7 @@ def test_the_table_of_the_page_can_be_made(drive: Drive) -> None:
     words += ["--outage-s", 0.5]
     table = CliRunner().invoke(research_commands(), [str(word) for word in words])
     assert table.exit_code == 0, table.output
-    rows = re.findall(r"│ (\w.*?) +│ (\d\.\d+)", table.output)
+    rows = re.findall(r"^│ (\w.*?) +│ (\d\.\d+)", table.output, re.MULTILINE)
     rms_m = {name: float(value) for name, value in rows}
     fused_m = rms_m["poses, GNSS with outages, and odometry"]
     assert fused_m < rms_m["the last pose"] and fused_m < rms_m["GNSS with outages, and odometry"]
