@@ -23,6 +23,7 @@ COMMANDS = {
     "view": "pixloc_ros.cli.view:view",
     "evaluate": "pixloc_ros.cli.evaluate:evaluate",
     "evaluate-dataset": "pixloc_ros.cli.evaluate_dataset:evaluate_dataset",
+    "calibrate": "pixloc_ros.cli.calibrate:calibrate",
     "shots": "pixloc_ros.cli.shots:shots",
     "benchmark": "pixloc_ros.cli.benchmark:benchmark",
     "train": "pixloc_ros.cli.train:train",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pixloc_ros.config.section import Section
+
+Number = Annotated[float, Field(ge=-1000.0, le=1000.0)]
+Mounting = tuple[Number, Number, Number, Number, Number, Number, Number]
 
 
 class NodeConfig(Section):
@@ -44,6 +48,19 @@ class NodeConfig(Section):
     camera_frame: str = Field(
         default="",
         description="Name of the camera's optical frame. Empty: the frame of the image's header.",
+    )
+    camera_mounting: Mounting = Field(
+        default=(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+        description="Pose of the camera's optical frame in the vehicle's: x, y, z in metres and "
+        "quaternion x, y, z, w, as pixloc calibrate finds it. All zero: /tf_static says where the "
+        "camera is. Not for a rig.",
+    )
+    camera_time_offset_s: float = Field(
+        default=0.0,
+        ge=-10.0,
+        le=10.0,
+        description="What is added to the stamps of images, in seconds, so that they are in the "
+        "odometry's time, as pixloc calibrate finds it.",
     )
     tf_mode: Literal["none", "map_odom", "map_base"] = Field(
         default="map_odom",
@@ -151,6 +168,20 @@ class NodeConfig(Section):
         le=60.0,
         description="Time that a frame waits for camera_info and /tf_static, in seconds.",
     )
+
+    @model_validator(mode="after")
+    def _mounting_is_a_pose(self) -> Self:
+        if any(self.camera_mounting):
+            if self.cameras:
+                raise ValueError("camera_mounting is of one camera: leave it out for a rig")
+            if abs(math.hypot(*self.camera_mounting[3:]) - 1.0) > 0.01:
+                raise ValueError("camera_mounting ends with a quaternion x, y, z, w of norm 1")
+        return self
+
+    @property
+    def camera_time_offset_ns(self) -> int:
+        """The time offset in whole nanoseconds, as stamps are."""
+        return round(self.camera_time_offset_s * 1e9)
 
     @property
     def camera_names(self) -> tuple[str, ...]:

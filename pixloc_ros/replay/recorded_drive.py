@@ -11,7 +11,6 @@ import numpy as np
 from pixloc_ros.config import Config
 from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.errors import BagError
-from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.datum import AnyDatum, Datum
 from pixloc_ros.maps.files.recorded_drive import (
@@ -104,9 +103,7 @@ def _mounting(
 ) -> Matrix:
     node = config.node
     frame = node.camera_frame or info.frame_id
-    T_base_cam = frames.lookup_static(node.base_frame, frame)
-    if T_base_cam is None and node.identity_extrinsics:
-        return se3.base_from_optical()
+    T_base_cam = frames.camera_mounting(frame, node)
     if T_base_cam is None:
         raise BagError(
             f"bag {reader.path}: /tf_static does not join '{node.base_frame}' to '{frame}'; it "
@@ -208,7 +205,8 @@ def _images(bag: Path, config: Config, topics: Topics | None) -> Iterator[Record
     with BagReader(bag, topics, config.node.camera_names) as reader:
         for event in reader.events(parts=("image",)):
             if isinstance(event, ImageEvent):
-                yield RecordedImage(event.camera_name, event.stamp_ns, partial(event.decode, None))
+                stamp_ns = event.stamp_ns + config.node.camera_time_offset_ns
+                yield RecordedImage(event.camera_name, stamp_ns, partial(event.decode, None))
 
 
 def _identity(bag: Path) -> str:

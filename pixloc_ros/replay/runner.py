@@ -79,11 +79,12 @@ def replay(
         provenance = _provenance(reader, localizer, notes)
         summary = write_run(output, estimates, provenance, truth)
         write_text(output / CONFIG_FILE, yaml.safe_dump(config.model_dump(mode="json")))
+        load_image = _loader(reader, config.node.camera_time_offset_ns)
         if report:
             keyframes_xyz = localizer.map.keyframe_T_map_cam[:, :3, 3]
-            write_report(output, estimates, truth, _loader(reader), keyframes_xyz, provenance)
+            write_report(output, estimates, truth, load_image, keyframes_xyz, provenance)
         if view is not None:
-            _record(view, localizer.map, camera, estimates, _loader(reader), truth, progress)
+            _record(view, localizer.map, camera, estimates, load_image, truth, progress)
     return ReplayResult(estimates, summary, output, notes)
 
 
@@ -140,9 +141,9 @@ def _first_camera(reader: BagReader) -> Camera:
     raise BagError(f"bag {reader.path} has no usable calibration on {names}: {problem}")
 
 
-def _loader(reader: BagReader) -> LoadImage:
+def _loader(reader: BagReader, offset_ns: int) -> LoadImage:
     def load(estimate: Estimate) -> NDArray[np.uint8] | None:
-        event = reader.image(estimate.stamp_ns, next(iter(estimate.cameras), ""))
+        event = reader.image(estimate.stamp_ns - offset_ns, next(iter(estimate.cameras), ""))
         return event.image_rgb if event else None
 
     return load

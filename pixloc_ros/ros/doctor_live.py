@@ -50,7 +50,14 @@ MAX_SKEW_S = 0.5  # between the stamps of two sensors that are received together
 MIN_HZ = {"image": 1.0, "camera_info": 0.2, "odom": 5.0}
 NEEDED = ("image", "camera_info")
 CANNOT_WORK = ("ERROR", "WAITING_MAP", "WAITING_CAMERA_INFO", "WAITING_EXTRINSICS")
-_ASKED = ("base_frame", "odom_frame", "camera_frame", "odom_source", "identity_extrinsics")
+_ASKED = (
+    "base_frame",
+    "odom_frame",
+    "camera_frame",
+    "camera_mounting",
+    "odom_source",
+    "identity_extrinsics",
+)
 _DISCOVERY_S = 5.0  # at most, for the node to be discovered
 _NOBODY_S = 20.0  # after which nobody publishes anything
 _OF_EVERY_NODE = ("/rosout", "/parameter_events")
@@ -323,7 +330,7 @@ class LiveExamination:
         base, camera = self._config.base_frame, stated or seen
         joined = self._frames.lookup_static(base, camera) is not None
         detail = f"/tf_static {'joins' if joined else 'does not join'} '{base}' to '{camera}'"
-        joined |= self._config.identity_extrinsics
+        joined = self._frames.camera_mounting(camera, self._config) is not None
         yield Finding(f"mounting{of}", joined, detail, "" if joined else "publish it on /tf_static")
         yield from _about_size(image, info, of)
 

@@ -128,7 +128,8 @@ class EventIntake:
         self._counters.add(f"{_part_of(event)}.received")
         match event:
             case ImageEvent():
-                self._take_image(event)
+                offset_ns = self._config.node.camera_time_offset_ns
+                self._take_image(replace(event, stamp_ns=event.stamp_ns + offset_ns))
             case CameraInfoEvent():
                 self._take_calibration(event)
             case OdometryEvent():

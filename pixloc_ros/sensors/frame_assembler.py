@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from pixloc_ros.config import NodeConfig
 from pixloc_ros.errors import DataError
-from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.sensors.calibrations import Calibrations
 from pixloc_ros.sensors.decoding import BadMessage
@@ -66,8 +65,7 @@ class FrameAssembler:
         if self._calibrations.of(camera_name) is None:
             return False
         camera_frame = self.camera_frame(event, config)
-        joined = self._frames.lookup_static(config.base_frame, camera_frame) is not None
-        return config.identity_extrinsics or joined
+        return self._frames.camera_mounting(camera_frame, config) is not None
 
     def _why_no_calibration(self, camera_name: str) -> str:
         of = f" of camera {camera_name}" if camera_name else ""
@@ -76,12 +74,10 @@ class FrameAssembler:
         return f"no usable message on camera_info yet{of}"
 
     def _extrinsics(self, camera_frame: str, config: NodeConfig) -> Matrix:
-        """T_base_cam (4, 4); raises NotReady where /tf_static does not say."""
-        T_base_cam = self._frames.lookup_static(config.base_frame, camera_frame)
+        """T_base_cam (4, 4); raises NotReady where nothing says."""
+        T_base_cam = self._frames.camera_mounting(camera_frame, config)
         if T_base_cam is not None:
             return T_base_cam
-        if config.identity_extrinsics:
-            return se3.base_from_optical()
         raise NotReady(
             Reason.NO_EXTRINSICS,
             f"/tf_static does not join '{config.base_frame}' to '{camera_frame}'; it has "

@@ -53,6 +53,15 @@ class VehicleFrames:
         """T_target_source (4, 4) along /tf_static; None where nothing joins the two."""
         return self._static.lookup(target, source)
 
+    def camera_mounting(self, camera_frame: str, config: NodeConfig) -> Matrix | None:
+        """T_base_cam (4, 4): as configured, or along /tf_static; None where nothing tells it."""
+        if any(config.camera_mounting):
+            return se3.from_quat_xyzw(config.camera_mounting[3:], config.camera_mounting[:3])
+        T_base_cam = self._static.lookup(config.base_frame, camera_frame)
+        if T_base_cam is None and config.identity_extrinsics:
+            return se3.base_from_optical()
+        return T_base_cam
+
     def odometry_of_base(self, event: OdometryEvent, config: NodeConfig) -> Matrix:
         """T_odom_base (4, 4) of a message. Raises BadMessage for frames that nothing joins."""
         if normalized(event.frame_id) != normalized(config.odom_frame):

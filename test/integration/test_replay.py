@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from helpers.events import with_image
 from pixloc_ros.cli import main
 from pixloc_ros.cli.replay import resolve_config
-from pixloc_ros.config import Config, from_flat
+from pixloc_ros.config import Config, from_flat, load
 from pixloc_ros.demo.street.dataset import DatasetOptions, write_dataset
 from pixloc_ros.errors import BagError, ConfigError, DataError
 from pixloc_ros.features.pyramid import FeatureExtractor
@@ -29,10 +29,12 @@ from pixloc_ros.maps.datum import Datum
 from pixloc_ros.maps.files.posed_images import read_posed_images
 from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.retrieval import describe
+from pixloc_ros.replay import mounting
 from pixloc_ros.replay.bag_options import BagOptions
 from pixloc_ros.replay.bag_reader import BagReader
 from pixloc_ros.replay.bag_writer import create_bag, truth_path
 from pixloc_ros.replay.queries import frames_path, read_queries
+from pixloc_ros.replay.recorded_drive import read_drives
 from pixloc_ros.replay.runner import replay
 from pixloc_ros.sensors.events import (
     CameraInfoEvent,
@@ -159,6 +161,49 @@ def test_frames_wait_for_odometry_that_is_recorded_late(localizer, events):
     for a, b in zip(in_time[2:], delayed[2:], strict=True):
         assert se3.distance_m(a.T_map_base, b.T_map_base) < 0.01
         assert b.prior.source == "odometry"
+
+
+def test_a_mounting_and_a_time_offset_in_the_settings_win_over_the_bag(localizer, events, bag):
+    T_base_cam = read_drives([bag])[0].cameras[0].T_base_cam
+    moved = se3.make(T_base_cam[:3, :3], T_base_cam[:3, 3] + [0.0, 0.3, 0.0])
+    changes = {"camera_mounting": (*moved[:3, 3], *se3.quat_xyzw(moved))}
+    changes["camera_time_offset_s"] = 0.04
+    as_recorded = list(session_of(localizer).run(events))
+    estimates = list(session_of(localizer, **changes).run(events))
+    for before, after in zip(as_recorded, estimates, strict=True):
+        assert after.stamp_ns - before.stamp_ns == 40_000_000
+        # The camera is where it was, so the vehicle is not.
+        assert se3.distance_m(before.T_map_base @ T_base_cam, after.T_map_base @ moved) < 0.02
+
+
+def test_the_mounting_of_a_bag_is_calibrated(bag, map_folder, tmp_path, monkeypatch):
+    output = tmp_path / "camera.yaml"
+    command = ["calibrate", str(map_folder), str(bag), "--output", str(output)]
+    refused = CliRunner().invoke(main.build(), command)
+    assert isinstance(refused.exception, DataError) and "longer drive" in str(refused.exception)
+    assert not output.exists()
+    monkeypatch.setattr(mounting, "MIN_STEPS", 4)
+    done = CliRunner().invoke(main.build(), command)
+    assert done.exit_code == 0, done.output
+    assert "not told by this drive" in done.output  # it is straight
+    found, node = read_drives([bag])[0].cameras[0].T_base_cam, load(output).node
+    calibrated = se3.from_quat_xyzw(node.camera_mounting[3:], node.camera_mounting[:3])
+    assert se3.distance_m(calibrated, found) < 0.1 and se3.angle_deg(calibrated, found) < 1.0
+    replayed = ["replay", str(bag), "--map", str(map_folder), "--output", str(tmp_path / "run")]
+    again = CliRunner().invoke(main.build(), [*replayed, "--config", str(output), "--no-report"])
+    assert again.exit_code == 0, again.output
+
+
+@pytest.mark.parametrize(
+    ("node", "complaint"),
+    [
+        ({"camera_mounting": [1, 0, 0, 0, 0, 0, 0]}, "quaternion"),
+        ({"camera_mounting": [0, 0, 0, 0, 0, 0, 1], "cameras": "front,left"}, "of one camera"),
+    ],
+)
+def test_mountings_that_cannot_be(node, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        from_flat({f"node.{name}": value for name, value in node.items()})
 
 
 def test_without_odometry_the_last_motion_goes_on(localizer, events, bag):
