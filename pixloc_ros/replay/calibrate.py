@@ -91,16 +91,9 @@ def _localized(
         session = Session(Localizer(config))
         answered = session.run(drive_events(reader))
         estimates = list(progress(answered, "localizing", reader.image_count))
-    stamps_ns, poses, covariances = [], [], []
-    for estimate in sorted(estimates, key=lambda estimate: estimate.stamp_ns):
-        if estimate.T_map_base is not None and estimate.covariance is not None:
-            stamps_ns.append(estimate.stamp_ns)
-            poses.append(estimate.T_map_base)
-            covariances.append(estimate.covariance)
-    if not poses:
+    drive = LocalizedDrive.of(estimates, T_base_cam)
+    if not len(drive.stamps_ns):
         raise BagError(f"no image of bag {bag} was localized on the map: try `pixloc replay`")
-    stamps = np.array(stamps_ns, np.int64)
-    drive = LocalizedDrive(stamps, np.stack(poses), np.stack(covariances), T_base_cam)
     return drive, len(estimates)
 
 

@@ -10,6 +10,7 @@ found by maximum likelihood, so that the sigmas need no settings.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +23,7 @@ from pixloc_ros.errors import DataError
 from pixloc_ros.geometry import covariance, se3
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.files.recorded_drive import RecordedOdometry, Stamps
+from pixloc_ros.types import Estimate
 
 MIN_STEPS = 20
 BAND = 12  # diagonals that two blocks of six beside each other take
@@ -36,6 +38,9 @@ PRIOR_SIGMA = np.array([0.5, 0.5, 0.5, 0.2, 0.2, 0.2, 0.3, 0.1])
 # A component with a larger sigma is not determined by the drive and stays as it was.
 MAX_SIGMA = np.array([0.03] * 3 + [np.deg2rad(0.2)] * 3 + [0.005, np.inf])
 # That of time is long: over short times odometry's noise would look like motion.
+# What an operator is told of: 2 cm, 0.2 deg, 5 ms, where it is that many sigmas.
+TOLERABLE = np.array([0.02] * 3 + [np.deg2rad(0.2)] * 3 + [0.005, np.inf])
+SURE_SIGMAS = 5.0
 DERIVATIVE_STEP = np.array([1e-4] * 6 + [0.1, 1e-4])
 
 # Noise: of odometry ahead and across in metres, of tilt and of heading in radians, each per root
@@ -52,6 +57,17 @@ class LocalizedDrive:
     T_map_base: Matrix  # (N, 4, 4)
     covariance: Matrix  # (N, 6, 6) ROS order, map axes
     T_base_cam: Matrix  # (4, 4) the mounting with which they were found
+
+    @classmethod
+    def of(cls, estimates: Iterable[Estimate], T_base_cam: Matrix) -> LocalizedDrive:
+        """The frames with a pose, in the order of their stamps."""
+        ok = sorted((e for e in estimates if e.ok), key=lambda estimate: estimate.stamp_ns)
+        return cls(
+            stamps_ns=np.array([e.stamp_ns for e in ok], np.int64),
+            T_map_base=np.array([e.T_map_base for e in ok]).reshape(-1, 4, 4),
+            covariance=np.array([e.covariance for e in ok]).reshape(-1, 6, 6),
+            T_base_cam=T_base_cam,
+        )
 
     def part(self, chosen: slice) -> LocalizedDrive:
         """Some of the frames."""
@@ -81,6 +97,12 @@ class MountingEstimate:
     def determined(self) -> NDArray[np.bool_]:
         """(8,) the others stay as they were."""
         return np.isfinite(self.sigmas)
+
+    def complaint(self) -> str:
+        """One line on a mounting or a clock that is surely off by more than matters, or ""."""
+        surely = np.abs(self.values) > np.fmax(TOLERABLE, SURE_SIGMAS * self.sigmas)
+        off = [_in_words(int(i), self.values[i]) for i in np.flatnonzero(surely)]
+        return f"by its odometry the camera is off by {', '.join(off)}" if off else ""
 
 
 def estimate_mounting(drive: LocalizedDrive, odometry: RecordedOdometry) -> MountingEstimate:
@@ -252,6 +274,15 @@ def _covariance_of_poses(drive: LocalizedDrive, first: NDArray[np.int64]) -> Mat
 def _believed(log_noise: Matrix) -> Matrix:
     noise: Matrix = np.hypot(np.exp(log_noise), LEAST_NOISE)
     return noise
+
+
+def _in_words(component: int, value: float) -> str:
+    name = COMPONENTS[component]
+    if name in ("x", "y", "z"):
+        return f"{100 * value:+.0f} cm in {name}"
+    if name in ("roll", "pitch", "yaw"):
+        return f"{np.rad2deg(value):+.2f} deg in {name}"
+    return f"{1000 * value:+.0f} ms in its stamps"
 
 
 def _adjoint(T: Matrix) -> Matrix:

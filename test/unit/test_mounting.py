@@ -71,6 +71,8 @@ def test_a_wrong_mounting_and_clock_are_found_within_their_sigmas(seed: int) -> 
     sigmas = found.sigmas[found.determined]
     assert (off < 4.0 * sigmas).all(), off / sigmas
     assert found.sigmas[6] < 0.002 and np.rad2deg(found.sigmas[[4, 5]]).max() < 0.02
+    said = found.complaint()
+    assert "ms in its stamps" in said and "deg in pitch" in said and "deg in yaw" in said
     before, after = (disagreement(localized, odometry, v) for v in (0 * WRONG, found.values))
     assert after[0] < 0.7 * before[0]
 
