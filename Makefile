@@ -22,7 +22,7 @@ LOCKED := --no-deps --require-hashes --only-binary :all: --no-binary empy --no-b
 UV := build/tools/bin/uv
 CYCLONEDX := build/tools/bin/cyclonedx-py
 
-.PHONY: setup test test-fast fuzz test-launch lint docs demo locked sbom clean
+.PHONY: setup test pytest test-fast fuzz test-launch lint docs demo locked sbom clean
 
 setup: $(OVERLAY)
 
@@ -48,7 +48,11 @@ $(OVERLAY): CMakeLists.txt package.xml $(wildcard msg/* srv/*) launch config con
 	@tools/build_overlay.sh
 	@touch $@
 
-test: setup lint
+# Beside each other: the types are checked by one process, which alone would leave the others idle.
+test: setup
+	@$(MAKE) --no-print-directory --jobs 2 lint pytest
+
+pytest: setup
 	@$(ROS_ENV) && python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 test-fast: setup
@@ -63,7 +67,8 @@ build/ros_tools/env.sh: $(ROS_SOURCES)/install.sh | $(OVERLAY)
 	@touch $@
 
 test-launch: build/ros_tools/env.sh
-	@$(ROS_ENV) && . $< && python -m pytest test/ros/test_launch.py test/ros/test_conversions.py $(ARGS)
+	@$(ROS_ENV) && . $< && \
+	  python -m pytest -n $(JOBS) test/ros/test_launch.py test/ros/test_conversions.py $(ARGS)
 else
 test-launch:
 	@echo "no sources of ROS launch in $(ROS_SOURCES): its tests are left out"

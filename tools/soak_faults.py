@@ -34,7 +34,7 @@ from pixloc_ros.geometry.trajectory import read_tum
 from pixloc_ros.msg import AlignmentStatus
 from pixloc_ros.replay.storage import open_sources
 from pixloc_ros.ros import conversions
-from pixloc_ros.ros.bag_player import message_class
+from pixloc_ros.ros.message_basics import message_class, time_message
 from pixloc_ros.sensors import decoding
 from pixloc_ros.srv import LoadMap, Relocalize
 
@@ -73,7 +73,7 @@ class Step:
         if self.act or isinstance(self.message, bytes) or not hasattr(self.message, "header"):
             return self
         stamp_ns = decoding.stamp_ns(self.message.header) + round(seconds * 1e9)
-        return self.at(header__stamp=conversions.time_message(max(stamp_ns, 0)))
+        return self.at(header__stamp=time_message(max(stamp_ns, 0)))
 
 
 Steps = list[Step]
@@ -391,7 +391,7 @@ def fault_images_malformed(drive: FaultyDrive, steps: Steps) -> Steps:
         {"encoding": "x" * 5000},
         {"width": 2**31, "height": 2**31},
         {"header__frame_id": "rear"},
-        {"header__stamp": conversions.time_message(0)},
+        {"header__stamp": time_message(0)},
     ]
     return each(steps, IMAGE, lambda s: s.at(**changes[drive.rng.integers(len(changes))]))
 

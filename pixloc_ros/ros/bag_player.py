@@ -24,8 +24,8 @@ from rosgraph_msgs.msg import Clock
 from pixloc_ros.errors import BagError, PixlocError
 from pixloc_ros.msg import LocalizationState
 from pixloc_ros.replay.storage import RawMessage, open_sources
-from pixloc_ros.ros import conversions
 from pixloc_ros.ros.executable import StopSignals
+from pixloc_ros.ros.message_basics import message_class, time_message
 
 _TICK_S = 0.01  # of /clock, and of noticing that playing is to end
 STOP_S = 1.8  # after a signal
@@ -127,7 +127,7 @@ class BagPlayer(Node):
 
     def _advertise(self, topic: str, kind: str) -> None:
         try:
-            message_type = conversions.message_class(kind)
+            message_type = message_class(kind)
         except (ImportError, AttributeError, ValueError):
             self.skipped[topic] = kind
             return
@@ -151,7 +151,7 @@ class BagPlayer(Node):
             left_s = max(0.0, due_s - time.monotonic())
             if self._clock is not None:
                 now_ns = log_ns - round(left_s * self._rate * 1e9)
-                self._clock.publish(Clock(clock=conversions.time_message(now_ns)))
+                self._clock.publish(Clock(clock=time_message(now_ns)))
             if left_s <= 0.0:
                 return
             time.sleep(min(left_s, _TICK_S))

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
-
-from builtin_interfaces.msg import Time
 from geometry_msgs.msg import (
     Point,
     Pose,
@@ -21,19 +17,7 @@ from tf2_msgs.msg import TFMessage
 
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.ros import own_means
-
-_NS_PER_S = 1_000_000_000
-
-
-def message_class(kind: str) -> Any:
-    """Return the class of `package/msg/Name`; raises ImportError where it is not installed."""
-    package, _, name = kind.split("/")
-    return getattr(import_module(f"{package}.msg"), name)
-
-
-def time_message(stamp_ns: int) -> Time:
-    seconds, nanoseconds = divmod(stamp_ns, _NS_PER_S)
-    return Time(sec=seconds, nanosec=nanoseconds)
+from pixloc_ros.ros.message_basics import time_message
 
 
 def header(stamp_ns: int, frame_id: str) -> Header:

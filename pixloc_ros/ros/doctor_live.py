@@ -30,7 +30,7 @@ from tf2_msgs.msg import TFMessage
 from pixloc_ros.config import NodeConfig
 from pixloc_ros.doctor import Finding
 from pixloc_ros.msg import LocalizationState
-from pixloc_ros.ros.conversions import message_class
+from pixloc_ros.ros.message_basics import message_class
 from pixloc_ros.sensors import conversion, decoding, topics, video
 from pixloc_ros.sensors.decoding import BadMessage
 from pixloc_ros.sensors.events import (

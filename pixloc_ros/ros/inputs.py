@@ -18,8 +18,8 @@ from tf2_msgs.msg import TFMessage
 
 from pixloc_ros.config import NodeConfig
 from pixloc_ros.ros import own_means
-from pixloc_ros.ros.conversions import message_class
 from pixloc_ros.ros.diagnostics import Rate
+from pixloc_ros.ros.message_basics import message_class
 from pixloc_ros.sensors import conversion
 from pixloc_ros.sensors.events import Event, ImageEvent, PoseEvent
 from pixloc_ros.sensors.image_messages import ImageMessages

@@ -29,7 +29,7 @@ from tf2_msgs.msg import TFMessage
 
 from pixloc_ros.msg import AlignmentStatus
 from pixloc_ros.replay.storage import RawMessage, open_sources
-from pixloc_ros.ros import conversions
+from pixloc_ros.ros.message_basics import message_class
 from pixloc_ros.sensors import topics
 from pixloc_ros.sensors.decoding import stamp_ns
 from pixloc_ros.sensors.video import header
@@ -98,8 +98,8 @@ def running_node(
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
             try:
-                process.wait(PATIENCE_S)
-            except subprocess.TimeoutExpired:
+                assert process.wait(PATIENCE_S) == 0
+            finally:
                 process.kill()
                 process.wait()
 
@@ -156,7 +156,7 @@ class Rig:
             names["/image"], inputs["/image"] = f"{space}/image/compressed", CompressedImage
         if video:
             names["/image"] = f"{space}/image/{VIDEO_ENDS[video]}"
-            inputs["/image"] = conversions.message_class(video)
+            inputs["/image"] = message_class(video)
         if tf_odometry:
             del inputs["/odom"]
         self._publishers = {topic: create(inputs[topic], names[topic], 50) for topic in inputs}

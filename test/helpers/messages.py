@@ -32,7 +32,7 @@ def changed(message: Any, **changes: Any) -> Any:
 
 def shifted(message: Any, seconds: float) -> Any:
     """The message at another time."""
-    from pixloc_ros.ros import conversions
+    from pixloc_ros.ros.message_basics import time_message
 
     stamp_ns = decoding.stamp_ns(message.header) + round(seconds * 1e9)
-    return changed(message, **{"header.stamp": conversions.time_message(stamp_ns)})
+    return changed(message, **{"header.stamp": time_message(stamp_ns)})

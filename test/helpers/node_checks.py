@@ -77,18 +77,33 @@ def relocalize(rig: Any, hint: Any = None, timeout_s: float = 60.0) -> Any:
     return answer
 
 
-def examined(monkeypatch: pytest.MonkeyPatch, domain: int, feed: Callable[[], None]) -> Any:
-    """Findings by subject, while `feed` is called again and again.
+def examine(
+    monkeypatch: pytest.MonkeyPatch,
+    domain: int,
+    feed: Callable[[], None],
+    check: Callable[[dict[str, Any]], None],
+) -> None:
+    """Check the findings by subject, while `feed` is called again and again.
 
-    Three seconds, because on a busy machine DDS takes that long to join so many endpoints.
+    What is not found yet is looked for once more, and longer: on a busy machine DDS takes its time
+    to join so many endpoints, and messages come late.
     """
     from pixloc_ros.ros.doctor_live import examine_live
 
     monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
-    findings: list[Any] = []
-    doctor = threading.Thread(target=lambda: findings.extend(examine_live(3.0)))
-    doctor.start()
-    while doctor.is_alive():
-        feed()
-        doctor.join(0.05)
-    return {finding.subject: finding for finding in findings}
+    for seconds in (1.0, 4.0, 16.0, 64.0):
+        findings: list[Any] = []
+
+        def examine_once(seconds: float = seconds, findings: list[Any] = findings) -> None:
+            findings.extend(examine_live(seconds))
+
+        doctor = threading.Thread(target=examine_once)
+        doctor.start()
+        while doctor.is_alive():
+            feed()
+            doctor.join(0.05)
+        try:
+            return check({finding.subject: finding for finding in findings})
+        except AssertionError:
+            if seconds == 64.0:
+                raise

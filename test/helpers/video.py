@@ -69,8 +69,8 @@ def of_rclpy(packet: Any) -> Any:
     """A message of `rosbags` as one of rclpy."""
     from rclpy.serialization import deserialize_message
 
-    from pixloc_ros.ros import conversions
+    from pixloc_ros.ros.message_basics import message_class
 
     kind = packet.__msgtype__
     content = bytes(messages.typestore().serialize_cdr(packet, kind))
-    return deserialize_message(content, conversions.message_class(kind))
+    return deserialize_message(content, message_class(kind))

@@ -91,6 +91,7 @@ def test_scans_that_contradict_each_other_are_refused(scans):
 
 
 def test_command_writes_a_cloud(scans, tmp_path):
+    scans = scans[::2]
     names = [f"seq 1/{i}.ply".replace(" ", "_") for i in range(len(scans))]
     (tmp_path / "seq_1").mkdir()
     for name, scan in zip(names, scans, strict=True):

@@ -49,13 +49,16 @@ def assert_ends_in_order(process: subprocess.Popen[bytes], log: Path) -> None:
 
 @pytest.mark.ros
 @pytest.mark.slow
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("stop", "moments_s"),
+    [(signal.SIGINT, (0.0, 0.5, 1.5, 3.0)), (signal.SIGTERM, (0.1, 1.0, 2.0))],
+)
 def test_a_node_that_is_starting_ends_on_a_signal(
-    street: Path, tmp_path: Path, domain: int, stop: signal.Signals
+    street: Path, tmp_path: Path, domain: int, stop: signal.Signals, moments_s: tuple[float, ...]
 ) -> None:
     """While it imports, creates itself, loads its map and has just begun to listen."""
     log = tmp_path / "log.txt"
-    for moment_s in (0.0, 0.1, 0.5, 1.0, 1.5, 2.0, 3.0):
+    for moment_s in moments_s:
         process = started(log, domain, "node", "--ros-args", "-p", f"map:={street / 'map'}")
         time.sleep(moment_s)
         process.send_signal(stop)
