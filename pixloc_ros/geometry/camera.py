@@ -219,17 +219,16 @@ class Camera:
 
         The row at the stamp is the first guess; from the point as that row shows it, one Newton
         step. What the image shows of a point depends on its row, so the derivative has a part by
-        the row as well.
+        the row as well. It neglects how far the camera has turned since the stamp, some 0.01 rad.
         """
         height = self.size[..., 1, None]
         guess = self._project(points_cam, want_jacobian=False)[0][..., 1]
-        rows = torch.minimum(torch.maximum(guess, -height), 2 * height)
+        rows = guess.clamp(-height, 2 * height)
         points, velocity = shutter.points_at(points_cam, rows)
         pixels, valid, J = self._project_and_derive(points)
         motion = (J @ velocity[..., None])[..., 0]  # (..., N, 2) pixels per row
         gain = motion / (1 - motion[..., 1:].clamp(max=MAX_ROWS_PER_ROW))
         pixels = pixels + gain * (pixels[..., 1:] - rows[..., None])
-        J = shutter.turned(J, rows)
         return pixels, valid, J + gain[..., None] * J[..., 1:, :]
 
     def _project_and_derive(self, points_cam: Tensor) -> tuple[Tensor, Tensor, Tensor]:

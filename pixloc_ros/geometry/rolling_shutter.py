@@ -54,15 +54,6 @@ class RollingShutter:
         curvature = velocity @ turn.mT
         return points_cam + s * (0.5 * s * curvature - velocity), s * curvature - velocity
 
-    def turned(self, J: Tensor, rows: Tensor) -> Tensor:
-        """A derivative (..., N, M, 3) by the points at rows (..., N) as one by those at the stamp.
-
-        To the first order in the turn between the two.
-        """
-        s = (rows - self.stamp_row[..., None])[..., None, None]
-        turn = skew(self.twist[..., 3:])
-        return J - s * (J @ (turn if turn.dim() == 2 else turn[..., None, :, :]))
-
     def scale(self, factor: Tensor) -> RollingShutter:
         """That of the image whose rows are resized by a factor."""
         return RollingShutter(self.twist / factor, (self.stamp_row + 0.5) * factor - 0.5)

@@ -91,7 +91,7 @@ class EventIntake:
     def awaits_odometry(self, group: ImageGroup) -> bool:
         """Return whether odometry has yet to reach a group's images, and has not stopped."""
         odometry_ns = self._tracker.odometry.stamp_ns
-        needed_ns = max(group.newest_ns, self._config.camera.exposed_ns(group.newest_ns)[1])
+        needed_ns = self._config.camera.exposed_ns(group.newest_ns)[1]
         if odometry_ns is None or odometry_ns >= needed_ns or not self.is_usable(group):
             return False
         gap_ns = self._config.priors.odometry_max_gap_s * 1e9

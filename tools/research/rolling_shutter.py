@@ -28,11 +28,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--length", type=float, default=30.0, help="metres")
+    parser.add_argument("--width", type=int, default=640, help="pixels, by three fifths as high")
     parser.add_argument("--speeds", type=float, nargs="+", default=[5.0, 10.0, 15.0])
     parser.add_argument("--readouts-ms", type=float, nargs="+", default=[0, 10, 20, 30])
     parser.add_argument("--lens", default="pinhole")
     arguments = parser.parse_args()
-    options = DatasetOptions(length_m=arguments.length, drive_lens=arguments.lens)
+    options = DatasetOptions(
+        length_m=arguments.length,
+        width=arguments.width,
+        height=arguments.width * 3 // 5,
+        drive_lens=arguments.lens,
+        workers=1,
+    )
     if not (arguments.output / "map").exists():
         build(arguments.output, replace(options, drive_lens=""))
     for speed in arguments.speeds:

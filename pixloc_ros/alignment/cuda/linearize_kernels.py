@@ -126,10 +126,6 @@ def _project_rolling(camera, x, y, z, DISTORTED: tl.constexpr):
     scale = 1.0 / (1.0 - tl.minimum(motion_y, MAX_ROWS_PER_ROW))
     gain_x, gain_y = motion_x * scale, motion_y * scale
     px, py = px + gain_x * (py - row), py + gain_y * (py - row)
-    # A row j by the point as that row shows it is j - s j x turn by the point at the stamp.
-    tx, ty = _cross(turn, jx[0], jx[1], jx[2]), _cross(turn, jy[0], jy[1], jy[2])
-    jx = (jx[0] + s * tx[0], jx[1] + s * tx[1], jx[2] + s * tx[2])
-    jy = (jy[0] + s * ty[0], jy[1] + s * ty[1], jy[2] + s * ty[2])
     x_row = (jx[0] + gain_x * jy[0], jx[1] + gain_x * jy[1], jx[2] + gain_x * jy[2])
     y_row = (jy[0] + gain_y * jy[0], jy[1] + gain_y * jy[1], jy[2] + gain_y * jy[2])
     return px, py, visible, x_row, y_row

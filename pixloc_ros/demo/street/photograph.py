@@ -16,7 +16,7 @@ from pixloc_ros.demo.street.surfaces import Array, Floats, Image
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.se3 import Matrix
 
-ROWS_AT_ONCE = 8  # of a rolling shutter
+ROWS_AT_ONCE = 4  # of a rolling shutter
 PUDDLE_TEXELS_PER_M, PUDDLE_PERIOD_M = 8.0, 64.0
 
 PoseBefore = Callable[[float], Array]  # T_map_cam so many seconds before the stamp; below 0: after
