@@ -113,7 +113,7 @@ NOT_RUN = (
         "ros2 run robot_localization",
     ),
     *("docker", "rerun ", "sed ", "from ", "navigator", "sudo ", "source "),
-    "PYTHONPATH=tools python -m research viewer-pictures",
+    "PYTHONPATH=tools python -m research",
 )
 NEWCOMERS = ("quickstart", "nav2", "robot_localization", "autoware", "containers", "watching")
 
