@@ -110,7 +110,7 @@ def estimate_mounting(drive: LocalizedDrive, odometry: RecordedOdometry) -> Moun
 
     Raises DataError for a drive with too few frames that odometry covers.
     """
-    steps = _Steps.of(drive, odometry)
+    steps = _DriveSteps.of(drive, odometry)
     if len(steps.first) < MIN_STEPS:
         raise DataError(
             f"{len(steps.first)} pairs of localized frames follow each other within "
@@ -136,7 +136,7 @@ def disagreement(
     drive: LocalizedDrive, odometry: RecordedOdometry, values: Matrix
 ) -> tuple[float, float]:
     """Root mean square, in metres and radians, of how poses and odometry differ in their steps."""
-    off = _Steps.of(drive, odometry).residuals(values)
+    off = _DriveSteps.of(drive, odometry).residuals(values)
     position_m, rotation_rad = np.sqrt((off.reshape(-1, 2, 3) ** 2).sum(-1).mean(0))
     return float(position_m), float(rotation_rad)
 
@@ -148,7 +148,7 @@ def corrected(T_base_cam: Matrix, values: Matrix) -> Matrix:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Steps:
+class _DriveSteps:
     """Steps from one localized frame to the next, K of them."""
 
     drive: LocalizedDrive
@@ -158,7 +158,7 @@ class _Steps:
     outliers: int = 0
 
     @classmethod
-    def of(cls, drive: LocalizedDrive, odometry: RecordedOdometry) -> _Steps:
+    def of(cls, drive: LocalizedDrive, odometry: RecordedOdometry) -> _DriveSteps:
         known, epoch = odometry.covers(drive.stamps_ns), odometry.epoch_at(drive.stamps_ns)
         near = np.diff(drive.stamps_ns) < MAX_STEP_S * 1e9
         first = np.flatnonzero(near & known[:-1] & known[1:] & (np.diff(epoch) == 0))
@@ -229,7 +229,7 @@ class _Steps:
         sigmas[free] = np.sqrt(np.maximum(np.diag(inverse), np.diag(spread)))
         return moved, sigmas
 
-    def without_outliers(self, values: Matrix, noise: Matrix) -> _Steps:
+    def without_outliers(self, values: Matrix, noise: Matrix) -> _DriveSteps:
         """The same without steps that are far off in any component."""
         sigmas = np.sqrt(self.covariance(noise)[0]).reshape(-1, 6)
         kept = (np.abs(self.residuals(values)) < OUTLIER_SIGMAS * sigmas).all(axis=1)

@@ -43,7 +43,7 @@ class WorkerPool:
 
         Raises MapError where a process was killed, and where no Ray cluster answers.
         """
-        network = _Network.of(extractor)
+        network = _NetworkToOpen.of(extractor)
         if not tasks:
             return iter(())
         if self.ray_address:
@@ -54,7 +54,7 @@ class WorkerPool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Network:
+class _NetworkToOpen:
     """What another process needs to open the same network."""
 
     weights_name: str
@@ -63,7 +63,7 @@ class _Network:
     max_side_px: int
 
     @classmethod
-    def of(cls, extractor: FeatureExtractor) -> _Network:
+    def of(cls, extractor: FeatureExtractor) -> _NetworkToOpen:
         return cls(
             weights_name=extractor.weights_name,
             sha256=extractor.sha256,
@@ -73,7 +73,7 @@ class _Network:
 
 
 @lru_cache(maxsize=1)
-def _open(network: _Network) -> FeatureExtractor:
+def _open(network: _NetworkToOpen) -> FeatureExtractor:
     extractor = FeatureExtractor(network.weights_name, network.device, network.max_side_px)
     if extractor.sha256 != network.sha256:
         raise MapError(
@@ -83,7 +83,7 @@ def _open(network: _Network) -> FeatureExtractor:
     return extractor
 
 
-def _extract_as_worker(content: bytes, task: ImageTask, network: _Network) -> Arrays:
+def _extract_as_worker(content: bytes, task: ImageTask, network: _NetworkToOpen) -> Arrays:
     return _extract_alone(content, task, _open(network))
 
 
@@ -102,7 +102,9 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(count)
 
 
-def _with_processes(tasks: Sequence[ImageTask], network: _Network, count: int) -> Iterator[Arrays]:
+def _with_processes(
+    tasks: Sequence[ImageTask], network: _NetworkToOpen, count: int
+) -> Iterator[Arrays]:
     # Fresh processes: forking one whose libraries already run threads can hang.
     workers = min(count, len(tasks))
     with ProcessPoolExecutor(workers, get_context("spawn"), _leave_interrupts) as pool:
@@ -121,7 +123,9 @@ def _leave_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _with_ray(tasks: Sequence[ImageTask], network: _Network, address: str) -> Iterator[Arrays]:
+def _with_ray(
+    tasks: Sequence[ImageTask], network: _NetworkToOpen, address: str
+) -> Iterator[Arrays]:
     ray = _connect(address)
     try:
         remote = ray.remote(num_cpus=1, max_retries=RETRIES)(_extract_as_worker)
