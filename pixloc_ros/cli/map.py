@@ -93,6 +93,32 @@ def merge(
 
 
 @app.command()
+def export(
+    folder: MapArgument,
+    colmap: Annotated[Path | None, typer.Option(help="folder for a COLMAP model")] = None,
+    ply: Annotated[Path | None, typer.Option(help="PLY file for the points")] = None,
+) -> None:
+    """Write a map for other programs, in the map's frame: keyframes and points, or points only.
+
+    Cameras and pixels are those of the images as the map has them, at most 800 px wide by default.
+
+    Example: pixloc map export town --colmap town_model --ply town.ply
+    """
+    from pixloc_ros.common.atomic_write import atomic_path
+    from pixloc_ros.maps.build.export import write_colmap
+    from pixloc_ros.maps.files.clouds import write_cloud
+
+    if colmap is None and ply is None:
+        raise MapError("nothing to write: give --colmap FOLDER, --ply FILE or both")
+    map_ = Map.load(folder)
+    if colmap is not None:
+        write_colmap(map_, colmap)
+    if ply is not None:
+        with atomic_path(ply) as part:
+            write_cloud(part, map_.whole().points_map())
+
+
+@app.command()
 def verify(folder: MapArgument) -> None:
     """Check hashes, counts and values; exit code 1 on a problem.
 

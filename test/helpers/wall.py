@@ -45,7 +45,7 @@ def write_dataset(folder: Path, offset: np.ndarray) -> None:
         keypoints[0] += 10 * (index == 0)  # one mismatch
         images.append(ImageToWrite(name, se3.inverse(T_world_cam), keypoints, visible))
     colours = np.zeros((len(points), 3), np.uint8)
-    write_model(folder / "colmap", CAMERA, images, points + offset, colours)
+    write_model(folder / "colmap", [CAMERA], images, points + offset, colours)
 
 
 def make_wall(rng: np.random.Generator) -> np.ndarray:

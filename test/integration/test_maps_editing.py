@@ -20,6 +20,8 @@ from pixloc_ros.maps.build import edit
 from pixloc_ros.maps.build.builder import BuildOptions, build_from_model
 from pixloc_ros.maps.build.lidar import LidarOptions, model_from_cloud
 from pixloc_ros.maps.datum import Datum, GridDatum
+from pixloc_ros.maps.files.clouds import read_cloud
+from pixloc_ros.maps.files.colmap import read_model
 from pixloc_ros.maps.files.posed_images import PosedImage
 from pixloc_ros.maps.integrity import find_problems
 from pixloc_ros.maps.map import Map
@@ -50,6 +52,23 @@ def build(tmp_path_factory):
 @pytest.fixture(scope="module")
 def whole(build) -> Path:
     return build("whole")
+
+
+def test_a_map_is_exported_for_others_and_built_again_from_that(whole, tmp_path):
+    model, cloud = tmp_path / "model", tmp_path / "cloud.ply"
+    command = ["export", str(whole), "--colmap", str(model), "--ply", str(cloud)]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    map_, read = Map.load(whole), read_model(model)
+    assert [image.name for image in read.images] == list(map_.keyframe_names)
+    for image, T_map_cam in zip(read.images, map_.keyframe_T_map_cam, strict=True):
+        np.testing.assert_allclose(se3.inverse(image.T_cam_world), T_map_cam, atol=1e-9)
+    np.testing.assert_allclose(read.points_world, map_.points_map(), atol=1e-6)
+    np.testing.assert_allclose(read_cloud(cloud), map_.points_map(), atol=1e-6)
+    again = CliRunner().invoke(app, command)
+    assert isinstance(again.exception, MapError) and "exists" in str(again.exception)
+    nothing = CliRunner().invoke(app, ["export", str(whole)])
+    assert isinstance(nothing.exception, MapError) and "--colmap" in str(nothing.exception)
 
 
 def assert_same_view(a: Map, b: Map, T_map_cam: np.ndarray) -> None:

@@ -109,7 +109,7 @@ def test_antenna_needs_three_numbers_and_the_mount_of_the_camera(tmp_path):
         write.ImageToWrite(i.name, i.T_cam_world, i.pixels, i.point_ids) for i in model.images
     ]
     colours = np.zeros((len(model.points_world), 3), np.uint8)
-    write.write_model(tmp_path / "colmap", camera, images, model.points_world, colours)
+    write.write_model(tmp_path / "colmap", [camera], images, model.points_world, colours)
     file = write_fixes(tmp_path / "fixes.csv", true_poses()[:, :3, 3], KARLSRUHE)
     command = ["build", "--colmap", tmp_path / "colmap", "--images", "i", "--align-to", file]
     for antenna, why in {"1,2": "expected X,Y,Z in metres", "1,2,3": "give --camera-mount"}.items():

@@ -242,7 +242,7 @@ def _write_colmap(
         for shot, (pixels, numbers) in zip(shots, tracks.observations, strict=True)
     ]
     camera = options.lens.camera
-    write_model(folder / "colmap", camera, images, tracks.points, tracks.colours)
+    write_model(folder / "colmap", [camera], images, tracks.points, tracks.colours)
 
 
 def _write_meta(

@@ -1,4 +1,4 @@
-"""Write a COLMAP model (binary) of one camera, for geometry that is already known."""
+"""Write a COLMAP model (binary) of geometry that is already known."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from pixloc_ros.maps.files.colmap_records import CAMERA_MODELS
 
 Array = NDArray[np.floating]
 MODEL_IDS = {name: number for number, (name, _) in CAMERA_MODELS.items()}
-CAMERA_ID = 1
 PIXEL_CENTRE = 0.5  # of the top left pixel, in COLMAP; ours is at (0, 0)
 
 
@@ -29,37 +28,40 @@ class ImageToWrite:
     T_cam_world: Array
     pixels: Array
     points: NDArray[np.int64]
+    camera: int = 0  # which one of those that are written
 
 
 def write_model(
     folder: Path,
-    camera: Camera,
+    cameras: Sequence[Camera],
     images: Sequence[ImageToWrite],
     points: Array,
     colours: NDArray[np.uint8],
 ) -> None:
     """Write cameras.bin, images.bin and points3D.bin into folder.
 
-    points: (N, 3) world coordinates, colours (N, 3). Images and points are numbered from 1 in
-    the order given. Format: COLMAP documentation, "Binary File Format".
+    points: (N, 3) world coordinates, colours (N, 3). All are numbered from 1 in the order given.
+    Format: COLMAP documentation, "Binary File Format".
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "cameras.bin").write_bytes(_camera_bytes(camera))
+    header = struct.pack("<Q", len(cameras))
+    bodies = [_camera_bytes(number, camera) for number, camera in enumerate(cameras, start=1)]
+    (folder / "cameras.bin").write_bytes(header + b"".join(bodies))
     header = struct.pack("<Q", len(images))
     bodies = [_image_bytes(number, image) for number, image in enumerate(images, start=1)]
     (folder / "images.bin").write_bytes(header + b"".join(bodies))
-    (folder / "points3D.bin").write_bytes(_points_bytes(camera, images, points, colours))
+    (folder / "points3D.bin").write_bytes(_points_bytes(cameras, images, points, colours))
 
 
-def _camera_bytes(camera: Camera) -> bytes:
+def _camera_bytes(number: int, camera: Camera) -> bytes:
     model, width, height, params = camera.to_colmap()
-    head = struct.pack("<QIiQQ", 1, CAMERA_ID, MODEL_IDS[model], width, height)
+    head = struct.pack("<IiQQ", number, MODEL_IDS[model], width, height)
     return head + struct.pack(f"<{len(params)}d", *params)
 
 
 def _image_bytes(number: int, image: ImageToWrite) -> bytes:
     x, y, z, w = Rotation.from_matrix(image.T_cam_world[:3, :3]).as_quat()
-    pose = struct.pack("<I7dI", number, w, x, y, z, *image.T_cam_world[:3, 3], CAMERA_ID)
+    pose = struct.pack("<I7dI", number, w, x, y, z, *image.T_cam_world[:3, 3], image.camera + 1)
     observed = np.zeros(len(image.points), [("xy", "<f8", 2), ("point", "<u8")])
     observed["xy"], observed["point"] = image.pixels, image.points + 1
     name = image.name.encode() + b"\0"
@@ -67,7 +69,7 @@ def _image_bytes(number: int, image: ImageToWrite) -> bytes:
 
 
 def _points_bytes(
-    camera: Camera,
+    cameras: Sequence[Camera],
     images: Sequence[ImageToWrite],
     points: Array,
     colours: NDArray[np.uint8],
@@ -75,7 +77,7 @@ def _points_bytes(
     tracks: list[list[int]] = [[] for _ in points]
     errors = np.zeros(len(points))
     for number, image in enumerate(images, start=1):
-        np.add.at(errors, image.points, _reprojection_errors(camera, image, points))
+        np.add.at(errors, image.points, _reprojection_errors(cameras[image.camera], image, points))
         for slot, point in enumerate(image.points.tolist()):
             tracks[point] += (number, slot)
     chunks = [struct.pack("<Q", len(points))]
