@@ -18,6 +18,7 @@ def build() -> typer.Typer:
     from research.idle_threads import idle_threads
     from research.landscape import landscape
     from research.refinement import refinement
+    from research.rolling_shutter import rolling_shutter
     from research.sensitivity import sensitivity
     from research.street_megadepth import street_megadepth
     from research.training_confidence import training_confidence
@@ -30,6 +31,7 @@ def build() -> typer.Typer:
     app.command("idle-threads")(idle_threads)
     app.command("landscape")(landscape)
     app.command("refinement")(refinement)
+    app.command("rolling-shutter")(rolling_shutter)
     app.command("sensitivity")(sensitivity)
     app.command("shots")(baseline_shots)
     app.command("street-megadepth")(street_megadepth)

@@ -1,16 +1,12 @@
-"""What a rolling shutter does to the pose on the generated street, and what is left of it.
-
-    python tools/research/rolling_shutter.py --output shutter
-
-One map, and a drive over it for each speed and readout, all with the same street and day. Each is
-replayed as it is and with camera.readout_s. Prints the table of docs/lab/robustness.md.
-"""
+"""What a rolling shutter does to the pose on the generated street, and what is left of it."""
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from pixloc_ros.config import from_flat
 from pixloc_ros.demo.run import DATUM
@@ -24,30 +20,29 @@ from pixloc_ros.replay.bag_writer import create_bag
 from pixloc_ros.replay.runner import replay
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--length", type=float, default=30.0, help="metres")
-    parser.add_argument("--width", type=int, default=640, help="pixels, by three fifths as high")
-    parser.add_argument("--speeds", type=float, nargs="+", default=[5.0, 10.0, 15.0])
-    parser.add_argument("--readouts-ms", type=float, nargs="+", default=[0, 10, 20, 30])
-    parser.add_argument("--lens", default="pinhole")
-    arguments = parser.parse_args()
+def rolling_shutter(
+    output: Annotated[Path, typer.Option(help="folder for the map, the drives and the runs")],
+    length: Annotated[float, typer.Option(help="metres to drive")] = 30.0,
+    width: Annotated[int, typer.Option(help="pixels, by three fifths as high")] = 640,
+    speed: Annotated[list[float], typer.Option(help="m/s, repeatable")] = [5.0, 10.0, 15.0],  # noqa: B006
+    readout_ms: Annotated[list[float], typer.Option(help="repeatable")] = [0.0, 10.0, 20.0, 30.0],  # noqa: B006
+    lens: Annotated[str, typer.Option(help="of the drives")] = "pinhole",
+) -> None:
+    """Replay drives with rolling shutters as they are and with camera.readout_s, over one map.
+
+    Prints the rows of docs/lab/robustness.md. What lies in the folder already is used again.
+
+    Example: python -m research rolling-shutter --output shutter --speed 15 --readout-ms 30
+    """
     options = DatasetOptions(
-        length_m=arguments.length,
-        width=arguments.width,
-        height=arguments.width * 3 // 5,
-        drive_lens=arguments.lens,
-        workers=1,
+        length_m=length, width=width, height=width * 3 // 5, drive_lens=lens, workers=1
     )
-    if not (arguments.output / "map").exists():
-        build(arguments.output, replace(options, drive_lens=""))
-    for speed in arguments.speeds:
-        for readout_ms in arguments.readouts_ms:
-            measure(
-                arguments.output,
-                replace(options, speed_m_s=speed, readout_s=readout_ms / 1e3),
-            )
+    if not (output / "map").exists():
+        build(output, replace(options, drive_lens=""))
+    for speed_m_s in speed:
+        for milliseconds in readout_ms:
+            drive = replace(options, speed_m_s=speed_m_s, readout_s=milliseconds / 1e3)
+            measure(output, drive)
 
 
 def build(output: Path, options: DatasetOptions) -> None:
@@ -86,7 +81,3 @@ def row(options: DatasetOptions, readout_s: float, summary: Summary) -> str:
         f"{summary.median_error_deg:.3f}",
     ]
     return f"| {' | '.join(cells)} |"
-
-
-if __name__ == "__main__":
-    main()
