@@ -73,7 +73,7 @@ told = lambda name: node.get_parameter(name).value
 def call(kind, name, request):
     client = node.create_client(kind, name)
     while not client.wait_for_service(told("service_timeout")):
-        pass
+        assert rclpy.ok()  # the end of the launch
     future = client.call_async(request)
     rclpy.spin_until_future_complete(node, future)
     return future.result()
