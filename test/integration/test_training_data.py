@@ -37,6 +37,7 @@ from pixloc_ros.training.data_config import (
 from pixloc_ros.training.draws import RandomDraws
 from pixloc_ros.training.run import save_preview
 from pixloc_ros.training.sources import open_scenes, open_sources
+from pixloc_ros.training.views import UNREADABLE
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +205,7 @@ class TestPosed:
         assert source.skipped["image missing"] == 1
         batch = source.sample(24, seeded())
         assert len(batch) == 24
-        assert source.skipped["image unreadable or of another size"] == 1
+        assert source.skipped[UNREADABLE] == 1
         assert_same(batch, source.sample(24, seeded()))
 
     def test_no_readable_image_is_an_error(self, tmp_path: Path) -> None:
