@@ -17,6 +17,8 @@ from typer.testing import CliRunner
 
 from pixloc_ros.cli import main
 from pixloc_ros.errors import ConfigError
+from pixloc_ros.types import Status
+from pixloc_ros.visualization.overlay import STATUS_COLORS
 from pixloc_ros.visualization.recording import rerun_sdk
 
 CODE = "import sys; from pixloc_ros.cli.main import main; sys.exit(main())"
@@ -106,6 +108,8 @@ def test_the_page_has_every_frame_with_its_evidence_and_picture(run: Path, page:
     jpeg = base64.b64decode(shown["pictures"]["0"].partition(",")[2])
     picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
     assert picture.shape == (192, 320, 3)  # as the fixture `street` has it
+    accepted = np.array(STATUS_COLORS[Status.OK])[::-1]
+    assert (np.abs(picture.astype(int) - accepted).max(-1) < 40).sum() > 100  # points of the map
 
 
 @pytest.mark.slow

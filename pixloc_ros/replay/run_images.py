@@ -1,0 +1,46 @@
+"""The images of a bag for the frames of a run, with the points of the map at the poses found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixloc_ros.config import Config
+from pixloc_ros.evaluation.frames import FrameResult
+from pixloc_ros.evaluation.map_overlay import MapOverlay
+from pixloc_ros.maps.map import Map
+from pixloc_ros.replay.bag_reader import BagReader
+from pixloc_ros.replay.recorded_drive import read_drives
+from pixloc_ros.sensors.events import ImageEvent
+
+Image = NDArray[np.uint8]
+
+
+def run_images(
+    bag: Path, config: Config, frames: Sequence[FrameResult], map_: Map | None
+) -> Iterator[tuple[int, Callable[[], Image]]]:
+    """Yield the stamp of each image, and what decodes it and draws the map's points over it.
+
+    config: of the run. Without a map, and of a rig, images stay as they are. Raises BagError.
+    """
+    of_stamp = {frame.stamp_ns: frame for frame in frames}
+    overlay = None
+    if map_ is not None and not config.node.cameras:
+        (camera,) = read_drives([bag], config)[0].cameras
+        overlay = MapOverlay(map_, camera.camera, camera.T_base_cam)
+    with BagReader(bag, cameras=config.node.camera_names) as reader:
+        for event in reader.events(parts=("image",)):
+            if not isinstance(event, ImageEvent):
+                continue
+            stamp_ns = event.stamp_ns + config.node.camera_time_offset_ns
+            yield stamp_ns, partial(_drawn, event, overlay, of_stamp.get(stamp_ns))
+
+
+def _drawn(event: ImageEvent, overlay: MapOverlay | None, frame: FrameResult | None) -> Image:
+    """The image of an event, decoded; raises DataError."""
+    image_rgb = event.decode(None)
+    return image_rgb if overlay is None or frame is None else overlay.draw(image_rgb, frame)
