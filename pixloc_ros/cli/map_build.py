@@ -13,6 +13,7 @@ from rich.console import Console
 from pixloc_ros.cli.map_table import map_table
 from pixloc_ros.cli.numbers import parse_numbers
 from pixloc_ros.cli.progress import track
+from pixloc_ros.common.parallel import Workers
 from pixloc_ros.config import FeaturesConfig
 from pixloc_ros.errors import ConfigError, MapError
 from pixloc_ros.features.pyramid import MAX_SIDE_PX, FeatureExtractor
@@ -29,7 +30,6 @@ from pixloc_ros.maps.build.sources import (
     PosedImagesSource,
     Positions,
 )
-from pixloc_ros.maps.build.workers import WorkerPool
 from pixloc_ros.maps.datum import AnyDatum, Datum, GridDatum
 from pixloc_ros.maps.schema import RowType, Storage
 
@@ -229,7 +229,7 @@ def build(
         datum=map_datum,
         T_base_cam=_parse_mount(camera_mount) if camera_mount else None,
         overwrite=overwrite,
-        workers=WorkerPool(workers, ray),
+        workers=Workers(workers, ray),
     )
     extractor = FeatureExtractor(weights, device, max_side_px)
     built = build_map(source, output, options, extractor, track, partial(typer.echo, err=True))

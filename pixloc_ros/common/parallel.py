@@ -6,6 +6,7 @@ Results come in the order of the arguments, however long each takes.
 from __future__ import annotations
 
 import logging
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -35,6 +36,11 @@ class Workers:
     processes: int = 1
     ray_address: str = ""  # of a running cluster, "auto" for that of this machine
 
+    @property
+    def alone(self) -> bool:
+        """Whether this process does the work itself."""
+        return self.processes <= 1 and not self.ray_address
+
     def map(
         self, function: Callable[..., Result], arguments: Iterable[tuple[Any, ...]]
     ) -> Iterator[Result]:
@@ -43,18 +49,18 @@ class Workers:
         Raises LostWorker where a process was killed or Ray lost a task for good, ConfigError where
         no Ray cluster answers.
         """
+        if self.alone:
+            return (function(*each) for each in arguments)
         if self.ray_address:
             return _with_ray(function, arguments, self.ray_address)
-        if self.processes > 1:
-            return _with_processes(function, arguments, self.processes)
-        return (function(*each) for each in arguments)
+        return _with_processes(function, arguments, self.processes)
 
 
 def _with_processes(
     function: Callable[..., Result], arguments: Iterable[tuple[Any, ...]], count: int
 ) -> Iterator[Result]:
     # Fresh processes: forking one whose libraries already run threads can hang.
-    with ProcessPoolExecutor(count, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(count, get_context("spawn"), _leave_interrupts) as pool:
         futures = (pool.submit(function, *each) for each in arguments)
         try:
             yield from _in_order(futures, lambda future: future.result(), AHEAD * count)
@@ -63,6 +69,11 @@ def _with_processes(
                 "a worker process was killed, perhaps for lack of memory; start again with fewer "
                 "--workers: what is done is kept"
             ) from None
+
+
+def _leave_interrupts() -> None:
+    """Let the process that started this one answer Ctrl-C, for all of them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _with_ray(

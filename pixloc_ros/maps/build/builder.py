@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pixloc_ros.common.parallel import Workers
 from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.errors import MapError
 from pixloc_ros.features.pyramid import FeatureExtractor
@@ -18,7 +19,7 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.maps.build import feature_extraction, writer
 from pixloc_ros.maps.build.feature_extraction import ImageTask
 from pixloc_ros.maps.build.work_folder import Parts, work_folder
-from pixloc_ros.maps.build.workers import WorkerPool
+from pixloc_ros.maps.build.workers import extract_all
 from pixloc_ros.maps.datum import AnyDatum
 from pixloc_ros.maps.feature_store import Arrays, FeatureStore, covisibility, create
 from pixloc_ros.maps.files.colmap import ColmapImage, ColmapModel
@@ -42,7 +43,7 @@ class BuildOptions:
     datum: AnyDatum | None = None
     T_base_cam: NDArray[np.float64] | None = None
     overwrite: bool = False
-    workers: WorkerPool = field(default_factory=WorkerPool)  # of no effect on the map
+    workers: Workers = field(default_factory=Workers)  # of no effect on the map
 
     @property
     def T_map_world(self) -> NDArray[np.float64]:
@@ -187,14 +188,14 @@ def _collect(
 def _extract_features(
     tasks: Sequence[ImageTask],
     extractor: FeatureExtractor,
-    workers: WorkerPool,
+    workers: Workers,
     progress: Progress,
     parts: Parts,
 ) -> Iterator[Arrays]:
     """Features of each image, kept as a part: from the last build, or extracted by the workers."""
     keyed = [(task.key(extractor), task) for task in tasks]
     missing = {key: task for key, task in keyed if key not in parts}
-    found = workers.extract(list(missing.values()), extractor)
+    found = extract_all(list(missing.values()), extractor, workers)
     for key, _ in progress(keyed, "Extracting features", len(keyed)):
         if key not in parts:
             parts.put(key, next(found))
