@@ -25,21 +25,23 @@ def view(
 
     Example: pixloc view run --map my_map --bag drive.mcap
     """
-    from pixloc_ros.config import Config, load
-    from pixloc_ros.evaluation.html_page import plotly_js, write_page
+    from pixloc_ros.evaluation.html_page import Images, plotly_js, write_page
     from pixloc_ros.evaluation.sources import load_frames
-    from pixloc_ros.maps.map import Map
-    from pixloc_ros.replay.run_images import run_images
-    from pixloc_ros.replay.runner import CONFIG_FILE
 
     plotly_js()  # before anything is read
     frames = load_frames(run, ground_truth)
     folder = run if run.is_dir() else run.parent
-    map_ = None if map_folder is None else Map.load(map_folder)
-    keyframe_xyz = None if map_ is None else map_.keyframe_T_map_cam[:, :3, 3]
+    map_ = keyframe_xyz = None
+    images: Images = ()
+    if map_folder is not None:
+        from pixloc_ros.maps.map import Map
+
+        map_ = Map.load(map_folder)
+        keyframe_xyz = map_.keyframe_T_map_cam[:, :3, 3]
+    if bag is not None:
+        from pixloc_ros.replay.run_images import run_images
+
+        images = run_images(bag, folder, frames, map_)
     file = output or folder / "page.html"
-    settings = folder / CONFIG_FILE
-    config = load(settings) if settings.exists() else Config()
-    images = () if bag is None else run_images(bag, config, frames, map_)
     write_page(file, frames, run.resolve().name, keyframe_xyz, images)
     print(f"wrote {file}: open it in a browser")

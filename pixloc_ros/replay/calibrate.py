@@ -24,9 +24,8 @@ from pixloc_ros.replay.mounting import (
     estimate_mounting,
 )
 from pixloc_ros.replay.recorded_drive import read_drives
-from pixloc_ros.replay.runner import drive_events
+from pixloc_ros.replay.runner import localize_drive
 from pixloc_ros.sensors.topics import Topics
-from pixloc_ros.session import Session
 
 HELD_SHARE = 0.25  # of the frames, at the end: they judge what the others tell
 
@@ -88,9 +87,7 @@ def _localized(
 ) -> tuple[LocalizedDrive, int]:
     """The frames with a pose, and the number of all."""
     with BagReader(bag, topics) as reader:
-        session = Session(Localizer(config))
-        answered = session.run(drive_events(reader))
-        estimates = list(progress(answered, "localizing", reader.image_count))
+        estimates = localize_drive(reader, Localizer(config), progress)
     drive = LocalizedDrive.of(estimates, T_base_cam)
     if not len(drive.stamps_ns):
         raise BagError(f"no image of bag {bag} was localized on the map: try `pixloc replay`")

@@ -9,24 +9,28 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pixloc_ros.config import Config
+from pixloc_ros.config import Config, load
 from pixloc_ros.evaluation.frames import FrameResult
 from pixloc_ros.evaluation.map_overlay import MapOverlay
 from pixloc_ros.maps.map import Map
 from pixloc_ros.replay.bag_reader import BagReader
 from pixloc_ros.replay.recorded_drive import read_drives
+from pixloc_ros.replay.runner import CONFIG_FILE
 from pixloc_ros.sensors.events import ImageEvent
 
 Image = NDArray[np.uint8]
 
 
 def run_images(
-    bag: Path, config: Config, frames: Sequence[FrameResult], map_: Map | None
+    bag: Path, run: Path, frames: Sequence[FrameResult], map_: Map | None
 ) -> Iterator[tuple[int, Callable[[], Image]]]:
     """Yield the stamp of each image, and what decodes it and draws the map's points over it.
 
-    config: of the run. Without a map, and of a rig, images stay as they are. Raises BagError.
+    run: folder that has the run's settings, else the defaults hold. Without a map, and of a rig,
+    images stay as they are. Raises BagError and ConfigError.
     """
+    settings = run / CONFIG_FILE
+    config = load(settings) if settings.exists() else Config()
     of_stamp = {frame.stamp_ns: frame for frame in frames}
     overlay = None
     if map_ is not None and not config.node.cameras:

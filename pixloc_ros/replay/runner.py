@@ -82,13 +82,21 @@ def replay(
         provenance = _provenance(reader, localizer, notes)
         summary = write_run(output, estimates, provenance, truth)
         write_text(output / CONFIG_FILE, yaml.safe_dump(config.model_dump(mode="json")))
-        load_image = _loader(reader, config.node.camera_time_offset_ns)
+        load_image = image_loader(reader, config)
         if report:
             keyframes_xyz = localizer.map.keyframe_T_map_cam[:, :3, 3]
             write_report(output, estimates, truth, load_image, keyframes_xyz, provenance)
         if view is not None:
             _record(view, localizer.map, camera, estimates, load_image, truth, progress)
     return ReplayResult(estimates, summary, output, notes)
+
+
+def localize_drive(
+    reader: BagReader, localizer: Localizer, progress: Progress = silent
+) -> list[Estimate]:
+    """Localize all images of a bag, as the live node would."""
+    answered = Session(localizer).run(drive_events(reader))
+    return list(progress(answered, "localizing", reader.image_count))
 
 
 def drive_events(reader: BagReader, every: int = 1) -> Iterator[Event]:
@@ -144,7 +152,10 @@ def _first_camera(reader: BagReader) -> Camera:
     raise BagError(f"bag {reader.path} has no usable calibration on {names}: {problem}")
 
 
-def _loader(reader: BagReader, offset_ns: int) -> LoadImage:
+def image_loader(reader: BagReader, config: Config) -> LoadImage:
+    """What reads the image of an estimate once more, of its first camera; None where it cannot."""
+    offset_ns = config.node.camera_time_offset_ns
+
     def load(estimate: Estimate) -> NDArray[np.uint8] | None:
         event = reader.image(estimate.stamp_ns - offset_ns, next(iter(estimate.cameras), ""))
         return event.image_rgb if event else None

@@ -11,6 +11,7 @@ from pixloc_ros.common.image_files import Image
 from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.config import Config
 from pixloc_ros.errors import BagError
+from pixloc_ros.evaluation.report import LoadImage
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.files.posed_images import PosedImages, read_image
@@ -18,9 +19,8 @@ from pixloc_ros.maps.files.recorded_drive import RecordedCamera
 from pixloc_ros.maps.verified_frames import DriveSession, VerifiedFrame
 from pixloc_ros.replay.bag_reader import BagReader
 from pixloc_ros.replay.recorded_drive import read_drives
-from pixloc_ros.replay.runner import drive_events
+from pixloc_ros.replay.runner import image_loader, localize_drive
 from pixloc_ros.sensors.topics import Topics
-from pixloc_ros.session import Session
 from pixloc_ros.types import Estimate
 
 
@@ -37,10 +37,10 @@ def localized_bag(
     cameras = read_drives([bag], config, topics, localizer.map.datum)[0].cameras
     by_name = {camera.name: camera for camera in cameras}
     with BagReader(bag, topics, config.node.camera_names) as reader:
-        answered = Session(localizer).run(drive_events(reader))
-        estimates = list(progress(answered, "Localizing the drive", reader.image_count))
+        estimates = localize_drive(reader, localizer, progress)
+        load = image_loader(reader, config)
         frames = [
-            _frame(reader, estimate, by_name.get(next(iter(estimate.cameras), ""), cameras[0]))
+            _frame(load, estimate, by_name.get(next(iter(estimate.cameras), ""), cameras[0]))
             for estimate in estimates
             if estimate.ok
         ]
@@ -62,7 +62,7 @@ def _reading(path: Path, camera: Camera) -> Callable[[], Image]:
     return partial(read_image, path, camera)
 
 
-def _frame(reader: BagReader, estimate: Estimate, taken_by: RecordedCamera) -> VerifiedFrame:
+def _frame(load: LoadImage, estimate: Estimate, taken_by: RecordedCamera) -> VerifiedFrame:
     assert estimate.T_map_base is not None  # it was accepted
     return VerifiedFrame(
         name=f"{taken_by.name}{estimate.stamp_ns}",
@@ -70,12 +70,12 @@ def _frame(reader: BagReader, estimate: Estimate, taken_by: RecordedCamera) -> V
         camera=taken_by.camera,
         T_map_base=estimate.T_map_base,
         T_base_cam=taken_by.T_base_cam,
-        read_image=partial(_read, reader, estimate.stamp_ns, taken_by.name),
+        read_image=partial(_read, load, estimate),
     )
 
 
-def _read(reader: BagReader, stamp_ns: int, camera_name: str) -> Image:
-    event = reader.image(stamp_ns, camera_name)
-    if event is None:
-        raise BagError(f"bag {reader.path}: the image of {stamp_ns} cannot be read again")
-    return event.image_rgb
+def _read(load: LoadImage, estimate: Estimate) -> Image:
+    image = load(estimate)
+    if image is None:
+        raise BagError(f"the image of {estimate.stamp_ns} cannot be read again from the bag")
+    return image

@@ -36,6 +36,7 @@ from pixloc_ros.replay.bag_writer import create_bag, truth_path
 from pixloc_ros.replay.queries import frames_path, read_queries
 from pixloc_ros.replay.recorded_drive import read_drives
 from pixloc_ros.replay.runner import replay
+from pixloc_ros.replay.verified_frames import localized_bag
 from pixloc_ros.sensors.events import (
     CameraInfoEvent,
     ImageEvent,
@@ -174,6 +175,18 @@ def test_a_mounting_and_a_time_offset_in_the_settings_win_over_the_bag(localizer
         assert after.stamp_ns - before.stamp_ns == 40_000_000
         # The camera is where it was, so the vehicle is not.
         assert se3.distance_m(before.T_map_base @ T_base_cam, after.T_map_base @ moved) < 0.02
+
+
+def test_images_are_found_again_although_their_stamps_are_shifted(bag, map_folder):
+    node = {"camera_time_offset_s": 0.04}
+    config = Config(map=str(map_folder), node=node)
+    with BagReader(bag) as reader:
+        image_rgb = {event.stamp_ns: event.image_rgb for event in reader.events(parts=("image",))}
+    with localized_bag(bag, config) as session:
+        assert len(session.frames) > 3
+        for frame in session.frames:
+            seen = image_rgb[frame.stamp_ns - 40_000_000]
+            np.testing.assert_array_equal(frame.read_image(), seen)
 
 
 def test_the_mounting_of_a_bag_is_calibrated(bag, map_folder, tmp_path, monkeypatch):
