@@ -17,12 +17,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pixloc_ros.common import image_files
 from pixloc_ros.common.atomic_write import write_text
 from pixloc_ros.errors import ConfigError, DataError
 from pixloc_ros.evaluation.frames import FrameResult
 
 MAX_PICTURES = 300  # evenly chosen; at 20 kB each the page stays below 10 MB
-PICTURE_WIDTH_PX = 480
+PICTURE_WIDTH_PX, PICTURE_QUALITY = 480, 80
 COLORS = {"OK": "#1a9850", "REJECTED": "#d73027", "AMBIGUOUS": "#fdae61", "FAILED": "#7f7f7f"}
 
 # Stamps, and what decodes their images (H, W, 3) RGB; it may raise DataError.
@@ -141,8 +142,8 @@ def _encoded(image_rgb: NDArray[np.uint8]) -> str:
     scale = min(1.0, PICTURE_WIDTH_PX / width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small = cv2.resize(image_rgb, size, interpolation=cv2.INTER_AREA)
-    _, data = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
+    jpeg = image_files.encode(small, ".jpg", PICTURE_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 
 _PAGE = """<!doctype html>

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,9 +35,8 @@ class HeldQuery:
     def of(
         cls, image_rgb: Image, camera: Camera, T_map_base: Matrix, T_base_cam: Matrix
     ) -> HeldQuery:
-        options = (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY)
-        _, jpeg = cv2.imencode(".jpg", image_rgb[..., ::-1], options)
-        return cls(jpeg.ravel(), camera, T_map_base, T_base_cam)
+        jpeg = np.frombuffer(image_files.encode(image_rgb, ".jpg", JPEG_QUALITY), np.uint8)
+        return cls(jpeg, camera, T_map_base, T_base_cam)
 
     def image_rgb(self) -> Image:
         """(H, W, 3); raises MapError where it cannot be read."""
