@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,12 @@ class Record:
 
     def add(self, case: str, map_folder: Path, found: NDArray[np.float64]) -> None:
         """Keep errors, also in the file."""
-        self._found.setdefault(case, {})[map_folder.name] = found.round(5).tolist()
+        self.add_all({case: found}, map_folder)
+
+    def add_all(self, found: Mapping[str, NDArray[np.float64]], map_folder: Path) -> None:
+        """Keep errors of several cases: all of them, or after a kill none."""
+        for case, errors in found.items():
+            self._found.setdefault(case, {})[map_folder.name] = errors.round(5).tolist()
         write_text(self.path, json.dumps(self._found) + "\n")
 
     def pooled(self) -> dict[str, NDArray[np.float64]]:

@@ -116,19 +116,12 @@ def refinement(
     map_ = Map.load(config.map)
     matcher = BaselineLocalizer(MATCHERS[method](config.device), map_, images, config)
     both = Refinement(matcher, map_, {"ours": config, "reference's policy": reference})
-    record, found = experiment.Record(output), dict[str, list[tuple[float, float]]]()
-    rng = np.random.default_rng(series.seed)
-    if not record.has("matcher", _place(map_folder, meta)):
-        for frame, T_map_base in track(series.frames(), degrade, len(series)):
-            prior = series.offset.prior(T_map_base, frame.stamp_ns, rng)
-            for name, error in both.errors(frame, T_map_base, prior):
-                found.setdefault(name, []).append(error)
-        for name, errors in found.items():
-            record.add(name, _place(map_folder, meta), np.array(errors))
+    record, rng = experiment.Record(output), np.random.default_rng(series.seed)
+    for frame, T_map_base in track(series.frames(), degrade, len(series)):
+        prior = series.offset.prior(T_map_base, frame.stamp_ns, rng)
+        place = Path(f"{map_folder.name} {meta.stem} {frame.name}")
+        if not record.has("matcher", place):
+            errors = both.errors(frame, T_map_base, prior)
+            record.add_all({name: np.array([error]) for name, error in errors}, place)
     title = f"{method}, {degrade}, before and after"
     Console().print(experiment.table(title, experiment.rows(record.pooled())))
-
-
-def _place(map_folder: Path, meta: Path) -> Path:
-    """One map may have several drives."""
-    return Path(f"{map_folder.name} {meta.stem}")
