@@ -52,6 +52,10 @@ class LmConfig(Section):
     """The alignment that is trained through."""
 
     iterations: int = Field(default=3, ge=1, description="per level")
+    unrolled: bool = Field(
+        default=True,
+        description="the gradient goes through all steps of a level; false: through the last alone",
+    )
     policy: Literal["pixloc_ros", "reference"] = Field(
         default="pixloc_ros", description="steps and rules, as alignment.policy of the localizer"
     )

@@ -78,7 +78,7 @@ def short_alignments(
     """Few steps at each level from a start of its own: all levels learn from the first step on."""
     batch = drawn.batch
     starts = [draw_initial_poses(batch, px, drawn.generator) for px in starts_px(config, batch)]
-    ends = refine(systems, starts, damping, config.lm.iterations, policy_of(config))
+    ends = _aligned(config, systems, starts, damping)
     enough = batch.visible.sum(-1) >= MIN_COMMON_POINTS
     losses, parts = [], {}
     for level, start, end in zip(LEVELS, starts, ends, strict=True):
@@ -104,13 +104,21 @@ def whole_alignment(
         start = poses_on_the_way(batch, config.starts.on_the_way, drawn.generator)
     else:
         start = draw_initial_poses(batch, starts_px(config, batch)[0], drawn.generator)
-    ends = refine(systems, [start], damping, config.lm.iterations, policy_of(config))
+    ends = _aligned(config, systems, [start], damping)
     strides = [system.level.stride for system in systems]
     loss = pose_loss(batch, start, ends, strides)
     total = loss.total.mean()
     errors = zip(LEVELS, loss.levels, strict=True)
     parts = {f"error_px_{level}": error.detach().median() for level, error in errors}
     return Loss(total, {"alignment": total.detach(), **parts})
+
+
+def _aligned(
+    config: TrainConfig, systems: Sequence[LevelSystem], starts: Sequence[Pose], damping: Tensor
+) -> list[Pose]:
+    """Poses after each level, with the gradient that the configuration asks for."""
+    policy, lm = policy_of(config), config.lm
+    return refine(systems, starts, damping, lm.iterations, policy, unrolled=lm.unrolled)
 
 
 def starts_px(config: TrainConfig, batch: PairBatch) -> list[float]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from pixloc_ros.alignment.levenberg_marquardt import minimize
@@ -71,16 +72,23 @@ def refine(
     iterations: int,
     policy: Policy,
     stops: bool = False,
+    unrolled: bool = True,
 ) -> list[Pose]:
     """Align a batch, coarse to fine: poses T_query_ref (B,) after each level.
 
     initial: (B,) of the coarsest levels. A level without one begins where the level before ended;
     the gradient ends there. damping: (L, 6). All steps are taken and the last pose is kept; with
-    `stops`, as in validation, a pair ends where the policy ends it.
+    `stops`, as in validation, a pair ends where the policy ends it. Without `unrolled` the same
+    poses have the gradient of the last step of their level alone.
     """
     policy = replace(policy, keep=KeepLast(), stop=policy.stop if stops else NeverStop())
     ends: list[Pose] = []
     for number, (system, of_level) in enumerate(zip(systems, damping, strict=True)):
         begin = initial[number] if number < len(initial) else ends[-1].detach()
-        ends.append(minimize(system, begin, of_level, iterations, policy).T_cam_local)
+        left = iterations
+        if not unrolled:
+            with torch.no_grad():
+                begin = minimize(system, begin, of_level, iterations - 1, policy).T_cam_local
+            left = 1
+        ends.append(minimize(system, begin, of_level, left, policy).T_cam_local)
     return ends

@@ -23,6 +23,11 @@ SEED = 20_210_619  # of pairs and starts, the same in every run: runs compare
 RECALL_PX = (1, 3, 5)  # limits of the mean error of a pair
 
 
+def area_under_recall(errors_px: Tensor) -> float:
+    """Area under the share of errors (N,) below a limit, as that grows to 5 px; 1 at best."""
+    return float((1 - errors_px / RECALL_PX[-1]).clamp(min=0).mean())
+
+
 def _share(chosen: Tensor) -> float:
     return float(chosen.float().mean())
 
@@ -46,16 +51,21 @@ class Validation:
         recall as the limit grows to so many pixels, 1 at best; median_px: of the errors.
         """
         figures = {}
-        for source in self.sources:
-            errors_px = torch.cat(list(self._errors_px(network, source)))
+        for name, errors_px in self.errors_px(network).items():
             converged = errors_px < self.config.validation.converged_px
-            figures[f"{source.name}/converged"] = _share(converged)
-            figures[f"{source.name}/median_px"] = float(errors_px.median())
+            figures[f"{name}/converged"] = _share(converged)
+            figures[f"{name}/median_px"] = float(errors_px.median())
             for limit_px in RECALL_PX:
-                figures[f"{source.name}/recall_{limit_px}px"] = _share(errors_px < limit_px)
-            area = (1 - errors_px / RECALL_PX[-1]).clamp(min=0).mean()
-            figures[f"{source.name}/area_{RECALL_PX[-1]}px"] = float(area)
+                figures[f"{name}/recall_{limit_px}px"] = _share(errors_px < limit_px)
+            figures[f"{name}/area_{RECALL_PX[-1]}px"] = area_under_recall(errors_px)
         return figures
+
+    def errors_px(self, network: PairNetwork) -> dict[str, Tensor]:
+        """Mean error (N,) of every pair, by source; infinite where alignment failed."""
+        return {
+            source.name: torch.cat(list(self._errors_px(network, source)))
+            for source in self.sources
+        }
 
     @torch.no_grad()
     def _errors_px(self, network: PairNetwork, source: PairSource) -> Iterator[Tensor]:

@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from pixloc_ros.alignment.levenberg_marquardt import minimize
 from pixloc_ros.errors import ConfigError, DataError, TrainingError
@@ -32,6 +34,7 @@ from pixloc_ros.training.records import Records, read
 from pixloc_ros.training.sources import open_sources
 from pixloc_ros.training.unrolled import level_systems, refine
 from pixloc_ros.training.validation import Validation
+from research.__main__ import build as research
 
 ROOT = Path(__file__).resolve().parents[2]
 ALONE = DistributedWorker(0, 1, torch.device("cpu"))
@@ -124,6 +127,29 @@ def test_pairs_in_a_batch_do_not_meet(problems: tuple) -> None:
             torch.testing.assert_close(alone[level].matrix(), expected, atol=1e-4, rtol=0)
 
 
+def test_without_unrolling_poses_are_the_same_and_the_gradient_is_of_the_last_step(
+    problems: tuple,
+) -> None:
+    config, batch, packed, damping, starts = problems
+    policy, architecture = policy_of(config), weights.build("compact").architecture
+    systems = level_systems(packed, architecture, batch, policy)
+    before = refine(systems, starts, damping, 2, policy)
+    learned = damping.clone().requires_grad_()
+    gradients, poses = {}, {}
+    for name, begin, steps, unrolled in (
+        ("whole", starts, 3, True),
+        ("last of three", starts, 3, False),
+        ("one step", before, 1, True),
+    ):
+        ends = refine(systems, begin, learned, steps, policy, unrolled=unrolled)
+        off_px = torch.stack([mean_error_px(batch, end).sum() for end in ends]).sum()
+        gradients[name] = torch.autograd.grad(off_px, learned)[0]
+        poses[name] = torch.stack([end.matrix() for end in ends]).detach()
+    torch.testing.assert_close(poses["last of three"], poses["whole"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(gradients["last of three"], gradients["one step"])
+    assert not torch.allclose(gradients["whole"], gradients["one step"], rtol=0.1)
+
+
 def test_a_step_in_training_is_a_step_of_the_localizer(problems: tuple) -> None:
     config, batch, packed, damping, starts = problems
     policy, architecture = policy_of(config), weights.build("compact").architecture
@@ -193,6 +219,27 @@ def test_gradients_are_limited_before_the_step(photos: Path, tmp_path: Path) -> 
     assert trainer.optimizer.clip() > 1000
     norm = torch.stack([p.grad.norm() for p in trainer.optimizer.parameters]).norm()
     assert norm == pytest.approx(1.0, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_trainings_are_compared_on_the_held_out_scenes_of_all(photos: Path, tmp_path: Path) -> None:
+    held_out = shutil.copytree(photos, tmp_path / "elsewhere")
+    for name, folder in (("here", photos), ("there", held_out)):
+        place = {"kind": "photos", "path": str(folder), "points": 64}
+        validation = {"every": 9, "pairs": 4, "data": [place]}
+        config = settings(photos, name=name, steps=1, validation=validation)
+        (tmp_path / f"{name}.yaml").write_text(config.to_yaml())
+    files = [str(tmp_path / f"{name}.yaml") for name in ("here", "there")]
+    command = ["training-comparison", *files, "--output", str(tmp_path / "runs")]
+    for _ in range(2):  # the second time nothing is left to do
+        result = CliRunner().invoke(research(), command, catch_exceptions=False)
+        assert result.exit_code == 0
+    errors = json.loads((tmp_path / "runs" / "errors.json").read_text())
+    rows = {case.partition(" on ")[0] for case in errors}
+    places = {case.partition(" on ")[2] for case in errors}
+    assert rows == {"untrained", "here", "there"} and len(places) == 2
+    assert all(len(next(iter(errors[case].values()))) == 4 for case in errors)
+    weights.load(str(tmp_path / "runs" / "there" / "there.safetensors"))
 
 
 # --- bad numbers, bad files, kills
@@ -413,6 +460,7 @@ from pixloc_ros.training.feeding import draw
 from pixloc_ros.training.loop import Trainer
 from pixloc_ros.training.sources import open_sources
 from pixloc_ros.training.validation import Validation
+from research.__main__ import build as research
 
 config, folder = load(Path(sys.argv[1])), Path(sys.argv[2])
 with this_worker(config.device) as worker:

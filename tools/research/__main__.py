@@ -21,6 +21,7 @@ def build() -> typer.Typer:
     from research.rolling_shutter import rolling_shutter
     from research.sensitivity import sensitivity
     from research.street_megadepth import street_megadepth
+    from research.training_comparison import training_comparison
     from research.training_confidence import training_confidence
     from research.verification_shots import verification_shots
     from research.viewer_pictures import viewer_pictures
@@ -35,6 +36,7 @@ def build() -> typer.Typer:
     app.command("sensitivity")(sensitivity)
     app.command("shots")(baseline_shots)
     app.command("street-megadepth")(street_megadepth)
+    app.command("training-comparison")(training_comparison)
     app.command("training-confidence")(training_confidence)
     app.command("verification-shots")(verification_shots)
     app.command("viewer-pictures")(viewer_pictures)
