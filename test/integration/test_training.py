@@ -459,7 +459,6 @@ from pixloc_ros.training.feeding import draw
 from pixloc_ros.training.loop import Trainer
 from pixloc_ros.training.sources import open_sources
 from pixloc_ros.training.validation import Validation
-from research.__main__ import build as research
 
 config, folder = load(Path(sys.argv[1])), Path(sys.argv[2])
 with this_worker(config.device) as worker:
