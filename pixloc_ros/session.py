@@ -16,6 +16,7 @@ from pixloc_ros.config import Config
 from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.geometry import se3
 from pixloc_ros.priors.keyframe_lookup import MapLike
+from pixloc_ros.priors.mounting_record import MountingRecord
 from pixloc_ros.priors.tracker import PoseTracker
 from pixloc_ros.sensors.counters import Counters
 from pixloc_ros.sensors.decoding import BadMessage
@@ -85,6 +86,7 @@ class Session:
         self.counters = counters or Counters()
         self.tracker = PoseTracker(config, localizer.map, localizer.can_search)
         self.intake = EventIntake(config, self.tracker, self.counters)
+        self.mounting = MountingRecord()  # of the only camera; of a rig it stays empty
         self._localizer = localizer
         self._frozen_images = FrozenImages()
         self._waiting: deque[ImageGroup] = deque()  # of `push` only
@@ -239,6 +241,8 @@ class Session:
             estimate = estimate.rejected(Reason.SUPERSEDED, message)
         else:
             estimate = self.tracker.update(estimate)
+        if len(self.config.node.camera_names) == 1:
+            self.mounting.take(estimate, task.frames[0].T_base_cam, self.tracker.odometry)
         there = {frame.camera_name: frame.image_rgb for frame in task.frames}
         lead_name = next(iter(estimate.cameras), task.frames[0].camera_name)
         missing = [name for name in self.config.node.camera_names if name not in there]

@@ -73,7 +73,7 @@ def calibrate(
 
 
 def _table(found: CameraCalibration) -> Table:
-    from pixloc_ros.replay.mounting import COMPONENTS
+    from pixloc_ros.priors.mounting import COMPONENTS
 
     table = Table("of the camera", "is off by", "sigma", "")
     estimate = found.estimate

@@ -92,6 +92,11 @@ class OdometryBuffer:
             return after
         return _between(self._readings[index - 1], after, stamp_ns)
 
+    def since(self, stamp_ns: int) -> list[OdometryReading]:
+        """The readings that are still known from a stamp on, oldest first."""
+        index = bisect_left(self._readings, stamp_ns, key=lambda reading: reading.stamp_ns)
+        return self._readings[index:]
+
     def motion(self, from_ns: int, to_ns: int) -> Matrix | None:
         """T_base_base (4, 4) from the vehicle at to_ns to it at from_ns; None where not known."""
         then, now = self.at(from_ns), self.at(to_ns)

@@ -15,14 +15,14 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.files.recorded_drive import RecordedOdometry
-from pixloc_ros.replay.bag_reader import BagReader
-from pixloc_ros.replay.mounting import (
+from pixloc_ros.priors.mounting import (
     LocalizedDrive,
     MountingEstimate,
     corrected,
     disagreement,
     estimate_mounting,
 )
+from pixloc_ros.replay.bag_reader import BagReader
 from pixloc_ros.replay.recorded_drive import read_drives
 from pixloc_ros.replay.runner import localize_drive
 from pixloc_ros.sensors.topics import Topics

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pixloc_ros.common.atomic_write import check_writable, write_text
 from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.config import Config
-from pixloc_ros.errors import BagError, DataError, PixlocError
+from pixloc_ros.errors import BagError, DataError
 from pixloc_ros.evaluation.metrics import Summary
 from pixloc_ros.evaluation.report import SUMMARY_FILE, LoadImage, write_report, write_run
 from pixloc_ros.geometry.camera import Camera
@@ -23,8 +23,6 @@ from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.map import Map
 from pixloc_ros.replay.bag_reader import BagReader
 from pixloc_ros.replay.bag_writer import truth_path
-from pixloc_ros.replay.mounting import LocalizedDrive, estimate_mounting
-from pixloc_ros.replay.recorded_drive import read_drives
 from pixloc_ros.sensors.counters import Counters
 from pixloc_ros.sensors.events import CameraInfoEvent, Event, RefusedMessage
 from pixloc_ros.sensors.topics import TYPES, Topics
@@ -78,7 +76,8 @@ def replay(
         if not estimates:
             raise BagError(f"bag {bag} holds no image that can be read")
         notes = _notes(reader, session.counters, session.tracker.rejected)
-        notes += _complaints(bag, config, topics, estimates)
+        if complaint := session.mounting.complaint():
+            notes.append(f"{complaint}; see `pixloc calibrate`")
         provenance = _provenance(reader, localizer, notes)
         summary = write_run(output, estimates, provenance, truth)
         write_text(output / CONFIG_FILE, yaml.safe_dump(config.model_dump(mode="json")))
@@ -169,21 +168,6 @@ def _notes(reader: BagReader, counters: Counters, rejected: Mapping[str, int]) -
     unusual = [line for line in counters.lines() if not _is_usual(line[0])]
     counts = [(f"prior.rejected.{reason}", str(count)) for reason, count in rejected.items()]
     return notes + [f"{name}: {line}" for name, line in sorted(unusual + counts)]
-
-
-def _complaints(
-    bag: Path, config: Config, topics: Topics | None, estimates: list[Estimate]
-) -> list[str]:
-    """What the drive tells of its camera's mounting and clock, where they are surely wrong."""
-    try:
-        (drive,) = read_drives([bag], config, topics)
-        if drive.odometry is None or len(drive.cameras) > 1:
-            return []
-        localized = LocalizedDrive.of(estimates, drive.cameras[0].T_base_cam)
-        complaint = estimate_mounting(localized, drive.odometry).complaint()
-    except PixlocError:  # too short to tell, or odometry that cannot be used
-        return []
-    return [f"{complaint}; see `pixloc calibrate`"] if complaint else []
 
 
 def _is_usual(name: str) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.srv import GetParameters
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
@@ -31,6 +32,7 @@ from pixloc_ros.config import NodeConfig
 from pixloc_ros.doctor import Finding
 from pixloc_ros.msg import LocalizationState
 from pixloc_ros.ros.message_basics import message_class
+from pixloc_ros.ros.mounting_check import FINE, MOUNTING, UNKNOWN
 from pixloc_ros.sensors import conversion, decoding, topics, video
 from pixloc_ros.sensors.decoding import BadMessage
 from pixloc_ros.sensors.events import (
@@ -157,6 +159,7 @@ class LiveExamination:
         self._localizer = localizer
         self._frames = VehicleFrames(lambda refused: None)
         self._state: list[Any] = []
+        self._mounting = ""  # what the node finds of it while it drives
         self._config = NodeConfig()
 
     def run(self, executor: SingleThreadedExecutor, seconds: float) -> Iterator[Finding]:
@@ -172,8 +175,12 @@ class LiveExamination:
         node.create_subscription(TFMessage, static.name, self._add_static, _LATCHED)
         topic = f"{self._localizer}/state"
         node.create_subscription(LocalizationState, topic, self._state.append, _LATCHED)
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._add_diagnostics, _ANY)
         _spin(executor, seconds)
         yield self._about_node(running)
+        if self._mounting:
+            fine = self._mounting in (UNKNOWN, FINE)
+            yield Finding(MOUNTING, fine, self._mounting, "" if fine else "pixloc calibrate", False)
         for each in watched:
             yield self._about_topic(each, seconds)
         cameras = [each for each in watched if each.part == "image"]
@@ -242,6 +249,12 @@ class LiveExamination:
         event = conversion.event_of("tf_static", message, 0)
         if isinstance(event, StaticTransformsEvent):
             self._frames.add_static(event)
+
+    def _add_diagnostics(self, message: Any) -> None:
+        for status in message.status:
+            if status.hardware_id == self._localizer.lstrip("/"):
+                told = {each.key: each.value for each in status.values}
+                self._mounting = told.get(MOUNTING, "")
 
     def _about_node(self, running: bool) -> Finding:
         if not running:

@@ -16,6 +16,7 @@ from pixloc_ros.localizer import Localizer
 from pixloc_ros.priors.last_pose import LastPoseFile
 from pixloc_ros.ros.inputs import Inputs, now_ns
 from pixloc_ros.ros.live_session import LiveSession
+from pixloc_ros.ros.mounting_check import MOUNTING, MountingCheck
 from pixloc_ros.ros.outputs import Outputs
 from pixloc_ros.ros.recent_frames import RecentFrames
 from pixloc_ros.ros.relocalization import Relocalization
@@ -40,6 +41,7 @@ class NodeRuntime:
         self._closed = False
         self._relocalization: Relocalization | None = None
         self._frames = RecentFrames()
+        self._mounting = MountingCheck(self._complain_of_mounting)
         session = Session(localizer, Counters(self._warn))
         self._last_pose = _last_pose_file(node, config.current, localizer.map.sha256)
         if self._last_pose and (T_map_base := self._last_pose.recall()) is not None:
@@ -131,6 +133,7 @@ class NodeRuntime:
             ("reason", last.reason.value if last else ""),
             ("other publisher of the transform", self._outputs.motion.other_publisher or "none"),
             ("prior", last.prior.source if last and last.prior else "none"),
+            (MOUNTING, self._mounting.finding),
             *(
                 (f"image rate {name}".rstrip() + " [Hz]", f"{rate.hz(now_s):.2f}")
                 for name, rate in self._inputs.image_rates.items()
@@ -185,6 +188,11 @@ class NodeRuntime:
         """Log the first of each kind of thing gone wrong."""
         self._node.get_logger().warning(f"{name}: {line}")
 
+    def _complain_of_mounting(self, complaint: str) -> None:
+        """Called by a thread of its own, that may outlive us."""
+        if not self._closed and self._node.context.ok():
+            self._warn(MOUNTING, f"{complaint}; see `pixloc calibrate`")
+
     def _on_answer(self, answer: Answer) -> None:
         """Publish what came of a frame, unless the node stops. Called by the worker."""
         try:
@@ -203,6 +211,7 @@ class NodeRuntime:
             self._outputs.motion.publish(self._live)
         with self._live.locked() as session:
             dropped = session.counters["image.dropped"]
+            self._mounting.consider(session.mounting)
         received_s = answer.group.received_s
         latency_ms = self._outputs.publish_status(
             estimate, answer.camera_frame, received_s, dropped

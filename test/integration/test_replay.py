@@ -29,7 +29,7 @@ from pixloc_ros.maps.datum import Datum
 from pixloc_ros.maps.files.posed_images import read_posed_images
 from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.retrieval import describe
-from pixloc_ros.replay import mounting
+from pixloc_ros.priors import mounting
 from pixloc_ros.replay.bag_options import BagOptions
 from pixloc_ros.replay.bag_reader import BagReader
 from pixloc_ros.replay.bag_writer import create_bag, truth_path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,8 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
+from scipy.spatial.transform import Rotation
 
-from helpers.messages import changed, shifted
+from helpers.messages import changed, shifted, without
 from helpers.node_checks import examine
 from pixloc_ros.common import image_files
 from pixloc_ros.sensors import decoding
@@ -239,3 +241,38 @@ def test_the_command_says_what_is_missing_and_fails(domain: int) -> None:
     assert done.returncode == 1
     assert "nobody publishes" in done.stdout
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_a_wrong_mounting_shows_in_the_drive(
+    rig: Any, node: Any, bag: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The camera is turned by 3 degrees to the left of where /tf_static has it."""
+    from pixloc_ros.ros.mounting_check import MOUNTING
+
+    assert rig.report()[MOUNTING] == "not told yet"
+    drive = [(t, _turned(m, -3.0) if t == "/tf_static" else m) for t, m in without(bag)]
+    again = [(t, shifted(m, 3.0)) for t, m in drive if t != "/tf_static"]
+    verdicts = rig.play([*drive, *again])
+    assert sum(v.localized for v in verdicts) > 25, [v.message for v in verdicts]
+    rig.until(lambda: "deg in yaw" in rig.diagnostics[MOUNTING], "a finding")
+    (turn_deg,) = re.findall(r"([-+.0-9]+) deg in yaw", rig.diagnostics[MOUNTING])
+    assert float(turn_deg) == pytest.approx(3.0, abs=0.5)
+
+    def told(findings: dict[str, Any]) -> None:
+        assert "deg in yaw" in findings[MOUNTING].detail
+        assert findings[MOUNTING].remedy == "pixloc calibrate"
+
+    examine(monkeypatch, node[1], lambda: rig.until(lambda: True, ""), told)
+
+
+def _turned(message: Any, yaw_deg: float) -> Any:
+    """Static transforms with another heading in their parent."""
+    turned = changed(message)
+    for each in turned.transforms:
+        q = each.transform.rotation
+        before = Rotation.from_quat([q.x, q.y, q.z, q.w])
+        after = Rotation.from_euler("z", yaw_deg, degrees=True) * before
+        q.x, q.y, q.z, q.w = map(float, after.as_quat())
+    return turned

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from pixloc_ros.config import Config
+from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.errors import DataError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.files.recorded_drive import RecordedOdometry
-from pixloc_ros.replay.mounting import (
+from pixloc_ros.priors import mounting_record
+from pixloc_ros.priors.mounting import (
     LocalizedDrive,
     corrected,
     disagreement,
     estimate_mounting,
 )
+from pixloc_ros.priors.mounting_record import MountingRecord
+from pixloc_ros.priors.odometry import OdometryBuffer
+from pixloc_ros.types import Estimate, Reason, Status
 
 POSE_SIGMAS = np.array([0.01, 0.01, 0.01, *np.deg2rad([0.03, 0.03, 0.03])])
 T_BASE_CAM = se3.make(se3.base_from_optical()[:3, :3], [1.5, 0.2, 1.2])
@@ -37,14 +45,18 @@ def path(t_s: Matrix, turning: float, ramps_deg: float) -> Matrix:
 
 
 def drive(
-    seconds: float = 25.0, turning: float = 1.0, ramps_deg: float = 2.0, seed: int = 0
+    seconds: float = 25.0,
+    turning: float = 1.0,
+    ramps_deg: float = 2.0,
+    seed: int = 0,
+    wrong: Matrix = WRONG,
 ) -> tuple[LocalizedDrive, RecordedOdometry]:
-    """What a localizer with a WRONG mounting and clock finds, and odometry that drifts."""
+    """What a localizer with a wrong mounting and clock finds, and odometry that drifts."""
     rng = np.random.default_rng(seed)
     odom_s, frame_s = np.arange(0.0, seconds, 0.02), np.arange(0.5, seconds - 0.5, 0.1)
     T_odom = path(odom_s, turning, ramps_deg)
     steps = se3.inverse(T_odom[:-1]) @ T_odom[1:]
-    steps[:, :3, 3] /= 1.0 + WRONG[7]
+    steps[:, :3, 3] /= 1.0 + wrong[7]
     steps[:, 0, 3] += rng.normal(0.0, 0.02 * np.sqrt(0.02), len(steps))
     turn = rng.normal(0.0, np.deg2rad(0.03) * np.sqrt(0.02), len(steps))
     steps[:, :3, :3] @= Rotation.from_euler("z", turn[:, None]).as_matrix()
@@ -54,7 +66,7 @@ def drive(
     off = np.tile(np.eye(4), (len(frame_s), 1, 1))
     off[:, :3, 3] = noise[:, :3]
     off[:, :3, :3] = Rotation.from_rotvec(noise[:, 3:]).as_matrix()
-    T_map_cam = path(frame_s + WRONG[6], turning, ramps_deg) @ off @ corrected(T_BASE_CAM, WRONG)
+    T_map_cam = path(frame_s + wrong[6], turning, ramps_deg) @ off @ corrected(T_BASE_CAM, wrong)
     T_map_base = T_map_cam @ se3.inverse(T_BASE_CAM)
     covariance = np.tile(np.diag(POSE_SIGMAS**2), (len(frame_s), 1, 1))
     stamps_ns, odom_ns = (np.round(t * 1e9).astype(np.int64) for t in (frame_s, odom_s))
@@ -102,3 +114,75 @@ def test_a_drive_that_is_too_short_is_refused() -> None:
     localized, odometry = drive(seconds=2.5)
     with pytest.raises(DataError, match=r"14 pairs of localized frames .* take a longer drive"):
         estimate_mounting(localized, odometry)
+
+
+# --- in bounded memory, while driving -------------------------------------------------------------
+
+
+def record_of(
+    localized: LocalizedDrive, odometry: RecordedOdometry, later_s: float = 0.0
+) -> MountingRecord:
+    """What is kept of a drive that comes bit by bit, all of it some seconds later."""
+    record, buffer = MountingRecord(), OdometryBuffer(ConfigHolder(Config()))
+    feed(record, buffer, localized, odometry, later_s)
+    return record
+
+
+def feed(
+    record: MountingRecord,
+    buffer: OdometryBuffer,
+    localized: LocalizedDrive,
+    odometry: RecordedOdometry,
+    later_s: float = 0.0,
+) -> None:
+    later_ns, told = round(later_s * 1e9), 0
+    for i, stamp_ns in enumerate(localized.stamps_ns):
+        while told < len(odometry.stamps_ns) and odometry.stamps_ns[told] <= stamp_ns:
+            buffer.add(int(odometry.stamps_ns[told]) + later_ns, odometry.T_odom_base[told])
+            told += 1
+        poses = {"T_map_base": localized.T_map_base[i], "covariance": localized.covariance[i]}
+        found = Estimate(Status.OK, Reason.OK, "", int(stamp_ns) + later_ns, str(i), **poses)
+        record.take(found, localized.T_base_cam, buffer)
+
+
+def test_a_drive_that_comes_bit_by_bit_tells_what_is_wrong() -> None:
+    told = record_of(*drive(seconds=10.0)).copy().complaint()
+    for words in ("+1.0", "deg in roll", "-1.0", "deg in pitch", "deg in yaw", "ms in its stamps"):
+        assert words in (told or ""), told
+
+
+def test_a_good_mounting_is_not_complained_of() -> None:
+    assert record_of(*drive(seconds=10.0, wrong=0.0 * WRONG)).complaint() == ""
+
+
+def test_only_the_last_part_of_a_long_drive_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mounting_record, "MAX_FRAMES", 60)
+    monkeypatch.setattr(mounting_record, "MAX_READINGS", 400)
+    localized, odometry = drive(seconds=10.0)
+    record = record_of(localized, odometry)
+    assert record.frames_taken == len(localized.stamps_ns)
+    assert len(record._frames) == 60 and len(record._readings) <= 400
+    assert "deg in pitch" in (record.complaint() or "")
+
+
+def test_a_standstill_adds_nothing_and_another_mounting_begins_anew() -> None:
+    localized, odometry = drive(seconds=4.0)
+    record = record_of(localized, odometry)
+    assert "deg in pitch" in (record.complaint() or "")
+    taken = record.frames_taken
+    buffer = OdometryBuffer(ConfigHolder(Config()))
+    still = replace(localized, T_map_base=localized.T_map_base[[-1] * len(localized.stamps_ns)])
+    feed(record, buffer, still, odometry, later_s=10.0)
+    assert record.frames_taken == taken
+    other = replace(localized, T_base_cam=se3.make(np.eye(3), [1.0, 0.0, 0.0]))
+    feed(record, buffer, other.part(slice(5)), odometry, later_s=20.0)
+    assert record.complaint() is None, "too little to tell"
+
+
+def test_time_that_goes_back_begins_anew() -> None:
+    localized, odometry = drive(seconds=4.0)
+    record, buffer = MountingRecord(), OdometryBuffer(ConfigHolder(Config()))
+    feed(record, buffer, localized, odometry, later_s=100.0)
+    buffer.clear()
+    feed(record, buffer, localized, odometry)
+    assert "deg in pitch" in (record.complaint() or "")
