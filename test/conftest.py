@@ -13,10 +13,29 @@ from typing import Any
 import hypothesis
 import pytest
 
+from helpers.built_once import built_once
 from helpers.domains import own_domain
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("PIXLOC_DATA", ROOT.parent / "shared" / "data"))
+
+# Files of more than half a minute. They begin first, so that no core is left with one at the end.
+LONGEST = (
+    "test_node",
+    "test_training",
+    "test_other_days",
+    "test_datasets",
+    "test_replay",
+    "test_repetition",
+    "test_examples",
+    "test_cli",
+    "test_real_images",
+    "test_fuzz",
+    "test_maps_building",
+    "test_localizer",
+    "test_gpu",
+    "test_unrolled",
+)
 
 # Set before torch and rclpy are imported; processes that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -42,6 +61,13 @@ def pytest_configure(config: pytest.Config) -> None:
     claim = own_domain()
     os.environ["ROS_DOMAIN_ID"] = str(claim.__enter__())
     config.add_cleanup(lambda: claim.__exit__(None, None, None))
+    config.option.loadscopereorder = False  # of xdist: the order is ours, see below
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files first that take longest; `--dist loadfile` hands them out in this order."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -100,11 +126,9 @@ def seven_scenes_poses() -> Path:
 @pytest.fixture(scope="session")
 def street(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """map/, bag/ and bag.truth.txt of a short generated drive."""
-    from helpers.street import write_street
-    from pixloc_ros.demo.street.dataset import DatasetOptions
+    from helpers.street import SMALL, write_street
 
-    options = DatasetOptions(length_m=12.0, width=320, height=192, workers=1)
-    return write_street(tmp_path_factory.mktemp("street"), options)
+    return built_once(tmp_path_factory, "street", lambda folder: write_street(folder, SMALL))
 
 
 @pytest.fixture

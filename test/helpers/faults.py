@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import signal
@@ -22,6 +23,7 @@ def killed_at(step: int, work: Callable[[Path], None], path: Path) -> bool:
     """
     child = os.fork()
     if child == 0:
+        gc.disable()  # it would go through all that the tests hold, and copy it
         steps = count(1)
 
         def kill(event: str, _: object) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from helpers.drives import write_messages
-from pixloc_ros.demo.street.dataset import DatasetOptions
+from helpers.street import SMALL, small_street
 from pixloc_ros.demo.street.render import render
 from pixloc_ros.demo.street.sessions import SESSIONS
 from pixloc_ros.geometry import se3
@@ -55,12 +55,11 @@ def _messages(street: Path) -> Iterator[tuple[int, str, Any]]:
 
 
 def _left_images(street: Path, T_base_left: np.ndarray) -> Iterator[np.ndarray]:
-    options = DatasetOptions(length_m=12.0, width=320, height=192)
-    world, rng = options.generate(SESSIONS["later"]), np.random.default_rng(5)
+    world, rng = small_street("later"), np.random.default_rng(5)
     truth = read_tum(street / "bag.truth.txt")
     for stamp_ns in truth.stamps_ns:
         T_map_base = _between(truth, stamp_ns + LEFT_LATE_NS)
-        view = render(world, T_map_base @ T_base_left, options.K, options.width, options.height)
+        view = render(world, T_map_base @ T_base_left, SMALL.K, SMALL.width, SMALL.height)
         yield SESSIONS["later"].exposure.apply(view.image_rgb, rng)
 
 

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from pixloc_ros.demo.street.dataset import DatasetOptions, write_dataset
+from pixloc_ros.demo.street.sessions import SESSIONS
+from pixloc_ros.demo.street.street import Street
 from pixloc_ros.maps.build.builder import BuildOptions, build_map
 from pixloc_ros.maps.build.sources import ColmapSource
 from pixloc_ros.maps.datum import Datum
 from pixloc_ros.maps.files.posed_images import read_posed_images
 from pixloc_ros.replay.bag_options import BagOptions
 from pixloc_ros.replay.bag_writer import create_bag
+
+SMALL = DatasetOptions(length_m=12.0, width=320, height=192, workers=1)
+
+
+@cache
+def small_street(session: str) -> Street:
+    """Generate the world of SMALL as it is in a session, once per process: it takes seconds."""
+    return SMALL.generate(SESSIONS[session])
 
 
 def write_street(folder: Path, options: DatasetOptions) -> Path:

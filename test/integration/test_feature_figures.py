@@ -25,7 +25,7 @@ from research.commands import app
 from research.descent import CHAIN, Descent, offsets
 from research.street_confidence import confidence_by_class, labelled_views
 
-SMALL = DatasetOptions(length_m=12.0, width=320, height=192)
+SMALL = DatasetOptions(length_m=4.0, width=320, height=192)
 
 
 @pytest.fixture(scope="module")

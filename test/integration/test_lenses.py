@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.street import small_street
 from pixloc_ros.config import from_flat
 from pixloc_ros.demo.street.dataset import DatasetOptions, write_dataset
 from pixloc_ros.demo.street.lens import LENSES, StreetLens
 from pixloc_ros.demo.street.photograph import moving, photograph
 from pixloc_ros.demo.street.sessions import SESSIONS
+from pixloc_ros.demo.street.street import Street
 from pixloc_ros.evaluation.shots import posed_frames
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
@@ -29,16 +31,15 @@ BENT = [name for name in LENSES if name != "pinhole"]
 OFF = np.array([0.5, -0.3, 0.05, *np.deg2rad([0.3, -0.3, 1.5])])
 
 
-def seen_through(
-    lens: StreetLens, options: DatasetOptions, drive: Path
-) -> tuple[Frame, np.ndarray]:
+def seen_through(lens: StreetLens, world: Street, drive: Path) -> tuple[Frame, np.ndarray]:
     """What a camera with this lens sees in the middle of a drive, and the true T_map_base."""
     posed = read_posed_images(drive / "meta.json", drive / "images")
     frame, T_map_base = next(posed_frames(posed, [len(posed.files) // 3]))
     T_map_cam = T_map_base @ frame.T_base_cam
-    session = SESSIONS["mapping"]  # the same light: geometry is what is asked for
-    street, rng = options.generate(session), np.random.default_rng(3)
-    view = photograph(street, session, lens, lambda _: T_map_cam, rng)
+    # In the light of the mapping drive: geometry is what is asked for.
+    view = photograph(
+        world, SESSIONS["mapping"], lens, lambda _: T_map_cam, np.random.default_rng(3)
+    )
     return replace(frame, image_rgb=view.image_rgb, camera=lens.camera), T_map_base
 
 
@@ -57,9 +58,8 @@ def errors(localizer: Localizer, frame: Frame, T_map_base: np.ndarray) -> tuple[
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BENT)
 def test_a_query_through_a_lens_on_a_map_without(street: Path, name: str) -> None:
-    options = DatasetOptions(length_m=12.0, width=320, height=192)
-    lens = replace(LENSES[name], width=options.width, height=options.height)
-    frame, T_map_base = seen_through(lens, options, street / "data" / "drive")
+    lens = replace(LENSES[name], width=320, height=192)
+    frame, T_map_base = seen_through(lens, small_street("mapping"), street / "data" / "drive")
     localizer = Localizer(from_flat({"map": str(street / "map"), "threads": 1}))
     metres, degrees = errors(localizer, frame, T_map_base)
     assert metres < 0.04
@@ -79,10 +79,8 @@ def test_what_a_rolling_shutter_costs_is_gone(street: Path, name: str) -> None:
 
     Measured: 0.18 to 0.29 m without, 0.006 to 0.011 m with it.
     """
-    options = DatasetOptions(length_m=12.0, width=320, height=192)
     lens = replace(LENSES[name], width=320, height=192, readout_s=0.03, stamp_row="first")
     posed = read_posed_images(street / "data/drive/meta.json", street / "data/drive/images")
-    shown = options.generate(SESSIONS["mapping"])
     localizer = Localizer(
         from_flat({"map": str(street / "map"), "threads": 1, "camera.readout_s": lens.readout_s})
     )
@@ -93,7 +91,7 @@ def test_what_a_rolling_shutter_costs_is_gone(street: Path, name: str) -> None:
         T_map_cam = T_map_base @ frame.T_base_cam
         motion = moving(T_map_cam, T_map_cam, T_map_cam @ T_first_last, lens.readout_s)
         rng = np.random.default_rng(3)
-        view = photograph(shown, SESSIONS["mapping"], lens, motion, rng)
+        view = photograph(small_street("mapping"), SESSIONS["mapping"], lens, motion, rng)
         frame = replace(frame, image_rgb=view.image_rgb, camera=lens.camera)
         prior = PosePrior(T_map_base, diagonal(0.5, 1.5), "test", frame.stamp_ns)
         for known in found:
@@ -126,7 +124,8 @@ def test_a_map_through_a_fisheye_and_a_query_without(tmp_path: Path) -> None:
     build_map(source, tmp_path / "map", BuildOptions(T_base_cam=posed.T_base_cam))
     localizer = Localizer(from_flat({"map": str(tmp_path / "map"), "threads": 1}))
     lens = replace(LENSES["pinhole"], width=320, height=192)
-    frame, T_map_base = seen_through(lens, options, drive)
+    world = options.generate(SESSIONS["mapping"])
+    frame, T_map_base = seen_through(lens, world, drive)
     metres, degrees = errors(localizer, frame, T_map_base)
     assert metres < 0.04
     assert degrees < 0.15

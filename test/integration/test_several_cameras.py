@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from helpers.alignment import OFFSET, observations, poses_of, scene
+from helpers.street import SMALL, small_street
 from pixloc_ros.alignment.coarse_to_fine import Aligner, Stage
 from pixloc_ros.alignment.rig import CameraObservation, RigSystem
 from pixloc_ros.config import AlignmentConfig, HypothesesConfig, flatten, from_flat
-from pixloc_ros.demo.street.dataset import DatasetOptions
 from pixloc_ros.demo.street.render import render
 from pixloc_ros.demo.street.sessions import SESSIONS
 from pixloc_ros.evaluation.shots import posed_frames
@@ -91,13 +91,12 @@ def case(street: Path) -> tuple[list[Frame], np.ndarray]:
     folder = street / "data" / "drive"
     drive = read_posed_images(folder / "meta.json", folder / "images")
     front, T_map_base = next(posed_frames(drive, [len(drive.files) // 3]))
-    options = DatasetOptions(length_m=12.0, width=320, height=192)
-    world, rng = options.generate(SESSIONS["later"]), np.random.default_rng(3)
+    world, rng = small_street("later"), np.random.default_rng(3)
     frames = []
     for name, yaw_deg in YAWS_DEG.items():
         turned = se3.make(Rotation.from_euler("z", yaw_deg, degrees=True).as_matrix(), [0, 0, 0])
         T_base_cam = turned @ front.T_base_cam
-        view = render(world, T_map_base @ T_base_cam, options.K, options.width, options.height)
+        view = render(world, T_map_base @ T_base_cam, SMALL.K, SMALL.width, SMALL.height)
         image = SESSIONS["later"].exposure.apply(view.image_rgb, rng)
         frames.append(replace(front, image_rgb=image, T_base_cam=T_base_cam, camera_name=name))
     return frames, T_map_base
