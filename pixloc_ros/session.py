@@ -54,8 +54,13 @@ class Answer:
     group: ImageGroup
     camera_frame: str  # of the lead camera
     generation: int  # of the tracker, see PoseTracker.generation
-    image_rgb: Image | None = None  # that the estimate's pixels are of
+    frame: Frame | None = None  # of the lead camera, whose image the estimate's pixels are of
     cameras_missing: tuple[str, ...] = ()  # of a rig: without a usable image
+
+    @property
+    def image_rgb(self) -> Image | None:
+        """(H, W, 3) the image that the estimate's pixels are of."""
+        return None if self.frame is None else self.frame.image_rgb
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,23 +99,21 @@ class Session:
 
     def run(self, events: Iterable[Event]) -> Iterator[Estimate]:
         """Yield the estimates of a whole drive, in the order of its images."""
+        return (answer.estimate for answer in self.answers(events))
+
+    def answers(self, events: Iterable[Event]) -> Iterator[Answer]:
+        """As run, with the images and calibrations of the frames."""
         for event in events:
-            yield from self.push(event)
-        yield from self.finish()
+            yield from self._push(event)
+        yield from self._finish()
 
     def push(self, event: Event) -> list[Estimate]:
         """Take one event; return the estimates of the images that need not wait any longer."""
-        self._waiting.extend(self.intake.take(event))
-        estimates = []
-        while self._waiting and not self.awaits(self._waiting[0]):
-            estimates.append(self.answer(self._waiting.popleft()).estimate)
-        return estimates
+        return [answer.estimate for answer in self._push(event)]
 
     def finish(self) -> list[Estimate]:
         """End the drive; return the estimates of the images that were still waiting."""
-        self._waiting.extend(self.intake.open_groups())
-        waiting, self._waiting = self._waiting, deque()
-        return [self.answer(group).estimate for group in waiting]
+        return [answer.estimate for answer in self._finish()]
 
     def awaits(self, group: ImageGroup) -> bool:
         """Return whether a message to come may make a group's estimate better, or possible."""
@@ -159,6 +162,16 @@ class Session:
         """The configuration in force now, which is the localizer's."""
         return self._localizer.holder.current
 
+    def _push(self, event: Event) -> Iterator[Answer]:
+        self._waiting.extend(self.intake.take(event))
+        while self._waiting and not self.awaits(self._waiting[0]):
+            yield self.answer(self._waiting.popleft())
+
+    def _finish(self) -> Iterator[Answer]:
+        self._waiting.extend(self.intake.open_groups())
+        waiting, self._waiting = self._waiting, deque()
+        return (self.answer(group) for group in waiting)
+
     def _begin(self, group: ImageGroup, images: DecodedImages) -> _Task | Answer:
         """Make frames of a group and find their prior, or answer why that cannot be."""
         if group.epoch != self.intake.epoch:
@@ -179,7 +192,7 @@ class Session:
         usable = self._without_frozen(frames)
         if not usable:
             message = "the image has not changed although the vehicle moves"
-            answer = self._fail(group, Reason.FROZEN_IMAGE, message, frames[0].image_rgb)
+            answer = self._fail(group, Reason.FROZEN_IMAGE, message, frames[0])
             self.tracker.update(answer.estimate)
             return answer
         self.tracker.keyframes.T_base_cam = usable[0].T_base_cam
@@ -243,31 +256,31 @@ class Session:
             estimate = self.tracker.update(estimate)
         if len(self.config.node.camera_names) == 1:
             self.mounting.take(estimate, task.frames[0].T_base_cam, self.tracker.odometry)
-        there = {frame.camera_name: frame.image_rgb for frame in task.frames}
+        there = {frame.camera_name: frame for frame in task.frames}
         lead_name = next(iter(estimate.cameras), task.frames[0].camera_name)
         missing = [name for name in self.config.node.camera_names if name not in there]
         return self._answer(task.group, estimate, lead_name, there[lead_name], tuple(missing))
 
     def _fail(
-        self, group: ImageGroup, reason: Reason, message: str, image_rgb: Image | None = None
+        self, group: ImageGroup, reason: Reason, message: str, frame: Frame | None = None
     ) -> Answer:
         stamp_ns = group.stamp_ns
         estimate = Estimate(Status.FAILED, reason, message, stamp_ns, self._next_name)
-        return self._answer(group, estimate, next(iter(group.images)), image_rgb)
+        return self._answer(group, estimate, next(iter(group.images)), frame)
 
     def _answer(
         self,
         group: ImageGroup,
         estimate: Estimate,
         lead_name: str,
-        image_rgb: Image | None,
+        frame: Frame | None,
         missing: tuple[str, ...] = (),
     ) -> Answer:
         self._answered += 1
         self.counters.add(f"frame.{estimate.reason.value}")
         camera_frame = self.intake.assembler.camera_frame(group.images[lead_name], self.config.node)
         generation = self.tracker.generation
-        return Answer(estimate, group, camera_frame, generation, image_rgb, missing)
+        return Answer(estimate, group, camera_frame, generation, frame, missing)
 
     @property
     def _next_name(self) -> str:

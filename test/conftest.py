@@ -162,7 +162,9 @@ def node(
     parameters = {"map": street / "map", "node.diagnostics_rate_hz": 10.0}
     parameters |= {"node.map_root": street, "threads": 1}
     parameters |= {"retrieval.enabled": False}  # so that tests decide where a search begins
-    log = tmp_path_factory.mktemp("node") / "log.txt"
+    folder = tmp_path_factory.mktemp("node")
+    parameters |= {"node.record_sessions": folder / "sessions"}
+    log = folder / "log.txt"
     with own_domain() as domain, running_node(log, domain, **parameters) as process:
         yield process, domain
 

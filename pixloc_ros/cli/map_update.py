@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -17,7 +16,7 @@ from pixloc_ros.cli.replay import ConfigOption, DeviceOption, SetOption, resolve
 from pixloc_ros.config import Config
 from pixloc_ros.errors import MapError
 from pixloc_ros.maps.update import versions
-from pixloc_ros.maps.update.updater import UpdateOptions, UpdateReport, update_map
+from pixloc_ros.maps.update.updater import MIN_FRAMES, UpdateOptions, UpdateReport, update_map
 from pixloc_ros.maps.verified_frames import DriveSession
 from pixloc_ros.sensors.topics import Topics
 
@@ -28,6 +27,10 @@ def update(
     folder: Annotated[Path, typer.Argument(metavar="MAP", help="map folder")],
     bag: Annotated[
         Path | None, typer.Option(help="later drive: rosbag2 folder, .mcap or .db3 file")
+    ] = None,
+    session: Annotated[
+        list[Path] | None,
+        typer.Option(help="session folder that a node or a replay has recorded; repeatable"),
     ] = None,
     posed: Annotated[
         Path | None,
@@ -68,45 +71,62 @@ def update(
         kept = versions.undo(folder)
         typer.echo(f"{folder} is as it was before its last update ({kept.name} has gone)")
         return
-    if (bag is None) == (posed is None) or (posed is None) != (images is None):
-        raise MapError("give --bag, or --posed and --images, or --undo")
+    sessions = session or []
+    if (posed is None) != (images is None) or sum(map(bool, (bag or sessions, posed))) != 1:
+        raise MapError("give --bag, --session or both, or --posed and --images, or --undo")
     from pixloc_ros.evaluation import held_score  # torch and SciPy take seconds to import
     from pixloc_ros.features.pyramid import FeatureExtractor
     from pixloc_ros.maps import schema
 
     resolved = resolve_config(config, settings, folder, device)
     metadata, _ = schema.read(folder)
+    recorded = _recorded(folder, sessions)
     extractor = FeatureExtractor(
         resolved.features.weights,
         resolved.device,
         metadata.max_side_px,
         resolved.features.precision,
     )
-    with _session(bag, posed, images, resolved, topic or []) as session:
-        report = update_map(
-            folder,
-            session,
-            extractor,
-            partial(held_score.score, resolved, progress=track),
-            output,
-            UpdateOptions(frame_spacing, spacing, max_growth, force),
-            track,
-        )
-    Console().print(_table(report, session))
+    judge = partial(held_score.score, resolved, progress=track)
+    options = UpdateOptions(frame_spacing, spacing, max_growth, force)
+    for drive in _drives(recorded, bag, posed, images, resolved, topic or []):
+        report = update_map(folder, drive, extractor, judge, output, options, track)
+        Console().print(_table(report, drive))
+        folder, output = output or folder, None  # the next drive becomes part of that
 
 
-@contextmanager
-def _session(
-    bag: Path | None, posed: Path | None, images: Path | None, config: Config, topics: list[str]
+def _recorded(folder: Path, sessions: list[Path]) -> list[DriveSession]:
+    """The sessions of some folders, the oldest first; of several, not those that are too short."""
+    from pixloc_ros.maps.files.session_folder import read_session
+    from pixloc_ros.maps.map import Map
+
+    map_ = Map.load(folder)
+    found = [read_session(session, map_) for session in sessions]
+    if len(found) > 1:
+        for short in (each for each in found if len(each.frames) < MIN_FRAMES):
+            typer.echo(f"{short.name} is left out: {len(short.frames)} frames are too few")
+        found = [each for each in found if len(each.frames) >= MIN_FRAMES] or found[:1]
+    return sorted(found, key=lambda each: each.frames[0].stamp_ns if each.frames else 0)
+
+
+def _drives(
+    sessions: list[DriveSession],
+    bag: Path | None,
+    posed: Path | None,
+    images: Path | None,
+    config: Config,
+    topics: list[str],
 ) -> Iterator[DriveSession]:
+    """One drive after the other: sessions, then the bag; or posed images."""
     from pixloc_ros.maps.files.posed_images import read_posed_images
     from pixloc_ros.replay import verified_frames
 
+    yield from sessions
     if bag is not None:
         with verified_frames.localized_bag(
             bag, config, Topics().remapped(topics), track
-        ) as session:
-            yield session
+        ) as localized:
+            yield localized
     elif posed is not None and images is not None:
         drive = read_posed_images(posed, images)
         yield verified_frames.posed_session(posed.absolute().parent.name, drive)

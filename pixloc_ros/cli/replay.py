@@ -48,6 +48,10 @@ def replay(
     view: Annotated[
         Path | None, typer.Option(help="file for the rerun viewer (needs rerun-sdk)")
     ] = None,
+    record_session: Annotated[
+        Path | None,
+        typer.Option(help="new folder for accepted frames, for `pixloc map update --session`"),
+    ] = None,
 ) -> None:
     """Localize along a rosbag2, without ROS, exactly as the live node would.
 
@@ -67,6 +71,7 @@ def replay(
         report,
         view,
         progress=track,
+        record_session=record_session,
     )
     console = Console()
     for note in result.notes:

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from pixloc_ros.config.section import Section
 
 Number = Annotated[float, Field(ge=-1000.0, le=1000.0)]
+FRAME_SPACING_M = 0.7  # between frames that maps are updated with
 Mounting = tuple[Number, Number, Number, Number, Number, Number, Number]
 
 
@@ -121,6 +122,26 @@ class NodeConfig(Section):
         default="last_pose.json",
         description="File in which the last pose is kept for the next start. A relative path is "
         "below $ROS_HOME, in a folder of the node's name; empty keeps nothing.",
+    )
+    record_sessions: str = Field(
+        default="",
+        description="Folder in which each activation leaves a session folder of accepted frames, "
+        "for pixloc map update --session. A relative path is below $ROS_HOME, in a folder of the "
+        "node's name; empty records nothing.",
+    )
+    session_spacing_m: float = Field(
+        default=FRAME_SPACING_M,
+        ge=0.01,
+        le=1e5,
+        description="Distance between recorded frames, in metres; a turn by 10 degrees counts as "
+        "much.",
+    )
+    sessions_max_mb: float = Field(
+        default=2000.0,
+        ge=1.0,
+        le=1e8,
+        description="Size of all sessions in node.record_sessions together, in MB; the oldest "
+        "frames are removed for new ones.",
     )
     map_root: str = Field(
         default="",

@@ -6,8 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pixloc_ros.common.image_files import Image
+from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.se3 import Matrix
+
+SPACING_DEG = 10.0  # between frames that are used, where the vehicle turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +37,9 @@ class DriveSession:
     name: str
     frames: tuple[VerifiedFrame, ...]
     images: int  # of the drive, verified or not
+
+
+def apart(first: Matrix, second: Matrix, spacing_m: float) -> bool:
+    """Whether two poses (4, 4) are so far from each other, or turned by SPACING_DEG."""
+    far = se3.distance_m(first, second) >= spacing_m
+    return far or se3.angle_deg(first, second) >= SPACING_DEG

@@ -21,8 +21,10 @@ from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.trajectory import Trajectory, read_tum
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.map import Map
+from pixloc_ros.replay import session_recording
 from pixloc_ros.replay.bag_reader import BagReader
 from pixloc_ros.replay.bag_writer import truth_path
+from pixloc_ros.replay.session_recording import check_new
 from pixloc_ros.sensors.counters import Counters
 from pixloc_ros.sensors.events import CameraInfoEvent, Event, RefusedMessage
 from pixloc_ros.sensors.topics import TYPES, Topics
@@ -53,26 +55,30 @@ def replay(
     report: bool = True,
     view: Path | None = None,
     progress: Progress = silent,
+    record_session: Path | None = None,
 ) -> ReplayResult:
     """Localize all images of a bag and write the files of the run to a folder.
 
     Ground truth (TUM, map_from_base) defaults to the file that `pixloc bag create` leaves beside
-    the bag. view: file for the rerun viewer, which needs rerun-sdk. Raises BagError, MapError and
-    others of PixlocError before anything is written.
+    the bag. view: file for the rerun viewer, which needs rerun-sdk. record_session: new folder for
+    the accepted frames, as a node records them. Raises BagError, MapError and others of PixlocError
+    before anything is written.
     """
     if view is not None:
         rerun_sdk()
     if output.exists() and not output.is_dir():
         raise DataError(f"--output {output} is a file; name a folder")
     check_writable(output / SUMMARY_FILE)
+    if record_session is not None:
+        check_new(record_session)
     truth = _truth(bag, ground_truth)
     with BagReader(bag, topics, config.node.camera_names) as reader:
         camera = _first_camera(reader)
         localizer = Localizer(config)
         session = Session(localizer)
         total = -(-reader.image_count // every)
-        answered = _checked(session.run(drive_events(reader, every)), reader)
-        estimates = list(progress(answered, "localizing", total))
+        answered = _answered(session, reader, every, localizer.map, record_session)
+        estimates = list(progress(_checked(answered, reader), "localizing", total))
         if not estimates:
             raise BagError(f"bag {bag} holds no image that can be read")
         notes = _notes(reader, session.counters, session.tracker.rejected)
@@ -88,6 +94,17 @@ def replay(
         if view is not None:
             _record(view, localizer.map, camera, estimates, load_image, truth, progress)
     return ReplayResult(estimates, summary, output, notes)
+
+
+def _answered(
+    session: Session, reader: BagReader, every: int, map_: Map, folder: Path | None
+) -> Iterator[Estimate]:
+    """The estimates of a drive, recorded to a session folder where one is named."""
+    events = drive_events(reader, every)
+    if folder is None:
+        return session.run(events)
+    spacing_m = session.config.node.session_spacing_m
+    return session_recording.recorded(session.answers(events), folder, map_, spacing_m)
 
 
 def localize_drive(

@@ -22,7 +22,7 @@ from pixloc_ros.ros.executable import StopSignals
 from pixloc_ros.ros.health import Health
 from pixloc_ros.ros.outputs import Outputs
 from pixloc_ros.ros.parameters import LiveParameters
-from pixloc_ros.ros.runtime import NodeRuntime
+from pixloc_ros.ros.runtime import NodeRuntime, sessions_folder
 from pixloc_ros.ros.services import Services
 from pixloc_ros.ros.state import NodeStatus
 
@@ -164,6 +164,7 @@ class LocalizerNode(LifecycleNode):
         self.config = ConfigHolder(config)
         if not config.map:
             raise ConfigError("parameter 'map' is empty: set it to the folder of a map")
+        sessions_folder(self, config)
         if config.node.bond:
             bond.require_messages()
         self.localizer = Localizer(self.config)

@@ -12,7 +12,10 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.timer import Timer
 
 from pixloc_ros.config import Config
+from pixloc_ros.errors import ConfigError
 from pixloc_ros.localizer import Localizer
+from pixloc_ros.maps.files.session_folder import SessionHeader, SessionStore
+from pixloc_ros.maps.map import Map
 from pixloc_ros.priors.last_pose import LastPoseFile
 from pixloc_ros.ros.inputs import Inputs, now_ns
 from pixloc_ros.ros.live_session import LiveSession
@@ -20,6 +23,7 @@ from pixloc_ros.ros.mounting_check import MOUNTING, MountingCheck
 from pixloc_ros.ros.outputs import Outputs
 from pixloc_ros.ros.recent_frames import RecentFrames
 from pixloc_ros.ros.relocalization import Relocalization
+from pixloc_ros.ros.session_recorder import SessionRecorder
 from pixloc_ros.ros.state import NodeStatus
 from pixloc_ros.sensors import conversion
 from pixloc_ros.sensors.counters import Counters
@@ -47,6 +51,7 @@ class NodeRuntime:
         if self._last_pose and (T_map_base := self._last_pose.recall()) is not None:
             session.tracker.remember(T_map_base)
         self._live = LiveSession(session, self._on_answer)
+        self._recorder = self._session_recorder(localizer.map)
         self._inputs = Inputs(node, config.current.node, self._push)
         self._timer = self._tick_at(config.current.node.tf_rate_hz)
         self._live.start()
@@ -58,6 +63,8 @@ class NodeRuntime:
         self._inputs.close()
         self._node.destroy_timer(self._timer)
         stopped = self._live.stop()
+        if self._recorder:
+            self._recorder.close()
         if self._last_pose:
             self._last_pose.save()
         return stopped
@@ -184,6 +191,19 @@ class NodeRuntime:
         if self._relocalization is not None:
             self._relocalization.interrupt(why)
 
+    def _session_recorder(self, map_: Map) -> SessionRecorder | None:
+        config = self._config.current.node
+        if not config.record_sessions:
+            return None
+        root = sessions_folder(self._node, self._config.current)
+        store = SessionStore(root, round(1e6 * config.sessions_max_mb))
+        header, spacing_m = SessionHeader.of(map_), config.session_spacing_m
+        return SessionRecorder(store, header, spacing_m, self._count)
+
+    def _count(self, name: str, line: str) -> None:
+        with self._live.locked() as session:
+            session.counters.add(name, line)
+
     def _warn(self, name: str, line: str) -> None:
         """Log the first of each kind of thing gone wrong."""
         self._node.get_logger().warning(f"{name}: {line}")
@@ -220,18 +240,35 @@ class NodeRuntime:
             self._outputs.motion.extend_path(estimate)
         if self._last_pose:
             self._last_pose.keep(estimate)
+        if self._recorder:
+            self._recorder.offer(answer)
         if self._relocalization is not None:
             self._relocalization.watch(estimate)
         self._outputs.debug.publish(estimate, answer.image_rgb)
 
 
 def _last_pose_file(node: LifecycleNode, config: Config, map_sha256: str) -> LastPoseFile | None:
-    name = config.node.last_pose_file
-    if not name:
+    if not config.node.last_pose_file:
         return None
-    home = Path(os.environ.get("ROS_HOME") or Path.home() / ".ros")
-    path = home / node.get_fully_qualified_name().strip("/") / Path(name).expanduser()
+    path = _home(node) / Path(config.node.last_pose_file).expanduser()
     return LastPoseFile(path, map_sha256, node.get_logger().warning)
+
+
+def sessions_folder(node: LifecycleNode, config: Config) -> Path:
+    """Where sessions are recorded. Raises ConfigError for a folder in that of the map."""
+    root = (_home(node) / Path(config.node.record_sessions).expanduser()).resolve()
+    map_folder = Path(config.map).expanduser().resolve()
+    if config.node.record_sessions and root.is_relative_to(map_folder):
+        raise ConfigError(
+            f"node.record_sessions '{root}' is in the folder of the map; name one elsewhere"
+        )
+    return root
+
+
+def _home(node: LifecycleNode) -> Path:
+    """The folder for files of the node."""
+    home = Path(os.environ.get("ROS_HOME") or Path.home() / ".ros")
+    return home / node.get_fully_qualified_name().strip("/")
 
 
 def _age_s(now_s: float, then_s: float | None) -> float | None:

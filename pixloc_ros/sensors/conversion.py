@@ -103,7 +103,10 @@ def _image(message: Any, unpack: decoding.Unpack) -> ImageEvent:
     def decode(size: Size | None) -> Image:
         return guarded(lambda: decoding.image_rgb(message, size, unpack=unpack))
 
-    return ImageEvent(stamp_ns(message), _frame_id(message), decode)
+    def encoded() -> bytes | None:
+        return bytes(message.data) if hasattr(message, "format") else None
+
+    return ImageEvent(stamp_ns(message), _frame_id(message), decode, encoded=encoded)
 
 
 def _camera_info(message: Any) -> CameraInfoEvent:

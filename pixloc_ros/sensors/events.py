@@ -29,6 +29,8 @@ class ImageEvent:
     decode: Callable[[Size | None], Image]
     camera_name: str = ""  # in a rig
     received_s: float = 0.0  # time.perf_counter() of a live node
+    # The content of the file that it came as, JPEG or PNG; None where it did not come as one.
+    encoded: Callable[[], bytes | None] = lambda: None
 
     @property
     def image_rgb(self) -> Image:

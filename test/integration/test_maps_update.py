@@ -25,6 +25,7 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.maps.build.builder import BuildOptions, build_from_model
 from pixloc_ros.maps.build.lidar import LidarOptions, model_from_cloud
 from pixloc_ros.maps.files.posed_images import PosedImage
+from pixloc_ros.maps.files.session_folder import SessionHeader, read_session
 from pixloc_ros.maps.held_queries import HeldScore
 from pixloc_ros.maps.integrity import find_problems
 from pixloc_ros.maps.map import Map
@@ -34,6 +35,7 @@ from pixloc_ros.maps.update.point_history import PointHistory
 from pixloc_ros.maps.update.updater import UpdateOptions, UpdateReport, update_map
 from pixloc_ros.maps.verified_frames import DriveSession, VerifiedFrame
 from pixloc_ros.maps.view import MapView
+from pixloc_ros.replay.runner import replay
 from pixloc_ros.types import Frame
 
 COUNT = 6
@@ -213,14 +215,40 @@ def test_averages_take_no_observations(built):
 
 
 @pytest.mark.slow
-def test_command_updates_with_a_bag(street, tmp_path):
+def test_command_updates_with_a_recorded_session_and_with_a_bag(street, tmp_path):
+    config, folder = Config(map=str(street / "map")), tmp_path / "session"
+    run = replay(
+        street / "bag", config, tmp_path / "run", report=False, every=2, record_session=folder
+    )
+    accepted = {estimate.stamp_ns: estimate.T_map_base for estimate in run.estimates if estimate.ok}
+    recorded = read_session(folder, Map.load(street / "map")).frames  # 1.6 m apart: each of them
+    assert [frame.stamp_ns for frame in recorded] == list(accepted)
+    assert all((frame.T_map_base == accepted[frame.stamp_ns]).all() for frame in recorded)
     new = tmp_path / "new"
-    command = ["update", str(street / "map"), "--bag", str(street / "bag"), "--output", str(new)]
-    done = CliRunner().invoke(app, command, catch_exceptions=False)
+    command = [
+        "update",
+        str(street / "map"),
+        "--session",
+        str(folder),
+        "--bag",
+        str(street / "bag"),
+    ]
+    done = CliRunner().invoke(app, [*command, "--output", str(new)], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     history = Map.load(new).metadata.history
-    assert [entry.name for entry in history] == ["bag"] and history[0].frames > 10
+    assert [(entry.name, entry.frames > 10) for entry in history] == [
+        ("session", False),
+        ("bag", True),
+    ]
     assert find_problems(new) == []
+
+
+def test_command_refuses_sessions_of_other_maps(street, built, tmp_path):
+    header = SessionHeader.of(Map.load(built))
+    (tmp_path / "session.json").write_text(header.model_dump_json())
+    command = ["update", str(street / "map"), "--session", str(tmp_path)]
+    with pytest.raises(MapError, match="was recorded on another map"):
+        CliRunner().invoke(app, command, catch_exceptions=False)
 
 
 def test_command_updates_with_posed_images_and_tells_the_history(built, tmp_path):

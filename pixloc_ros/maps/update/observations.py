@@ -18,10 +18,9 @@ from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps import retrieval
 from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.update.line_of_sight import LineOfSight, PosedPyramid, look_along
-from pixloc_ros.maps.verified_frames import VerifiedFrame
+from pixloc_ros.maps.verified_frames import VerifiedFrame, apart
 from pixloc_ros.maps.view import MapView, select_view
 
-SPACING_DEG = 10.0  # between frames that are compared, where the vehicle turns
 NEIGHBOURS = 2  # frames before, and as many after
 VIEW = ViewConfig(keyframes=8, max_points=100_000)
 MATCHES = 0.85  # cosine of the finest features of a point from which it is an inlier
@@ -52,7 +51,7 @@ def observe(
     progress: Progress = silent,
 ) -> Iterator[FrameObservations]:
     """Yield what each frame tells, of those that are some way apart; never with many in memory."""
-    frames = spaced(frames, spacing_m, SPACING_DEG)
+    frames = spaced(frames, spacing_m)
     pyramids: dict[int, PosedPyramid] = {}
     for index in progress(range(len(frames)), "Comparing with the map", len(frames)):
         window = range(max(0, index - NEIGHBOURS), min(len(frames), index + NEIGHBOURS + 1))
@@ -63,19 +62,13 @@ def observe(
         yield _observe(map_, frames[index], pyramids[index], others)
 
 
-def spaced(
-    frames: Sequence[VerifiedFrame], spacing_m: float, spacing_deg: float
-) -> list[VerifiedFrame]:
-    """The first frame, and each that is so far from the last one taken, or turned so much."""
+def spaced(frames: Sequence[VerifiedFrame], spacing_m: float) -> list[VerifiedFrame]:
+    """The first frame, and each that is so far from the last one taken, or turned."""
     taken: list[VerifiedFrame] = []
     for frame in frames:
-        if not taken or _apart(taken[-1].T_map_cam, frame.T_map_cam, spacing_m, spacing_deg):
+        if not taken or apart(taken[-1].T_map_cam, frame.T_map_cam, spacing_m):
             taken.append(frame)
     return taken
-
-
-def _apart(first: Matrix, second: Matrix, spacing_m: float, spacing_deg: float) -> bool:
-    return se3.distance_m(first, second) >= spacing_m or se3.angle_deg(first, second) >= spacing_deg
 
 
 def _posed(frame: VerifiedFrame, extractor: FeatureExtractor) -> PosedPyramid:

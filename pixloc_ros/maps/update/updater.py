@@ -13,6 +13,7 @@ import numpy as np
 from pixloc_ros.common.atomic_write import temporary_folder
 from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.config import ViewConfig
+from pixloc_ros.config.node import FRAME_SPACING_M
 from pixloc_ros.errors import DataError, MapError
 from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.maps import held_queries
@@ -41,7 +42,7 @@ Judge = Callable[[Map, Sequence[HeldQuery]], HeldScore]
 class UpdateOptions:
     """How much of a session becomes part of the map."""
 
-    frame_spacing_m: float = 0.7  # between frames that are compared with the map
+    frame_spacing_m: float = FRAME_SPACING_M  # between frames that are compared with the map
     keyframe_spacing_m: float = 4.0  # between those of them that are added
     max_growth_share: float = 0.2  # observations added by one session, of those of the map
     force: bool = False  # write a version that localizes held queries worse

@@ -1,0 +1,76 @@
+"""Records accepted frames for updates of the map, in a thread of its own. Knows nothing of ROS.
+
+Localization never waits for it: frames that come while it is behind are dropped, and counted.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from queue import Empty, Full, Queue
+
+from pixloc_ros.errors import one_line
+from pixloc_ros.maps.files.session_folder import SessionHeader, SessionStore
+from pixloc_ros.replay.session_recording import FrameChooser, RecordedFrame
+from pixloc_ros.session import Answer
+
+MAX_WAITING = 4  # frames, with their images
+POLL_S = 0.1  # how soon a stop is noticed
+
+Count = Callable[[str, str], None]
+
+
+class SessionRecorder:
+    """Writes frames some way apart to a session of a store, as long as it is not closed.
+
+    count: called with the name of what happened, and a line where it went wrong:
+    session.recorded, session.dropped, session.removed, session.failed.
+    """
+
+    def __init__(
+        self, store: SessionStore, header: SessionHeader, spacing_m: float, count: Count
+    ) -> None:
+        self._store = store
+        self._session = store.new_session(header)
+        self._chooser = FrameChooser(spacing_m)
+        self._count = count
+        self._waiting: Queue[RecordedFrame] = Queue(MAX_WAITING)
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="pixloc_recorder", daemon=True)
+        self._thread.start()
+
+    def offer(self, answer: Answer) -> None:
+        """Take a verdict on a frame, at once."""
+        chosen = self._chooser.choose(answer)
+        if chosen is None:
+            return
+        try:
+            self._waiting.put_nowait(chosen)
+        except Full:
+            self._count("session.dropped", "")
+        else:
+            self._chooser.took(chosen)
+
+    def close(self, timeout_s: float = 0.2) -> None:
+        """Write what waits, if that is soon done."""
+        self._closing.set()
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self._write(self._waiting.get(timeout=POLL_S))
+            except Empty:
+                if self._closing.is_set():
+                    return
+
+    def _write(self, chosen: RecordedFrame) -> None:
+        try:
+            image = chosen.image()
+            removed = self._store.write(self._session, chosen.entry(image), image)
+        except Exception as error:  # a full disk, or whatever: localization goes on
+            self._count("session.failed", one_line(error))
+            return
+        self._count("session.recorded", "")
+        for _ in range(removed):
+            self._count("session.removed", "")
