@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import struct
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -152,15 +154,34 @@ def compressed(node: Any, bag: Any) -> Iterator[Callable[..., Any]]:
         assert process.poll() is None, "the node is gone"
 
 
+def empty_jpeg(side_px: int) -> bytes:
+    """A header and nothing else."""
+    size = side_px.to_bytes(2, "big") * 2
+    frame = b"\xff\xc0\x00\x11\x08" + size + b"\x03" + b"\x01\x11\x00" * 3
+    return b"\xff\xd8" + frame + b"\xff\xd9"
+
+
+def black_png(side_px: int) -> bytes:
+    """A whole picture in black and white, which decoders make 24 times as large."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        checked = kind + content
+        return struct.pack(">I", len(content)) + checked + struct.pack(">I", zlib.crc32(checked))
+
+    header = struct.pack(">IIBBBBB", side_px, side_px, 1, 0, 0, 0, 0)
+    rows = zlib.compress(bytes((1 + side_px // 8) * side_px), 9)
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", rows), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
 def test_a_small_message_that_claims_a_large_image(
     compressed: Callable[..., Any], node: Any
 ) -> None:
-    size = (32760).to_bytes(2, "big") * 2
-    frame = b"\xff\xc0\x00\x11\x08" + size + b"\x03" + b"\x01\x11\x00" * 3
     memory_kb = peak_memory_kb(node[0].pid)
-    for _ in range(2):
-        verdict = compressed(b"\xff\xd8" + frame + b"\xff\xd9")
-        assert (verdict.reason, "32760x32760" in verdict.message) == ("bad_image", True)
+    for make, side_px in ((empty_jpeg, 32_760), (black_png, 20_000), (black_png, 20_000)):
+        verdict = compressed(make(side_px))
+        told = verdict.reason, f"{side_px}x{side_px}" in verdict.message
+        assert told == ("bad_image", True), verdict.message
     assert peak_memory_kb(node[0].pid) - memory_kb < 300_000
 
 
