@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import os
 import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import typer
+import yaml
 
 from pixloc_ros.cli import main
 from pixloc_ros.config import RENAMED, REPLACED, Config, flatten
@@ -58,7 +63,7 @@ def program(words: list[str]) -> tuple[Any, list[str]]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
-def test_commands_and_their_options_exist(page: Path) -> None:
+def test_commands_can_be_given_so(page: Path) -> None:
     for words in commands(page):
         command, rest = program(words)
         while hasattr(command, "commands") and rest and rest[0][0] not in ".-":
@@ -68,6 +73,17 @@ def test_commands_and_their_options_exist(page: Path) -> None:
         known |= {option for each in command.params for option in each.secondary_opts}
         unknown = [word for word in rest if word.startswith("--") and word not in known]
         assert unknown == [], f"{page_id(page)}: {' '.join(words)}"
+        if "..." not in words and "--help" not in words:
+            assert_parses(command, rest)
+
+
+def assert_parses(command: Any, rest: list[str]) -> None:
+    """Arguments are complete and of their types, but for files that are the reader's."""
+    try:
+        command.make_context("documented", list(rest))
+    except click.UsageError as error:
+        if "does not exist" not in error.format_message():
+            raise
 
 
 def lines_of_code(page: Path) -> Iterator[str]:
@@ -95,49 +111,93 @@ def test_launch_files_with_their_arguments_and_executables_exist(page: Path) -> 
 # Commands of the pages for users that no test runs or looks into, by what they begin with. Where
 # one stands, the page says what was not run.
 NOT_RUN = (
-    *(
-        "cd ",
-        "git clone",
-        "rosdep",
-        "python3 -m venv",
-        "pip install",
-        "colcon",
-        ". install",
-        "kill",
-    ),
-    *(
-        "ros2 service",
-        "ros2 topic",
-        "ros2 param",
-        "ros2 launch nav2",
-        "ros2 run robot_localization",
-    ),
-    *("docker", "rerun ", "sed ", "from ", "navigator", "sudo ", "source "),
-    "PYTHONPATH=tools python -m research",
+    *("cd ", "git clone", "rosdep", "python3 -m venv", "colcon", ". install", "kill"),
+    *("ros2 bag", "ros2 service", "ros2 topic", "ros2 param", "ros2 security", "ros2 launch nav2"),
+    *("ros2 run robot_localization", "docker", "rerun ", "torchrun", "/usr/src/tensorrt/bin/"),
+    *("export ROS_SECURITY", "build/tools/bin/"),
 )
-NEWCOMERS = ("quickstart", "nav2", "robot_localization", "autoware", "containers", "watching")
+INSTALLED = ("pip install", "build/tools/bin/pip install")  # by `make setup`, as extras of ours
+LOOKED_INTO = (
+    *("pixloc ", "ros2 launch pixloc_ros", "ros2 run pixloc_ros", "build/ros/install/lib"),
+    *("PYTHONPATH=tools python -m research", ". tools/ros_env.sh", "python tools/soak.py"),
+)
+LISTINGS = ("my_map/", "/data/cmu/slice3 lacks")  # no commands
+GUIDES = [page for page in PAGES if page.parent.name == "guide" and page.name != "api.md"]
+FRONT = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "index.md"]
 
 
-@pytest.mark.parametrize("name", NEWCOMERS)
-def test_every_command_is_checked_or_marked(name: str) -> None:
-    page = ROOT / "docs" / "guide" / f"{name}.md"
+def blocks(page: Path) -> Iterator[str]:
+    """The code blocks of a page, indented or fenced, without their indentation."""
+    block: list[str] = []
+    fenced = False
+    for line in [*page.read_text(encoding="utf-8").splitlines(), "end"]:
+        fence = line.lstrip().startswith("```")
+        if not fence and (fenced or line.startswith("    ") or (block and not line)):
+            block.append(line)
+        elif block:
+            yield textwrap.dedent("\n".join(block)).strip("\n")
+            block = []
+        fenced = fenced != fence
+
+
+def is_python(block: str) -> bool:
+    try:
+        return bool(ast.parse(block).body)
+    except SyntaxError:
+        return False
+
+
+def is_yaml(block: str) -> bool:
+    try:
+        return isinstance(yaml.safe_load(block), dict | list)
+    except yaml.YAMLError:
+        return False
+
+
+def shell_lines(page: Path) -> Iterator[str]:
+    """What is neither Python nor YAML nor a listing; continued lines as one."""
+    for block in blocks(page):
+        if is_python(block) or is_yaml(block) or block.startswith(LISTINGS):
+            continue
+        for line in block.replace("\\\n", " ").splitlines():
+            if code := line.split(" #")[0].strip():
+                yield code
+
+
+@pytest.mark.parametrize("page", [*FRONT, *GUIDES], ids=page_id)
+def test_every_command_is_checked_or_marked(page: Path) -> None:
     makefile = (ROOT / "Makefile").read_text()
     unchecked = []
-    for line in lines_of_code(page):
-        made = re.match(r"make (\w+)", line)
+    for line in shell_lines(page):
+        made = re.match(r"make ([\w-]+)", line)
         if made and re.search(rf"^{made[1]}:", makefile, re.MULTILINE):
             continue
-        ours = ("pixloc ", "ros2 launch pixloc_ros", "ros2 run pixloc_ros", "build/ros/install/lib")
-        research = "PYTHONPATH=tools python -m research"
-        if line.startswith((*ours, research, ". tools/ros_env.sh")):
-            continue  # looked into by the tests above
-        unchecked.append(line)
+        if not line.startswith((*LOOKED_INTO, *INSTALLED)):
+            unchecked.append(line)
     unknown = [line for line in unchecked if not line.startswith(NOT_RUN)]
-    assert not unknown, f"{name}.md: neither checked nor known not to be: {unknown}"
+    assert not unknown, f"{page.name}: neither checked nor known not to be: {unknown}"
     said = re.search(
         r"not (run|verified|tried|built)|could (not )?be|was not", page.read_text(), re.I
     )
-    assert said or not unchecked, f"{name}.md does not say that it was not run"
+    assert said or not unchecked, f"{page.name} does not say that it was not run: {unchecked}"
+
+
+@pytest.mark.parametrize("page", [*FRONT, *GUIDES], ids=page_id)
+def test_python_on_the_pages_imports_what_exists(page: Path) -> None:
+    for block in filter(is_python, blocks(page)):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("pixloc_ros"):
+                module = importlib.import_module(str(node.module))
+                for alias in node.names:
+                    assert hasattr(module, alias.name), f"{node.module} has no {alias.name}"
+
+
+def test_options_of_the_soak_exist() -> None:
+    known = set(re.findall(r'"(--?[a-z-]+)"', (ROOT / "tools" / "soak.py").read_text()))
+    for page in PAGES:
+        for line in lines_of_code(page):
+            if line.startswith("python tools/soak.py"):
+                assert set(re.findall(r" (--?[a-z][a-z-]*)", line)) <= known, line
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
