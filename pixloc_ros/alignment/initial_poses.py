@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.stats import qmc
 from torch import Tensor
 
 from pixloc_ros.config import HypothesesConfig
@@ -84,6 +83,8 @@ def _cover_ball(dimensions: int, count: int) -> Matrix:
     """`count` low-discrepancy points (count, dimensions) in the unit ball, its centre first."""
     if dimensions == 0 or count == 1:
         return np.zeros((1, dimensions))
+    from scipy.stats import qmc  # here: it takes most of a second, and many programs draw nothing
+
     exponent, inside = 6, np.zeros((0, dimensions))
     while len(inside) < count - 1:  # Sobol sequences are balanced in powers of two only
         sobol = qmc.Sobol(dimensions, rng=np.random.default_rng(0))

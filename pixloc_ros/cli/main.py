@@ -15,7 +15,8 @@ from pixloc_ros.errors import PixlocError, one_line
 
 MAX_LINE = 2000  # characters of an error with its notes
 
-# Command or group -> module and attribute. Modules are imported when the command line is built.
+# Command or group -> module and attribute. Modules are imported when the command line is built:
+# those of commands are light, those of groups bring torch.
 COMMANDS = {
     "localize": "pixloc_ros.cli.replay:localize",
     "localize-published": "pixloc_ros.cli.localize_published:localize_published",
@@ -42,8 +43,11 @@ GROUPS = {
 }
 
 
-def build() -> typer.Typer:
-    """The command line with all its commands."""
+def build(called: str | None = None) -> typer.Typer:
+    """Build the command line.
+
+    called: the command or group that is wanted; all other groups are left without their commands.
+    """
     app = typer.Typer(
         help="Where am I on this map? Localize a camera by aligning deep features.",
         no_args_is_help=True,
@@ -51,10 +55,17 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     for name, (target, text) in GROUPS.items():
-        app.add_typer(_load(target), name=name, help=text)
+        group = _load(target) if called in (None, name) else _group_without_commands()
+        app.add_typer(group, name=name, help=text)
     for name, target in COMMANDS.items():
         app.command(name)(_load(target))
     return app
+
+
+def _group_without_commands() -> typer.Typer:
+    group = typer.Typer()
+    group.callback()(lambda: None)
+    return group
 
 
 def _load(target: str):  # type: ignore[no-untyped-def]
@@ -65,7 +76,7 @@ def _load(target: str):  # type: ignore[no-untyped-def]
 def main() -> None:
     """Entry point: exit code 0 done, 1 expected error in one line, 2 usage."""
     prepare_process()  # before the commands import torch
-    run(build())
+    run(build(called=next((word for word in sys.argv[1:] if not word.startswith("-")), "")))
 
 
 def run(app: typer.Typer) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from pixloc_ros.alignment.verification import covariance_factor
 from pixloc_ros.errors import DataError
@@ -21,7 +21,7 @@ from pixloc_ros.maps.schema import Calibration
 from pixloc_ros.types import Estimate, Frame
 
 SIGMAS = np.arange(1, 4)
-GAUSSIAN = 2 * norm.cdf(SIGMAS) - 1  # share within 1, 2, 3 sigma
+GAUSSIAN = 2 * ndtr(SIGMAS) - 1  # share within 1, 2, 3 sigma
 MIN_FRAMES = 40  # of fewer the shares are chance
 OFFSET = Offset(0.5, 1.0)  # of the priors, as while tracking
 _CANDIDATES = np.concatenate([[0.0], np.geomspace(1e-6, 1.0, 800)])  # metres or radians

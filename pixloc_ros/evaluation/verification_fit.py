@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from scipy.optimize import minimize
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 from pixloc_ros.alignment.wrong_probability import (
     AGAINST,
@@ -188,7 +188,7 @@ class Acceptance:
 
 def upper_bound(events: int, trials: int, confidence: float = 0.95) -> float:
     """One-sided upper bound of a share (Clopper and Pearson 1934); 1 without trials."""
-    return 1.0 if events >= trials else float(beta.ppf(confidence, events + 1, trials - events))
+    return 1.0 if events >= trials else float(betaincinv(events + 1, trials - events, confidence))
 
 
 def acceptance(

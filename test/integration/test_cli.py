@@ -103,10 +103,14 @@ def test_shots_of_a_broken_image_name_it(street: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_benchmark_writes_every_stage_with_its_floor(tmp_path: Path) -> None:
+def test_the_benchmark_writes_every_stage_and_ends_what_it_ran_beside(tmp_path: Path) -> None:
     figures = tmp_path / "benchmark.json"
-    run("benchmark", "--size", "160x96", "--runs", "3", "--json", str(figures))
+    before = {child.pid for child in psutil.Process().children()}
+    beside = ("--beside", "1", "--neighbour", "torch")
+    run("benchmark", "--size", "160x96", "--runs", "3", *beside, "--json", str(figures))
     content = json.loads(figures.read_text())
+    assert content["beside"] == {"count": 1, "kind": "torch"}
+    assert {child.pid for child in psutil.Process().children()} == before
     assert content["machine"]["gflop_per_s"] > 0
     stages = {row["stage"]: row for row in content["rows"]}
     assert any("network 160x96" in stage for stage in stages)
@@ -114,15 +118,10 @@ def test_the_benchmark_writes_every_stage_with_its_floor(tmp_path: Path) -> None
     assert all(row["median_ms"] > 0 for row in stages.values())
 
 
-def test_the_benchmark_ends_the_programs_it_ran_beside(tmp_path: Path) -> None:
-    figures, before = (
-        tmp_path / "benchmark.json",
-        {child.pid for child in psutil.Process().children()},
-    )
-    size = ("--size", "160x96", "--runs", "3")
-    run("benchmark", *size, "--beside", "1", "--neighbour", "torch", "--json", str(figures))
-    assert json.loads(figures.read_text())["beside"] == {"count": 1, "kind": "torch"}
-    assert {child.pid for child in psutil.Process().children()} == before
+def test_commands_that_compute_nothing_wait_for_no_torch() -> None:
+    code = "import sys; from pixloc_ros.cli import main; main.build('config'); "
+    code += "sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 # --- how commands end -----------------------------------------------------------------------------
