@@ -1,4 +1,4 @@
-"""`pixloc bag`: rosbags from image sequences."""
+"""`pixloc bag`: rosbags from image sequences and videos."""
 
 from __future__ import annotations
 
@@ -9,11 +9,20 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pixloc_ros.cli.progress import track
+from pixloc_ros.cli.numbers import parse_mount
+from pixloc_ros.cli.progress import track as track_progress
+from pixloc_ros.geometry import se3
 from pixloc_ros.maps.datum import Datum
 from pixloc_ros.maps.files.posed_images import read_posed_images
 from pixloc_ros.replay.bag_options import BagOptions
-from pixloc_ros.replay.bag_writer import BagSummary, create_bag
+from pixloc_ros.replay.bag_writer import BagSummary, create_bag, create_bag_from_video
+from pixloc_ros.replay.video_drive import (
+    VideoDrive,
+    pinhole,
+    read_calibration,
+    read_track,
+    video_size,
+)
 from pixloc_ros.sensors.topics import Topics
 
 app = typer.Typer(help="Make rosbags.", no_args_is_help=True)
@@ -80,10 +89,50 @@ def create(
         exclude_every=exclude_every,
         seed=seed,
     )
-    summary = create_bag(read_posed_images(meta, images, axes), output, options, progress=track)
+    summary = create_bag(
+        read_posed_images(meta, images, axes), output, options, progress=track_progress
+    )
     console = Console()
     console.print(_table(summary))
     console.print(f"ground truth: {summary.truth}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def from_video(
+    video: Annotated[Path, typer.Argument(help="video of a phone, a dashcam or an action camera")],
+    output: Annotated[Path, typer.Option(help="bag folder to write")],
+    calibration: Annotated[
+        Path | None, typer.Option(help="YAML as camera_calibration writes it")
+    ] = None,
+    hfov: Annotated[
+        float, typer.Option(min=1.0, max=170.0, help="angle of view in degrees, for want of it")
+    ] = 70.0,
+    track: Annotated[
+        Path | None,
+        typer.Option(help="CSV: time_s,latitude_deg,longitude_deg,altitude_m[,sigma_m]"),
+    ] = None,
+    camera_mount: Annotated[
+        str, typer.Option(help="X,Y,Z,QX,QY,QZ,QW of the camera's optical frame in base_link")
+    ] = "",
+    every: Annotated[int, typer.Option(min=1, help="keep every Nth image")] = 1,
+    storage: Annotated[
+        Literal["mcap", "sqlite3"], typer.Option(help="file format of the bag")
+    ] = "mcap",
+) -> None:
+    """Write a video, and the GNSS track recorded with it, to a rosbag2: one to make a map of.
+
+    Example: pixloc bag from-video walk.mp4 --hfov 90 --track walk.csv --output walk_bag
+    """
+    known = read_calibration(calibration) if calibration else None
+    drive = VideoDrive(
+        video=video,
+        camera=known or pinhole(video_size(video), hfov),
+        fixes=read_track(track) if track else (),
+        T_base_cam=parse_mount(camera_mount) if camera_mount else se3.base_from_optical(),
+        every=every,
+    )
+    summary = create_bag_from_video(drive, output, storage=storage, progress=track_progress)
+    Console().print(_table(summary))
 
 
 def _table(summary: BagSummary) -> Table:

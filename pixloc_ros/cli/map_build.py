@@ -6,18 +6,16 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import typer
 from rich.console import Console
 
 from pixloc_ros.cli.map_table import map_table
-from pixloc_ros.cli.numbers import parse_numbers
+from pixloc_ros.cli.numbers import parse_mount, parse_numbers
 from pixloc_ros.cli.progress import track
 from pixloc_ros.common.parallel import Workers
 from pixloc_ros.config import FeaturesConfig
-from pixloc_ros.errors import ConfigError, MapError
+from pixloc_ros.errors import MapError
 from pixloc_ros.features.pyramid import MAX_SIDE_PX, FeatureExtractor
-from pixloc_ros.geometry import se3
 from pixloc_ros.maps.build.builder import BuildOptions, MapSource, build_map
 from pixloc_ros.maps.build.sources import (
     TOLERANCE_M,
@@ -227,7 +225,7 @@ def build(
         keyframe_step=keyframe_step,
         axes=axes,
         datum=map_datum,
-        T_base_cam=_parse_mount(camera_mount) if camera_mount else None,
+        T_base_cam=parse_mount(camera_mount) if camera_mount else None,
         overwrite=overwrite,
         workers=Workers(workers, ray),
     )
@@ -278,16 +276,6 @@ def _positions(file: Path | None, tolerance_m: float, antenna: str) -> Positions
     form, example = "X,Y,Z in metres", "0.4,0,1.9"
     numbers = parse_numbers("--antenna", antenna, form, example) if antenna else None
     return Positions(file, tolerance_m, (numbers[0], numbers[1], numbers[2]) if numbers else None)
-
-
-def _parse_mount(text: str) -> np.ndarray:
-    """T_base_cam (4, 4) from the numbers that static_transform_publisher takes."""
-    form, example = "X,Y,Z,QX,QY,QZ,QW", "1.5,0,1.4,-0.5,0.5,-0.5,0.5"
-    numbers = np.array(parse_numbers("--camera-mount", text, form, example))
-    try:
-        return se3.from_quat_xyzw(numbers[3:], numbers[:3])
-    except ValueError:
-        raise ConfigError(f"--camera-mount {text}: the quaternion has no length") from None
 
 
 def _parse_datum(datum: str, crs: str, axes: str) -> AnyDatum | None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from pixloc_ros.errors import ConfigError
+from pixloc_ros.geometry import se3
 
 
 def parse_numbers(option: str, text: str, form: str, example: str) -> list[float]:
@@ -19,3 +22,13 @@ def parse_numbers(option: str, text: str, form: str, example: str) -> list[float
     if len(numbers) != form.count(",") + 1 or not all(map(math.isfinite, numbers)):
         raise ConfigError(f"{option} {text}: expected {form}, e.g. {example}")
     return numbers
+
+
+def parse_mount(text: str) -> np.ndarray:
+    """T_base_cam (4, 4) from the numbers that static_transform_publisher takes."""
+    form, example = "X,Y,Z,QX,QY,QZ,QW", "1.5,0,1.4,-0.5,0.5,-0.5,0.5"
+    numbers = np.array(parse_numbers("--camera-mount", text, form, example))
+    try:
+        return se3.from_quat_xyzw(numbers[3:], numbers[:3])
+    except ValueError:
+        raise ConfigError(f"--camera-mount {text}: the quaternion has no length") from None

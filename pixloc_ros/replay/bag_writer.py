@@ -1,11 +1,11 @@
-"""A rosbag2 from images with known poses and simulated sensors, written without ROS."""
+"""A rosbag2 from images with known poses and simulated sensors, or from a video, without ROS."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,11 @@ from pixloc_ros.maps.files.posed_images import PosedImages
 from pixloc_ros.replay import messages
 from pixloc_ros.replay.bag_options import BagOptions
 from pixloc_ros.replay.drive_messages import Timed, drive_messages
+from pixloc_ros.replay.video_drive import VideoDrive
 from pixloc_ros.sensors import topics
 from pixloc_ros.sensors.topics import Topics
 
+DEFAULT = BagOptions()
 PLUGINS = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 
 
@@ -30,7 +32,7 @@ class BagSummary:
     """What was written."""
 
     path: Path
-    truth: Path
+    truth: Path | None
     messages: dict[str, int]  # per topic
     duration_s: float
 
@@ -57,12 +59,30 @@ def create_bag(
     with _workplace(output) as folder:
         # The storage file is named after its folder, so the folder has its final name already.
         unfinished, truth = folder / output.name, folder / "truth.txt"
-        counts = _write(unfinished, drive_messages(drive, selected, options, progress), options)
+        timed = drive_messages(drive, selected, options, progress)
+        written = _write(unfinished, timed, options.topics, options.storage)
         write_tum(truth, Trajectory(drive.stamps_ns[selected], drive.T_map_base[selected]))
         truth.replace(truth_path(output))
         unfinished.replace(output)
-    duration_s = float(drive.stamps_ns[-1] - drive.stamps_ns[0]) / 1e9
-    return BagSummary(output, truth_path(output), counts, duration_s)
+    return BagSummary(output, truth_path(output), written.messages, written.duration_s)
+
+
+def create_bag_from_video(
+    drive: VideoDrive,
+    output: Path,
+    topics: Topics = DEFAULT.topics,
+    storage: str = DEFAULT.storage,
+    progress: Progress = silent,
+) -> BagSummary:
+    """Write a rosbag2 folder of a video, which appears when it is complete.
+
+    Raises BagError when the output exists, DataError for a video that cannot be used.
+    """
+    _refuse_existing(output)
+    with _workplace(output) as folder:
+        written = _write(folder / output.name, drive.messages(progress), topics, storage)
+        written.path.replace(output)
+    return replace(written, path=output)
 
 
 @contextmanager
@@ -91,15 +111,15 @@ def _refuse_existing(output: Path) -> None:
         raise BagError(f"{output} exists already; remove it or choose another --output")
 
 
-def _write(folder: Path, timed: Iterable[Timed], options: BagOptions) -> dict[str, int]:
+def _write(folder: Path, timed: Iterable[Timed], names: Topics, storage: str) -> BagSummary:
     store = messages.typestore()
     counts: dict[str, int] = {}
     connections: dict[str, Any] = {}
-    plugin = PLUGINS[options.storage]
-    with Writer(folder, version=9, storage_plugin=plugin) as writer:
+    stamps_ns: list[int] = []
+    with Writer(folder, version=9, storage_plugin=PLUGINS[storage]) as writer:
         for stamp_ns, part, message in timed:
             msgtype = message.__msgtype__
-            topic = _topic(part, msgtype, options.topics)
+            topic = _topic(part, msgtype, names)
             if topic not in connections:
                 qos = [messages.LATCHED] if part == "tf_static" else []
                 connections[topic] = writer.add_connection(
@@ -107,7 +127,9 @@ def _write(folder: Path, timed: Iterable[Timed], options: BagOptions) -> dict[st
                 )
             writer.write(connections[topic], stamp_ns, store.serialize_cdr(message, msgtype))
             counts[topic] = counts.get(topic, 0) + 1
-    return counts
+            stamps_ns.append(stamp_ns)
+    duration_s = (max(stamps_ns) - min(stamps_ns)) / 1e9
+    return BagSummary(folder, None, counts, duration_s)
 
 
 def _topic(part: str, msgtype: str, names: Topics) -> str:

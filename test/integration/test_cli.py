@@ -25,7 +25,7 @@ def run(*arguments: str) -> str:
     return result.output
 
 
-@pytest.mark.parametrize("command", [*main.COMMANDS, "map build", "map info", "bag create"])
+@pytest.mark.parametrize("command", [*main.COMMANDS, "map build", "map info", "bag create", "bag from-video"])
 def test_every_command_explains_itself_with_an_example(command: str) -> None:
     text = run(*command.split(), "--help")
     assert "Example" in text

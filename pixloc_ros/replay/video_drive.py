@@ -1,0 +1,199 @@
+"""A drive from a video file: its images, a calibration, and the GNSS track recorded beside it."""
+
+from __future__ import annotations
+
+import csv
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field, FiniteFloat, PositiveInt, ValidationError
+
+from pixloc_ros.common import foreign_files, image_files
+from pixloc_ros.common.progress import Progress, silent
+from pixloc_ros.errors import DataError, one_line
+from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.geometry.se3 import Matrix
+from pixloc_ros.maps.files.posed_images import RELATIVE_START_NS
+from pixloc_ros.replay import messages
+from pixloc_ros.replay.drive_messages import Timed
+from pixloc_ros.sensors.video import MAX_PIXELS, require_decoder
+
+BASE_FRAME, CAMERA_FRAME = "base_link", "camera_optical"
+JPEG_QUALITY = 95
+NS_PER_S = 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Fix:
+    """A line of a track; `time_s` counts from the first image of the video."""
+
+    time_s: float
+    geodetic: tuple[float, float, float]  # latitude, longitude (degrees) and altitude (m)
+    sigma_m: tuple[float, float, float]  # east, north, up
+
+
+@dataclass(frozen=True, slots=True)
+class VideoDrive:
+    """What is known of a filmed drive."""
+
+    video: Path
+    camera: Camera
+    fixes: tuple[Fix, ...] = ()  # in the order of time, of the vehicle's base
+    T_base_cam: Matrix = field(default_factory=se3.base_from_optical)
+    every: int = 1  # keep every n-th image
+
+    def messages(self, progress: Progress = silent) -> Iterator[Timed]:
+        """Stamp, part and message, by stamp; stamps begin when the camera says that it began.
+
+        Raises DataError for a video that cannot be read or has images of another size.
+        """
+        with _opened(self.video) as film:
+            start_ns = _start_ns(film)
+            mounting = messages.static_transform(
+                start_ns, BASE_FRAME, CAMERA_FRAME, self.T_base_cam
+            )
+            yield start_ns, "tf_static", mounting
+            in_order = self._fixes(start_ns), self._images(film, start_ns, progress)
+            yield from heapq.merge(*in_order, key=itemgetter(0))
+
+    def _images(self, film: Any, start_ns: int, progress: Progress) -> Iterator[Timed]:
+        count = film.streams.video[0].frames  # 0 where the file does not say
+        for index, frame in enumerate(progress(self._frames(film), "reading the video", count)):
+            if index % self.every == 0:
+                stamp_ns = start_ns + round(frame.time * NS_PER_S)
+                yield from self._image(stamp_ns, frame.to_ndarray(format="rgb24"))
+
+    def _frames(self, film: Any) -> Iterator[Any]:
+        import av
+
+        try:
+            for frame in film.decode(video=0):
+                if frame.time is None:
+                    raise DataError(f"{self.video} does not say when its images were taken")
+                yield frame
+        except (av.FFmpegError, OSError) as error:
+            raise DataError(f"video {self.video} is damaged: {error.strerror}") from None
+
+    def _image(self, stamp_ns: int, image_rgb: NDArray[np.uint8]) -> Iterator[Timed]:
+        height, width = image_rgb.shape[:2]
+        expected = self.camera.width, self.camera.height
+        if (width, height) != expected:
+            raise DataError(
+                f"{self.video} is {width}x{height}, its calibration is for "
+                f"{expected[0]}x{expected[1]}"
+            )
+        info = messages.camera_info(stamp_ns, CAMERA_FRAME, self.camera)
+        jpeg = image_files.encode(image_rgb, jpeg_quality=JPEG_QUALITY)
+        yield stamp_ns, "camera_info", info
+        yield stamp_ns, "image", messages.compressed_image(stamp_ns, CAMERA_FRAME, jpeg)
+
+    def _fixes(self, start_ns: int) -> Iterator[Timed]:
+        for fix in self.fixes:
+            stamp_ns = start_ns + round(fix.time_s * NS_PER_S)
+            sigma_m = np.array(fix.sigma_m)
+            message = messages.nav_sat_fix(stamp_ns, BASE_FRAME, fix.geodetic, sigma_m)
+            yield stamp_ns, "gnss_fix", message
+
+
+def video_size(video: Path) -> tuple[int, int]:
+    """Width and height in pixels; raises DataError for a video that cannot be read."""
+    with _opened(video) as film:
+        codec = film.streams.video[0].codec_context
+        return codec.width, codec.height
+
+
+def pinhole(size_px: tuple[int, int], horizontal_fov_deg: float) -> Camera:
+    """A camera without distortion whose axis meets the centre of the image."""
+    width, height = size_px
+    focal = width / 2 / np.tan(np.deg2rad(horizontal_fov_deg) / 2)
+    centre = [(width - 1) / 2, (height - 1) / 2]
+    return Camera.create("PINHOLE", [width, height], [focal, focal], centre, [])
+
+
+class _Row(BaseModel):
+    time_s: FiniteFloat
+    latitude_deg: FiniteFloat = Field(ge=-90, le=90)
+    longitude_deg: FiniteFloat = Field(ge=-180, le=180)
+    altitude_m: FiniteFloat
+    sigma_m: FiniteFloat = Field(3.0, gt=0)  # of an ordinary receiver under the open sky
+
+    def fix(self) -> Fix:
+        geodetic = self.latitude_deg, self.longitude_deg, self.altitude_m
+        return Fix(self.time_s, geodetic, (self.sigma_m, self.sigma_m, 2 * self.sigma_m))
+
+
+def read_track(path: Path) -> tuple[Fix, ...]:
+    """Fixes of a CSV file with columns time_s, latitude_deg, longitude_deg, altitude_m, [sigma_m].
+
+    time_s counts from the first image. Raises DataError with the line that cannot be used.
+    """
+    lines = foreign_files.read_text(path, DataError).splitlines()
+    fixes = []
+    for number, row in enumerate(csv.DictReader(lines), 2):
+        try:
+            fixes.append(_Row.model_validate(row).fix())
+        except ValidationError as error:
+            first = error.errors()[0]
+            name, why = ".".join(map(str, first["loc"])), one_line(first["msg"], 200)
+            raise DataError(f"{path}, line {number}: {name}: {why}") from None
+    if not fixes:
+        needed = ", ".join(_Row.model_fields)
+        raise DataError(f"{path} has no fixes: expected lines of numbers below a line `{needed}`")
+    return tuple(sorted(fixes, key=lambda fix: fix.time_s))
+
+
+class _Numbers(BaseModel):
+    data: list[FiniteFloat]
+
+
+class _CalibrationFile(BaseModel):
+    image_width: PositiveInt
+    image_height: PositiveInt
+    camera_matrix: _Numbers
+    distortion_model: str = "plumb_bob"
+    distortion_coefficients: _Numbers = _Numbers(data=[])
+
+
+def read_calibration(path: Path) -> Camera:
+    """The camera of a YAML file as camera_calibration writes it; raises DataError."""
+    content = foreign_files.read_yaml(path, DataError)
+    with foreign_files.refusing(DataError, path, "is it written by camera_calibration?"):
+        file = _CalibrationFile.model_validate(content)
+        K, D = file.camera_matrix.data, file.distortion_coefficients.data
+        if len(K) != 9:
+            raise ValueError(f"camera_matrix has {len(K)} numbers instead of 9")
+        model = file.distortion_model
+        return Camera.from_ros(model, file.image_width, file.image_height, K, D)
+
+
+def _opened(video: Path) -> Any:
+    """The container, to be closed; raises DataError for what is no video."""
+    require_decoder()
+    import av
+
+    try:
+        film = av.open(str(video))
+    except (av.FFmpegError, OSError) as error:
+        raise DataError(f"cannot read video {video}: {error.strerror}") from None
+    if not film.streams.video:
+        film.close()
+        raise DataError(f"{video} has no video in it")
+    film.streams.video[0].codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+    return film
+
+
+def _start_ns(film: Any) -> int:
+    """When the camera says that the video began, else a fixed date: ROS takes zero for unset."""
+    try:
+        began = datetime.fromisoformat(film.metadata.get("creation_time", ""))
+        return round(began.timestamp() * NS_PER_S) or RELATIVE_START_NS
+    except (ValueError, OverflowError):
+        return RELATIVE_START_NS
