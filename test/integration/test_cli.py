@@ -25,7 +25,10 @@ def run(*arguments: str) -> str:
     return result.output
 
 
-@pytest.mark.parametrize("command", [*main.COMMANDS, "map build", "map info", "bag create", "bag from-video"])
+BELOW = ("map build", "map info", "bag create", "bag from-video")
+
+
+@pytest.mark.parametrize("command", [*main.COMMANDS, *BELOW])
 def test_every_command_explains_itself_with_an_example(command: str) -> None:
     text = run(*command.split(), "--help")
     assert "Example" in text
