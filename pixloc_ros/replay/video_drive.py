@@ -118,7 +118,7 @@ def pinhole(size_px: tuple[int, int], horizontal_fov_deg: float) -> Camera:
     return Camera.create("PINHOLE", [width, height], [focal, focal], centre, [])
 
 
-class _Row(BaseModel):
+class _TrackLine(BaseModel):
     time_s: FiniteFloat
     latitude_deg: FiniteFloat = Field(ge=-90, le=90)
     longitude_deg: FiniteFloat = Field(ge=-180, le=180)
@@ -139,27 +139,27 @@ def read_track(path: Path) -> tuple[Fix, ...]:
     fixes = []
     for number, row in enumerate(csv.DictReader(lines), 2):
         try:
-            fixes.append(_Row.model_validate(row).fix())
+            fixes.append(_TrackLine.model_validate(row).fix())
         except ValidationError as error:
             first = error.errors()[0]
             name, why = ".".join(map(str, first["loc"])), one_line(first["msg"], 200)
             raise DataError(f"{path}, line {number}: {name}: {why}") from None
     if not fixes:
-        needed = ", ".join(_Row.model_fields)
+        needed = ", ".join(_TrackLine.model_fields)
         raise DataError(f"{path} has no fixes: expected lines of numbers below a line `{needed}`")
     return tuple(sorted(fixes, key=lambda fix: fix.time_s))
 
 
-class _Numbers(BaseModel):
+class _MatrixData(BaseModel):
     data: list[FiniteFloat]
 
 
 class _CalibrationFile(BaseModel):
     image_width: PositiveInt
     image_height: PositiveInt
-    camera_matrix: _Numbers
+    camera_matrix: _MatrixData
     distortion_model: str = "plumb_bob"
-    distortion_coefficients: _Numbers = _Numbers(data=[])
+    distortion_coefficients: _MatrixData = _MatrixData(data=[])
 
 
 def read_calibration(path: Path) -> Camera:
