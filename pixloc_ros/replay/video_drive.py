@@ -32,7 +32,7 @@ NS_PER_S = 1e9
 
 
 @dataclass(frozen=True, slots=True)
-class Fix:
+class TrackPoint:
     """A line of a track; `time_s` counts from the first image of the video."""
 
     time_s: float
@@ -46,7 +46,7 @@ class VideoDrive:
 
     video: Path
     camera: Camera
-    fixes: tuple[Fix, ...] = ()  # in the order of time, of the vehicle's base
+    fixes: tuple[TrackPoint, ...] = ()  # in the order of time, of the vehicle's base
     T_base_cam: Matrix = field(default_factory=se3.base_from_optical)
     every: int = 1  # keep every n-th image
 
@@ -125,12 +125,12 @@ class _TrackLine(BaseModel):
     altitude_m: FiniteFloat
     sigma_m: FiniteFloat = Field(3.0, gt=0)  # of an ordinary receiver under the open sky
 
-    def fix(self) -> Fix:
+    def point(self) -> TrackPoint:
         geodetic = self.latitude_deg, self.longitude_deg, self.altitude_m
-        return Fix(self.time_s, geodetic, (self.sigma_m, self.sigma_m, 2 * self.sigma_m))
+        return TrackPoint(self.time_s, geodetic, (self.sigma_m, self.sigma_m, 2 * self.sigma_m))
 
 
-def read_track(path: Path) -> tuple[Fix, ...]:
+def read_track(path: Path) -> tuple[TrackPoint, ...]:
     """Fixes of a CSV file with columns time_s, latitude_deg, longitude_deg, altitude_m, [sigma_m].
 
     time_s counts from the first image. Raises DataError with the line that cannot be used.
@@ -139,7 +139,7 @@ def read_track(path: Path) -> tuple[Fix, ...]:
     fixes = []
     for number, row in enumerate(csv.DictReader(lines), 2):
         try:
-            fixes.append(_TrackLine.model_validate(row).fix())
+            fixes.append(_TrackLine.model_validate(row).point())
         except ValidationError as error:
             first = error.errors()[0]
             name, why = ".".join(map(str, first["loc"])), one_line(first["msg"], 200)
