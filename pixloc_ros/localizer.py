@@ -21,9 +21,11 @@ from pixloc_ros.config import Config
 from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.errors import MapError
 from pixloc_ros.features.pyramid import FeatureExtractor
+from pixloc_ros.geometry import se3
+from pixloc_ros.maps import retrieval
 from pixloc_ros.maps.map import Map
 from pixloc_ros.priors.global_prior import GlobalPrior
-from pixloc_ros.types import Estimate, Frame, PosePrior, Reason, Status
+from pixloc_ros.types import Estimate, Frame, PosePrior, Reason, Status, loss
 
 
 class Localizer:
@@ -133,8 +135,33 @@ class Localizer:
             best = selector.select(hypotheses)
         with watch("alternative_poses"):
             best = selector.compare_with_alternatives(best)
+        best = _with_counts(best, problems, hypotheses)
         with watch("verification"):
-            return self._verify(_with_counts(best, problems, hypotheses), config)
+            estimate = self._verify(best, config)
+        with watch("beyond_prior"):
+            return self._compare_beyond_prior(estimate, best, selector, config)
+
+    def _compare_beyond_prior(
+        self, estimate: Estimate, found: Hypothesis, selector: HypothesisSelector, config: Config
+    ) -> Estimate:
+        """Compare a believed pose with others that its prior excludes.
+
+        One that explains the images clearly better contradicts the prior. Where some explain them
+        about as well, the place rests on the prior alone, and the estimate says so.
+        """
+        if not estimate.ok:
+            return estimate
+        ambiguity_m = found.problem.prior.ambiguity_m
+        if ambiguity_m is None:
+            others = selector.beyond_prior(found)
+            lost = _loss_beside(found, others)
+            if lost >= config.acceptance.max_loss_beyond_prior:
+                better = self._verify(others[0], config)
+                place = f"the pose {_distance_m(found, others[0]):.1f} m away that it allows"
+                better_by = f"{place} loses {100 * lost:.0f} % of the fit"
+                return replace(better, message=f"{better.message}; {better_by}")
+            ambiguity_m = max((_distance_m(each, found) for each in others), default=0.0)
+        return _with_ambiguity(estimate, ambiguity_m)
 
     def aligner(self, config: Config) -> Aligner:
         """The aligner of a configuration, on this localizer's device."""
@@ -259,6 +286,36 @@ def _with_counts(
     count = sum(len(problem.initial_poses.t) for problem in problems) - dropped
     counted = replace(best.alignment, hypotheses=count, hypotheses_dropped=dropped)
     return replace(best, alignment=counted)
+
+
+def _distance_m(one: Hypothesis, other: Hypothesis) -> float:
+    return se3.distance_m(one.alignment.T_map_cam, other.alignment.T_map_cam)
+
+
+def _loss_beside(found: Hypothesis, others: Sequence[Hypothesis]) -> float:
+    """Share of the agreement that a pose loses beside the best of others."""
+    return loss(found.alignment.cost, others[0].alignment.cost) if others else 0.0
+
+
+def _with_ambiguity(estimate: Estimate, ambiguity_m: float) -> Estimate:
+    """The estimate with what the comparison with other places told; 0: there is none as good.
+
+    Other places are errors to reckon with, if the prior is wrong: the protection level covers them.
+    """
+    if not ambiguity_m:
+        return replace(estimate, ambiguity_m=0.0)
+    estimate = replace(estimate, ambiguity_m=ambiguity_m)
+    places = f"a place {ambiguity_m:.1f} m away explains the image about as well"
+    source = estimate.prior.source if estimate.prior else ""
+    if source == retrieval.SOURCE:  # such a prior is of the image itself
+        refused = estimate.rejected(Reason.AMBIGUOUS, places)
+        return replace(refused, status=Status.AMBIGUOUS)
+    level = estimate.protection_level
+    return replace(
+        estimate,
+        message=f"{estimate.message}; {places}, and only the {source} prior tells them apart",
+        protection_level=level and replace(level, error_m=level.error_m + ambiguity_m),
+    )
 
 
 def _worth_second_attempt(estimate: Estimate, config: Config) -> bool:

@@ -39,6 +39,7 @@ class PosePrior:
     source: str  # "odometry", "gnss", "initialpose", "file", ...
     stamp_ns: int
     point_ids: NDArray[np.int32] | None = None  # (N,) of the map: align with no other points
+    ambiguity_m: float | None = None  # that of the estimate it is carried on from, see Estimate
 
 
 class Status(StrEnum):
@@ -78,6 +79,14 @@ class Reason(StrEnum):
     INTERNAL_ERROR = "internal_error"
 
 
+def loss(cost: float, of: float) -> float:
+    """Share of the agreement (1 - cost) that is lost between two costs, from the one to the other.
+
+    Negative where nothing is lost.
+    """
+    return (cost - of) / max(1.0 - of, LEAST_AGREEMENT)
+
+
 @dataclass(frozen=True, slots=True)
 class Alignment:
     """The best of all aligned hypotheses, on the CPU. Pixels are of the full query image.
@@ -109,7 +118,7 @@ class Alignment:
     @property
     def runner_up_loss(self) -> float:
         """Share of the agreement (1 - cost) that the next best other pose loses; inf: no other."""
-        return (self.runner_up_cost - self.cost) / max(1.0 - self.cost, LEAST_AGREEMENT)
+        return loss(self.runner_up_cost, self.cost)
 
     def of_camera(self, index: int) -> Alignment:
         """The same with the points of one camera of the rig only; 0 is the lead."""
@@ -164,6 +173,9 @@ class Estimate:
     wrong_probability: float | None = None  # of what was found, by its evidence
     evidence: Evidence | None = None
     protection_level: ProtectionLevel | None = None  # only with status OK
+    # Distance (m) of the farthest other place along the way, beyond what the prior allows, that
+    # explains the images about as well: only the prior tells it apart. 0: none, None: not compared.
+    ambiguity_m: float | None = None
 
     @property
     def ok(self) -> bool:

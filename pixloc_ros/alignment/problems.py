@@ -167,22 +167,44 @@ class ViewSelector:
         no step. Streets repeat along themselves: what fits one house may fit the next one as well,
         which the initial poses, drawn closer around the prior, need not have tried.
         """
-        options, limit = self.config.hypotheses, self.config.acceptance.max_sigma_from_prior
-        ahead, prior = T_map_base[:3, 0], problem.prior
+        options, T_moved = self.config.hypotheses, []
+        done_m, allowed_m = self._along_prior(problem.prior, T_map_base)
+        for step_m in options.alternative_step_m * _there_and_back(options.max_alternatives):
+            if abs(done_m + step_m) <= allowed_m:
+                T_moved.append(_ahead(T_map_base, step_m))
+        found = [self.problem(problem.images, T, problem.prior) for T in T_moved]
+        return [each for each in found if each is not None and each.lead is problem.lead]
+
+    def poses_beyond_prior(
+        self, problem: AlignmentProblem, T_map_base: Matrix
+    ) -> list[AlignmentProblem]:
+        """Begin ahead of a pose that was found and behind it where the prior does not allow it.
+
+        Two neighbouring ones have a view in common, chosen between them: most end soon.
+        """
+        options, problems = self.config.hypotheses, []
+        done_m, allowed_m = self._along_prior(problem.prior, T_map_base)
+        count = 2 * int(options.beyond_prior_m / options.beyond_prior_step_m)
+        for steps in _there_and_back(count):
+            step_m = options.beyond_prior_step_m * steps
+            if abs(done_m + step_m) <= allowed_m:
+                continue
+            between = np.sign(steps) * (2.0 * np.ceil(abs(steps) / 2.0) - 0.5)
+            T_map_view = _ahead(T_map_base, options.beyond_prior_step_m * between)
+            T_map_cam = _ahead(T_map_base, step_m) @ problem.lead.T_base_cam
+            problems.append(
+                self.problem(problem.images, T_map_view, problem.prior, T_map_cam[None])
+            )
+        return [each for each in problems if each is not None and each.lead is problem.lead]
+
+    def _along_prior(self, prior: PosePrior, T_map_base: Matrix) -> tuple[float, float]:
+        """How far ahead of a prior a pose is, and how far alternatives to it may be, in metres."""
+        step_m = self.config.hypotheses.alternative_step_m
+        limit = self.config.acceptance.max_sigma_from_prior
+        ahead = T_map_base[:3, 0]
         reach_m = limit * float(np.sqrt(ahead @ prior.covariance[:3, :3] @ ahead))
         done_m = float(ahead @ (T_map_base[:3, 3] - prior.T_map_base[:3, 3]))
-        alternatives: list[AlignmentProblem] = []
-        if reach_m < options.alternative_step_m:
-            return alternatives
-        for index in range(options.max_alternatives):
-            step_m = options.alternative_step_m * (index // 2 + 1) * (-1) ** index
-            if abs(done_m + step_m) > reach_m + options.alternative_step_m:
-                continue
-            T_map_moved = T_map_base @ se3.make(np.eye(3), [step_m, 0.0, 0.0])
-            alternative = self.problem(problem.images, T_map_moved, prior)
-            if alternative is not None and alternative.lead is problem.lead:
-                alternatives.append(alternative)
-        return alternatives
+        return done_m, reach_m + step_m if reach_m >= step_m else 0.0
 
     def _initial_poses(self, at_prior: AlignmentProblem) -> Pose:
         """T_cam_local (K,) that cover the prior, at the lead's view."""
@@ -238,6 +260,16 @@ class ViewSelector:
             if all(se3.distance_m(pose, other) > spacing_m for other in chosen):
                 chosen.append(pose)
         return chosen
+
+
+def _there_and_back(count: int) -> NDArray[np.float64]:
+    """1, -1, 2, -2, 3 and so on."""
+    index = np.arange(count)
+    return (index // 2 + 1.0) * (-1.0) ** index
+
+
+def _ahead(T_map_base: Matrix, distance_m: float) -> Matrix:
+    return T_map_base @ se3.make(np.eye(3), [distance_m, 0.0, 0.0])
 
 
 def local_poses(T_map_cam: Matrix, view: MapView) -> Pose:

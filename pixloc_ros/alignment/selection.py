@@ -17,7 +17,7 @@ from pixloc_ros.alignment.result import continued
 from pixloc_ros.config import Config
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.pose import Pose
-from pixloc_ros.types import Alignment
+from pixloc_ros.types import Alignment, loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,29 @@ class HypothesisSelector:
             if same_pose(best.alignment.T_map_cam, before, self.config.hypotheses):
                 break
         return self._re_align_runner_up(best)
+
+    def beyond_prior(self, found: Hypothesis) -> list[Hypothesis]:
+        """Find other poses ahead and behind, farther than the prior allows, the best first.
+
+        Those whose agreement comes near that of the pose found, or exceeds it, are aligned from
+        the views that suit them.
+        """
+        T_map_base = found.alignment.T_map_cam @ se3.inverse(found.problem.lead.T_base_cam)
+        alternatives = self.views.poses_beyond_prior(found.problem, T_map_base)
+        aligned = [self.align(each) for each in self._promising(alternatives, found)]
+        near = [each for each in aligned if self._loses_little(each, found)]
+        others = self._distinct([self._re_aligned(each) for each in self._distinct(near)])
+        T_found, limits = found.alignment.T_map_cam, self.config.hypotheses
+        return [
+            each
+            for each in others
+            if self._loses_little(each, found)
+            and not same_pose(each.alignment.T_map_cam, T_found, limits)
+        ]
+
+    def _loses_little(self, other: Hypothesis, found: Hypothesis) -> bool:
+        limit = self.config.acceptance.min_runner_up_loss
+        return loss(other.alignment.cost, found.alignment.cost) < limit
 
     def _promising(
         self, alternatives: Sequence[AlignmentProblem], best: Hypothesis

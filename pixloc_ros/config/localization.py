@@ -244,6 +244,28 @@ class HypothesesConfig(Section):
         description="Number of these alternative poses, at most. 0 saves their time and gives up "
         "the protection against repeating streets.",
     )
+    beyond_prior_m: float = Field(
+        default=16.0,
+        ge=0.0,
+        le=1e4,
+        description="The pose believed is compared with poses so far ahead and behind, in metres, "
+        "that the prior excludes: it may be wrong, and streets repeat. 0: not compared.",
+    )
+    beyond_prior_step_m: float = Field(
+        default=2.0,
+        ge=0.1,
+        le=1e4,
+        description="Distance between these poses, in metres. Larger takes less time and misses "
+        "more of them.",
+    )
+    beyond_prior_every_m: float = Field(
+        default=50.0,
+        ge=0.0,
+        le=1e5,
+        description="While tracking they are compared once in this distance, in metres, and every "
+        "alternative_step_m where some explain the images as well. Smaller notices a wrong prior "
+        "sooner and takes longer.",
+    )
     same_pose_m: float = Field(
         default=0.3,
         ge=1e-3,
@@ -344,6 +366,13 @@ class AcceptanceConfig(Section):
         le=10.0,
         description="A result is ambiguous if the next best other pose loses a smaller share of "
         "the agreement (1 - cost) than this. Larger refuses more where streets repeat.",
+    )
+    max_loss_beyond_prior: float = Field(
+        default=0.2,
+        ge=0.0,
+        le=10.0,
+        description="A result is refused with far_from_prior if it loses this share of the "
+        "agreement beside a pose that the prior excludes: the image contradicts the prior.",
     )
     always_compare_halves: bool = Field(
         default=False,

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.geometry import se3
 from pixloc_ros.priors.odometry import OdometryBuffer
+from pixloc_ros.priors.place_comparison import PlaceComparison
 from pixloc_ros.priors.stamped_pose import StampedPose, odometry_step, velocity_step
 from pixloc_ros.types import Matrix, PosePrior
 
@@ -18,6 +19,7 @@ class AcceptedPose:
         self._config = config
         self._before: StampedPose | None = None
         self._last: StampedPose | None = None
+        self.comparison = PlaceComparison(config)
 
     @property
     def stamp_ns(self) -> int | None:
@@ -26,6 +28,7 @@ class AcceptedPose:
 
     def clear(self) -> None:
         self._before = self._last = None
+        self.comparison.clear()
 
     def take(self, found: StampedPose) -> None:
         """Believe this one from now on."""
@@ -49,9 +52,9 @@ class AcceptedPose:
             return None
         step = odometry_step(last, odometry, stamp_ns, config)
         if step is not None:
-            return last.moved(stamp_ns, step)
+            return self.comparison.tell(last.moved(stamp_ns, step))
         step = velocity_step(self._before, last, stamp_ns, config)
-        return replace(last, source="motion").moved(stamp_ns, step)
+        return self.comparison.tell(replace(last, source="motion").moved(stamp_ns, step))
 
     def expected(self, stamp_ns: int, odometry: OdometryBuffer) -> PosePrior | None:
         """As carried, but by odometry however long ago it was."""

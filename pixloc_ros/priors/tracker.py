@@ -128,6 +128,7 @@ class PoseTracker:
             known.unconfirmed.find(found, unmeasured)
             return estimate.rejected(Reason.UNCONFIRMED, objection)
         known.accepted.take(found)
+        known.accepted.comparison.take(estimate)
         known.unconfirmed.clear()
         self._fallback.clear()
         return estimate
@@ -155,3 +156,5 @@ class PoseTracker:
         self._jumps.miss()
         if estimate.alignment is not None:  # it could be aligned, and did not fit
             self._fallback.miss(estimate.stamp_ns)
+            if self._fallback.due:  # lost: its place is to be compared anew
+                self._known.accepted.comparison.clear()

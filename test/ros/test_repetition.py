@@ -12,10 +12,15 @@ from helpers.domains import own_domain
 from helpers.messages import up_to_frame, without
 from helpers.repeating import PERIOD_M, RepeatingStreet
 from helpers.street import write_street
+from pixloc_ros.config import from_flat
+from pixloc_ros.evaluation.shots import posed_frames
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.covariance import diagonal
 from pixloc_ros.geometry.trajectory import read_tum
+from pixloc_ros.localizer import Localizer
+from pixloc_ros.maps.files.posed_images import read_posed_images
 from pixloc_ros.sensors import decoding
+from pixloc_ros.types import PosePrior, Reason
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
@@ -52,6 +57,35 @@ def state_a_pose(rig: Any, T_map_base: np.ndarray, sigma_m: float, stamp_ns: int
 
     covariance = diagonal(sigma_m, 2.0)
     rig.send("/initialpose", conversions.pose_message(T_map_base, covariance, stamp_ns, "map"))
+
+
+@pytest.fixture(scope="module")
+def localizer(place: Any) -> Localizer:
+    return Localizer(from_flat({"map": str(place[0] / "map"), "threads": 1}))
+
+
+@pytest.mark.parametrize("periods", [0, 1])
+def test_a_prior_that_claims_to_be_sure(place: Any, localizer: Localizer, periods: int) -> None:
+    """The ground contradicts one that is a period off; where that repeats, too, the level tells."""
+    folder, same_ground = place
+    drive = read_posed_images(folder / "data/drive/meta.json", folder / "data/drive/images")
+    reasons = set()
+    for frame, T_true in posed_frames(drive, [3, 5]):
+        T_stated = T_true.copy()
+        T_stated[0, 3] += periods * PERIOD_M
+        prior = PosePrior(T_stated, diagonal(0.3, 1.0), "initialpose", frame.stamp_ns)
+        estimate = localizer.localize(frame, prior)
+        reasons.add(estimate.reason)
+        if estimate.ok:
+            assert se3.distance_m(estimate.T_map_base, T_stated) < 0.3
+            told = "only the initialpose prior tells them apart" in estimate.message
+            assert told is same_ground
+            assert (estimate.protection_level.error_m > PERIOD_M - 0.1) is same_ground
+        elif estimate.reason is Reason.FAR_FROM_PRIOR:
+            assert se3.distance_m(estimate.candidate_T_map_base, T_true) < 0.1
+    contradicted = periods == 1 and not same_ground
+    assert (Reason.FAR_FROM_PRIOR if contradicted else Reason.OK) in reasons
+    assert not (contradicted and Reason.OK in reasons)
 
 
 @pytest.mark.parametrize(("periods", "sigma_m"), [(1, 2.0), (-1, 3.0), (None, 0.0), (0, 0.2)])

@@ -225,3 +225,32 @@ def test_a_place_that_cannot_be_written_to_is_a_warning(tmp_path: Path) -> None:
     file = LastPoseFile(tmp_path / "robot" / "pose.json", "abc", warnings.append)
     file.keep(accepted(at_s(1), pose(1.0)))
     assert "not kept" in warnings[0]
+
+
+def compared(stamp_s: float, ambiguity_m: float, prior: PosePrior | None = None) -> Estimate:
+    """An accepted estimate whose place was compared with others, here or where its prior began."""
+    T_map_base = pose(10.0 * stamp_s)
+    return replace(found(stamp_s, T_map_base, prior, "gnss"), ambiguity_m=ambiguity_m)
+
+
+@pytest.mark.parametrize(("ambiguity_m", "holds_m"), [(0.0, 50.0), (6.0, 3.0)])
+def test_a_place_is_compared_again_after_some_metres(ambiguity_m: float, holds_m: float) -> None:
+    """Sooner where it looks like others."""
+    tracker, holds_s = driven(), holds_m / 10
+    tracker.update(compared(1.0, ambiguity_m))
+    relying = tracker.prior(at_s(1.2))
+    assert relying.ambiguity_m == ambiguity_m
+    tracker.update(compared(1.2, ambiguity_m, relying))
+    assert tracker.prior(at_s(0.9 + holds_s)).ambiguity_m == ambiguity_m
+    assert tracker.prior(at_s(1.1 + holds_s)).ambiguity_m is None
+
+
+def test_the_place_of_a_lost_vehicle_is_compared_anew() -> None:
+    tracker = driven(can_search=False)
+    tracker.update(compared(1.0, 0.0))
+    for _ in range(MISSES - 1):
+        tracker.update(missed(1.1))
+    assert tracker.prior(at_s(1.1)).ambiguity_m == 0.0
+    for _ in range(2):
+        tracker.update(missed(1.1))
+    assert tracker.prior(at_s(1.1)).ambiguity_m is None
