@@ -155,7 +155,7 @@ class Localizer:
         if ambiguity_m is None:
             others = selector.beyond_prior(found)
             lost = _loss_beside(found, others)
-            if lost >= config.acceptance.max_loss_beyond_prior:
+            if lost >= config.acceptance.beyond_prior_margin:
                 better = self._verify(others[0], config)
                 place = f"the pose {_distance_m(found, others[0]):.1f} m away that it allows"
                 better_by = f"{place} loses {100 * lost:.0f} % of the fit"

@@ -96,7 +96,8 @@ class HypothesisSelector:
         T_map_base = found.alignment.T_map_cam @ se3.inverse(found.problem.lead.T_base_cam)
         alternatives = self.views.poses_beyond_prior(found.problem, T_map_base)
         aligned = [self.align(each) for each in self._promising(alternatives, found)]
-        near = [each for each in aligned if self._loses_little(each, found)]
+        highest = self._highest_cost(found.alignment.cost)
+        near = [each for each in aligned if each.alignment.cost <= highest]
         others = self._distinct([self._re_aligned(each) for each in self._distinct(near)])
         T_found, limits = found.alignment.T_map_cam, self.config.hypotheses
         return [
@@ -107,8 +108,8 @@ class HypothesisSelector:
         ]
 
     def _loses_little(self, other: Hypothesis, found: Hypothesis) -> bool:
-        limit = self.config.acceptance.min_runner_up_loss
-        return loss(other.alignment.cost, found.alignment.cost) < limit
+        margin = self.config.acceptance.beyond_prior_margin
+        return loss(other.alignment.cost, found.alignment.cost) < margin
 
     def _promising(
         self, alternatives: Sequence[AlignmentProblem], best: Hypothesis

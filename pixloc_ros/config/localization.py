@@ -367,12 +367,14 @@ class AcceptanceConfig(Section):
         description="A result is ambiguous if the next best other pose loses a smaller share of "
         "the agreement (1 - cost) than this. Larger refuses more where streets repeat.",
     )
-    max_loss_beyond_prior: float = Field(
+    beyond_prior_margin: float = Field(
         default=0.2,
         ge=0.0,
         le=10.0,
-        description="A result is refused with far_from_prior if it loses this share of the "
-        "agreement beside a pose that the prior excludes: the image contradicts the prior.",
+        description="Share of the agreement by which a result and a pose that its prior excludes "
+        "must differ to be told apart by the image. If the result loses more than it, the prior is "
+        "contradicted: far_from_prior. If neither does, only the prior tells, and the protection "
+        "level covers both.",
     )
     always_compare_halves: bool = Field(
         default=False,
