@@ -81,6 +81,6 @@ float32 heartbeat_timeout
 float32 heartbeat_period'
 
 cd "$workspace"
-PATH=$venv/bin:$PATH AMENT_PREFIX_PATH=$venv CMAKE_PREFIX_PATH=$venv PYTHONPATH= \
+PATH=$venv/bin:$PATH AMENT_PREFIX_PATH=$venv CMAKE_PREFIX_PATH=$venv PYTHONPATH='' \
     colcon --log-level error build --merge-install --symlink-install --event-handlers console_direct- \
     --cmake-args -DPython3_EXECUTABLE="$venv/bin/python" -DBUILD_TESTING=OFF

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Source this in bash to use ROS 2 from the wheels in .venv, our messages and tf2_msgs:
 #     . tools/ros_env.sh
 # `make setup` must have run. On a machine with ROS from apt, source the colcon workspace instead.

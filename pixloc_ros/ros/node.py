@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Sequence
 
 import rclpy
 from lifecycle_msgs.srv import ChangeState
-from rclpy._rclpy_pybind11 import RCLError
+from rclpy._rclpy_pybind11 import RCLError, UnknownROSArgsError
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
@@ -225,10 +226,15 @@ class LocalizerNode(LifecycleNode):
 
 
 def main(stop: StopSignals, args: Sequence[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM; the exit status, 0."""
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    stop.grace_s = STOP_S
-    node = LocalizerNode()
+    """Run the node until SIGINT or SIGTERM; the exit status: 0, or 1 where it cannot begin."""
+    try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+        stop.grace_s = STOP_S
+        node = LocalizerNode()
+    except (RCLError, UnknownROSArgsError) as error:  # arguments of ROS, keys of SROS 2
+        print(f"the node cannot start: {one_line(error)}", file=sys.stderr)
+        rclpy.try_shutdown()
+        return 1
     node.start()
     executor = SingleThreadedExecutor()
     executor.add_node(node)

@@ -114,7 +114,7 @@ NOT_RUN = (
     *("cd ", "git clone", "rosdep", "python3 -m venv", "colcon", ". install", "kill"),
     *("ros2 bag", "ros2 service", "ros2 topic", "ros2 param", "ros2 security", "ros2 launch nav2"),
     *("ros2 run robot_localization", "docker", "rerun ", "torchrun", "/usr/src/tensorrt/bin/"),
-    *("export ROS_SECURITY", "build/tools/bin/"),
+    *("export ROS_", "build/tools/bin/"),
 )
 INSTALLED = ("pip install", "build/tools/bin/pip install")  # by `make setup`, as extras of ours
 LOOKED_INTO = (

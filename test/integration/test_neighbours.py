@@ -145,10 +145,26 @@ def test_both_filters_of_robot_localization_are_configured_as_its_reader_wants()
     assert not any(odometry["odom0_config"][:6]), "odometry is fused as velocities"
 
 
+# What ros_filter.cpp of robot_localization (commit 1cb9533) reads, alone and after an input's name.
+FILTER = {
+    *("frequency", "two_d_mode", "publish_tf", "smooth_lagged_data", "history_length"),
+    *("map_frame", "odom_frame", "base_link_frame", "world_frame"),
+}
+INPUT = {"", "_config", "_queue_size", "_differential", "_relative", "_rejection_threshold"}
+
+
+def test_robot_localization_knows_every_parameter() -> None:
+    for parameters in parameters_of("robot_localization.yaml").values():
+        of_inputs = {name for name in parameters if re.match(r"(odom|imu|pose)\d", name)}
+        assert parameters.keys() - of_inputs <= FILTER
+        assert {re.sub(r"^(odom|imu|pose)\d", "", name) for name in of_inputs} <= INPUT
+
+
 def test_the_analyzer_finds_the_report_of_the_node() -> None:
     (analyzers,) = parameters_of("diagnostics.yaml").values()
     pixloc = analyzers["pixloc"]
     source = (NEIGHBOURS.parents[1] / "pixloc_ros/ros/diagnostics.py").read_text()
     assert 'name=f"{name}: localization"' in source
     assert pixloc["contains"] == ["pixloc_localizer: localization"]
+    assert pixloc.keys() == {"type", "path", "contains", "timeout", "num_items"}
     assert isinstance(pixloc["timeout"], float)

@@ -5,6 +5,7 @@ enumerations below are those of rviz_common and rviz_default_plugins of ROS 2 Ja
 again in the sources of ros2/rviz at commit f7112b1a.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+FOXGLOVE = Path(__file__).resolve().parents[2] / "config" / "pixloc.foxglove.json"
 LAYOUT = Path(__file__).resolve().parents[2] / "config" / "pixloc.rviz"
 
 COMMON = {"Class", "Name", "Enabled", "Value"}
@@ -147,3 +149,9 @@ def test_topics_move_with_the_namespace_of_rviz(layout: dict[str, Any]) -> None:
 
 def test_a_bag_can_be_followed_by_its_time(layout: dict[str, Any]) -> None:
     assert "rviz_common/Time" in [panel["Class"] for panel in layout["Panels"]]
+
+
+def test_a_click_in_foxglove_is_a_pose_estimate() -> None:
+    (panel,) = [p for n, p in json.loads(FOXGLOVE.read_text())["configById"].items() if "3D" in n]
+    assert panel["publish"]["type"] == "pose_estimate"
+    assert panel["publish"]["poseEstimateTopic"] == "/initialpose"

@@ -16,6 +16,7 @@ import yaml
 
 TEST = Path(__file__).resolve().parents[1]
 LAUNCH = TEST.parent / "launch"
+AS_TEXT: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
 PATIENCE_S = 300.0  # for several programs, one after the other, on a busy machine
 
 
@@ -152,17 +153,41 @@ def test_the_command_line_wins_and_the_node_lives_in_its_namespace(
         until_heard(rig, {"/left/image", "/wheel/odom", "/left/tf_static", "/left/tf"})
         rig.until(lambda: rig.node.count_publishers("/left/tf") == 1, "its transforms")
         assert not rig.node.count_publishers("/tf")
+        name = "priors.max_coast_s"
+        described = ros2_param(domain, "describe", name)
+        assert "Type: double" in described and "Min value: " in described, described
+        assert "Set parameter successful" in ros2_param(domain, "set", name, "7")
+        assert "outside of the range" in ros2_param(domain, "set", name, "-1")
+        assert rig.parameters(name) == [7.0]
+
+
+def ros2_param(domain: int, verb: str, *words: str) -> str:
+    """What `ros2 param` prints about the node in the namespace /left."""
+    from helpers.live import environment
+
+    program = "import sys; from ros2cli.cli import main; sys.exit(main())"
+    options = ["--no-daemon", "--timeout", str(round(PATIENCE_S))]
+    command = [sys.executable, "-c", program, "param", verb, *options, "/left/pixloc_localizer"]
+    done = subprocess.run([*command, *words], env=environment(domain), **AS_TEXT)
+    return str(done.stdout)
 
 
 @pytest.mark.ros
 @pytest.mark.slow
 def test_a_bag_in_a_namespace_with_rviz_and_somebody_who_listens_early(
-    street: Path, tmp_path: Path, domain: int, bag: Any, stand_in: Callable[[str, str, str], None]
+    street: Path,
+    tmp_path: Path,
+    domain: int,
+    bag: Any,
+    stand_in: Callable[[str, str, str], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from sensor_msgs.msg import Image
 
     from helpers.live import Rig, stamp_ns
 
+    (temporary := tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     stand_in("rviz2", "rviz2", RVIZ)
     output, log = tmp_path / "run", tmp_path / "log.txt"
     arguments = ["namespace:=left", "private_tf:=true", "rviz:=true", "rate:=0.5"]
@@ -186,6 +211,7 @@ def test_a_bag_in_a_namespace_with_rviz_and_somebody_who_listens_early(
     first, last = (stamp_ns(bag.on("/image")[i].header) for i in (0, -1))
     late_s = (frames[0]["stamp_ns"] - first) * 1e-9
     assert late_s < 1.0, "the bag began before the node was ready"
+    assert not list(temporary.rglob("*rviz*")), "a layout of its own for every start"
     assert frames[-1]["stamp_ns"] == last
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
 from pixloc_ros.config import Config, flatten, setting
 from pixloc_ros.errors import ConfigError
@@ -98,3 +102,80 @@ def test_qualities_of_service_cannot_be_overridden() -> None:
         node.declare_parameter(name, Parameter.Type.STRING.name)
         with pytest.raises(ConfigError, match="the qualities of service of this node are fixed"):
             parameters.read(node)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--params-file", "/nowhere.yaml"], "/nowhere.yaml"),
+        (["-p", "map:=[1"], "map:=[1"),
+        (["--nonsense"], "--nonsense"),
+        (["--enclave", "/pixloc_localizer"], "SECURITY|security"),  # without its keys
+    ],
+)
+def test_what_ros_itself_refuses_is_one_line(
+    arguments: list[str],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    from pixloc_ros.ros import node
+
+    if "--enclave" in arguments:
+        monkeypatch.setenv("ROS_SECURITY_KEYSTORE", str(tmp_path))
+        monkeypatch.setenv("ROS_SECURITY_ENABLE", "true")
+        monkeypatch.setenv("ROS_SECURITY_STRATEGY", "Enforce")
+    assert node.main(SimpleNamespace(requested=True), args=["--ros-args", *arguments]) == 1
+    (line,) = [x for x in capfd.readouterr().err.splitlines() if x.startswith("the node cannot")]
+    assert re.search(re.escape(told) if told.startswith(("/", "-", "m")) else told, line), line
+
+
+# --- parameter files, as ROS itself reads them ----------------------------------------------------
+
+CONFIG = Path(__file__).resolve().parents[2] / "config"
+FILES = [
+    CONFIG / "localizer.yaml",
+    *CONFIG.glob("robots/*.yaml"),
+    *CONFIG.glob("neighbours/*.yaml"),
+]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_ros_reads_our_parameter_files(file: Path) -> None:
+    import rclpy
+    from rclpy.context import Context
+    from rclpy.node import Node
+    from rclpy.parameter import Parameter
+
+    from helpers.domains import own_domain
+
+    for name, section in yaml.safe_load(file.read_text()).items():
+        context = Context()
+        with own_domain() as domain:
+            arguments = ["--ros-args", "--params-file", str(file)]
+            rclpy.init(args=arguments, context=context, domain_id=domain)
+            node = Node(
+                "pixloc_localizer" if "*" in name else name,
+                context=context,
+                automatically_declare_parameters_from_overrides=True,
+            )
+            try:
+                written = dict(_flat(section["ros__parameters"]))
+                told = {key: node.get_parameter(key) for key in written}
+            finally:
+                node.destroy_node()
+                rclpy.shutdown(context=context)
+        for key, value in written.items():
+            taken = told[key].value
+            assert (list(taken) if isinstance(value, list) else taken) == value, key
+            assert told[key].type_ is not Parameter.Type.NOT_SET
+            assert type(taken) is type(value) or isinstance(value, list), key
+
+
+def _flat(section: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in section.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
