@@ -157,7 +157,7 @@ def test_the_command_line_wins_and_the_node_lives_in_its_namespace(
         described = ros2_param(domain, "describe", name)
         assert "Type: double" in described and "Min value: " in described, described
         assert "Set parameter successful" in ros2_param(domain, "set", name, "7")
-        assert "outside of the range" in ros2_param(domain, "set", name, "-1")
+        assert "out of range" in ros2_param(domain, "set", name, "-1")
         assert rig.parameters(name) == [7.0]
 
 
