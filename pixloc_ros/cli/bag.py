@@ -47,6 +47,9 @@ def create(
     compressed: Annotated[
         bool, typer.Option("--compressed/--raw", help="JPEG or raw images")
     ] = DEFAULT.compressed,
+    video: Annotated[
+        Literal["", "h264", "h265"], typer.Option(help="h264 or h265 instead of single images")
+    ] = "",
     gnss: Annotated[
         Literal["fix", "pose", "none"], typer.Option(help="NavSatFix, pose with covariance, none")
     ] = DEFAULT.gnss,
@@ -78,6 +81,7 @@ def create(
     options = BagOptions(
         topics=Topics().remapped(topic or []),
         compressed=compressed,
+        video=video,
         storage=storage,
         degrade=degrade,
         gnss=gnss,

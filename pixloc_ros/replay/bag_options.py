@@ -11,7 +11,9 @@ from pixloc_ros.errors import BagError, DataError
 from pixloc_ros.evaluation.degradation import degradation
 from pixloc_ros.maps.datum import Datum
 from pixloc_ros.replay import simulated_sensors
+from pixloc_ros.replay.video_encoder import ENCODERS
 from pixloc_ros.sensors.topics import Topics
+from pixloc_ros.sensors.video import require_decoder
 
 STORAGES = ("mcap", "sqlite3")
 
@@ -22,6 +24,7 @@ class BagOptions:
 
     topics: Topics = field(default_factory=Topics)
     compressed: bool = True
+    video: str = ""  # h264 or h265 instead of single images
     storage: str = "mcap"
     degrade: str = ""
     gnss: Literal["fix", "pose", "none"] = "fix"
@@ -39,9 +42,14 @@ class BagOptions:
     gnss_frame: str = "base_link"  # the simulated antenna stands there
 
     def check(self) -> None:
-        """Raises ConfigError or BagError for options that cannot be."""
+        """Raises ConfigError or BagError for options that cannot be, DataError without PyAV."""
         if self.degrade:
             degradation(self.degrade)
+        if self.video:
+            if self.video not in ENCODERS:
+                known = ", ".join(ENCODERS)
+                raise BagError(f"video '{self.video}' is not one of {known}")
+            require_decoder()
         if self.storage not in STORAGES:
             raise BagError(f"storage '{self.storage}' is not one of {', '.join(STORAGES)}")
         if self.receiver not in simulated_sensors.RECEIVERS:

@@ -135,4 +135,6 @@ def _write(folder: Path, timed: Iterable[Timed], names: Topics, storage: str) ->
 def _topic(part: str, msgtype: str, names: Topics) -> str:
     if msgtype == topics.COMPRESSED_IMAGE and "image" not in names.chosen:
         return names.compressed_image
+    if msgtype == topics.FFMPEG_PACKET and "image" not in names.chosen:
+        return f"{names.image}/ffmpeg"
     return getattr(names, part)

@@ -21,6 +21,7 @@ from pixloc_ros.maps.datum import Datum
 from pixloc_ros.maps.files.posed_images import PosedImages
 from pixloc_ros.replay import messages, simulated_sensors
 from pixloc_ros.replay.bag_options import BagOptions
+from pixloc_ros.replay.video_encoder import VideoEncoder
 
 JPEG_QUALITY = 95
 # Of the pose that starts the drive, and of pose fixes: an INS with heading, not a bare receiver.
@@ -49,24 +50,27 @@ def drive_messages(
             start_ns, options.base_frame, options.camera_frame, drive.T_base_cam
         ),
     )
+    encoder = VideoEncoder(options.video) if options.video else None
     position = 0
     for index in progress(selected, "writing frames", len(selected)):
         while position < len(others) and others[position][0] <= drive.stamps_ns[index]:
             yield others[position]
             position += 1
-        yield from _frame(drive, int(index), options)
+        yield from _frame(drive, int(index), options, encoder)
     yield from others[position:]
 
 
-def _frame(drive: PosedImages, index: int, options: BagOptions) -> Iterator[Timed]:
+def _frame(
+    drive: PosedImages, index: int, options: BagOptions, encoder: VideoEncoder | None
+) -> Iterator[Timed]:
     stamp_ns, frame = int(drive.stamps_ns[index]), options.camera_frame
     file, camera = drive.files[index], drive.cameras[index]
-    untouched = not options.degrade and options.scale == 1.0
+    untouched = not options.degrade and options.scale == 1.0 and encoder is None
     if options.compressed and untouched and file.suffix.lower() in (".jpg", ".jpeg"):
         image = messages.compressed_image(stamp_ns, frame, file.read_bytes())
     else:
         image_rgb, camera = _prepared(file, camera, options, index)
-        image = _image_message(stamp_ns, frame, image_rgb, options.compressed)
+        image = _image_message(stamp_ns, frame, image_rgb, options.compressed, encoder)
     yield stamp_ns, "camera_info", messages.camera_info(stamp_ns, frame, camera)
     yield stamp_ns, "image", image
 
@@ -93,7 +97,16 @@ def _prepared(
     return np.asarray(image_rgb), camera
 
 
-def _image_message(stamp_ns: int, frame: str, image_rgb: np.ndarray, compressed: bool) -> Any:
+def _image_message(
+    stamp_ns: int,
+    frame: str,
+    image_rgb: np.ndarray,
+    compressed: bool,
+    encoder: VideoEncoder | None,
+) -> Any:
+    if encoder is not None:
+        packet = encoder.encode(image_rgb)
+        return messages.video_packet(stamp_ns, frame, encoder.encoding, packet)
     if not compressed:
         return messages.image(stamp_ns, frame, image_rgb)
     jpeg = image_files.encode(image_rgb, jpeg_quality=JPEG_QUALITY)

@@ -90,6 +90,21 @@ def image(stamp_ns: int, frame_id: str, image_rgb: np.ndarray) -> Any:
     )
 
 
+def video_packet(stamp_ns: int, frame_id: str, encoding: str, data: bytes) -> Any:
+    """ffmpeg_image_transport_msgs/FFMPEGPacket of one image; sizes are those of the video."""
+    return _make(
+        topics.FFMPEG_PACKET,
+        header=header(stamp_ns, frame_id),
+        width=0,
+        height=0,
+        encoding=encoding,
+        pts=stamp_ns,
+        flags=0,
+        is_bigendian=False,
+        data=np.frombuffer(data, np.uint8),
+    )
+
+
 def compressed_image(stamp_ns: int, frame_id: str, jpeg: bytes) -> Any:
     """sensor_msgs/CompressedImage of JPEG bytes."""
     data = np.frombuffer(jpeg, np.uint8)

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from helpers.drives import write_messages
+from helpers.drives import write_drive, write_messages
 from helpers.video import as_video
 from pixloc_ros.cli import main
+from pixloc_ros.common import image_files
 from pixloc_ros.config import Config
 from pixloc_ros.errors import DataError
 from pixloc_ros.geometry import se3
 from pixloc_ros.localizer import Localizer
+from pixloc_ros.maps.files.posed_images import read_posed_images
 from pixloc_ros.replay import messages
 from pixloc_ros.replay.bag_reader import BagReader
 from pixloc_ros.replay.recorded_drive import read_drives
 from pixloc_ros.replay.runner import drive_events
 from pixloc_ros.replay.storage import RawMessage, open_sources
+from pixloc_ros.replay.video_encoder import VideoEncoder
 from pixloc_ros.sensors import topics, video
 from pixloc_ros.sensors.events import ImageEvent
+from pixloc_ros.sensors.video import VideoDecoder
 from pixloc_ros.session import Session
 from pixloc_ros.types import Estimate
 
@@ -155,3 +161,58 @@ def test_without_pyav_one_line_says_what_to_install(
     words = ["replay", bag, "--map", street / "map", "--output", tmp_path / "run"]
     run = CliRunner().invoke(main.build(), [str(word) for word in words])
     assert run.exit_code == 1
+
+
+# --- written by us --------------------------------------------------------------------------------
+
+
+def smooth_image(index: int, width: int, height: int) -> np.ndarray:
+    """A picture that compresses well; each is another."""
+    coarse = np.random.default_rng(3).integers(0, 255, (6, 8, 3), np.uint8)
+    return np.roll(cv2.resize(coarse, (width, height)), 3 * index, axis=1)
+
+
+def write_smooth_drive(folder: Path, width: int, height: int) -> Path:
+    meta = write_drive(folder)
+    content = json.loads(meta.read_text())
+    for index, entry in enumerate(content["images"]):
+        entry |= {"width": width, "height": height}
+        picture = smooth_image(index, width, height)[..., ::-1]
+        cv2.imwrite(str(folder / "images" / entry["file"]), picture)
+    meta.write_text(json.dumps(content))
+    return meta
+
+
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+@pytest.mark.parametrize("size", [(96, 64), (95, 63)])
+def test_a_bag_is_written_as_video_and_read_as_its_images(
+    codec: str, size: tuple[int, int], tmp_path: Path
+) -> None:
+    """Of odd sizes too, as those of KITTI."""
+    meta = write_smooth_drive(tmp_path / "drive", *size)
+    words = ["bag", "create", "--images", meta.parent / "images", "--meta", meta, "--gnss", "none"]
+    words += ["--output", tmp_path / "bag", "--video", codec]
+    done = CliRunner().invoke(main.build(), [str(word) for word in words])
+    assert done.exit_code == 0, done.output
+    assert "/image/ffmpeg" in done.output
+    drive = read_posed_images(meta, meta.parent / "images")
+    with BagReader(tmp_path / "bag") as reader:
+        images = list(reader.events(parts=("image",)))
+        assert [event.stamp_ns for event in images] == drive.stamps_ns.tolist()
+        for event, file in zip(images, drive.files, strict=True):
+            assert isinstance(event, ImageEvent)
+            wanted = image_files.read(file)
+            assert wanted is not None
+            assert np.abs(event.image_rgb.astype(int) - wanted).mean() < 6.0
+
+
+def test_damage_in_a_packet_of_h265_is_noticed_by_its_hash() -> None:
+    encoder, decoder = VideoEncoder("h265"), VideoDecoder()
+    told = []
+    for i in range(6):
+        data = bytearray(encoder.encode(smooth_image(i, 96, 64)))
+        if i == 3:
+            data[len(data) // 2] ^= 0x55
+        packet = messages.video_packet(1 + i, "cam", encoder.encoding, bytes(data))
+        told += [isinstance(event, ImageEvent) for event in decoder.take(packet, 1 + i)]
+    assert told[:3] == [True] * 3 and not any(told[3:]), told
