@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -125,7 +126,7 @@ def seven_scenes_poses() -> Path:
 
 @pytest.fixture(scope="session")
 def street(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """map/, bag/ and bag.truth.txt of a short generated drive."""
+    """map/, bag/ and bag.truth.txt of a short generated drive; all workers read the same."""
     from helpers.street import SMALL, write_street
 
     return built_once(tmp_path_factory, "street", lambda folder: write_street(folder, SMALL))
@@ -153,14 +154,22 @@ def truth(street: Path) -> Any:
 
 
 @pytest.fixture(scope="session")
+def map_root(street: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the node finds maps: a copy of the street's as map/, and what tests put beside it."""
+    root = tmp_path_factory.mktemp("maps")
+    shutil.copytree(street / "map", root / "map")
+    return root
+
+
+@pytest.fixture(scope="session")
 def node(
-    street: Path, tmp_path_factory: pytest.TempPathFactory
+    map_root: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """The process of a node, and its domain; one for all tests, as starting it takes seconds."""
     from helpers.live import running_node
 
-    parameters = {"map": street / "map", "node.diagnostics_rate_hz": 10.0}
-    parameters |= {"node.map_root": street, "threads": 1}
+    parameters = {"map": map_root / "map", "node.diagnostics_rate_hz": 10.0}
+    parameters |= {"node.map_root": map_root, "threads": 1}
     parameters |= {"retrieval.enabled": False}  # so that tests decide where a search begins
     folder = tmp_path_factory.mktemp("node")
     parameters |= {"node.record_sessions": folder / "sessions"}

@@ -85,8 +85,8 @@ def scene(
     return pyramid, view
 
 
-def system_of(level: int = 2, **changes: torch.Tensor) -> LevelSystem:
-    pyramid, view = scene()
+def system_of(level: int = 2, count: int = 500, **changes: torch.Tensor) -> LevelSystem:
+    pyramid, view = scene(count)
     parts = {
         "points": view.points,
         "reference": view.features[level],

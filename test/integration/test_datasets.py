@@ -311,6 +311,7 @@ def test_descriptors_of_other_places_propose_nothing(street, tmp_path):
 
 @pytest.mark.slow
 def test_cmu_reads_centres_and_submits_translations(scenery, tmp_path):
+    """And two processes find the same poses as one."""
     root = trees.cmu(tmp_path / "cmu", scenery)
     run("cmu", root, tmp_path / "out")
     found = summary(tmp_path / "out")
@@ -318,6 +319,13 @@ def test_cmu_reads_centres_and_submits_translations(scenery, tmp_path):
     poses = submitted(tmp_path / "out" / "CMU_eval_pixloc_ros.txt")
     for T, shot in zip(poses.values(), scenery.queries, strict=True):
         assert distance_m(T, shot.T_cam_world) < NEAR_M
+    shutil.copytree(tmp_path / "out" / "maps", tmp_path / "together" / "maps")
+    run("cmu", root, tmp_path / "together", "--scene", "slice7", "--workers", 2)
+    alone, together = (
+        (tmp_path / folder / "scenes" / "slice7" / "poses.txt").read_text()
+        for folder in ("out", "together")
+    )
+    assert alone == together
 
 
 def test_cmu_takes_the_camera_from_the_name(scenery, tmp_path):
@@ -434,17 +442,6 @@ def test_an_image_pyramid_has_a_map_for_each_size(scenery, tmp_path):
 
 
 # --- all of them ----------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_processes_find_the_same_poses(scenery, tmp_path):
-    root = trees.cmu(tmp_path / "cmu", scenery)
-    alone, together = tmp_path / "alone", tmp_path / "together"
-    run("cmu", root, alone, "--scene", "slice7")
-    shutil.copytree(alone / "maps", together / "maps")
-    run("cmu", root, together, "--scene", "slice7", "--workers", 2)
-    poses = [f"{folder}/scenes/slice7/poses.txt" for folder in (alone, together)]
-    assert Path(poses[0]).read_text() == Path(poses[1]).read_text()
 
 
 @pytest.mark.parametrize(

@@ -21,26 +21,21 @@ from pixloc_ros.types import Status
 from pixloc_ros.visualization.overlay import STATUS_COLORS
 from pixloc_ros.visualization.recording import rerun_sdk
 
-CODE = "import sys; from pixloc_ros.cli.main import main; sys.exit(main())"
-
-
 CONTENT = re.compile(r'<script type="application/json" id="content">(.*?)</script>', re.DOTALL)
 
-# As if the library were not installed.
-WITHOUT_RERUN = f"import sys; sys.modules['rerun'] = None; {CODE}"
 
-
-def run_replay(street: Path, folder: Path, code: str = CODE) -> subprocess.CompletedProcess[str]:
-    arguments = ["replay", str(street / "bag"), "--map", str(street / "map"), "--no-report"]
-    arguments += ["--every", "4", "--output", str(folder / "run"), "--view", str(folder / "a.rrd")]
-    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+def replay_words(street: Path, folder: Path) -> list[str]:
+    words = ["replay", str(street / "bag"), "--map", str(street / "map"), "--no-report"]
+    words += ["--every", "4", "--output", str(folder / "run"), "--view", str(folder / "a.rrd")]
+    return words
 
 
 @pytest.fixture(scope="module")
 def run(street: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run, beside which the viewer's file lies."""
     folder = tmp_path_factory.mktemp("viewed")
-    done = run_replay(street, folder)
+    command = [sys.executable, "-m", "pixloc_ros.cli.main", *replay_words(street, folder)]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder / "run"
 
@@ -67,9 +62,9 @@ def test_without_rerun_the_run_is_not_begun(
     monkeypatch.setitem(sys.modules, "rerun", None)
     with pytest.raises(ConfigError, match="pip install 'pixloc_ros"):
         rerun_sdk()
-    done = run_replay(street, tmp_path, WITHOUT_RERUN)
-    assert done.returncode == 1
-    assert "error: --view needs rerun-sdk" in done.stderr
+    done = CliRunner().invoke(main.build(), replay_words(street, tmp_path))
+    assert isinstance(done.exception, ConfigError)
+    assert "--view needs rerun-sdk" in str(done.exception)
     assert not (tmp_path / "run").exists()
 
 

@@ -17,7 +17,6 @@ from helpers.events import with_image
 from pixloc_ros.cli import main
 from pixloc_ros.cli.replay import resolve_config
 from pixloc_ros.config import Config, from_flat, load
-from pixloc_ros.demo.street.dataset import DatasetOptions, write_dataset
 from pixloc_ros.errors import BagError, ConfigError, DataError
 from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.geometry import se3
@@ -51,11 +50,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def street(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("street") / "dataset"
-    options = DatasetOptions(length_m=8.0, width=480, height=288, workers=1)
-    write_dataset(folder, options)
-    return folder
+def street(street: Path) -> Path:
+    return street / "data"
 
 
 @pytest.fixture(scope="module")
@@ -247,10 +243,10 @@ def test_a_calibration_that_turns_bad_stops_the_frames_until_the_next_good_one(l
 
 
 def test_images_of_another_size_than_their_calibration_fail_and_are_told(localizer, events):
-    odd = [with_image(e, e.image_rgb[:200]) if isinstance(e, ImageEvent) else e for e in events]
+    odd = [with_image(e, e.image_rgb[:100]) if isinstance(e, ImageEvent) else e for e in events]
     estimates = list(session_of(localizer).run(odd))
     assert {estimate.reason for estimate in estimates} == {Reason.BAD_IMAGE}
-    assert "480x200" in estimates[0].message
+    assert "320x100" in estimates[0].message
 
 
 def test_bad_images_count_as_frames(localizer, events):

@@ -224,7 +224,7 @@ def test_no_step_where_the_system_is_singular() -> None:
 def test_whole_minimisation_with_frozen_problems() -> None:
     away = [0, 0, 0, 0, 3.0, 0]
     poses = poses_of(OFFSET, away, [0.05] * 6)
-    system = system_of()
+    system = system_of(count=100)
     problem = on_device(system, poses, Stage(2, 8, 3))
     problem.solve()
     expected = minimize(system, poses, DAMPING[2], 8, Policy.of(CONFIG))
@@ -359,7 +359,7 @@ def test_memory_that_does_not_suffice_is_told(wall: tuple[Map, Frame, PosePrior]
         }
     )
     localizer = Localizer(config, map_)
-    use_kernels(localizer, budget_bytes=50_000)
+    use_kernels(localizer, budget_bytes=10_000)
     some = localizer.localize(frame, vague)
     assert some.alignment.hypotheses > 0
     assert some.alignment.hypotheses_dropped > 100
