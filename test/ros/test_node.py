@@ -213,21 +213,6 @@ def test_what_is_missing_is_said(
 
 @pytest.mark.ros
 @pytest.mark.slow
-@pytest.mark.parametrize("late", ["/camera_info", "/tf_static"])
-def test_an_image_that_overtakes_the_calibration_is_not_lost(rig: Any, bag: Any, late: str) -> None:
-    before = up_to_frame(without(bag), 1)
-    rig.play([(topic, message) for topic, message in before if topic not in ("/image", late)])
-    rig.until(rig.arrived, "all but the calibration")
-    rig.send("/image", bag.on("/image")[0])
-    rig.until(lambda: True, "")
-    for message in bag.on(late)[:1]:
-        rig.send(late, message)
-    rig.until_shown("/image", bag.on("/image")[0], lambda: rig.statuses, "the verdict")
-    assert rig.statuses[0].reason == "ok", rig.statuses[0].message
-
-
-@pytest.mark.ros
-@pytest.mark.slow
 def test_bad_messages_are_counted_and_the_drive_goes_on(rig: Any, bag: Any) -> None:
     messages = without(bag)
     rig.play(up_to_frame(messages, 1))
@@ -331,18 +316,23 @@ def test_a_click_starts_it_where_there_is_no_gnss(rig: Any, bag: Any, truth: Tra
 @pytest.mark.slow
 def test_newest_frame_wins_and_drops_are_counted(rig: Any, bag: Any) -> None:
     rig.play(up_to_frame(without(bag), 0))
-    for image in bag.on("/image"):
-        rig.send("/image", image)
-        rig.until(lambda: True, "")
+
+    def counted(what: str) -> int:
+        return int(rig.diagnostics.get(f"count image.{what}", 0))
+
+    for later_s in range(0, 1000, 10):  # again and again, where the node is the faster one
+        for image in bag.on("/image"):
+            rig.send("/image", shifted(image, later_s))
+        rig.report()
+        if counted("dropped") and counted("received") > 3:
+            break
 
     def all_accounted_for() -> bool:
-        report = rig.report()
-        received, dropped = (
-            int(report.get(f"count image.{k}", 0)) for k in ("received", "dropped")
-        )
-        return received > 3 and received == len(rig.statuses) + dropped and dropped > 0
+        rig.report()
+        return counted("received") == len(rig.statuses) + counted("dropped")
 
     rig.until(all_accounted_for, "a verdict or a drop for every image")
+    assert counted("dropped") > 0
     stamps = [decoding.stamp_ns(status.header) for status in rig.statuses]
     assert stamps == sorted(stamps)
 

@@ -50,6 +50,7 @@ def faulty(street: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
     orders.touch()
     parameters = {"map": street / "map", "node.diagnostics_rate_hz": 10.0, "threads": 1}
     parameters |= {"retrieval.enabled": False, "use_sim_time": True}
+    parameters |= {"node.calibration_wait_s": 60.0}  # of a clock that does not know a busy machine
     program = Path(__file__).parents[1] / "helpers" / "faulty_node.py", orders
     with (
         own_domain() as domain,
@@ -102,14 +103,20 @@ def test_ten_images_a_second_into_a_machine_that_does_two(
 ) -> None:
     rig.play(up_to_frame(without(bag), 1))
     rig.forget()
-    faulty.order("slow")
-    images = []
+    faulty.order("wait")  # until an image is dropped, however slowly this machine sends them
+    dropping, images = "count image.dropped", []
     for topic, message in frames(without(bag), 1):
         rig.send(topic, message)
         if topic == "/image":
             images.append(decoding.stamp_ns(message.header))
             end_s = time.monotonic() + 0.1
             rig.until(lambda end_s=end_s: time.monotonic() > end_s, "the next image")
+        if len(images) == 1:
+            rig.until_shown("/image", bag.on("/image")[1], faulty.works, "a frame in work")
+        if dropping in rig.diagnostics:
+            faulty.order("slow")
+    rig.until(lambda: dropping in rig.diagnostics, "a dropped image")
+    faulty.order("slow")
     newest = images[-1]
     rig.until_shown(
         "/image",
@@ -129,6 +136,19 @@ def test_ten_images_a_second_into_a_machine_that_does_two(
         queue_ms = dict(zip(after.stages, after.stages_ms, strict=True))["queue"]
         assert queue_ms < before.latency_ms + 1e3 * SLOW_S
     assert_no_wrong_pose(rig, truth)
+
+
+@pytest.mark.parametrize("late", ["/camera_info", "/tf_static"])
+def test_an_image_that_overtakes_the_calibration_is_not_lost(rig: Any, bag: Any, late: str) -> None:
+    before = up_to_frame(without(bag), 1)
+    rig.play([(topic, message) for topic, message in before if topic not in ("/image", late)])
+    rig.until(rig.arrived, "all but the calibration")
+    image = bag.on("/image")[0]
+    rig.send("/image", image)
+    rig.until_shown("/image", image, lambda: "count image.received" in rig.diagnostics, "the image")
+    rig.send(late, bag.on(late)[0])
+    rig.until(lambda: rig.statuses, "the verdict")
+    assert rig.statuses[0].reason == "ok", rig.statuses[0].message
 
 
 def test_a_first_frame_that_takes_long(faulty: FaultyNode, rig: Any, bag: Any) -> None:

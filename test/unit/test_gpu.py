@@ -359,7 +359,7 @@ def test_memory_that_does_not_suffice_is_told(wall: tuple[Map, Frame, PosePrior]
         }
     )
     localizer = Localizer(config, map_)
-    use_kernels(localizer, budget_bytes=10_000)
+    use_kernels(localizer, budget_bytes=20_000)
     some = localizer.localize(frame, vague)
     assert some.alignment.hypotheses > 0
     assert some.alignment.hypotheses_dropped > 100
