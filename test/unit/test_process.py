@@ -41,7 +41,7 @@ import os, sys
 from pixloc_ros.common.process import PASSIVE_WAITING
 import pixloc_ros.cli.main as program
 program.run = lambda app: None
-program.build = lambda: print("torch" in sys.modules, *map(os.environ.get, PASSIVE_WAITING))
+program.build = lambda called: print("torch" in sys.modules, *map(os.environ.get, PASSIVE_WAITING))
 program.main()
 """
 
