@@ -73,6 +73,10 @@ def _check(configs: list[TrainConfig]) -> None:
 
 
 def _train(config: TrainConfig, folder: Path) -> str:
+    """Where the weights of a run are, which goes on unless it has ended with these settings."""
+    weights = folder / f"{config.name}.safetensors"
+    if weights.is_file() and load(folder / "config.yaml") == config:
+        return str(weights)
     finished = run.train(config, folder, resume=True, progress=track)
     assert finished is not None
     return str(finished.weights)
