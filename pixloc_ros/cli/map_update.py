@@ -16,7 +16,8 @@ from pixloc_ros.cli.replay import ConfigOption, DeviceOption, SetOption, resolve
 from pixloc_ros.config import Config
 from pixloc_ros.errors import MapError
 from pixloc_ros.maps.update import versions
-from pixloc_ros.maps.update.updater import MIN_FRAMES, UpdateOptions, UpdateReport, update_map
+from pixloc_ros.maps.update.options import UpdateOptions
+from pixloc_ros.maps.update.updater import MIN_FRAMES, UpdateReport, update_map
 from pixloc_ros.maps.verified_frames import DriveSession
 from pixloc_ros.sensors.topics import Topics
 
@@ -50,6 +51,12 @@ def update(
     max_growth: Annotated[
         float, typer.Option(min=0.0, help="share of the map's observations that may be added")
     ] = DEFAULT.max_growth_share,
+    new_points: Annotated[
+        bool, typer.Option(help="triangulate points where the map has none; needs pycolmap")
+    ] = DEFAULT.new_points,
+    max_new: Annotated[
+        float, typer.Option(min=0.0, help="the same as --max-growth, of keyframes with new points")
+    ] = DEFAULT.max_new_share,
     force: Annotated[
         bool, typer.Option("--force", help="write a version that localizes held queries worse")
     ] = False,
@@ -88,7 +95,14 @@ def update(
         resolved.features.precision,
     )
     judge = partial(held_score.score, resolved, progress=track)
-    options = UpdateOptions(frame_spacing, spacing, max_growth, force)
+    options = UpdateOptions(
+        frame_spacing_m=frame_spacing,
+        keyframe_spacing_m=spacing,
+        max_growth_share=max_growth,
+        new_points=new_points,
+        max_new_share=max_new,
+        force=force,
+    )
     for drive in _drives(recorded, bag, posed, images, resolved, topic or []):
         report = update_map(folder, drive, extractor, judge, output, options, track)
         Console().print(_table(report, drive))

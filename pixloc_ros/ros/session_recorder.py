@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from queue import Empty, Full, Queue
+from contextlib import suppress
+from queue import Full, Queue
 
 from pixloc_ros.errors import one_line
 from pixloc_ros.maps.files.session_folder import SessionHeader, SessionStore
@@ -15,7 +16,6 @@ from pixloc_ros.replay.session_recording import FrameChooser, RecordedFrame
 from pixloc_ros.session import Answer
 
 MAX_WAITING = 4  # frames, with their images
-POLL_S = 0.1  # how soon a stop is noticed
 
 Count = Callable[[str, str], None]
 
@@ -34,7 +34,7 @@ class SessionRecorder:
         self._session = store.new_session(header)
         self._chooser = FrameChooser(spacing_m)
         self._count = count
-        self._waiting: Queue[RecordedFrame] = Queue(MAX_WAITING)
+        self._waiting: Queue[RecordedFrame | None] = Queue(MAX_WAITING)  # None wakes the thread
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pixloc_recorder", daemon=True)
         self._thread.start()
@@ -54,15 +54,15 @@ class SessionRecorder:
     def close(self, timeout_s: float = 0.2) -> None:
         """Write what waits, if that is soon done."""
         self._closing.set()
+        with suppress(Full):
+            self._waiting.put_nowait(None)
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        while True:
-            try:
-                self._write(self._waiting.get(timeout=POLL_S))
-            except Empty:
-                if self._closing.is_set():
-                    return
+        while not (self._closing.is_set() and self._waiting.empty()):
+            chosen = self._waiting.get()
+            if chosen is not None:
+                self._write(chosen)
 
     def _write(self, chosen: RecordedFrame) -> None:
         try:

@@ -30,9 +30,11 @@ from pixloc_ros.maps.held_queries import HeldScore
 from pixloc_ros.maps.integrity import find_problems
 from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.update import new_version
+from pixloc_ros.maps.update.new_points import lacks_points
 from pixloc_ros.maps.update.observations import FrameObservations, observe
+from pixloc_ros.maps.update.options import UpdateOptions
 from pixloc_ros.maps.update.point_history import PointHistory
-from pixloc_ros.maps.update.updater import UpdateOptions, UpdateReport, update_map
+from pixloc_ros.maps.update.updater import UpdateReport, update_map
 from pixloc_ros.maps.verified_frames import DriveSession, VerifiedFrame
 from pixloc_ros.maps.view import MapView
 from pixloc_ros.replay.runner import replay
@@ -44,18 +46,22 @@ NEARER = Board((-0.6, 1.0), (-1.0, 1.0), 2.2, seed=7)
 EXTRACTOR = FeatureExtractor()
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("scene")
+def build(folder: Path, known=lambda points: np.ones(len(points), bool)) -> Path:
+    """A map of the scene, of the points that are known."""
     (folder / "images").mkdir()
     names = [f"{i}.png" for i in range(COUNT)]
     for i, name in enumerate(names):
         cv2.imwrite(str(folder / "images" / name), photograph(pose(i)))
     points = np.concatenate([board.points(0.1) for board in BOARDS])
     images = [PosedImage(n, folder / "images" / n, CAMERA, pose(i)) for i, n in enumerate(names)]
-    model, _ = model_from_cloud(points, images, OPTIONS)
+    model, _ = model_from_cloud(points[known(points)], images, OPTIONS)
     build_from_model(model, folder / "images", folder / "map", EXTRACTOR, BuildOptions())
     return folder / "map"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Path:
+    return build(tmp_path_factory.mktemp("scene"))
 
 
 def at_night(image: np.ndarray) -> np.ndarray:
@@ -136,6 +142,25 @@ def test_drive_that_fits_badly_tells_nothing(built):
     elsewhere = [Board((-9.0, 12.0), (-5.0, 5.0), 12.0, seed=9)]
     for each in observe(Map.load(built), drive("x", elsewhere).frames, EXTRACTOR, 0.25):
         assert not (each.present.any() or each.absent.any() or each.novel.any())
+        assert not lacks_points(each)
+
+
+def test_where_the_map_was_blind_points_are_added_in_its_frame_and_once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("half")
+    half = build(folder, lambda points: points[:, 0] < 0.0)
+    new, again = folder / "new", folder / "again"
+    bounds = {"max_new_share": 20.0, "new_keyframe_spacing_m": 0.5}
+    session = updated(half, drive("monday"), new, **bounds).session
+    tile, first_id = Map.load(new).whole(), Map.load(half).point_id_end
+    added = tile.points_map()[tile.point_id >= first_id]
+    assert len(added) == session.points_added > 50
+    off_m = np.abs(added[:, 2:] - [board.z_m for board in BOARDS]).min(1)
+    assert np.median(off_m) < 0.03 and (added[:, 0] > 0.0).mean() > 0.8
+    assert find_problems(new) == []
+    second = drive("tuesday", shift=0.4)
+    assert updated(new, second, again, **bounds).session.points_added <= 0.2 * len(added)
+    without = updated(half, second, folder / "without", new_points=False).session
+    assert (without.points_added, without.keyframes) == (0, 0)
 
 
 def test_another_light_is_added_within_bounds_and_once(built, night, tmp_path):
@@ -169,7 +194,8 @@ def told(*, absent: Sequence[int] = (), present: Sequence[int] = ()) -> FrameObs
     ids = np.array([*absent, *present], np.int32)
     gone = np.arange(len(ids)) < len(absent)
     frame = drive("x").frames[0]
-    return FrameObservations(frame, np.zeros(1), ids, (), (), ~gone, gone, np.zeros(len(ids), bool))
+    no, none = np.zeros(len(ids), bool), np.zeros((0, 2))
+    return FrameObservations(frame, np.zeros(1), ids, (), (), ~gone, gone, no, no, none, none)
 
 
 def test_points_are_retired_after_several_drives_and_frames_unless_seen_again():

@@ -35,6 +35,7 @@ class PosedPyramid:
     pyramid: FeaturePyramid
     camera: Camera
     T_map_cam: Matrix
+    corners_px: NDArray[np.float32]  # (M, 2) where its image has texture
 
     @property
     def finer(self) -> FeaturePyramid:
@@ -56,6 +57,9 @@ def look_along(
     points_map: Matrix, frame: PosedPyramid, others: Sequence[PosedPyramid]
 ) -> LineOfSight:
     """Compare a frame with others along the rays through points (N, 3) that it has in view."""
+    if not len(points_map):
+        none = np.zeros(0, np.float32)
+        return LineOfSight(none, none, none, np.zeros(0, bool))
     centre = frame.T_map_cam[:3, 3]
     rays = points_map - centre
     features = [part[0] for part in frame.finer.sample(_pixels(points_map, frame)[0])]

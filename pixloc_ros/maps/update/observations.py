@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pixloc_ros.common.image_files import Image
 from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.config import ViewConfig
 from pixloc_ros.features.pyramid import FeatureExtractor
@@ -27,6 +29,9 @@ MATCHES = 0.85  # cosine of the finest features of a point from which it is an i
 SEEN = 0.5  # cosine along the line of sight from which something was found at a depth
 MARGIN = 0.1  # by which a depth fits better than that of the point
 MIN_FITTING_SHARE = 0.5  # of the points that a frame can tell of: otherwise it tells nothing
+MIN_POINTS = 30  # in view of a frame that fits, or does not
+CELLS = 12  # across an image: where the map has points, and where not
+CORNERS = 400  # of an image, by which its texture is told
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,30 @@ class FrameObservations:
     present: NDArray[np.bool_]  # the point's surface is where it was
     absent: NDArray[np.bool_]  # the frame looked through it
     novel: NDArray[np.bool_]  # present, and none of the map's observations looks like it
+    hidden: NDArray[np.bool_]  # something nearer is before it
+    pixels: NDArray[np.float32]  # (N, 2) where the points are
+    corners_px: NDArray[np.float32]  # (M, 2) where the image has texture
+
+    @property
+    def misfits(self) -> bool:
+        """Whether many points are in view, and the frame fits them badly."""
+        return len(self.present) >= MIN_POINTS and not self.present.any()
+
+    def open_cells(self, pixels: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """Whether pixels (M, 2) are in cells in which the map has nothing that may be there.
+
+        That is, no point that is present, and not more of which nothing is known than gone ones.
+        """
+        gone = self.absent | self.hidden
+        weight = np.where(self.present, CELLS**3, np.where(gone, -1, 1))
+        cell = self._cells(np.concatenate([self.pixels, pixels]))
+        own, asked = cell[: len(self.pixels)], cell[len(self.pixels) :]
+        return np.asarray(np.bincount(own, weight, cell.max(initial=0) + 1)[asked] <= 0)
+
+    def _cells(self, pixels: NDArray[np.floating]) -> NDArray[np.int64]:
+        size_px = self.frame.camera.width / CELLS
+        column, line = np.maximum(pixels // size_px, 0).astype(np.int64).T
+        return np.asarray(line * (CELLS + 1) + column)
 
 
 def observe(
@@ -72,7 +101,15 @@ def spaced(frames: Sequence[VerifiedFrame], spacing_m: float) -> list[VerifiedFr
 
 
 def _posed(frame: VerifiedFrame, extractor: FeatureExtractor) -> PosedPyramid:
-    return PosedPyramid(extractor.extract(frame.read_image()), frame.camera, frame.T_map_cam)
+    image_rgb = frame.read_image()
+    corners_px = _corners(image_rgb)
+    return PosedPyramid(extractor.extract(image_rgb), frame.camera, frame.T_map_cam, corners_px)
+
+
+def _corners(image_rgb: Image) -> NDArray[np.float32]:
+    grey = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2GRAY)
+    found = cv2.goodFeaturesToTrack(grey, CORNERS, 0.01, 8)
+    return np.zeros((0, 2), np.float32) if found is None else found[:, 0].astype(np.float32)
 
 
 def _observe(
@@ -81,14 +118,14 @@ def _observe(
     views = _views(map_, frame)
     ids, first = np.unique(np.concatenate([v.point_ids for v in views]), return_index=True)
     points_map = torch.cat([v.points for v in views]).double().numpy()[first] + views[0].origin
-    pixels, in_view = _project(points_map, frame)
+    pixels, in_view = project(points_map, frame)
     sampled = posed.pyramid.sample(pixels.to(posed.pyramid.levels[0].rows))
     finest = sampled[-1][0].cpu()
     similarity = torch.stack([_similarity(view, ids, finest) for view in views]).amax(0)
     matches = similarity.numpy() >= MATCHES
     unsure = np.flatnonzero(in_view & ~matches)
     sight = look_along(points_map[unsure], posed, others)
-    present, absent = _verdicts(matches & in_view, unsure, sight)
+    present, absent, hidden = _verdicts(matches & in_view, unsure, sight)
     return FrameObservations(
         frame=frame,
         descriptor=retrieval.describe(posed.pyramid),
@@ -98,6 +135,9 @@ def _observe(
         present=present[in_view],
         absent=absent[in_view],
         novel=(present & ~matches)[in_view],
+        hidden=hidden[in_view],
+        pixels=pixels.numpy()[in_view].astype(np.float32),
+        corners_px=posed.corners_px,
     )
 
 
@@ -112,7 +152,8 @@ def _views(map_: Map, frame: VerifiedFrame) -> list[MapView]:
     return [select_view(map_, T_map_cam, frame.camera, VIEW, condition=one) for one in conditions]
 
 
-def _project(points_map: Matrix, frame: VerifiedFrame) -> tuple[Tensor, NDArray[np.bool_]]:
+def project(points_map: Matrix, frame: VerifiedFrame) -> tuple[Tensor, NDArray[np.bool_]]:
+    """Pixels (N, 2) of points (N, 3) in a frame, and which are in view."""
     points_cam = se3.transform(se3.inverse(frame.T_map_cam), points_map)
     pixels, in_view = frame.camera.project(torch.from_numpy(points_cam))
     return pixels, in_view.numpy()
@@ -128,8 +169,8 @@ def _similarity(view: MapView, ids: NDArray[np.int32], finest: Tensor) -> Tensor
 
 def _verdicts(
     matches: NDArray[np.bool_], unsure: NDArray[np.intp], sight: LineOfSight
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which points (N,) are present and which absent; none is where the frame fits badly.
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which points (N,) are present, absent and hidden; none is where the frame fits badly.
 
     matches: (N,) points that look as on the map. unsure: indices of those that do not, with their
     lines of sight.
@@ -137,9 +178,11 @@ def _verdicts(
     elsewhere = np.maximum(sight.nearer, sight.farther)
     found = sight.informative & (sight.at > SEEN) & (sight.at >= elsewhere)
     through = (sight.farther > sight.at + MARGIN) & (sight.farther > sight.nearer)
-    present, absent = matches.copy(), np.zeros_like(matches)
+    before = (sight.nearer > sight.at + MARGIN) & (sight.nearer >= sight.farther)
+    present, absent, hidden = matches.copy(), np.zeros_like(matches), np.zeros_like(matches)
     present[unsure] = found
     absent[unsure] = ~found & sight.informative & through
+    hidden[unsure] = ~found & sight.informative & before
     if present.sum() < MIN_FITTING_SHARE * (matches.sum() + sight.informative.sum()):
-        return np.zeros_like(present), np.zeros_like(absent)
-    return present, absent
+        return np.zeros_like(present), np.zeros_like(absent), np.zeros_like(hidden)
+    return present, absent, hidden
