@@ -356,27 +356,39 @@ def test_parameters_are_those_of_the_configuration_and_fixed_while_configured(ri
     assert "deactivate" in result.reason
 
 
+def assert_told(rig: Any, complaint: str) -> None:
+    rig.until(lambda: complaint in rig.state, "the complaint in /diagnostics")
+    assert rig.state.startswith("ERROR")
+    assert rig.lifecycle_state() == "unconfigured"
+
+
 @pytest.mark.ros
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("parameters", "complaint"),
-    [
-        ({"alignment.robust_scal": 0.2}, "did you mean 'alignment.robust_scale'"),
-        ({"map": "/nowhere/to/be/found"}, "/nowhere/to/be/found"),
-    ],
-)
-def test_a_configuration_that_cannot_be_is_told(
-    tmp_path: Path, domain: int, parameters: dict[str, Any], complaint: str
-) -> None:
-    from helpers.live import PATIENCE_S, Rig, running_node
+def test_a_parameter_that_does_not_exist_is_told(tmp_path: Path, domain: int) -> None:
+    from helpers.live import Rig, running_node
 
-    log = tmp_path / "log.txt"
-    with running_node(log, domain, **parameters) as process, Rig(domain) as rig:
-        rig.until(lambda: complaint in rig.state, "the complaint in /diagnostics")
-        assert rig.state.startswith("ERROR")
-        assert rig.lifecycle_state() == "unconfigured"
-        process.send_signal(signal.SIGINT)
-        assert process.wait(PATIENCE_S) == 0
+    complaint, log = "did you mean 'alignment.robust_scale'", tmp_path / "log.txt"
+    with running_node(log, domain, **{"alignment.robust_scal": 0.2}), Rig(domain) as rig:
+        assert_told(rig, complaint)
+    assert complaint in log.read_text()
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_a_map_that_does_not_exist_is_told_and_the_player_does_not_wait(
+    street: Path, tmp_path: Path, domain: int
+) -> None:
+    from helpers.live import Rig, environment, running_node
+
+    complaint, log = "/nowhere/to/be/found", tmp_path / "log.txt"
+    command = [sys.executable, "-m", "pixloc_ros.ros.executable", "bag_player"]
+    command += [street / "bag", "--timeout", "300", "--localizer", "/pixloc_localizer"]
+    with running_node(log, domain, map=complaint), Rig(domain) as rig:
+        assert_told(rig, complaint)
+        done = subprocess.run(command, env=environment(domain), capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "the localizer cannot work" in done.stderr and complaint in done.stderr
     assert complaint in log.read_text()
     assert "Traceback" not in log.read_text()
 
@@ -445,21 +457,6 @@ def test_a_working_node_ends_on_a_signal_and_the_player_feeds_it(
             player.terminate()
             assert player.wait(PATIENCE_S) == 0
     assert "Traceback" not in log.read_text()
-
-
-@pytest.mark.ros
-@pytest.mark.slow
-def test_the_player_does_not_wait_for_a_localizer_that_cannot_work(
-    street: Path, tmp_path: Path, domain: int
-) -> None:
-    from helpers.live import environment, running_node
-
-    with running_node(tmp_path / "log.txt", domain, map="/nowhere"):
-        command = [sys.executable, "-m", "pixloc_ros.ros.executable", "bag_player"]
-        command += [street / "bag", "--timeout", "300", "--localizer", "/pixloc_localizer"]
-        done = subprocess.run(command, env=environment(domain), capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "the localizer cannot work" in done.stderr and "/nowhere" in done.stderr
 
 
 @pytest.mark.ros
