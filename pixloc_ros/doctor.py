@@ -25,7 +25,7 @@ class Finding:
     needed: bool = True
 
 
-def examine(map_folder: Path | None = None) -> Iterator[Finding]:
+def examine(map_folder: str | Path | None = None) -> Iterator[Finding]:
     """All checks, one after the other; none of them raises."""
     yield _python()
     for name in ("torch", "numpy", "cv2", "scipy", "pydantic", "safetensors", "rosbags"):
@@ -37,6 +37,7 @@ def examine(map_folder: Path | None = None) -> Iterator[Finding]:
     yield _module("tf2_msgs", "install ros-$ROS_DISTRO-tf2-msgs, or `make setup`", needed=False)
     yield _module("pycolmap", "pip install pycolmap; only to build maps", needed=False)
     yield _module("av", f"{video.REMEDY}; only for images as H.264 or H.265", needed=False)
+    yield _module("aiohttp", "pip install 'pixloc_ros[remote]'; only for maps behind a URL", False)
     yield _discovery()
     if map_folder is not None:
         yield _map(map_folder)
@@ -77,7 +78,7 @@ def _weights() -> Finding:
     return _checked("weights", check, "install the package again")
 
 
-def _map(folder: Path) -> Finding:
+def _map(folder: str | Path) -> Finding:
     def check() -> str:
         from pixloc_ros.maps.map import Map
 

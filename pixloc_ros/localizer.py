@@ -126,7 +126,7 @@ class Localizer:
         views = ViewSelector(self.map, config, images)
         selector = HypothesisSelector(views, self.aligner(config), config)
         with watch("initial_poses"):
-            problems = _problems(images, priors, views)
+            problems = self._problems(images, priors, views)
         with watch("coarse_screening"):
             promising = selector.screen(problems)
         with watch("alignment"):
@@ -162,6 +162,18 @@ class Localizer:
                 return replace(better, message=f"{better.message}; {better_by}")
             ambiguity_m = max((_distance_m(each, found) for each in others), default=0.0)
         return _with_ambiguity(estimate, ambiguity_m)
+
+    def _problems(
+        self, images: Sequence[ImageFeatures], priors: Sequence[PosePrior], views: ViewSelector
+    ) -> list[AlignmentProblem]:
+        """What to align with what, or the reason why there is nothing."""
+        problems = [problem for prior in priors for problem in views.problems(images, prior)]
+        if problems:
+            return problems
+        message = f"too few map points at {len(priors)} places where it might be"
+        if self.map.tiles.missing:
+            raise _CannotLocalize(Reason.TILES_MISSING, f"{message}; {self._missing()}")
+        raise _CannotLocalize(Reason.TOO_FEW_POINTS, message)
 
     def aligner(self, config: Config) -> Aligner:
         """The aligner of a configuration, on this localizer's device."""
@@ -203,11 +215,17 @@ class Localizer:
         view = views.view(frame, prior.T_map_base, prior.point_ids)
         if view.nearest_m > limits.max_distance_m:
             return Reason.OUT_OF_MAP, f"nearest keyframe is {view.nearest_m:.0f} m away"
+        if len(view) < limits.min_points and view.missing:
+            return Reason.TILES_MISSING, f"only {len(view)} map points in view; {self._missing()}"
         if len(view) < limits.min_points:
             refused = self.map.tiles.refused
             damage = f"; refused tiles of the map: {', '.join(refused)}" if refused else ""
             return Reason.TOO_FEW_POINTS, f"only {len(view)} map points in view{damage}"
         return None
+
+    def _missing(self) -> str:
+        """Which tiles of a map behind a URL are not here, and why."""
+        return f"tiles not here: {self.map.tiles.missing_note or 'just fetched'}"
 
     def _why_no_search(self) -> str:
         message = "no odometry, GNSS or initial pose yet"
@@ -264,16 +282,6 @@ class _CannotLocalize(Exception):
 
 
 _STATUS_OF = {Reason.OK: Status.OK, Reason.AMBIGUOUS: Status.AMBIGUOUS}
-
-
-def _problems(
-    images: Sequence[ImageFeatures], priors: Sequence[PosePrior], views: ViewSelector
-) -> list[AlignmentProblem]:
-    problems = [problem for prior in priors for problem in views.problems(images, prior)]
-    if not problems:
-        message = f"too few map points at {len(priors)} places where it might be"
-        raise _CannotLocalize(Reason.TOO_FEW_POINTS, message)
-    return problems
 
 
 def _with_counts(

@@ -64,6 +64,7 @@ class Reason(StrEnum):
     ODD_STAMP = "odd_stamp"
     OUT_OF_MAP = "out_of_map"
     TOO_FEW_POINTS = "too_few_points"
+    TILES_MISSING = "tiles_missing"
     NON_FINITE = "non_finite"
     NOT_CONVERGED = "not_converged"
     HIGH_COST = "high_cost"

@@ -31,7 +31,7 @@ SHOWN = (
 
 
 def calibrate(
-    map_folder: Annotated[Path, typer.Argument(metavar="MAP", help="folder of the map")],
+    map_folder: Annotated[str, typer.Argument(metavar="MAP", help="folder of the map, or its URL")],
     bag: Annotated[Path, typer.Argument(help="rosbag2 of a drive on it, with odometry")],
     output: Annotated[
         Path | None, typer.Option(help="file for the settings found, as for --config")

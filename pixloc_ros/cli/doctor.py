@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def doctor(
-    map_folder: Annotated[Path | None, typer.Option("--map", help="a map to check too")] = None,
+    map_folder: Annotated[str | None, typer.Option("--map", help="a map to check too")] = None,
     live: Annotated[bool, typer.Option("--live", help="watch a running robot's topics")] = False,
     seconds: Annotated[float, typer.Option(help="how long to watch them", min=0.1)] = 5.0,
     node: Annotated[str, typer.Option(help="full name of the localizer")] = "/pixloc_localizer",
@@ -45,7 +45,16 @@ def doctor(
     _print(findings)
 
 
-def _write_launch_file(file: Path, map_folder: Path | None, seconds: float, live: bool) -> None:
+def _absolute(location: str | None) -> str:
+    """The path of a map from anywhere; a URL as it is."""
+    from pixloc_ros.common.foreign_files import is_url
+
+    if not location or is_url(location):
+        return location or ""
+    return str(Path(location).resolve())
+
+
+def _write_launch_file(file: Path, map_folder: str | None, seconds: float, live: bool) -> None:
     from pixloc_ros.common.atomic_write import write_text
     from pixloc_ros.errors import ConfigError
     from pixloc_ros.sensors.launch_proposal import propose
@@ -56,7 +65,7 @@ def _write_launch_file(file: Path, map_folder: Path | None, seconds: float, live
         from pixloc_ros.ros.doctor_live import published_topics
     except ImportError as error:
         raise ConfigError(f"--live needs ROS 2 ({error}): source its setup file") from None
-    proposal = propose(published_topics(seconds), str(map_folder.resolve()) if map_folder else "")
+    proposal = propose(published_topics(seconds), _absolute(map_folder))
     write_text(file, proposal.launch_file())
     print(f"{proposal.command()}\n\nor: ros2 launch {file}")
 

@@ -14,8 +14,9 @@ from pixloc_ros.cli.map_cloud import cloud
 from pixloc_ros.cli.map_table import history_table, map_table
 from pixloc_ros.cli.map_update import update
 from pixloc_ros.cli.numbers import parse_numbers
+from pixloc_ros.cli.progress import track
 from pixloc_ros.errors import MapError
-from pixloc_ros.maps.build import edit
+from pixloc_ros.maps.build import edit, published
 from pixloc_ros.maps.integrity import find_problems
 from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.schema import RowType
@@ -33,11 +34,12 @@ RowsOption = Annotated[
     RowType | None, typer.Option(help="type of stored features; as it was where not given")
 ]
 MapArgument = Annotated[Path, typer.Argument(metavar="MAP", help="map folder")]
+AnyMapArgument = Annotated[str, typer.Argument(metavar="MAP", help="map folder, or its URL")]
 
 
 @app.command()
 def info(
-    folder: MapArgument,
+    folder: AnyMapArgument,
     plot: Annotated[Path | None, typer.Option(help="also draw it from above, as PNG")] = None,
     history: Annotated[
         bool, typer.Option("--history", help="also list the drives that it was updated with")
@@ -119,7 +121,36 @@ def export(
 
 
 @app.command()
-def verify(folder: MapArgument) -> None:
+def fetch(
+    url: Annotated[str, typer.Argument(help="URL of a map, as https://host/maps/campus")],
+    output: Annotated[Path, typer.Option(help="map folder to write")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing map")] = False,
+) -> None:
+    """Take a map behind a URL along as a folder; every file is compared with its hash.
+
+    Example: pixloc map fetch https://host/maps/campus --output campus
+    """
+    published.fetch(url, output, overwrite, track)
+    Console().print(map_table(Map.load(output), output))
+
+
+@app.command()
+def publish(
+    folder: MapArgument,
+    output: Annotated[Path, typer.Option(help="folder that a web server or a bucket will serve")],
+) -> None:
+    """Write a map with its files named by their hashes, beside those of earlier versions.
+
+    Vehicles that drive with an earlier version still find its files. map.json is written last.
+
+    Example: pixloc map publish campus --output /srv/www/maps/campus
+    """
+    published.publish(folder, output, track)
+    typer.echo(f"{folder} is published in {output}")
+
+
+@app.command()
+def verify(folder: AnyMapArgument) -> None:
     """Check hashes, counts and values; exit code 1 on a problem.
 
     Example: pixloc map verify my_map

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 from rich.table import Column, Table
 
+from pixloc_ros.common.foreign_files import is_url
 from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.schema import SessionEntry
 
 
-def map_table(map_: Map, folder: Path) -> Table:
+def map_table(map_: Map, folder: str | Path) -> Table:
     """Describe the content, the origin and the size of a map in `folder`."""
     table = Table("", Column(overflow="fold"), title=str(folder), show_header=False)
     for name, value in {**_describe_content(map_, folder), **_describe_origin(map_)}.items():
@@ -20,9 +21,9 @@ def map_table(map_: Map, folder: Path) -> Table:
     return table
 
 
-def _describe_content(map_: Map, folder: Path) -> dict[str, str]:
+def _describe_content(map_: Map, folder: str | Path) -> dict[str, str]:
     n_keyframes, n_points = len(map_.keyframe_names), map_.point_count
-    size_bytes = sum(path.stat().st_size for path in folder.expanduser().iterdir())
+    size_bytes, stored = _describe_size(map_, folder)
     low, high = (f(map_.keyframe_T_map_cam[:, :3, 3], axis=0) for f in (np.min, np.max))
     spans = (f"{axis} {a:.1f}..{b:.1f}" for axis, a, b in zip("xyz", low, high, strict=True))
     return {
@@ -32,8 +33,15 @@ def _describe_content(map_: Map, folder: Path) -> dict[str, str]:
         "feature rows": f"{sum(t.rows for t in map_.metadata.tiles)} "
         f"({map_.metadata.storage}, {map_.metadata.row_type})",
         "tiles": _describe_tiles(map_),
-        "on disk": f"{size_bytes / 1e6:.1f} MB, {size_bytes / n_points:.0f} bytes per point",
+        stored: f"{size_bytes / 1e6:.1f} MB, {size_bytes / n_points:.0f} bytes per point",
     }
+
+
+def _describe_size(map_: Map, folder: str | Path) -> tuple[int, str]:
+    """Bytes of a map, and of what: behind a URL only those of the tiles are known."""
+    if is_url(folder):
+        return sum(tile.bytes for tile in map_.metadata.tiles), "tiles"
+    return sum(file.stat().st_size for file in Path(folder).expanduser().iterdir()), "on disk"
 
 
 def _describe_tiles(map_: Map) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PriorFormat = Literal["poses", "ace", "planar"]
 MapOption = Annotated[Path, typer.Option("--map", help="folder of the map")]
+AnyMapOption = Annotated[str, typer.Option("--map", help="folder of the map, or its URL")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML file with settings")]
 SetOption = Annotated[
     list[str] | None,
@@ -32,7 +33,7 @@ DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N")]
 
 def replay(
     bag: Annotated[Path, typer.Argument(help="rosbag2 folder, or an .mcap or .db3 file")],
-    map_folder: MapOption,
+    map_folder: AnyMapOption,
     output: Annotated[Path, typer.Option(help="folder for poses, records, summary and report")],
     ground_truth: Annotated[
         Path | None, typer.Option(help="TUM file, map_from_base; default: BAG.truth.txt if there")
@@ -81,7 +82,7 @@ def replay(
 
 
 def localize(
-    map_folder: MapOption,
+    map_folder: AnyMapOption,
     images: Annotated[Path, typer.Option(help="folder of the images")],
     queries: Annotated[Path, typer.Option(help="lines `name MODEL width height params...`")],
     output: Annotated[
@@ -195,7 +196,7 @@ def _pose_priors(
 
 
 def resolve_config(
-    file: Path | None, settings: list[str] | None, map_folder: Path, device: str | None
+    file: Path | None, settings: list[str] | None, map_folder: str | Path, device: str | None
 ) -> Config:
     """Settings of a file, overridden by --set, --map and --device; raises ConfigError."""
     overrides = dict(parse_setting(setting) for setting in settings or [])

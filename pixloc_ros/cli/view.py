@@ -11,7 +11,7 @@ import typer
 def view(
     run: Annotated[Path, typer.Argument(help="folder of a run, or its frames.jsonl")],
     map_folder: Annotated[
-        Path | None, typer.Option("--map", help="the map, to draw its keyframes and points")
+        str | None, typer.Option("--map", help="the map, to draw its keyframes and points")
     ] = None,
     bag: Annotated[Path | None, typer.Option(help="the bag, for the pictures of frames")] = None,
     ground_truth: Annotated[

@@ -7,6 +7,7 @@ exception), the caller gets a checked value or the error of its own family.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -18,6 +19,7 @@ from pixloc_ros.errors import PixlocError, one_line
 
 Refusal = type[PixlocError]
 
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 MAX_TEXT_BYTES = 1_000_000_000
 MAX_JSON_BYTES = 200_000_000
 MAX_YAML_BYTES = 500_000  # it is parsed at 100 kB a second
@@ -100,6 +102,11 @@ def confined(folder: Path, name: str, refusal: Refusal) -> Path:
     if not parts or name.startswith(("/", "\\")) or ".." in parts or "\0" in name:
         raise refusal(f"'{name}' is not the name of a file below {folder}")
     return folder / name
+
+
+def is_url(location: object) -> bool:
+    """Whether something is behind a URL, and not on a path."""
+    return isinstance(location, str) and _URL.match(location) is not None
 
 
 def own_file(folder: Path, name: str, refusal: Refusal) -> Path:

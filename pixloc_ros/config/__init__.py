@@ -59,7 +59,7 @@ __all__ = [
 class Config(Section):
     """The whole configuration of a localizer, live or over files."""
 
-    map: str = Field(default="", description="Folder of the map.")
+    map: str = Field(default="", description="Folder of the map, or its URL.")
     device: str = Field(
         default="cpu",
         pattern=r"^(cpu|cuda(:\d+)?)$",

@@ -146,6 +146,25 @@ class TilesConfig(Section):
         description="Tiles nearer to the vehicle than this, in metres, are opened in the "
         "background before they are needed.",
     )
+    fetch_ahead_m: float = Field(
+        default=1000.0,
+        ge=0.0,
+        le=1e6,
+        description="Tiles of a map behind a URL that are nearer to the vehicle than this, in "
+        "metres, are fetched into the cache on disk before it needs them, those on the way first.",
+    )
+    cache_folder: str = Field(
+        default="",
+        description="Folder of the cache on disk for maps behind a URL, which several processes "
+        "may share. Empty: pixloc/tiles below $XDG_CACHE_HOME, or ~/.cache.",
+    )
+    cache_mb: float = Field(
+        default=10_000.0,
+        ge=1.0,
+        le=1e9,
+        description="Size of that cache in MB. Beyond it the files unused for the longest time are "
+        "removed.",
+    )
 
 
 class HypothesesConfig(Section):

@@ -145,7 +145,7 @@ class NodeConfig(Section):
     )
     map_root: str = Field(
         default="",
-        description="Folder below which ~/load_map may load maps. Empty: that service loads none.",
+        description="Folder, or URL, below which ~/load_map may load maps. Empty: it loads none.",
     )
     autostart: bool = Field(
         default=True,

@@ -2,7 +2,8 @@
 
 A view opens what it lacks at once, so what it shows never depends on what was opened ahead. A tile
 is compared with its hash whenever it is opened; one that is missing or altered is refused, by
-name, and the others serve on.
+name, and the others serve on. Tiles of a map behind a URL are fetched into a cache on disk first
+(maps/fetcher.py).
 """
 
 from __future__ import annotations
@@ -12,21 +13,21 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pixloc_ros.common.foreign_files import own_file
 from pixloc_ros.config import TilesConfig
 from pixloc_ros.errors import MapError
-from pixloc_ros.maps.schema import MapMetadata
+from pixloc_ros.maps.fetcher import TileFetcher, fetcher_of
+from pixloc_ros.maps.source import NotFetched, TileSource
 from pixloc_ros.maps.tiles import Tile, read_tile
 
 log = logging.getLogger(__name__)
 
 KEEP_SHARE = 1.5  # of prefetch_m: nearer tiles make no room for others that are opened ahead
+NAMED = 3  # of the missing tiles, in messages
 STEP_SHARE = 0.1  # of prefetch_m: a vehicle that moved less needs nothing new
 
 
@@ -38,15 +39,14 @@ class TileCache:
 
     def __init__(
         self,
-        folder: Path,
-        metadata: MapMetadata,
+        source: TileSource,
         boxes: NDArray[np.float64],
         config: TilesConfig,
         device: str = "cpu",
         verify: bool = True,
     ) -> None:
-        self._folder = folder
-        self._metadata = metadata
+        self._source = source
+        self._metadata = source.metadata
         self._boxes = boxes
         self._config = config
         self._device = device
@@ -62,12 +62,13 @@ class TileCache:
         self._position = np.full(2, np.inf)  # that was last looked around at
         self._ahead: Future[None] | None = None
         self._closed = False
+        self._fetcher = fetcher_of(self._source, self._boxes, self._config)
         # Its thread ends with the last reference to the pool: with this object.
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="pixloc_tiles")
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process, which opens its own tiles."""
-        names = ("_folder", "_metadata", "_boxes", "_config", "_device", "_verify")
+        names = ("_source", "_metadata", "_boxes", "_config", "_device", "_verify")
         return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -94,17 +95,45 @@ class TileCache:
         refused = dict(self._refused)
         return {self._metadata.tiles[index].id: str(error) for index, error in refused.items()}
 
+    @property
+    def missing(self) -> dict[str, str]:
+        """Of tiles that views lacked of late, behind a URL: why they are not here, by id."""
+        missing = self._fetcher.missing if self._fetcher else {}
+        return {self._metadata.tiles[index].id: why for index, why in missing.items()}
+
+    @property
+    def missing_note(self) -> str:
+        """The first of these, in words; empty: none is missing."""
+        missing = self.missing
+        named = [f"{name} ({why})" for name, why in list(missing.items())[:NAMED]]
+        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+        return ", ".join(named) + more
+
+    def missing_among(self, indices: Sequence[int]) -> tuple[str, ...]:
+        """Ids of those tiles that are not refused: they are not here yet."""
+        return tuple(self._metadata.tiles[i].id for i in indices if i not in self._refused)
+
+    @property
+    def fetcher(self) -> TileFetcher | None:
+        """Of a map behind a URL."""
+        return self._fetcher
+
+    def never_wait(self) -> None:
+        """From now on views do without tiles that would have to be fetched first.
+
+        Otherwise they wait for them, so that what a view shows does not depend on the network.
+        """
+        if self._fetcher:
+            self._fetcher.source.waits = False
+
     def check_sizes(self) -> None:
         """Refuse tiles that are missing or cut off, without opening any.
 
         Raises the MapError of the first one if no tile is left, and for a link out of the folder.
         """
         for index, entry in enumerate(self._metadata.tiles):
-            path = own_file(self._folder, entry.file, MapError)
-            found = path.stat().st_size if path.is_file() else 0
-            if found != entry.bytes:
-                why = "is missing" if found == 0 else f"has {found} of {entry.bytes} bytes"
-                self._refuse(index, MapError(f"{path} {why}; copy the map again"))
+            if problem := self._source.problem(entry):
+                self._refuse(index, MapError(problem))
         if len(self._refused) == len(self):
             raise self._refused[0]
 
@@ -125,22 +154,29 @@ class TileCache:
         return future.result()
 
     def take(self, indices: Sequence[int]) -> dict[int, Tile]:
-        """Tiles for a view, without those that are refused; held until the next call."""
+        """Tiles for a view, without those refused or not here; held until the next call."""
         self._in_view = frozenset(indices)
         found = {}
         for index in indices:
             try:
                 found[index] = self.tile(index)
+            except NotFetched:
+                if self._fetcher:
+                    self._fetcher.demand(index)
             except MapError:  # logged when it was refused, and among `refused`
                 continue
         return found
 
     def approach(self, position: NDArray[np.float64]) -> None:
         """Open the tiles around a position (2+,) in the background; returns at once."""
+        if self._fetcher:
+            self._fetcher.follow(position[:2])
         reach_m = self._config.prefetch_m
         moved_m = np.linalg.norm(position[:2] - self._position)
         busy = self._ahead is not None and not self._ahead.done()
-        if len(self) == 1 or busy or self._closed or not moved_m > STEP_SHARE * reach_m:
+        arrived = self._fetcher is not None and self._fetcher.news()
+        still = not (moved_m > STEP_SHARE * reach_m or arrived)
+        if len(self) == 1 or busy or self._closed or still:
             return
         self._position = position[:2].copy()
         self._ahead = self._pool.submit(self._open_around, self._position)
@@ -158,12 +194,16 @@ class TileCache:
         for index in range(len(self)):
             try:
                 yield index, self._read(index)
+            except NotFetched:
+                continue
             except MapError as error:
                 self._refuse(index, error)
 
     def close(self) -> None:
         """Open nothing ahead any more, and let go of all tiles."""
         self._closed = True
+        if self._fetcher:
+            self._fetcher.close()
         self._pool.shutdown(cancel_futures=True)
         with self._lock:
             self._open.clear()
@@ -215,13 +255,12 @@ class TileCache:
         except Exception as error:
             with self._lock:
                 self._drop(index)
-            if isinstance(error, MapError):
+            if isinstance(error, MapError) and not isinstance(error, NotFetched):
                 self._refuse(index, error)
             future.set_exception(error)
 
     def _read(self, index: int) -> Tile:
-        entry = self._metadata.tiles[index]
-        return read_tile(self._folder, self._metadata, entry, self._verify)
+        return read_tile(self._source, self._metadata.tiles[index], self._verify)
 
     def _refuse(self, index: int, error: MapError) -> None:
         if index not in self._refused:

@@ -87,5 +87,5 @@ def read_session_arrays(map_: Map) -> dict[str, NDArray]:
     """What a map keeps of its sessions; empty for one that was never updated."""
     if FILE_NAME not in map_.metadata.files:
         return {}
-    tensors = read_tensors(map_.folder, map_.metadata, FILE_NAME)
+    tensors = read_tensors(map_.source, FILE_NAME)
     return {name: tensor.numpy() for name, tensor in tensors.items()}

@@ -21,7 +21,9 @@ from pixloc_ros.maps import schema
 from pixloc_ros.maps.cache import TileCache
 from pixloc_ros.maps.datum import AnyDatum
 from pixloc_ros.maps.occlusion import GRID
+from pixloc_ros.maps.remote import open_source
 from pixloc_ros.maps.schema import MapMetadata
+from pixloc_ros.maps.source import TileSource
 from pixloc_ros.maps.tiles import Tile, join, not_offsets, other_kinds, outside, read_tensors
 
 
@@ -29,7 +31,7 @@ from pixloc_ros.maps.tiles import Tile, join, not_offsets, other_kinds, outside,
 class Map:
     """Keyframes with their poses, names and neighbours; `tiles` hold points and features."""
 
-    folder: Path
+    source: TileSource
     metadata: MapMetadata
     sha256: str  # stands for all files of the map
     keyframe_names: tuple[str, ...]
@@ -47,34 +49,37 @@ class Map:
     @classmethod
     def load(
         cls,
-        folder: str | Path,
+        location: str | Path,
         verify: bool = True,
         tiles: TilesConfig | None = None,
         device: str = "cpu",
     ) -> Map:
-        """Open a map; of its tiles none is opened before it is needed, unless it is the only one.
+        """Open a map in a folder or, as `https://host/maps/campus`, behind a URL.
+
+        Of its tiles none is opened before it is needed, unless it is the only one.
 
         verify: compare every file with its SHA-256, a tile when it is opened. Missing or altered
         tiles are refused one by one, see `tiles.refused`.
         Raises MapError when no tile is left, when map.json or the file of keyframes is missing
         or altered, and for another schema version.
         """
-        folder = Path(folder).expanduser()
-        metadata, sha256 = schema.read(folder)
-        arrays = read_tensors(folder, metadata, metadata.keyframes_file, verify)
+        tiles = tiles or TilesConfig()
+        source = open_source(location, tiles)
+        metadata = source.metadata
+        arrays = read_tensors(source, metadata.keyframes_file, verify)
         try:
             named, packed = _keyframe_arrays(arrays), arrays["keyframe_names"]
         except KeyError as error:
-            raise MapError(f"{folder} lacks the array {error}; rebuild the map") from None
+            raise MapError(f"{location} lacks the array {error}; rebuild the map") from None
         names = unpack_names(packed.numpy())
         for problem in _problems(metadata, named, names):
-            raise MapError(f"{folder / metadata.keyframes_file}: {problem}; rebuild the map")
+            raise MapError(f"{source.path(metadata.keyframes_file)}: {problem}; rebuild the map")
         boxes = _boxes(named["keyframe_T_map_cam"], named["keyframe_tile"], len(metadata.tiles))
-        cache = TileCache(folder, metadata, boxes, tiles or TilesConfig(), device, verify)
+        cache = TileCache(source, boxes, tiles, device, verify)
         cache.check_sizes()
         if len(cache) == 1:
             cache.tile(0)
-        return cls(folder, metadata, sha256, names, tiles=cache, **named)
+        return cls(source, metadata, source.sha256, names, tiles=cache, **named)
 
     @property
     def point_count(self) -> int:
@@ -136,6 +141,8 @@ class Map:
     def points_map(self) -> NDArray[np.float64]:
         """(P, 3) in map coordinates, of all tiles that are not refused; for pictures."""
         tiles = [tile for _, tile in self.tiles.sound()]
+        if not tiles:  # of a map behind a URL, before the first one is here
+            return np.zeros((0, 3))
         _, first = np.unique(np.concatenate([t.point_id for t in tiles]), return_index=True)
         return np.concatenate([tile.points_map() for tile in tiles])[first]
 
@@ -145,8 +152,8 @@ class Map:
         return join(tiles, self.metadata.storage)
 
     def check_files(self) -> None:
-        """Compare every file with its SHA-256; raises MapError for the first that differs."""
-        schema.check_files(self.folder, self.metadata)
+        """Compare every file on this machine with its SHA-256; raises MapError if one differs."""
+        self.source.check_files()
 
     def close(self) -> None:
         """Let go of all tiles and open none ahead any more."""

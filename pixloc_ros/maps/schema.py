@@ -123,26 +123,14 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_file(folder: Path, metadata: MapMetadata, name: str, verify: bool = True) -> bytes:
-    """All of a file; raises MapError where it is missing or its hash is another.
+def check_hash(metadata: MapMetadata, name: str, digest: str, where: object) -> None:
+    """Raise MapError where a file of the map is not the one that was built: every file, wherever
+    it comes from, is judged here.
 
-    Read and not memory-mapped: where somebody writes over a mapped file, SIGBUS ends the process
-    or the map changes unseen.
+    digest: SHA-256 of what was read. where: what the message calls the file.
     """
-    path = own_file(folder, name, MapError)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise MapError(f"{path}: {error.strerror}; copy the map again or rebuild it") from None
-    if verify and hashlib.sha256(content).hexdigest() != metadata.files.get(name):
-        raise MapError(f"{path} was altered after it was built; copy the map again")
-    return content
-
-
-def check_files(folder: Path, metadata: MapMetadata) -> None:
-    """Compare every file of a map with its SHA-256; raises MapError for the first that differs."""
-    for name in metadata.files:
-        read_file(folder, metadata, name)
+    if digest != metadata.files.get(name):
+        raise MapError(f"{where} was altered after it was built; copy the map again")
 
 
 def as_matrix(values: Sequence[float] | None) -> NDArray[np.float64] | None:
@@ -184,31 +172,40 @@ def read(folder: Path) -> tuple[MapMetadata, str]:
     """
     path = own_file(folder, FILE_NAME, MapError)
     try:
-        content = parse_json(path.read_text(encoding="utf-8"))
-        version, sha256 = content.pop("schema_version"), content.pop("sha256")
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise MapError(
             f"{folder} is not a map (no {FILE_NAME}); make one with `pixloc map build`"
         ) from None
     except OSError as error:
         raise MapError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except ValueError:
         raise MapError(f"{path} is damaged; copy the map again or rebuild it") from None
+    return parse(text, path)
+
+
+def parse(text: str, where: object) -> tuple[MapMetadata, str]:
+    """As `read`, of a text that was read from `where`."""
+    try:
+        content = parse_json(text)
+        version, sha256 = content.pop("schema_version"), content.pop("sha256")
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise MapError(f"{where} is damaged; copy the map again or rebuild it") from None
     if version != SCHEMA_VERSION:
         raise MapError(
-            f"{path}: schema version {version}, this program reads version {SCHEMA_VERSION}; "
+            f"{where}: schema version {version}, this program reads version {SCHEMA_VERSION}; "
             f"rebuild the map with `pixloc map build`"
         )
-    return _validated({"schema_version": version, **content}, sha256, path), sha256
+    return _validated({"schema_version": version, **content}, sha256, where), sha256
 
 
-def _validated(content: dict[str, Any], sha256: str, path: Path) -> MapMetadata:
+def _validated(content: dict[str, Any], sha256: str, where: object) -> MapMetadata:
     try:
         metadata = MapMetadata.model_validate(content)
     except ValidationError as error:
-        raise MapError(f"{path}: {first_problem(error)}; rebuild the map") from None
+        raise MapError(f"{where}: {first_problem(error)}; rebuild the map") from None
     if _digest(content) != sha256:  # of what is there: older maps lack newer fields
-        raise MapError(f"{path} was altered after it was built; copy the map again or rebuild it")
+        raise MapError(f"{where} was altered after it was built; copy the map again or rebuild it")
     return metadata
 
 

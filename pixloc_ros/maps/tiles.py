@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import safetensors.torch
@@ -19,9 +18,9 @@ from torch import Tensor
 
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry import se3
-from pixloc_ros.maps import schema
 from pixloc_ros.maps.feature_store import Arrays
 from pixloc_ros.maps.schema import MapMetadata, RowType, Storage, TileEntry
+from pixloc_ros.maps.source import TileSource
 
 INDEX_ARRAYS = ("keyframes", "observation_offsets", "observation_point", "observation_row")
 POINT_ARRAYS = ("point_id", "points", "point_error_px", "point_priority")
@@ -185,15 +184,16 @@ def _in_order(tile: Tile) -> Tile:
     )
 
 
-def read_tile(folder: Path, metadata: MapMetadata, entry: TileEntry, verify: bool = True) -> Tile:
+def read_tile(source: TileSource, entry: TileEntry, verify: bool = True) -> Tile:
     """Read a tile. Raises MapError where it is missing, altered or damaged."""
-    arrays = read_tensors(folder, metadata, entry.file, verify)
+    arrays = read_tensors(source, entry.file, verify)
     try:
-        tile = Tile.of(arrays, len(metadata.dims), np.array(entry.origin))
+        tile = Tile.of(arrays, len(source.metadata.dims), np.array(entry.origin))
     except KeyError as error:
-        raise MapError(f"{folder / entry.file} lacks the array {error}; rebuild the map") from None
-    for problem in _problems(tile, metadata, entry):
-        raise MapError(f"{folder / entry.file}: {problem}; rebuild the map")
+        where = source.path(entry.file)
+        raise MapError(f"{where} lacks the array {error}; rebuild the map") from None
+    for problem in _problems(tile, source.metadata, entry):
+        raise MapError(f"{source.path(entry.file)}: {problem}; rebuild the map")
     return tile
 
 
@@ -247,15 +247,14 @@ def not_offsets(name: str, offsets: NDArray[np.integer], end: int) -> Iterator[s
         yield f"{name} does not ascend from 0 to {end}"
 
 
-def read_tensors(
-    folder: Path, metadata: MapMetadata, name: str, verify: bool = True
-) -> dict[str, Tensor]:
+def read_tensors(source: TileSource, name: str, verify: bool = True) -> dict[str, Tensor]:
     """The tensors of a file by name; raises MapError where it is missing, altered or damaged."""
-    content = schema.read_file(folder, metadata, name, verify)
+    content = source.read(name, verify)
     try:
         return safetensors.torch.load(content)
     except SafetensorError as error:
-        raise MapError(f"{folder / name} cannot be read ({error}); copy the map again") from None
+        where = source.path(name)
+        raise MapError(f"{where} cannot be read ({error}); copy the map again") from None
 
 
 def as_float16(features: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ and small changes of the prior change little of it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ class MapView:
     confidences: tuple[Tensor, ...]  # (N,) float32, coarse to fine
     keyframes: tuple[str, ...]  # whose points were considered, most alike first
     nearest_m: float  # distance from the prior to the nearest keyframe
+    missing: tuple[str, ...] = ()  # ids of tiles that would serve, but are not fetched yet
 
     def __len__(self) -> int:
         return len(self.points)
@@ -69,15 +70,17 @@ def select_view(
 
     point_ids: (N,) of the only points to choose from. The view is empty where there is no map.
     condition: whose observations of a point are preferred: `retrieval.most_alike_condition`.
-    Keyframes of tiles that are refused are passed over. The tiles around are opened ahead.
+    Keyframes of tiles that are refused, or not here, are passed over. The tiles around are opened
+    ahead.
     """
     position = T_map_cam_prior[:3, 3]
     origin = np.round(position)
     near, nearest_m = map_.keyframes_within(position, config.max_distance_m)
-    keyframes, tiles = _serving_keyframes(map_, T_map_cam_prior, near, config, condition)
+    keyframes, tiles, passed = _serving_keyframes(map_, T_map_cam_prior, near, config, condition)
     map_.tiles.approach(position)
+    missing = map_.tiles.missing_among(passed)
     if not len(keyframes):
-        return _empty(origin, nearest_m, map_.metadata.dims, device)
+        return replace(_empty(origin, nearest_m, map_.metadata.dims, device), missing=missing)
     observed = _observations(map_, keyframes, tiles, origin)
     first, point = _distinct(observed.point_id)
     pixels, visible = _project(observed.local[first], origin, T_map_cam_prior, camera)
@@ -102,6 +105,7 @@ def select_view(
         confidences=tuple(weights.to(device) for weights in confidences),
         keyframes=tuple(map_.keyframe_names[i] for i in keyframes),
         nearest_m=nearest_m,
+        missing=missing,
     )
 
 
@@ -125,16 +129,17 @@ def _serving_keyframes(
     near: NDArray[np.intp],
     config: ViewConfig,
     condition: int,
-) -> tuple[NDArray[np.intp], dict[int, Tile]]:
-    """The chosen ones among those near, and their tiles, opened: none that is refused."""
+) -> tuple[NDArray[np.intp], dict[int, Tile], list[int]]:
+    """The chosen ones among those near, their tiles, opened, and the tiles that could not be."""
+    passed: list[int] = []
     while True:
         keyframes = _of_conditions(map_, T_map_cam_prior, near, config, condition)
         needed = np.unique(map_.keyframe_tile[keyframes]).tolist()
         tiles = map_.tiles.take(needed)
         if len(tiles) == len(needed):
-            return keyframes, tiles
-        refused = [index for index in needed if index not in tiles]
-        near = near[~np.isin(map_.keyframe_tile[near], refused)]
+            return keyframes, tiles, passed
+        passed += [index for index in needed if index not in tiles]
+        near = near[~np.isin(map_.keyframe_tile[near], passed)]
 
 
 def _of_conditions(

@@ -94,6 +94,11 @@ class PoseTracker:
         self._known.external.take(stated.read(self._known.odometry))
         return ""
 
+    def go_on_from(self, other: PoseTracker) -> None:
+        """Take over what another one knows of the vehicle, but not of the map."""
+        self._known.odometry = other.odometry
+        self.keyframes.T_base_cam = other.keyframes.T_base_cam
+
     def remember(self, T_map_base: Matrix) -> None:
         """Take the pose (4, 4) at the end of an earlier run, to begin with if nothing else is."""
         self._known.unconfirmed.remember(T_map_base)

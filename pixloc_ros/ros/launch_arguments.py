@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pixloc_ros import config
+from pixloc_ros.common.foreign_files import is_url
 from pixloc_ros.errors import BagError, ConfigError, MapError
 
 SWITCHES = ("use_sim_time", "private_tf", "managed", "rviz", "loop", "record")
@@ -56,7 +57,9 @@ def _is_section(value: Any) -> bool:
 
 def _check_map(folder: str) -> None:
     if not folder:
-        raise MapError("no map: give its folder, map:=/maps/campus, or set it in params_file")
+        raise MapError("no map: give its folder or URL, map:=/maps/campus, or set it in a file")
+    if is_url(folder):  # the node says what it cannot reach, and may know it from earlier
+        return
     if not (Path(folder).expanduser() / "map.json").is_file():
         raise MapError(f"map:={folder}: not a map (no map.json); is the path right?")
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from pixloc_ros.common.foreign_files import refusing
+from pixloc_ros.common.foreign_files import is_url, refusing
 from pixloc_ros.errors import MapError
 
+_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*")
 
-def find(root: str, name: str) -> Path:
-    """The folder of the map `name` below `root`, links followed.
+
+def find(root: str, name: str) -> str | Path:
+    """The folder of the map `name` below `root`, links followed; its URL, where `root` is one.
 
     Raises MapError when there is no root, or the name leads out of it or to no folder.
     """
     if not root:
         raise MapError("parameter 'node.map_root' is empty: set it to the folder that holds maps")
+    if is_url(root):
+        if not _NAME.fullmatch(name):
+            raise MapError(f"map '{name}' is not the name of a map below {root}")
+        return f"{root.rstrip('/')}/{name}"
     with refusing(MapError, root, "name a folder below it"):  # names of any kind and length
         top = Path(root).expanduser().resolve()
         folder = (top / name).resolve()

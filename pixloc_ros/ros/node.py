@@ -17,6 +17,7 @@ from pixloc_ros.config import Config
 from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.errors import ConfigError, PixlocError, one_line
 from pixloc_ros.localizer import Localizer
+from pixloc_ros.maps.cache import TileCache
 from pixloc_ros.ros import bond, parameters
 from pixloc_ros.ros.amcl_interface import AmclInterface
 from pixloc_ros.ros.executable import StopSignals
@@ -26,6 +27,7 @@ from pixloc_ros.ros.parameters import LiveParameters
 from pixloc_ros.ros.runtime import NodeRuntime, sessions_folder
 from pixloc_ros.ros.services import Services
 from pixloc_ros.ros.state import NodeStatus
+from pixloc_ros.sensors.events import PoseEvent
 
 STOP_S = 1.8  # after a signal, for the frame in work and the goodbye to other nodes
 POLL_S = 0.1  # how soon a signal is noticed
@@ -67,8 +69,8 @@ class LocalizerNode(LifecycleNode):
             self._bond.end()
             self._bond = None
 
-    def adopt(self, localizer: Localizer) -> None:
-        """Go on with another map, from the beginning."""
+    def adopt(self, localizer: Localizer, pose: PoseEvent | None = None) -> None:
+        """Go on with another map: from the beginning, or from a pose in it."""
         assert self._outputs is not None
         before = self.runtime
         self._stop()
@@ -78,6 +80,8 @@ class LocalizerNode(LifecycleNode):
         if before is not None:
             self.runtime = NodeRuntime(self, localizer, self._outputs)
             self.runtime.enable(before.enabled)
+            if pose is not None:
+                self.runtime.go_on(before, pose)
 
     def status(self) -> NodeStatus:
         """What the state of the node is judged by."""
@@ -164,7 +168,7 @@ class LocalizerNode(LifecycleNode):
         config = parameters.read(self)
         self.config = ConfigHolder(config)
         if not config.map:
-            raise ConfigError("parameter 'map' is empty: set it to the folder of a map")
+            raise ConfigError("parameter 'map' is empty: set it to the folder of a map, or its URL")
         sessions_folder(self, config)
         if config.node.bond:
             bond.require_messages()
@@ -208,6 +212,7 @@ class LocalizerNode(LifecycleNode):
             ("map sha256", self.localizer.map.sha256),
             ("map tiles open", f"{len(tiles.opened)} of {len(tiles)}, {tiles.bytes / 1e6:.0f} MB"),
             ("map tiles refused", refused or "none"),
+            *_about_fetching(tiles),
             ("model", self.localizer.features.model_id),
             ("device", self.config.current.device),
         ]
@@ -223,6 +228,17 @@ class LocalizerNode(LifecycleNode):
             for each in self.publishers
         }
         return sorted((publishers | subscribers).items())
+
+
+def _about_fetching(tiles: TileCache) -> list[tuple[str, str]]:
+    """Of a map behind a URL: what came, and what is lacking."""
+    if (fetcher := tiles.fetcher) is None:
+        return []
+    return [
+        ("map tiles fetched", f"{fetcher.fetched}, {fetcher.source.bytes_read / 1e6:.1f} MB"),
+        ("map tiles missing", tiles.missing_note or "none"),
+        ("map version at its URL", fetcher.source.newer or "this one, when last asked"),
+    ]
 
 
 def main(stop: StopSignals, args: Sequence[str] | None = None) -> int:

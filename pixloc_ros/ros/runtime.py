@@ -40,7 +40,9 @@ class NodeRuntime:
         self._node = node
         self._config = config = localizer.holder
         self._outputs = outputs
+        self._map = localizer.map
         outputs.motion.begin_anew()
+        localizer.map.tiles.never_wait()
         outputs.debug.show_map(localizer.map)
         self._closed = False
         self._relocalization: Relocalization | None = None
@@ -113,6 +115,20 @@ class NodeRuntime:
         self._relocalization = Relocalization(timeout_s)
         return self._relocalization
 
+    def stamped_now(self, pose: PoseWithCovarianceStamped) -> PoseEvent:
+        """A pose, stamped by the newest data where it is of now. Raises BadMessage."""
+        event = self._hinted(pose)
+        with self._live.locked() as session:
+            return session.intake.timed(event)
+
+    def go_on(self, before: NodeRuntime, pose: PoseEvent) -> None:
+        """Begin at a pose in this map, with the odometry of the vehicle on the map before."""
+        with before._live.locked() as session:
+            tracker = session.tracker
+        with self._live.locked() as session:
+            session.tracker.go_on_from(tracker)
+            session.intake.state_pose(pose)
+
     def status(self) -> NodeStatus:
         """What the state of the node is judged by."""
         now_s, frames = time.perf_counter(), self._frames
@@ -128,6 +144,7 @@ class NodeRuntime:
             odometry_stopped=self._odometry_stopped(),
             odometry_refused=self._odometry_refused(),
             cameras_missing=frames.cameras_missing,
+            tiles_missing=self._map.tiles.missing_note,
         )
 
     def lines(self) -> list[tuple[str, str]]:

@@ -22,6 +22,7 @@ from pixloc_ros.ros import conversions, map_root
 from pixloc_ros.ros.relocalization import Outcome, Relocalization
 from pixloc_ros.ros.runtime import NodeRuntime
 from pixloc_ros.sensors import decoding
+from pixloc_ros.sensors.events import PoseEvent
 from pixloc_ros.srv import LoadMap, Relocalize
 
 _TIMEOUT_S = 10.0  # of a relocalization that names none
@@ -34,7 +35,7 @@ class ServedNode(Protocol):
     localizer: Localizer | None
     runtime: NodeRuntime | None
 
-    def adopt(self, localizer: Localizer) -> None: ...
+    def adopt(self, localizer: Localizer, pose: PoseEvent | None) -> None: ...
     def get_logger(self) -> Any: ...
     def create_service(self, *arguments: Any, **options: Any) -> Any: ...
 
@@ -101,7 +102,7 @@ class Services:
         else:
             self._loading = True
             try:
-                response.message = await self._swap_map(request.name)
+                response.message = await self._swap_map(request)
                 response.success = True
             except Exception as error:  # of any kind: the node goes on with the map it has
                 response.message = one_line(error) or type(error).__name__
@@ -112,19 +113,29 @@ class Services:
         response.map_sha256 = localizer.map.sha256 if localizer else ""
         return response
 
-    async def _swap_map(self, name: str) -> str:
+    async def _swap_map(self, request: LoadMap.Request) -> str:
         """Read a map while the other is in use, then exchange them; one line about the new one."""
         if self._node.localizer is None:
             raise PixlocError("the node is not configured: its configuration comes first")
         config = self._node.config.current
-        folder = map_root.find(config.node.map_root, name)
-        localizer = await in_thread(
-            lambda: _open_map(config.model_copy(update={"map": str(folder)}))
-        )
+        location = str(map_root.find(config.node.map_root, request.name))
+        pose = self._pose_there(request)
+        localizer = await in_thread(lambda: _open_map(config.model_copy(update={"map": location})))
         if self._node.config.current is not config or self._node.localizer is None:
             raise PixlocError("the node was configured anew meanwhile; nothing was exchanged")
-        self._node.adopt(localizer)
-        return f"map {folder}: {len(localizer.map.keyframe_names)} keyframes"
+        self._node.adopt(localizer, pose)
+        return f"map {location}: {len(localizer.map.keyframe_names)} keyframes"
+
+    def _pose_there(self, request: LoadMap.Request) -> PoseEvent | None:
+        """The vehicle's pose in the new map, where one is given; raises PixlocError."""
+        if not request.use_pose:
+            return None
+        if self._node.runtime is None:
+            raise PixlocError("a pose is of use to an active node only: activate it first")
+        try:
+            return self._node.runtime.stamped_now(request.pose)
+        except decoding.BadMessage as error:
+            raise PixlocError(f"pose: {error}") from None
 
     def _reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         runtime = self._node.runtime

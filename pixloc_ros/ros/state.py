@@ -62,6 +62,7 @@ class NodeStatus:
     accepted_share: float = 1.0  # of the last frames, since the first that was accepted
     odometry_stopped: bool = False  # there was odometry, and the last frame had to do without
     odometry_refused: str = ""  # why none of it could be used so far, where there is some
+    tiles_missing: str = ""  # which tiles of a map behind a URL frames lacked of late, and why
     cameras_missing: tuple[str, ...] = ()  # of a rig: without an image of the last moment
 
 
@@ -123,6 +124,9 @@ def _tracking(status: NodeStatus) -> StateReport:
     if status.odometry_refused:
         message = f"no odometry message can be used: {status.odometry_refused}"
         return StateReport(State.DEGRADED, Cause.ODOMETRY_REFUSED, message)
+    if status.tiles_missing:
+        message = f"tiles of the map are not here: {status.tiles_missing}"
+        return StateReport(State.DEGRADED, Reason.TILES_MISSING, message)
     if status.cameras_missing:
         message = f"no image of camera {', '.join(status.cameras_missing)}: the others go on"
         return StateReport(State.DEGRADED, Cause.CAMERA_MISSING, message)

@@ -220,14 +220,14 @@ class EventIntake:
 
         It is judged before anything is changed. Raises BadMessage.
         """
-        event = self._timed(event)
+        event = self.timed(event)
         T_map_own = self._own_transform(event.stamp_ns)
         event = self._frames.pose_in_map(event, self._config.node, T_map_own)
         return self._tracker.add_pose(
             event.stamp_ns, event.T_frame_base, event.covariance, event.source
         )
 
-    def _timed(self, event: PoseEvent) -> PoseEvent:
+    def timed(self, event: PoseEvent) -> PoseEvent:
         """The pose with its stamp; 0 is now. Raises BadMessage for one by another clock.
 
         Beyond `priors.max_coast_s` it would be of no use, unless odometry carries it. A click in

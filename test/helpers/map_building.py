@@ -10,6 +10,7 @@ import numpy as np
 from helpers.scene import BOARDS, CAMERA, pose
 from pixloc_ros.common.progress import silent
 from pixloc_ros.features.pyramid import FeatureExtractor
+from pixloc_ros.maps.build import edit
 from pixloc_ros.maps.build.builder import BuildOptions, build_from_model
 from pixloc_ros.maps.build.lidar import LidarOptions, model_from_cloud
 from pixloc_ros.maps.files.colmap import ColmapModel
@@ -17,6 +18,13 @@ from pixloc_ros.maps.files.posed_images import PosedImage
 from pixloc_ros.maps.map import Map
 
 COUNT = 12
+
+
+def write_moved(map_: Map, T_new_map: np.ndarray, output: Path) -> Map:
+    """The same map in a frame of its own, without a datum."""
+    names = map_.keyframe_names
+    part = edit._MapPart(map_, np.arange(len(names)), names, map_.keyframe_camera, T_new_map)
+    return edit._save([part], dict(map_.metadata) | {"datum": None}, output, True)
 
 
 OPTIONS = LidarOptions(voxel_m=0.1, cells_per_image=200)

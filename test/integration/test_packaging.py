@@ -27,7 +27,9 @@ ROS_PACKAGE = re.compile(
 )
 NEIGHBOURS = {"bond", "nav2_msgs"}  # of nav2, imported only where it is installed
 OPTIONAL = {
+    "aiohttp",
     "av",
+    "fsspec",
     "h5py",
     "kornia",
     "laspy",
@@ -50,7 +52,8 @@ import importlib, pkgutil, re, sys
 class Blocker:
     def find_spec(self, name, path=None, target=None):
         package = name.partition(".")[0]
-        if re.fullmatch(r"rclpy|tf2_ros|\\w+_(msgs|srvs)|pycolmap|open3d|triton", package):
+        absent = r"rclpy|tf2_ros|\\w+_(msgs|srvs)|pycolmap|open3d|triton|fsspec|aiohttp"
+        if re.fullmatch(absent, package):
             raise ModuleNotFoundError(f"{name} is not there", name=name)
 
 sys.meta_path.insert(0, Blocker())

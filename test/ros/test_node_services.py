@@ -9,11 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
+from helpers.map_building import write_moved
 from helpers.messages import up_to_frame, without
 from helpers.node_checks import relocalize
 from pixloc_ros.errors import MapError
+from pixloc_ros.geometry import se3
+from pixloc_ros.maps.map import Map
 from pixloc_ros.ros import map_root as maps_below
+from pixloc_ros.sensors import decoding
 
 
 def hint_at(T_map_base: np.ndarray, stamp_ns: int = 0, frame: str = "map") -> Any:
@@ -241,3 +246,39 @@ def test_maps_are_found_below_the_root_only(tmp_path: Path) -> None:
         maps_below.find(str(root), "harbour")
     with pytest.raises(MapError, match="map_root"):
         maps_below.find("", "campus")
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_a_level_is_changed_at_the_door_and_localization_goes_on(
+    rig: Any, bag: Any, truth: Any, street: Path
+) -> None:
+    from pixloc_ros.srv import LoadMap
+
+    T_level_street = se3.make(Rotation.from_euler("z", 90, degrees=True).as_matrix(), [40, -7, 3])
+    write_moved(Map.load(street / "map"), T_level_street, street / "level_1")
+    messages = without(bag, "/gnss/fix")
+    begin = hint_at(truth.T_map_base[0], decoding.stamp_ns(bag.on("/image")[0].header))
+    rig.send("/initialpose", begin)
+    verdicts = rig.play(up_to_frame(messages, 3))
+    assert [v.reason for v in verdicts] == ["ok"] * 3
+    ask = LoadMap.Request(name="level_1", use_pose=True)
+    ask.pose = hint_at(se3.make(np.eye(3), [np.nan, 0, 0]))
+    refused = rig.call(LoadMap, "load_map", ask)
+    assert not refused.success and "pose" in refused.message
+    ask.pose = hint_at(T_level_street @ truth.T_map_base[2])
+    answer = rig.call(LoadMap, "load_map", ask)
+    assert answer.success, answer.message
+    rig.begin_again()
+    rig.until(rig.connected, "the node's subscriptions")
+    rest = messages[len(up_to_frame(messages, 3)) :]
+    through = [("/camera_info", bag.on("/camera_info")[0]), *up_to_frame(rest, 3)]
+    verdicts = rig.play(through)
+    assert [v.reason for v in verdicts] == ["ok"] * len(verdicts) and len(verdicts) >= 3
+    assert [v.prior_source for v in verdicts][:2] == ["initialpose", "odometry"]
+    rig.until(lambda: len(rig.poses) == len(verdicts), "all poses")
+    T_true = dict(zip(truth.stamps_ns.tolist(), truth.T_map_base, strict=True))
+    for pose in rig.poses:
+        T = T_level_street @ T_true[decoding.stamp_ns(pose.header)]
+        assert se3.distance_m(decoding.pose(pose.pose.pose), T) < 0.25
+    assert rig.call(LoadMap, "load_map", LoadMap.Request(name="map")).success  # as it was

@@ -63,8 +63,8 @@ def check_storage(map_: Map) -> None:
     """Raise MapError for a map that observations cannot be added to."""
     if map_.metadata.storage != "observations":
         raise MapError(
-            f"{map_.folder} stores the average of each point's observations, to which none can be "
-            f"added; build it with --features observations"
+            f"{map_.source.path('map.json')}: the map stores the average of each point's "
+            f"observations, to which none can be added; build it with --features observations"
         )
 
 

@@ -137,8 +137,8 @@ def _known(map_: Map) -> tuple[PointHistory, list[HeldQuery]]:
             raise IndexError("a point that is not in the map")
         return history, held_queries.queries_of(arrays)
     except (KeyError, IndexError, ValueError) as error:
-        name = held_queries.FILE_NAME
-        raise MapError(f"{map_.folder / name} is damaged ({error}); copy the map again") from None
+        path = map_.source.path(held_queries.FILE_NAME)
+        raise MapError(f"{path} is damaged ({error}); copy the map again") from None
 
 
 def _held(frame: VerifiedFrame) -> HeldQuery:

@@ -9,6 +9,7 @@ from pathlib import Path
 from pixloc_ros.common.atomic_write import atomic_folder
 from pixloc_ros.errors import DataError, MapError
 from pixloc_ros.maps import schema
+from pixloc_ros.maps.source import FolderSource
 
 
 def keep_version(folder: Path) -> Path:
@@ -34,10 +35,10 @@ def undo(folder: Path) -> Path:
     for number in reversed(range(len(metadata.history))):
         kept = _version(folder, number)
         if (kept / schema.FILE_NAME).is_file():
-            before, _ = schema.read(kept)
-            if before.history != metadata.history[:number]:
+            source = FolderSource(kept)
+            if source.metadata.history != metadata.history[:number]:
                 raise MapError(f"{kept} is no earlier version of {folder}; the map is as it was")
-            schema.check_files(kept, before)
+            source.check_files()
             _copy(kept, folder)
             shutil.rmtree(kept)
             return kept
