@@ -120,8 +120,9 @@ INSTALLED = ("pip install", "build/tools/bin/pip install")  # by `make setup`, a
 LOOKED_INTO = (
     *("pixloc ", "ros2 launch pixloc_ros", "ros2 run pixloc_ros", "build/ros/install/lib"),
     *("PYTHONPATH=tools python -m research", ". tools/ros_env.sh", "python tools/soak.py"),
+    "python examples/",  # test_examples.py runs them
 )
-LISTINGS = ("my_map/", "/data/cmu/slice3 lacks")  # no commands
+LISTINGS = ("my_map/", "garage/", "/data/cmu/slice3 lacks")  # no commands
 GUIDES = [page for page in PAGES if page.parent.name == "guide" and page.name != "api.md"]
 FRONT = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "index.md"]
 

@@ -10,12 +10,15 @@ import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+import yaml
 
 from pixloc_ros.common import image_files
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.trajectory import read_poses, write_poses
+from pixloc_ros.maps.files.clouds import write_cloud
 from pixloc_ros.maps.map import Map
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -98,3 +101,20 @@ def test_replay_a_bag_and_plot(street: Path, tmp_path: Path) -> None:
     localized, total = re.search(r"localized (\d+) of (\d+) frames", said).groups()
     assert int(localized) >= 0.8 * int(total) > 5
     assert image_files.read(plot) is not None
+
+
+def test_occupancy_grid_in_the_frame_of_the_cloud(tmp_path: Path) -> None:
+    ground = np.stack(np.meshgrid(np.arange(3.0, 9, 0.05), np.arange(-4, 2, 0.05)), -1)
+    ground = np.column_stack([ground.reshape(-1, 2), np.full(ground[..., 0].size, 1.0)])
+    along, up = np.meshgrid(np.arange(3.0, 9, 0.05), np.arange(1.3, 2.5, 0.1))
+    wall = np.column_stack([along.ravel(), np.full(along.size, -2.55), up.ravel()])
+    write_cloud(tmp_path / "points.ply", np.concatenate([ground, wall]))
+    run("occupancy_grid.py", tmp_path / "points.ply", tmp_path / "grid", "--ground", 1.0)
+    told = yaml.safe_load((tmp_path / "grid.yaml").read_text())
+    grid = cv2.imread(str(tmp_path / told["image"]), cv2.IMREAD_GRAYSCALE)[::-1]
+
+    def at(x: float, y: float) -> int:
+        x0, y0, _ = told["origin"]
+        return grid[int((y - y0) / told["resolution"]), int((x - x0) / told["resolution"])]
+
+    assert [at(5.0, y) for y in (-2.55, -1.0, -3.5, 1.5)] == [0, 254, 254, 254]
