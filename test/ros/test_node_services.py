@@ -251,12 +251,12 @@ def test_maps_are_found_below_the_root_only(tmp_path: Path) -> None:
 @pytest.mark.ros
 @pytest.mark.slow
 def test_a_level_is_changed_at_the_door_and_localization_goes_on(
-    rig: Any, bag: Any, truth: Any, street: Path
+    rig: Any, bag: Any, truth: Any, map_root: Path
 ) -> None:
     from pixloc_ros.srv import LoadMap
 
     T_level_street = se3.make(Rotation.from_euler("z", 90, degrees=True).as_matrix(), [40, -7, 3])
-    write_moved(Map.load(street / "map"), T_level_street, street / "level_1")
+    write_moved(Map.load(map_root / "map"), T_level_street, map_root / "level_1")
     messages = without(bag, "/gnss/fix")
     begin = hint_at(truth.T_map_base[0], decoding.stamp_ns(bag.on("/image")[0].header))
     rig.send("/initialpose", begin)
