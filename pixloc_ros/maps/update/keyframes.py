@@ -50,7 +50,7 @@ class AddedKeyframe:
             tuple(confidence[stored] for confidence in each.confidences),
         )
 
-    def seeing(
+    def with_points(
         self, point_ids: NDArray[np.int32], points_map: Matrix, extractor: FeatureExtractor
     ) -> AddedKeyframe:
         """The same with observations of more points (M,), (M, 3), that it has in view."""
@@ -88,10 +88,10 @@ def added_keyframes(
     blind: such keyframes serve all conditions, as those of the build do, with all that they see.
     """
     novel = {id(each.frame) for each in _novel(free, map_, options)}
-    seeing = _seeing(new, map_, options)
+    visible = _visible_points(new, map_, options)
     added = []
     for each in free:
-        points = seeing.get(id(each.frame))
+        points = visible.get(id(each.frame))
         if points is None and id(each.frame) not in novel:
             continue
         if points is None:
@@ -101,7 +101,7 @@ def added_keyframes(
         stored = each.present if blind else each.novel
         keyframe = AddedKeyframe.of(each, stored, 0 if blind else condition)
         ids = (new.first_id + points).astype(np.int32)
-        added.append(keyframe.seeing(ids, new.points_map[points], extractor))
+        added.append(keyframe.with_points(ids, new.points_map[points], extractor))
     return added
 
 
@@ -119,19 +119,21 @@ def _novel(
     return _within(options.max_growth_share * map_.metadata.observations, total, candidates)
 
 
-def _seeing(new: NewPoints, map_: Map, options: UpdateOptions) -> dict[int, NDArray[np.intp]]:
+def _visible_points(
+    new: NewPoints, map_: Map, options: UpdateOptions
+) -> dict[int, NDArray[np.intp]]:
     """By identity of frames, some way apart, the new points that they see; as many as the map may
     grow."""
     chosen: list[int] = []
-    for i, (each, seen) in enumerate(zip(new.frames, new.seen, strict=True)):
-        if len(seen) >= MIN_NEW_POINTS and (
+    for i, (each, visible) in enumerate(zip(new.frames, new.visible, strict=True)):
+        if len(visible) >= MIN_NEW_POINTS and (
             not chosen
             or _distance_m(new.frames[chosen[-1]], each) >= options.new_keyframe_spacing_m
         ):
             chosen.append(i)
-    total = sum(len(new.seen[i]) + int(new.frames[i].present.sum()) for i in chosen)
+    total = sum(len(new.visible[i]) + int(new.frames[i].present.sum()) for i in chosen)
     chosen = _within(options.max_new_share * map_.metadata.observations, total, chosen)
-    return {id(new.frames[i].frame): new.seen[i] for i in chosen}
+    return {id(new.frames[i].frame): new.visible[i] for i in chosen}
 
 
 def _within(budget: float, total: int, items: list[Item]) -> list[Item]:

@@ -39,7 +39,7 @@ class NewPoints:
     points_map: Matrix  # (P, 3)
     error_px: NDArray[np.float32]
     frames: tuple[FrameObservations, ...]
-    seen: tuple[NDArray[np.intp], ...]  # by frame, ascending indices of points
+    visible: tuple[NDArray[np.intp], ...]  # by frame, ascending indices of points
 
     @classmethod
     def none(cls, first_id: int) -> NewPoints:
@@ -118,5 +118,5 @@ def _chosen(
         points_map=np.array(points).reshape(-1, 3),
         error_px=np.array(errors_px, np.float32),
         frames=tuple(frames),
-        seen=tuple(row[frame == i] for i in range(len(frames))),
+        visible=tuple(row[frame == i] for i in range(len(frames))),
     )

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -33,7 +32,6 @@ MIN_FRAMES = 5  # of a session
 ERROR_TOLERANCE_M = 0.03  # by which the median error of held queries may grow
 
 
-Item = TypeVar("Item")
 Judge = Callable[[Map, Sequence[HeldQuery]], HeldScore]
 
 
