@@ -40,7 +40,7 @@ def _describe_content(map_: Map, folder: str | Path) -> dict[str, str]:
 def _describe_size(map_: Map, folder: str | Path) -> tuple[int, str]:
     """Bytes of a map, and of what: behind a URL only those of the tiles are known."""
     if is_url(folder):
-        return sum(tile.bytes for tile in map_.metadata.tiles), "tiles"
+        return sum(tile.bytes for tile in map_.metadata.tiles), "size of tiles"
     return sum(file.stat().st_size for file in Path(folder).expanduser().iterdir()), "on disk"
 
 

@@ -13,8 +13,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from helpers.map_server import MapServer, serving
+from pixloc_ros.cli.map import app
 from pixloc_ros.config import TilesConfig, ViewConfig
 from pixloc_ros.errors import ConfigError, MapError
 from pixloc_ros.maps import schema, transport
@@ -49,8 +51,12 @@ def tiles(tmp_path: Path) -> TilesConfig:
 
 
 @pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The fetcher's: it goes on when a test says so. Readers that wait have no pauses."""
+def clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
+    """The fetcher's: it goes on when a test says so. Readers that wait have no pauses.
+
+    And no cache is that of the user.
+    """
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     clock = SimpleNamespace(now_s=0.0)
     stopped = SimpleNamespace(monotonic=lambda: clock.now_s)
     monkeypatch.setattr("pixloc_ros.maps.fetcher.time", stopped)
@@ -118,6 +124,13 @@ def test_a_map_is_taken_along_whole(folder, server, tmp_path):
     with pytest.raises(MapError, match="tile_3_0"):
         published.fetch(f"{server.url}/campus", tmp_path / "again")
     assert not (tmp_path / "again").exists()
+
+
+def test_info_describes_a_map_behind_a_url(server):
+    said = CliRunner().invoke(app, ["info", f"{server.url}/campus"]).stdout
+    count = len(schema.read(server.folder / "campus")[0].tiles)
+    assert f"{count} of 50 m" in said and "size of tiles" in said
+    assert not any("tile_" in path for path in server.asked)
 
 
 # --- on the road: never waits ---------------------------------------------------------------------
