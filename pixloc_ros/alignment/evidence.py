@@ -27,8 +27,8 @@ HALF_ITERATIONS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Witness:
-    """Questions one alignment about its pose."""
+class EvidenceGatherer:
+    """Gathers what speaks for and against the pose of one alignment."""
 
     problem: AlignmentProblem
     alignment: Alignment

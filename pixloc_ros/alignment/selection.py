@@ -228,3 +228,15 @@ class HypothesisSelector:
 
 def _screened(problem: AlignmentProblem, poses: Pose, dropped: int) -> AlignmentProblem:
     return replace(problem, initial_poses=poses, screened=True, hypotheses_dropped=dropped)
+
+
+def with_counts(
+    best: Hypothesis, problems: Sequence[AlignmentProblem], aligned: Sequence[Hypothesis]
+) -> Hypothesis:
+    """The hypothesis with the number of initial poses that it was the best of."""
+    dropped = sum(
+        each.problem.hypotheses_dropped + each.alignment.hypotheses_dropped for each in aligned
+    )
+    count = sum(len(problem.initial_poses.t) for problem in problems) - dropped
+    counted = replace(best.alignment, hypotheses=count, hypotheses_dropped=dropped)
+    return replace(best, alignment=counted)

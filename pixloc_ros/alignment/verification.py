@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pixloc_ros.alignment.evidence import Witness
+from pixloc_ros.alignment.evidence import EvidenceGatherer
 from pixloc_ros.alignment.wrong_probability import REASONS, WORDS, VerificationModel
 from pixloc_ros.config import AcceptanceConfig, CovarianceConfig
 from pixloc_ros.geometry import covariance as cov
@@ -46,20 +46,23 @@ class Candidate:
 
 
 def verify(
-    candidate: Candidate, witness: Witness, model: VerificationModel, config: AcceptanceConfig
+    candidate: Candidate,
+    gatherer: EvidenceGatherer,
+    model: VerificationModel,
+    config: AcceptanceConfig,
 ) -> Verdict:
     """Tell whether a pose is believed, by all the evidence that it takes to tell.
 
     The halves are asked only where the other evidence leaves it open, as they take longest.
     """
-    alignment = witness.alignment
+    alignment = gatherer.alignment
     if not (np.isfinite(alignment.cost) and np.isfinite(candidate.covariance).all()):
         message = "no initial pose kept enough points in view with a solvable system"
         return Verdict(Reason.NON_FINITE, message)
-    evidence = witness.evidence()
+    evidence = gatherer.evidence()
     is_open = config.max_wrong_probability < model.plain(evidence) < HOPELESS
     if is_open or config.always_compare_halves:
-        evidence = replace(evidence, halves_px=witness.halves_px())
+        evidence = replace(evidence, halves_px=gatherer.halves_px())
     return judge(candidate, alignment, evidence, model, config)
 
 

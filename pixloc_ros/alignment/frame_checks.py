@@ -1,0 +1,83 @@
+"""Frames that cannot be localized, and why: told before anything is aligned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pixloc_ros.alignment.problems import AlignmentProblem, ImageFeatures, ViewSelector
+from pixloc_ros.maps.map import Map
+from pixloc_ros.types import Estimate, Frame, PosePrior, Reason, Status
+
+
+class CannotLocalize(Exception):
+    """There is nothing to align, for this reason: an expected end of `Localizer.localize`."""
+
+    def __init__(self, reason: Reason, message: str):
+        super().__init__(message)
+        self.reason, self.message = reason, message
+
+
+def failed(frame: Frame, reason: Reason, message: str, priors: Sequence[PosePrior]) -> Estimate:
+    """What is answered for a frame that cannot be localized."""
+    prior = priors[0] if len(priors) == 1 else None
+    return Estimate(Status.FAILED, reason, message, frame.stamp_ns, frame.name, prior=prior)
+
+
+def usable_frames(
+    frames: Sequence[Frame], priors: Sequence[PosePrior], views: ViewSelector
+) -> list[Frame]:
+    """Keep the frames worth aligning; raises CannotLocalize where there is none.
+
+    With exactly one prior the view of every frame is checked. Otherwise only the image is, and
+    the first frame must pass, because its image says where to search.
+    """
+    refusals = [_unusable(frame, priors, views) for frame in frames]
+    if refusals[0] and (all(refusals) or len(priors) != 1):
+        raise CannotLocalize(*refusals[0])
+    return [frame for frame, refusal in zip(frames, refusals, strict=True) if not refusal]
+
+
+def alignment_problems(
+    images: Sequence[ImageFeatures], priors: Sequence[PosePrior], views: ViewSelector
+) -> list[AlignmentProblem]:
+    """What to align with what; raises CannotLocalize where no prior has enough points in view."""
+    problems = [problem for prior in priors for problem in views.problems(images, prior)]
+    if problems:
+        return problems
+    message = f"too few map points at {len(priors)} places where it might be"
+    if views.map.tiles.missing:
+        raise CannotLocalize(Reason.TILES_MISSING, f"{message}; {_missing(views.map)}")
+    raise CannotLocalize(Reason.TOO_FEW_POINTS, message)
+
+
+def _unusable(
+    frame: Frame, priors: Sequence[PosePrior], views: ViewSelector
+) -> tuple[Reason, str] | None:
+    if refusal := _wrong_size(frame):
+        return refusal
+    if len(priors) != 1:
+        return None
+    prior, limits = priors[0], views.config.view
+    view = views.view(frame, prior.T_map_base, prior.point_ids)
+    if view.nearest_m > limits.max_distance_m:
+        return Reason.OUT_OF_MAP, f"nearest keyframe is {view.nearest_m:.0f} m away"
+    if len(view) < limits.min_points and view.missing:
+        return Reason.TILES_MISSING, f"only {len(view)} map points in view; {_missing(views.map)}"
+    if len(view) < limits.min_points:
+        refused = views.map.tiles.refused
+        damage = f"; refused tiles of the map: {', '.join(refused)}" if refused else ""
+        return Reason.TOO_FEW_POINTS, f"only {len(view)} map points in view{damage}"
+    return None
+
+
+def _missing(map_: Map) -> str:
+    """Which tiles of a map behind a URL are not here, and why."""
+    return f"tiles not here: {map_.tiles.missing_note or 'just fetched'}"
+
+
+def _wrong_size(frame: Frame) -> tuple[Reason, str] | None:
+    height, width = frame.image_rgb.shape[:2]
+    if (width, height) == (frame.camera.width, frame.camera.height):
+        return None
+    calibrated = f"{frame.camera.width}x{frame.camera.height}"
+    return Reason.BAD_IMAGE, f"image is {width}x{height}, calibrated for {calibrated}"
