@@ -33,7 +33,7 @@ from fuzz.harness import Target, attempt
 from helpers.limits import MAX_CPU_S
 
 BATCH, LARGE_BATCH = 3, 10  # times as many cases as the tests try; where these are many, too
-MANY = 60
+MANY = 100
 KILL_CPU_S = 2 * MAX_CPU_S
 KILL_BYTES = 3_500_000_000  # with the libraries and the samples
 

@@ -68,7 +68,7 @@ def _bag(storage: StoragePlugin, file_name: str) -> Target:
     def cases() -> SearchStrategy[bytes]:
         return damaged_bytes([samples.bag_file(storage)])
 
-    return file_target(f"bag {storage.name.lower()}", file_name, cases, take, quick=40)
+    return file_target(f"bag {storage.name.lower()}", file_name, cases, take, quick=60)
 
 
 def _files() -> Iterator[Target]:
@@ -88,7 +88,7 @@ def _files() -> Iterator[Target]:
             f"mesh{suffix}",
             lambda s=suffix: damaged_bytes(samples.meshes(s)),  # type: ignore[misc]
             lambda path: sample_mesh(read_mesh(path), 0.5),
-            quick=60 if suffix == ".obj" else 3,
+            quick=100 if suffix == ".obj" else 3,
         )
     yield file_target("image", "image", lambda: damaged_bytes(samples.pictures()), image_files.read)
     yield _bag(StoragePlugin.MCAP, "bag.mcap")

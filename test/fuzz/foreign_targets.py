@@ -129,7 +129,7 @@ def _own() -> Iterator[Target]:
         lambda: damaged_json([summary]),
         lambda path: load_provenance(path.parent),
     )
-    yield Target("checkpoint of training", _checkpoints, _resume, quick=40)
+    yield Target("checkpoint of training", _checkpoints, _resume, quick=60)
     yield Target("name of a map", _map_names, _find_map)
 
 

@@ -27,7 +27,7 @@ class Target:
     name: str
     cases: Callable[[], SearchStrategy[Any]]
     read: Callable[[Any, Path], object]
-    quick: int = 60
+    quick: int = 100
 
 
 def attempt(target: Target, case: Any, folder: Path) -> bool:
@@ -47,7 +47,7 @@ def file_target(
     file_name: str,
     cases: Callable[[], SearchStrategy[bytes]],
     take: Callable[[Path], object],
-    quick: int = 60,
+    quick: int = 100,
 ) -> Target:
     """A target that reads one file."""
 

@@ -105,5 +105,5 @@ def _obey(settings: dict[str, Any], folder: Path) -> None:
 
 TARGETS = [
     Target("session", _hostile_drives, _recover, quick=20),
-    Target("session settings", parameters, _obey, quick=60),
+    Target("session settings", parameters, _obey, quick=100),
 ]

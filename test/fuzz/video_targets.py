@@ -68,4 +68,4 @@ def _read(video: list[tuple[str, bytes]], folder: Path) -> None:
             assert event.reason != "unforeseen", event.message
 
 
-TARGETS = [Target("message video", _videos, _read, quick=40)]
+TARGETS = [Target("message video", _videos, _read, quick=60)]
