@@ -22,6 +22,7 @@ Image = NDArray[np.uint8]  # (H, W, 3)
 MAX_PIXELS = 100_000_000  # of a file: 600 MB while it is decoded
 _HEADER_BYTES = 2**18  # the size is among these, unless a JPEG begins with large previews
 _MAX_SCANNED_PIXELS = 1_000_000_000  # a progressive JPEG is gone through once for each scan
+_MAX_MISSING_BYTES = 100_000_000  # of a PNG's chunk: OpenCV takes memory for all that it claims
 
 _FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 
@@ -38,6 +39,8 @@ def decode(content: bytes, max_pixels: int = MAX_PIXELS) -> Image | None:
     """
     size = size_of(content)
     if size is None or size[0] * size[1] > max_pixels or _scanned(content, size):
+        return None
+    if _claims_too_much(content):
         return None
     try:
         image_bgr = cv2.imdecode(np.frombuffer(content, np.uint8), _FLAGS)
@@ -97,6 +100,16 @@ def _scanned(jpeg: bytes, size: tuple[int, int]) -> bool:
     if not jpeg.startswith(b"\xff\xd8"):
         return False
     return size[0] * size[1] * jpeg.count(b"\xff\xda") > _MAX_SCANNED_PIXELS
+
+
+def _claims_too_much(png: bytes) -> bool:
+    """Whether a chunk of a PNG claims far more bytes than the file has left."""
+    at = 8
+    while png.startswith(b"\x89PNG") and at + 8 <= len(png):
+        at += 12 + int.from_bytes(png[at : at + 4], "big")
+        if at - len(png) > _MAX_MISSING_BYTES:
+            return True
+    return False
 
 
 def _jpeg_size(content: bytes) -> tuple[int, int]:

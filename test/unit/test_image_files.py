@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.limits import bounded
 from pixloc_ros.common import image_files
 from pixloc_ros.errors import DataError
 
@@ -36,6 +37,13 @@ def test_what_is_no_image_gives_none(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(content)
     assert image_files.read(tmp_path / "a.jpg") is None
     assert image_files.read(tmp_path / "missing.jpg") is None
+
+
+def test_a_chunk_that_claims_gigabytes_gets_none_of_them() -> None:
+    png = image_files.encode(PICTURE, ".png")
+    claims = png[:33] + struct.pack(">I", 0xF8000000) + png[37:]  # the chunk after the header
+    with bounded(max_memory_kb=300_000):
+        assert image_files.decode(claims) is None
 
 
 def test_a_picture_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
