@@ -23,7 +23,6 @@ from pixloc_ros.replay.video_drive import VideoDrive
 from pixloc_ros.sensors import topics
 from pixloc_ros.sensors.topics import Topics
 
-DEFAULT = BagOptions()
 PLUGINS = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 
 
@@ -70,8 +69,7 @@ def create_bag(
 def create_bag_from_video(
     drive: VideoDrive,
     output: Path,
-    topics: Topics = DEFAULT.topics,
-    storage: str = DEFAULT.storage,
+    storage: str,
     progress: Progress = silent,
 ) -> BagSummary:
     """Write a rosbag2 folder of a video, which appears when it is complete.
@@ -80,7 +78,7 @@ def create_bag_from_video(
     """
     _refuse_existing(output)
     with _workplace(output) as folder:
-        written = _write(folder / output.name, drive.messages(progress), topics, storage)
+        written = _write(folder / output.name, drive.messages(progress), Topics(), storage)
         written.path.replace(output)
     return replace(written, path=output)
 

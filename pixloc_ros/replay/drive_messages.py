@@ -23,7 +23,6 @@ from pixloc_ros.replay import messages, simulated_sensors
 from pixloc_ros.replay.bag_options import BagOptions
 from pixloc_ros.replay.video_encoder import VideoEncoder
 
-JPEG_QUALITY = 95
 # Of the pose that starts the drive, and of pose fixes: an INS with heading, not a bare receiver.
 INITIAL_SIGMA_M, INITIAL_SIGMA_DEG = 0.5, 2.0
 POSE_SIGMA_DEG = 1.0
@@ -81,12 +80,8 @@ def _prepared(
     image_rgb = image_files.read(file)
     if image_rgb is None:
         raise DataError(f"image {file} cannot be decoded")
+    check_size(f"image {file}", image_rgb, camera)
     height, width = image_rgb.shape[:2]
-    if (width, height) != (camera.width, camera.height):
-        raise DataError(
-            f"image {file} is {width}x{height}, its calibration is for "
-            f"{camera.width}x{camera.height}"
-        )
     if options.scale != 1.0:
         size = (max(1, round(width * options.scale)), max(1, round(height * options.scale)))
         image_rgb = cv2.resize(image_rgb, size, interpolation=cv2.INTER_AREA)
@@ -95,6 +90,14 @@ def _prepared(
         rng = np.random.default_rng([options.seed, index])
         return degradation(options.degrade)(np.asarray(image_rgb, np.uint8), rng), camera
     return np.asarray(image_rgb), camera
+
+
+def check_size(what: str, image_rgb: np.ndarray, camera: Camera) -> None:
+    """Raise DataError for an image (H, W, 3) of another size than that of its calibration."""
+    height, width = image_rgb.shape[:2]
+    if (width, height) != (camera.width, camera.height):
+        calibrated = f"{camera.width}x{camera.height}"
+        raise DataError(f"{what} is {width}x{height}, its calibration is for {calibrated}")
 
 
 def _image_message(
@@ -109,8 +112,7 @@ def _image_message(
         return messages.video_packet(stamp_ns, frame, encoder.encoding, packet)
     if not compressed:
         return messages.image(stamp_ns, frame, image_rgb)
-    jpeg = image_files.encode(image_rgb, jpeg_quality=JPEG_QUALITY)
-    return messages.compressed_image(stamp_ns, frame, jpeg)
+    return messages.jpeg_image(stamp_ns, frame, image_rgb)
 
 
 def _odometry(

@@ -17,12 +17,14 @@ from rosbags.interfaces import (
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
+from pixloc_ros.common import image_files
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.sensors import topics
 
 NS_PER_S = 1_000_000_000
+JPEG_QUALITY = 95
 JPEG_FORMAT = "rgb8; jpeg compressed bgr8"  # as image_transport writes it
 # Definitions of messages that do not come with ROS.
 _DEFINITIONS = {
@@ -114,6 +116,12 @@ def compressed_image(stamp_ns: int, frame_id: str, jpeg: bytes) -> Any:
         format=JPEG_FORMAT,
         data=data,
     )
+
+
+def jpeg_image(stamp_ns: int, frame_id: str, image_rgb: np.ndarray) -> Any:
+    """sensor_msgs/CompressedImage of an image (H, W, 3), encoded here."""
+    jpeg = image_files.encode(image_rgb, jpeg_quality=JPEG_QUALITY)
+    return compressed_image(stamp_ns, frame_id, jpeg)
 
 
 def camera_info(stamp_ns: int, frame_id: str, camera: Camera) -> Any:

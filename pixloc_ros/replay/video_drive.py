@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, FiniteFloat, PositiveInt, ValidationError
 
-from pixloc_ros.common import foreign_files, image_files
+from pixloc_ros.common import foreign_files
 from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.errors import DataError, one_line
 from pixloc_ros.geometry import se3
@@ -23,11 +23,11 @@ from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.files.posed_images import RELATIVE_START_NS
 from pixloc_ros.replay import messages
-from pixloc_ros.replay.drive_messages import Timed
+from pixloc_ros.replay.bag_options import BagOptions
+from pixloc_ros.replay.drive_messages import Timed, check_size
 from pixloc_ros.sensors.video import MAX_PIXELS, require_decoder
 
-BASE_FRAME, CAMERA_FRAME = "base_link", "camera_optical"
-JPEG_QUALITY = 95
+FRAMES = BagOptions()  # whose names of frames hold here, too
 NS_PER_S = 1e9
 
 
@@ -58,7 +58,7 @@ class VideoDrive:
         with _opened(self.video) as film:
             start_ns = _start_ns(film)
             mounting = messages.static_transform(
-                start_ns, BASE_FRAME, CAMERA_FRAME, self.T_base_cam
+                start_ns, FRAMES.base_frame, FRAMES.camera_frame, self.T_base_cam
             )
             yield start_ns, "tf_static", mounting
             in_order = self._fixes(start_ns), self._images(film, start_ns, progress)
@@ -83,23 +83,16 @@ class VideoDrive:
             raise DataError(f"video {self.video} is damaged: {error.strerror}") from None
 
     def _image(self, stamp_ns: int, image_rgb: NDArray[np.uint8]) -> Iterator[Timed]:
-        height, width = image_rgb.shape[:2]
-        expected = self.camera.width, self.camera.height
-        if (width, height) != expected:
-            raise DataError(
-                f"{self.video} is {width}x{height}, its calibration is for "
-                f"{expected[0]}x{expected[1]}"
-            )
-        info = messages.camera_info(stamp_ns, CAMERA_FRAME, self.camera)
-        jpeg = image_files.encode(image_rgb, jpeg_quality=JPEG_QUALITY)
+        check_size(str(self.video), image_rgb, self.camera)
+        info = messages.camera_info(stamp_ns, FRAMES.camera_frame, self.camera)
         yield stamp_ns, "camera_info", info
-        yield stamp_ns, "image", messages.compressed_image(stamp_ns, CAMERA_FRAME, jpeg)
+        yield stamp_ns, "image", messages.jpeg_image(stamp_ns, FRAMES.camera_frame, image_rgb)
 
     def _fixes(self, start_ns: int) -> Iterator[Timed]:
         for fix in self.fixes:
             stamp_ns = start_ns + round(fix.time_s * NS_PER_S)
             sigma_m = np.array(fix.sigma_m)
-            message = messages.nav_sat_fix(stamp_ns, BASE_FRAME, fix.geodetic, sigma_m)
+            message = messages.nav_sat_fix(stamp_ns, FRAMES.gnss_frame, fix.geodetic, sigma_m)
             yield stamp_ns, "gnss_fix", message
 
 
