@@ -113,8 +113,9 @@ class TileFetcher:
             self._direction = moved / distance_m if near else np.zeros(2)
         self._position = position.copy()
         ahead = self._on_the_way(self._position)
+        lacking = [index for index in ahead if not self.source.has(self._files[index])]
         with self._lock:
-            self._ahead = ahead
+            self._ahead = lacking  # so that a view that moves nothing on looks at no file
 
     def _on_the_way(self, position: NDArray[np.float64]) -> list[int]:
         """Tiles within reach, those first that a vehicle going on in its direction meets first."""
