@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.se3 import Matrix
 
+Cost = TypeVar("Cost", float, NDArray[np.float64])
 LEAST_AGREEMENT = 0.02  # 1 - cost of a pose whose points hardly agree at all
 
 
@@ -80,8 +82,8 @@ class Reason(StrEnum):
     INTERNAL_ERROR = "internal_error"
 
 
-def loss(cost: float, of: float) -> float:
-    """Share of the agreement (1 - cost) that is lost between two costs, from the one to the other.
+def loss(cost: Cost, of: float) -> Cost:
+    """Share of the agreement (1 - cost) that is lost from a cost `of` to another, or to several.
 
     Negative where nothing is lost.
     """

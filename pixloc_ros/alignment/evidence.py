@@ -17,7 +17,7 @@ from pixloc_ros.alignment.initial_poses import poses_around
 from pixloc_ros.alignment.problems import AlignmentProblem, local_poses
 from pixloc_ros.alignment.rig import CameraObservation
 from pixloc_ros.geometry.pose import Pose
-from pixloc_ros.types import LEAST_AGREEMENT, Alignment, Evidence, Matrix
+from pixloc_ros.types import Alignment, Evidence, Matrix, loss
 
 AROUND = 16  # poses
 SHARPNESS_PX, CONTRAST_PX = 6.0, 12.0
@@ -37,7 +37,7 @@ class EvidenceGatherer:
     def evidence(self) -> Evidence:
         """Gather all evidence but that of the halves, which takes alignments of its own."""
         cost = self._costs()
-        lost = (cost - cost[0]) / max(1.0 - cost[0], LEAST_AGREEMENT)
+        lost = loss(cost, cost[0])
         return Evidence(
             sharpness=float(lost[1 : 1 + AROUND].min()),
             contrast=float(lost[1 + AROUND :].mean()),

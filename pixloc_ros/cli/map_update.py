@@ -114,6 +114,8 @@ def _recorded(folder: Path, sessions: list[Path]) -> list[DriveSession]:
     from pixloc_ros.maps.files.session_folder import read_session
     from pixloc_ros.maps.map import Map
 
+    if not sessions:
+        return []
     map_ = Map.load(folder)
     found = [read_session(session, map_) for session in sessions]
     if len(found) > 1:

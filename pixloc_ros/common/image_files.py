@@ -38,9 +38,9 @@ def decode(content: bytes, max_pixels: int = MAX_PIXELS) -> Image | None:
     Formats whose headers do not tell the size (`size_of`) are not read.
     """
     size = size_of(content)
-    if size is None or size[0] * size[1] > max_pixels or _scanned(content, size):
+    if size is None or size[0] * size[1] > max_pixels:
         return None
-    if _claims_too_much(content):
+    if _scanned(content, size) or _claims_too_much(content):
         return None
     try:
         image_bgr = cv2.imdecode(np.frombuffer(content, np.uint8), _FLAGS)

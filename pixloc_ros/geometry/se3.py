@@ -83,6 +83,11 @@ def angle_deg(T_0: Matrix, T_1: Matrix) -> float:
     return float(np.rad2deg(relative.magnitude()))
 
 
+def apart(T_0: Matrix, T_1: Matrix, least_m: float, least_deg: float) -> bool:
+    """Whether two poses (4, 4) are so far from each other, or turned by so much."""
+    return distance_m(T_0, T_1) >= least_m or angle_deg(T_0, T_1) >= least_deg
+
+
 def turn_rad(a: Matrix, b: Matrix) -> float:
     """Angle about z by which vectors (N, 2 or 3) have to be turned to lie over others.
 

@@ -41,5 +41,4 @@ class DriveSession:
 
 def apart(first: Matrix, second: Matrix, spacing_m: float) -> bool:
     """Whether two poses (4, 4) are so far from each other, or turned by SPACING_DEG."""
-    far = se3.distance_m(first, second) >= spacing_m
-    return far or se3.angle_deg(first, second) >= SPACING_DEG
+    return se3.apart(first, second, spacing_m, SPACING_DEG)

@@ -94,7 +94,4 @@ class MountingRecord:
 
 
 def _has_moved(T_before: Matrix | None, T_now: Matrix) -> bool:
-    if T_before is None:
-        return True
-    moved = se3.distance_m(T_before, T_now) >= MIN_MOTION_M
-    return moved or se3.angle_deg(T_before, T_now) >= MIN_MOTION_DEG
+    return T_before is None or se3.apart(T_before, T_now, MIN_MOTION_M, MIN_MOTION_DEG)

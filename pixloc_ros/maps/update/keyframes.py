@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pixloc_ros.config import ViewConfig
 from pixloc_ros.features.pyramid import FeatureExtractor
+from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.retrieval import most_alike_condition
@@ -164,4 +165,4 @@ def condition_of(map_: Map, observed: Sequence[FrameObservations]) -> int:
 
 
 def _distance_m(first: FrameObservations, second: FrameObservations) -> float:
-    return float(np.linalg.norm(first.frame.T_map_cam[:3, 3] - second.frame.T_map_cam[:3, 3]))
+    return se3.distance_m(first.frame.T_map_cam, second.frame.T_map_cam)
