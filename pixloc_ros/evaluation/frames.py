@@ -135,6 +135,7 @@ class FrameResult(Record):
     wrong_probability: Finite = None
     protection_level_m: Finite = None  # only with status OK
     protection_risk: Finite = None
+    ambiguity_m: Finite = None  # 0: no other place fits as well; none: not compared
     sharpness: Finite = None
     contrast: Finite = None
     spread: Finite = None
@@ -236,7 +237,10 @@ def _alignment_fields(estimate: Estimate) -> dict[str, Any]:
 
 def _verification_fields(estimate: Estimate) -> dict[str, Any]:
     evidence, level = estimate.evidence, estimate.protection_level
-    fields: dict[str, Any] = {"wrong_probability": estimate.wrong_probability}
+    fields: dict[str, Any] = {
+        "wrong_probability": estimate.wrong_probability,
+        "ambiguity_m": estimate.ambiguity_m,
+    }
     if level is not None:
         fields |= {"protection_level_m": level.error_m, "protection_risk": level.risk}
     if evidence is not None:

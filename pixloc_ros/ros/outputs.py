@@ -147,6 +147,7 @@ def _fill_verification(message: AlignmentStatus, estimate: Estimate) -> None:
     message.wrong_probability = _float32(estimate.wrong_probability)
     message.protection_level_m = math.nan if level is None else level.error_m
     message.protection_risk = _float32(None if level is None else level.risk)
+    message.ambiguity_m = math.nan if estimate.ambiguity_m is None else estimate.ambiguity_m
     for name in VERIFICATION_FIELDS:
         setattr(message, name, _float32(None if evidence is None else getattr(evidence, name)))
 

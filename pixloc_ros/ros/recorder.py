@@ -94,6 +94,7 @@ class Recorder(Node):
             wrong_probability=status.wrong_probability,
             protection_level_m=status.protection_level_m,
             protection_risk=status.protection_risk,
+            ambiguity_m=status.ambiguity_m,
             keyframes=tuple(status.keyframes),
             timing_ms={**stages, "total": status.latency_ms},
         )
