@@ -19,6 +19,9 @@ from pixloc_ros.common.atomic_write import atomic_path
 
 Image = NDArray[np.uint8]  # (H, W, 3)
 
+IMAGE_QUALITY = 95  # of JPEGs that are localized or mapped later
+PICTURE_QUALITY = 92  # of those that people look at
+
 MAX_PIXELS = 100_000_000  # of a file: 600 MB while it is decoded
 _HEADER_BYTES = 2**18  # the size is among these, unless a JPEG begins with large previews
 _MAX_SCANNED_PIXELS = 1_000_000_000  # a progressive JPEG is gone through once for each scan
@@ -80,7 +83,7 @@ def read_size(path: Path) -> tuple[int, int] | None:
         return None
 
 
-def encode(image_rgb: Image, suffix: str = ".jpg", jpeg_quality: int = 92) -> bytes:
+def encode(image_rgb: Image, suffix: str = ".jpg", jpeg_quality: int = PICTURE_QUALITY) -> bytes:
     """Content of an image file: JPEG where the suffix says so, else PNG."""
     kind = ".jpg" if suffix.lower() in (".jpg", ".jpeg") else ".png"
     image_bgr = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR)
@@ -89,7 +92,7 @@ def encode(image_rgb: Image, suffix: str = ".jpg", jpeg_quality: int = 92) -> by
     return content.tobytes()
 
 
-def write(path: Path, image_rgb: Image, jpeg_quality: int = 92) -> None:
+def write(path: Path, image_rgb: Image, jpeg_quality: int = PICTURE_QUALITY) -> None:
     """Write an image file whole, or leave what was there; raises DataError."""
     with atomic_path(path) as part:
         part.write_bytes(encode(image_rgb, path.suffix, jpeg_quality))

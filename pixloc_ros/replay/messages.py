@@ -24,7 +24,6 @@ from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.sensors import topics
 
 NS_PER_S = 1_000_000_000
-JPEG_QUALITY = 95
 JPEG_FORMAT = "rgb8; jpeg compressed bgr8"  # as image_transport writes it
 # Definitions of messages that do not come with ROS.
 _DEFINITIONS = {
@@ -120,7 +119,7 @@ def compressed_image(stamp_ns: int, frame_id: str, jpeg: bytes) -> Any:
 
 def jpeg_image(stamp_ns: int, frame_id: str, image_rgb: np.ndarray) -> Any:
     """sensor_msgs/CompressedImage of an image (H, W, 3), encoded here."""
-    jpeg = image_files.encode(image_rgb, jpeg_quality=JPEG_QUALITY)
+    jpeg = image_files.encode(image_rgb, jpeg_quality=image_files.IMAGE_QUALITY)
     return compressed_image(stamp_ns, frame_id, jpeg)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from visualization_msgs.msg import MarkerArray
 
+from pixloc_ros.common import image_files
 from pixloc_ros.config import NodeConfig
 from pixloc_ros.maps.map import Map
 from pixloc_ros.ros import clouds, conversions
@@ -130,10 +133,8 @@ class DebugOutputs:
             message.step, message.data = 3 * width, clouds.octets(picture)
             self._overlay.publish(message)
         if _heard(self._compressed):
-            _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-            self._compressed.publish(
-                CompressedImage(header=header, format="jpeg", data=clouds.octets(jpeg))
-            )
+            jpeg = array("B", image_files.encode(picture))
+            self._compressed.publish(CompressedImage(header=header, format="jpeg", data=jpeg))
 
 
 def _heard(publisher: Publisher) -> bool:

@@ -28,7 +28,6 @@ from pixloc_ros.maps.files.colmap_writer import ImageToWrite, write_model
 
 Progress = Callable[[int, int], None]
 Recording = tuple[StreetSession, StreetLens]  # a day, and the camera that drives by
-JPEG_QUALITY = 95
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +202,7 @@ class _StreetCamera:
         """Render and write one picture; returns its depth (H, W)."""
         rng = np.random.default_rng([self.options.seed, shot.index])
         view = photograph(self.street, self.session, self.lens, self._motion(shot), rng)
-        image_files.write(shot.path, view.image_rgb, JPEG_QUALITY)
+        image_files.write(shot.path, view.image_rgb, image_files.IMAGE_QUALITY)
         return view.depth_m
 
     def _motion(self, shot: _StreetImage) -> PoseBefore:

@@ -33,7 +33,6 @@ from pixloc_ros.maps.schema import CameraEntry, Entry, Transform
 from pixloc_ros.maps.verified_frames import DriveSession, VerifiedFrame
 
 HEADER_FILE = "session.json"
-JPEG_QUALITY = 95  # of images that did not come as JPEG
 SAME_FRAME_M = 1e-6  # between a keyframe then and now, on a map of the same frame
 Covariance = Annotated[tuple[FiniteFloat, ...], Field(min_length=36, max_length=36)]
 
@@ -96,7 +95,7 @@ class SessionFolder:
             write_text(self.folder / HEADER_FILE, self._header.model_dump_json() + "\n")
         content = image
         if not isinstance(content, bytes):
-            content = image_files.encode(content, jpeg_quality=JPEG_QUALITY)
+            content = image_files.encode(content, jpeg_quality=image_files.IMAGE_QUALITY)
         text = frame.model_dump_json() + "\n"
         with atomic_write.atomic_path(self.folder / frame.image) as part:
             part.write_bytes(content)

@@ -87,7 +87,7 @@ def lacks_points(each: FrameObservations) -> bool:
 
 
 def _stored(frame: VerifiedFrame, path: Path) -> PosedImage:
-    image_files.write(path, frame.read_image(), jpeg_quality=95)
+    image_files.write(path, frame.read_image(), image_files.IMAGE_QUALITY)
     return PosedImage(path.name, path, frame.camera, frame.T_map_cam)
 
 

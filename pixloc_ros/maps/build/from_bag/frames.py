@@ -21,7 +21,6 @@ from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.maps.build.work_folder import writing
 from pixloc_ros.maps.files.recorded_drive import RecordedDrive, RecordedOdometry, RgbImage
 
-JPEG_QUALITY = 95
 FLOW_SIDE_PX = 320  # longer side of the images in which motion is measured
 SHARPNESS_SIDE_PX = 640
 STILL_PX = 0.25  # median motion of a camera that stands still, at FLOW_SIDE_PX
@@ -145,7 +144,7 @@ def _write(drive: int, camera: str, chosen: _SharpestImage, folder: Path) -> Key
     name = f"{drive}/{camera or 'camera'}/{chosen.stamp_ns}.jpg"
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(image_files.encode(chosen.image_rgb, jpeg_quality=JPEG_QUALITY))
+    path.write_bytes(image_files.encode(chosen.image_rgb, jpeg_quality=image_files.IMAGE_QUALITY))
     return KeyframeImage(drive, camera, chosen.stamp_ns, name)
 
 
