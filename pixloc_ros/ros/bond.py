@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
 
@@ -31,34 +32,50 @@ def require_messages() -> None:
 
 
 class Bond:
-    """The node's end of the bond of its name, from now until `end`."""
+    """The node's end of the bond of its name: silent until `begin`, and after `end`.
+
+    It lives as long as the node. DDS forgets what was not yet acknowledged when a publisher goes:
+    on a busy machine the last word of one that went at once did often not arrive.
+    """
 
     def __init__(self, node: LifecycleNode) -> None:
         from bond.msg import Status
 
-        self._node = node
         self._status = Status(
-            id=node.get_name(),
-            instance_id=str(uuid.uuid4()),
-            heartbeat_timeout=TIMEOUT_S,
-            heartbeat_period=PERIOD_S,
+            id=node.get_name(), heartbeat_timeout=TIMEOUT_S, heartbeat_period=PERIOD_S
         )
+        self._broken_by = ""  # instance of the other end that broke the last bond
         self._publisher = node.create_publisher(Status, "bond", _QUEUE)
         self._subscription = node.create_subscription(Status, "bond", self._on_status, _QUEUE)
         self._clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = node.create_timer(PERIOD_S, lambda: self._say(True), clock=self._clock)
+        self._timer.cancel()
+
+    def begin(self) -> None:
+        """Send heartbeats, as an instance that the other end has not met."""
+        self._status.instance_id = str(uuid.uuid4())
+        self._timer.reset()
 
     def end(self) -> None:
-        """Break the bond and withdraw."""
-        self._say(False)
-        self._node.destroy_timer(self._timer)
-        self._node.destroy_subscription(self._subscription)
-        self._node.destroy_publisher(self._publisher)
+        """Break the bond; nothing where it is broken already."""
+        if not self._timer.is_canceled():
+            self._timer.cancel()
+            self._say(False)
+
+    def wait_until_heard(self, timeout_s: float) -> bool:
+        """Wait until all who listen have what was said; False where that took longer."""
+        return bool(self._publisher.wait_for_all_acked(Duration(seconds=timeout_s)))
 
     def _on_status(self, message: Any) -> None:
+        """Answer an end that breaks the bond, as often as it says so; never one that answers us."""
         other = message.id == self._status.id and message.instance_id != self._status.instance_id
-        if other and not message.active and not self._timer.is_canceled():
-            self._timer.cancel()
+        if not other or message.active:
+            return
+        again = message.instance_id == self._broken_by
+        if not self._timer.is_canceled() and not again:
+            self._broken_by = message.instance_id
+            self.end()
+        elif self._timer.is_canceled() and again:
             self._say(False)
 
     def _say(self, active: bool) -> None:

@@ -30,6 +30,7 @@ from pixloc_ros.ros.state import NodeStatus
 from pixloc_ros.sensors.events import PoseEvent
 
 STOP_S = 1.8  # after a signal, for the frame in work and the goodbye to other nodes
+GOODBYE_S = 0.5  # of it, for a lifecycle manager to hear that the bond ends
 POLL_S = 0.1  # how soon a signal is noticed
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -67,7 +68,11 @@ class LocalizerNode(LifecycleNode):
         self._stop()
         if self._bond is not None:
             self._bond.end()
-            self._bond = None
+
+    def wait_until_heard(self) -> None:
+        """Give the lifecycle manager a moment to hear that the bond ends."""
+        if self._bond is not None and not self._bond.wait_until_heard(GOODBYE_S):
+            self.get_logger().warning("not everybody has heard of the end of the bond")
 
     def adopt(self, localizer: Localizer, pose: PoseEvent | None = None) -> None:
         """Go on with another map: from the beginning, or from a pose in it."""
@@ -123,7 +128,8 @@ class LocalizerNode(LifecycleNode):
             super().on_deactivate(state)
             return self._refuse(f"cannot be activated: {type(error).__name__}: {error}")
         if self.config.current.node.bond:
-            self._bond = bond.Bond(self)
+            self._bond = self._bond or bond.Bond(self)
+            self._bond.begin()
         return activated
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -259,6 +265,7 @@ def main(stop: StopSignals, args: Sequence[str] | None = None) -> int:
             executor.spin_once(POLL_S)
     finally:
         node.close()
+        node.wait_until_heard()
         node.destroy_node()
         rclpy.shutdown()
     return 0

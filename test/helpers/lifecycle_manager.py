@@ -22,10 +22,10 @@ class BondEnd:
     def __init__(self, node: Any, name: str, timeout_s: float) -> None:
         self._name, self._instance, self._timeout_s = name, str(uuid.uuid4()), timeout_s
         self._heard_s: float | None = None
-        self._said_no = False
+        self._active, self._said_no = True, False
         self._publisher = node.create_publisher(Status, "bond", 5)
         node.create_subscription(Status, "bond", self._on_status, 100)
-        self._timer = node.create_timer(HEARTBEAT_S, lambda: self._say(True))
+        self._timer = node.create_timer(HEARTBEAT_S, self._say)
 
     @property
     def formed(self) -> bool:
@@ -42,19 +42,27 @@ class BondEnd:
         return self._said_no
 
     def end(self) -> None:
-        """Break the bond from this side."""
-        self._timer.cancel()
-        self._say(False)
+        """Break the bond from this side, saying so until it is answered."""
+        self._active = False
 
-    def _say(self, active: bool) -> None:
-        status = Status(id=self._name, instance_id=self._instance, active=active)
+    def _say(self) -> None:
+        status = Status(id=self._name, instance_id=self._instance, active=self._active)
         status.heartbeat_timeout, status.heartbeat_period = self._timeout_s, HEARTBEAT_S
         self._publisher.publish(status)
 
     def _on_status(self, message: Any) -> None:
         if message.id == self._name and message.instance_id != self._instance:
             self._heard_s = time.monotonic()
-            self._said_no |= not message.active
+            if not message.active:
+                self._on_end()
+
+    def _on_end(self) -> None:
+        """Fall silent; where the other end was the first to break it, say no once more."""
+        self._said_no = True
+        if self._active:
+            self._active = False
+            self._say()
+        self._timer.cancel()
 
 
 def bring_up(rig: Any, name: str, bond_timeout_s: float = 4.0, id: str = "") -> BondEnd:
