@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.fx.experimental.optimization import fuse
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pixloc_ros.features import weights
 from pixloc_ros.features.architecture import damping
@@ -44,14 +45,25 @@ class TorchNetwork:
 
 
 def fused(network: nn.Module, device: torch.device, precision: Precision) -> nn.Module:
-    """The network for inference: batch norms folded into convolutions, channels last.
+    """The network for inference, changed in place: batch norms folded, channels last.
 
     Both together halve the time on a CPU, and bfloat16 halves it again where the CPU has it.
     """
-    network = fuse(network).to(device)
+    fold_batch_norms(network)
+    network = network.to(device)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     wanted = precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
     return network.bfloat16() if wanted and device.type == "cpu" else network
+
+
+def fold_batch_norms(network: nn.Module) -> None:
+    """Fold each batch norm into the convolution that its module registers before it."""
+    for module in list(network.modules()):
+        for (name, before), (name_of_norm, norm) in pairwise(list(module.named_children())):
+            if isinstance(norm, nn.BatchNorm2d):
+                assert isinstance(before, nn.Conv2d)
+                setattr(module, name, fuse_conv_bn_eval(before, norm))
+                setattr(module, name_of_norm, nn.Identity())
 
 
 def has_bfloat16(device: torch.device) -> bool:

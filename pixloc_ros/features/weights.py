@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def load(name_or_path: str) -> LoadedWeights:
         raise WeightsError(
             f"weights {path} hold values that are not finite ({_some(broken)}): export them again"
         )
-    network = _most_alike(state)()
+    network = build(_most_alike(state))
     _check_shapes(path, state, network)
     network.load_state_dict(state, strict=False)
     return LoadedWeights(network.eval(), path.stem, sha256)
@@ -130,15 +131,21 @@ def _reason(error: Exception) -> str:
     return "no checkpoint of torch.save; is the file whole?"
 
 
-def _most_alike(state: dict[str, Tensor]) -> Callable[[], Network]:
-    """The network that shares most names with the state dict."""
+def _most_alike(state: dict[str, Tensor]) -> str:
+    """The architecture that shares most names with the state dict."""
 
-    def unlike(make: Callable[[], Network]) -> tuple[int, int]:
-        with torch.device("meta"):  # names only, no memory
-            names = make().state_dict().keys()
+    def unlike(architecture: str) -> tuple[int, int]:
+        names = _names_of(architecture)
         return -len(state.keys() & names), len(state.keys() ^ names)
 
-    return min(NETWORKS.values(), key=unlike)
+    return min(NETWORKS, key=unlike)
+
+
+@cache
+def _names_of(architecture: str) -> frozenset[str]:
+    """Names in the state dict of a network; making one to ask it takes longer than reading one."""
+    with torch.device("meta"):  # no memory
+        return frozenset(build(architecture).state_dict())
 
 
 def find(name_or_path: str) -> Path:
