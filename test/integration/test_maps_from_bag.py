@@ -47,6 +47,15 @@ def positions(built: Map, street: Path) -> tuple[np.ndarray, np.ndarray]:
     return T_map_base[:, :3, 3], np.stack([T for T in T_true if T is not None])[:, :3, 3]
 
 
+def tilt_deg(built: Map, street: Path) -> float:
+    """Median angle between the map's up and the true one, as the vehicle has them."""
+    truth = read_tum(street / "bag.truth.txt")
+    T_base_cam = np.reshape(built.metadata.T_base_cam, (4, 4))
+    up = (built.keyframe_T_map_cam @ se3.inverse(T_base_cam))[:, 2, :3]
+    true = np.stack([truth.at(int(Path(name).stem))[2, :3] for name in built.keyframe_names])  # type: ignore[index]
+    return float(np.rad2deg(np.median(np.linalg.norm(np.cross(up, true), axis=-1))))
+
+
 def error_m(built: Map, street: Path, scale: float) -> float:
     """Median distance from the truth after alignment; the scale must be right within a share."""
     found, true = positions(built, street)
@@ -87,6 +96,7 @@ def commands_of_the_guide() -> list[list[str]]:
 def test_odometry_and_fixes_give_a_metric_map_with_a_datum(from_bag, street, drive):
     built = Map.load(from_bag)
     assert error_m(built, street, scale=0.03) < 0.03
+    assert tilt_deg(built, street) < 1.0
     assert built.metadata.datum == drive.datum
     np.testing.assert_allclose(
         np.reshape(built.metadata.T_base_cam, (4, 4)), drive.cameras[0].T_base_cam

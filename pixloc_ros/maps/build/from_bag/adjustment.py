@@ -28,6 +28,7 @@ MAX_ERROR_PX = 4.0  # of an observation that is kept
 MIN_ANGLE_DEG = 1.5  # between the rays of a point
 MIN_POINTS = 20  # that an image must see to be placed
 ITERATIONS = 50
+ORIENTATION_SIGMA_RAD = np.deg2rad(2.0)  # of the smoothed trajectory, where positions tell nothing
 REFINED = 0.8  # of the error before: a refined calibration that is worth it
 
 
@@ -92,11 +93,13 @@ def _adjusted(
     model_dir: Path,
 ) -> Arrays:
     """Write the adjusted model; poses, who is placed, the error, whether cameras were refined."""
-    always = config.refine_intrinsics == "always"
+    always, T_start = config.refine_intrinsics == "always", T
     for number in progress(range(config.rounds), "Adjusting poses", config.rounds):
         last = number == config.rounds - 1
         reconstruction = run.reconstruct(T, placed)
         _solve(run, reconstruction, anchors, config, refine=always and last)
+        if anchors is not None:
+            _turn_back(run, reconstruction, T_start, config.position_sigma_m)
         _filter(run, reconstruction)
         T = poses(run, reconstruction, T)
     refined = always
@@ -170,6 +173,21 @@ def _solve(
         pycolmap.create_pose_prior_bundle_adjuster(
             options, held, problem, priors, reconstruction
         ).solve()
+
+
+def _turn_back(run: ColmapRun, reconstruction: Any, T_start: Matrix, sigma_m: float) -> None:
+    """Turn the whole so that it lies as it did before, by positions and by orientations.
+
+    Positions alone, which hold it, do not tell the roll about a straight road.
+    """
+    T = poses(run, reconstruction, T_start)
+    center, center_start = T[:, :3, 3].mean(0), T_start[:, :3, 3].mean(0)
+    B = (T_start[:, :3, 3] - center_start).T @ (T[:, :3, 3] - center) / sigma_m**2
+    B += (T_start[:, :3, :3] @ np.swapaxes(T[:, :3, :3], -1, -2)).sum(0) / ORIENTATION_SIGMA_RAD**2
+    U, _, Vt = np.linalg.svd(B)  # Wahba's problem
+    R = U @ np.diag([1.0, 1.0, np.linalg.det(U @ Vt)]) @ Vt
+    turn = run.pycolmap.Rotation3d(R)
+    reconstruction.transform(run.pycolmap.Sim3d(1.0, turn, center - R @ center))
 
 
 def _priors(run: ColmapRun, reconstruction: Any, anchors: Matrix, sigma_m: float) -> list[Any]:
