@@ -7,10 +7,13 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 TOUCHING_FILES = ("os.", "open", "shutil.", "ctypes.call")  # audit events, as of sys.addaudithook
 READ_ONLY = Path("/sys/kernel")  # for root too
@@ -50,3 +53,30 @@ def files_of_at_most(size_bytes: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def children() -> list[psutil.Process]:
+    """All processes that this one started, and theirs."""
+    return psutil.Process().children(recursive=True)
+
+
+def cmdline(process: psutil.Process) -> str:
+    """What a process was started with, or calls itself; nothing where it has ended meanwhile."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
+
+
+def kill_one_after(
+    count: int, victims: Callable[[], list[psutil.Process]]
+) -> Callable[..., Iterator[Any]]:
+    """Give a progress that kills the first of `victims()` when so much is done."""
+
+    def progress(items: Iterable[Any], description: str, total: int) -> Iterator[Any]:
+        for i, item in enumerate(items):
+            yield item
+            if i + 1 == count:
+                os.kill(victims()[0].pid, signal.SIGKILL)
+
+    return progress

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -15,10 +16,16 @@ from typer.testing import CliRunner
 from helpers import benchmark_trees as trees
 from helpers.benchmark_trees import Street
 from pixloc_ros.cli.main import build
+from pixloc_ros.common.parallel import Workers
 from pixloc_ros.config import RetrievalConfig
 from pixloc_ros.config.published import PublishedConfig
 from pixloc_ros.errors import ConfigError, DataError, MapError, PixlocError
 from pixloc_ros.evaluation.datasets import catalogue, pose_lists
+from pixloc_ros.evaluation.datasets.localization import (
+    localize_scene,
+    poses_of,
+    poses_with_fallback,
+)
 from pixloc_ros.evaluation.datasets.protocol import DatasetFiles, Retrieval
 from pixloc_ros.evaluation.datasets.published_method import rank_references
 from pixloc_ros.evaluation.datasets.robotcar import image_name
@@ -28,7 +35,7 @@ from pixloc_ros.maps.files.colmap import read_model
 from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.reference_selection import ReferenceModel
 from pixloc_ros.priors import file_priors
-from pixloc_ros.types import Frame
+from pixloc_ros.types import Estimate, Frame, PosePrior, Reason, Status
 
 NEAR_M = 0.1
 
@@ -444,6 +451,37 @@ def test_an_image_pyramid_has_a_map_for_each_size(scenery, tmp_path):
 # --- all of them ----------------------------------------------------------------------------------
 
 
+class Refusing:
+    """Stands for a localizer that has no answer, as with several proposals out of view."""
+
+    def open(self) -> Refusing:
+        return self
+
+    def localize(self, frame, priors, other_cameras) -> Estimate:
+        return Estimate(Status.FAILED, Reason.TOO_FEW_POINTS, "none", 0, frame.name)
+
+
+def test_a_refused_query_counts_as_failed_and_is_submitted_where_it_began(scenery, tmp_path):
+    """Also one whose file is no image; the place is that of the first reference in its list."""
+    root = trees.aachen(tmp_path / "aachen", scenery)
+    dataset = catalogue.open_dataset("aachen", files(root))
+    scene = dataset.load("night")
+    broken, *_ = [query.name for query in scene.queries]
+    (root / "images_upright" / broken).write_bytes(b"no image")
+    places = [scenery.references[2], scenery.references[0]]
+    priors = [PosePrior(se3.inverse(s.T_cam_world), np.eye(6), "list", 0) for s in places]
+    fixed = SimpleNamespace(propose=lambda frame: priors)
+    (tmp_path / "out").mkdir()
+    found = localize_scene(scene, Refusing(), fixed, tmp_path / "out", {}, Workers())
+    assert [result.reason for result in found] == ["bad_image", "too_few_points"]
+    assert poses_of(found, np.eye(4)) == {}
+    answered = poses_with_fallback(found, np.eye(4))
+    (path,) = dataset.write_submission(tmp_path, {"night": answered})
+    for T_cam_world in submitted(path).values():
+        np.testing.assert_allclose(T_cam_world, places[0].T_cam_world, atol=1e-6)
+    assert len(answered) == len(scene.queries) == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -451,6 +489,12 @@ def test_an_image_pyramid_has_a_map_for_each_size(scenery, tmp_path):
         (("aachen", ".", "--scene", "dusk"), "--scene dusk: Aachen .* has day, night"),
         (("cmu", "."), "slice2 is missing: the folder of the slice; data.ciirc"),
         (("cambridge", ".", "--scene", "ShopFacade"), "ShopFacade is missing"),
+        (("7scenes", "."), "chess is missing: the folder of the images of chess; scenes: micro"),
+        (("robotcar", "."), "images is missing: the folder of all conditions; "),
+        (
+            ("4seasons", "."),
+            r"reference/poses\.txt is missing: poses of the reference frames; 4sea",
+        ),
     ],
 )
 def test_what_is_asked_for_in_vain_is_one_line(arguments, complaint, tmp_path):

@@ -13,10 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
-from helpers.faults import files_of_at_most
+from helpers.faults import children, cmdline, files_of_at_most, kill_one_after
 from helpers.map_building import COUNT, build, make_model
 from helpers.scene import write_scene
 from pixloc_ros.common.parallel import LostWorker, Workers
@@ -190,18 +189,6 @@ def part_size(model: ColmapModel, folder: Path, tmp_path: Path) -> int:
 # --- many hands ----------------------------------------------------------------------------------
 
 
-def kill_one_after(count: int, victims):
-    """A progress that kills the first of `victims()` at a point of the build."""
-
-    def progress(items: Iterable[Any], description: str, total: int) -> Iterator[Any]:
-        for i, item in enumerate(items):
-            yield item
-            if i + 1 == count:
-                os.kill(victims()[0].pid, signal.SIGKILL)
-
-    return progress
-
-
 @pytest.mark.slow
 def test_processes_give_the_same_map_and_one_that_is_killed_is_told(model, folder, whole, tmp_path):
     output, workers = tmp_path / "map", Workers(2)
@@ -212,39 +199,7 @@ def test_processes_give_the_same_map_and_one_that_is_killed_is_told(model, folde
     assert build(model, folder, output).sha256 == whole
 
 
-def children() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
-
-
-def cmdline(process: psutil.Process) -> str:
-    return " ".join(process.cmdline())
-
-
 def test_ray_that_is_not_there_is_named(model, folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r'pip install "pixloc_ros\[ray\]"'):
         build(model, folder, tmp_path / "map", workers=Workers(ray_address="auto"))
-
-
-@pytest.mark.slow
-def test_ray_cluster_gives_the_same_map_though_a_worker_is_killed(model, folder, whole, tmp_path):
-    pytest.importorskip("ray", reason='Ray is optional: pip install "pixloc_ros[ray]"')
-    import ray
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    cluster.add_node(num_cpus=1)
-    try:
-        workers = Workers(ray_address=cluster.address)
-        kill = kill_one_after(3, ray_workers)
-        built = build(model, folder, tmp_path / "map", progress=kill, workers=workers)
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
-    assert built.sha256 == whole
-
-
-def ray_workers() -> list[psutil.Process]:
-    """Those of tasks first: any of them may have nothing to do at the moment."""
-    of_ray = [process for process in children() if cmdline(process).startswith("ray::")]
-    return sorted(of_ray, key=lambda process: "_extract_as_worker" not in cmdline(process))

@@ -23,7 +23,12 @@ from pixloc_ros.common.progress import Progress, keeping, silent
 from pixloc_ros.config import Config
 from pixloc_ros.errors import DataError
 from pixloc_ros.evaluation.datasets.protocol import BenchmarkQuery, Retrieval, Scene
-from pixloc_ros.evaluation.frames import FrameResult, PoseRecord, frame_result
+from pixloc_ros.evaluation.frames import (
+    FrameResult,
+    PoseRecord,
+    PriorRecord,
+    frame_result,
+)
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.image_pyramid import PyramidLocalizer
@@ -141,12 +146,20 @@ def localize_scene(
 def localize_batch(recipe: Recipe, tasks: Sequence[QueryTask]) -> list[FrameResult]:
     """Localize some queries; the work of one worker."""
     localizer = _open(recipe)
-    return [frame_result(_localize(localizer, task)) for task in tasks]
+    return [_result(localizer, task) for task in tasks]
 
 
 @lru_cache(maxsize=1)
 def _open(recipe: Recipe) -> QueryLocalizer:
     return recipe.open()
+
+
+def _result(localizer: QueryLocalizer, task: QueryTask) -> FrameResult:
+    """The record of a query; one that came to nothing began at the best place of its list."""
+    found = frame_result(_localize(localizer, task))
+    if found.prior is not None or not task.priors:
+        return found
+    return found.model_copy(update={"prior": PriorRecord.of(task.priors[0])})
 
 
 def _localize(localizer: QueryLocalizer, task: QueryTask) -> Estimate:

@@ -79,6 +79,8 @@ ROBOTCAR = _rows(
     ("PixLoc (server)", PAPER, "52.7/77.5/93.9 12.0/20.7/45.4"),
     ("hloc SP+SG (server)", PAPER, "56.9/81.7/98.1 33.3/65.9/88.8"),
     ("hloc + PixLoc (server)", PAPER, "56.9/82.0/98.1 34.9/67.7/89.5"),
+    ("hloc SP+SG (the public queries)", "published table", "-/71.5/- -/30.4/-"),
+    ("hloc ALIKED+LightGlue (the public queries)", "published table", "-/71.2/- -/40.6/-"),
 )
 CMU = _rows(
     ("urban", "suburban", "park"),

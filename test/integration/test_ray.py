@@ -1,0 +1,83 @@
+"""Work that a Ray cluster does: the same maps and poses as without, whatever is killed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from typer.testing import CliRunner
+
+from helpers import benchmark_trees as trees
+from helpers.benchmark_trees import Street
+from helpers.faults import children, cmdline, kill_one_after
+from helpers.map_building import COUNT, build, make_model
+from helpers.scene import write_scene
+from pixloc_ros.cli.main import build as build_cli
+from pixloc_ros.common.parallel import Workers
+from pixloc_ros.evaluation.datasets import localization
+
+pytest.importorskip("ray", reason='Ray is optional: pip install "pixloc_ros[ray]"')
+
+pytestmark = pytest.mark.slow
+
+SUBMISSION = "Aachen_eval_pixloc_ros.txt"
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """Of a cluster of two machines with a core each."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    cluster.add_node(num_cpus=1)
+    try:
+        yield cluster.address
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def test_a_map_is_the_same_though_a_worker_is_killed(address, tmp_path):
+    write_scene(tmp_path, COUNT)
+    model = make_model(tmp_path)
+    kill = kill_one_after(3, ray_workers)
+    workers = Workers(ray_address=address)
+    built = build(model, tmp_path, tmp_path / "map", progress=kill, workers=workers)
+    assert built.sha256 == build(model, tmp_path, tmp_path / "alone").sha256
+
+
+def ray_workers() -> list[psutil.Process]:
+    """Those of tasks first: any of them may have nothing to do at the moment."""
+    of_ray = [process for process in children() if cmdline(process).startswith("ray::")]
+    return sorted(of_ray, key=lambda process: "_extract_as_worker" not in cmdline(process))
+
+
+def test_a_benchmark_that_was_killed_goes_on_to_the_same_submission(
+    address, street, tmp_path, monkeypatch
+):
+    """Of three queries one is done, the next line is cut off, and workers get one query each."""
+    root = trees.aachen(tmp_path / "aachen", Street(street, queries=4), "1.1")
+    expected = submission(root, tmp_path / "alone")
+    shutil.copytree(tmp_path / "alone", tmp_path / "killed")
+    (tmp_path / "killed" / SUBMISSION).unlink()
+    frames = tmp_path / "killed" / "scenes" / "night" / "frames.jsonl"
+    first, second, _ = frames.read_text().splitlines()
+    frames.write_text(f"{first}\n{second[:100]}")
+    monkeypatch.setattr(localization, "BATCH", 1)
+    assert submission(root, tmp_path / "killed", "--ray", address) == expected
+    done = frames.read_text().splitlines()
+    assert done[0] == first and len(done) == 3
+
+
+def submission(root: Path, output: Path, *more: str) -> str:
+    """What is written for Aachen's server."""
+    arguments = ["--root", str(root), "--output", str(output), "--scene", "night", *more]
+    arguments = ["evaluate-dataset", "aachen-v1.1", *arguments, "--set", "threads=1"]
+    result = CliRunner().invoke(build_cli(), arguments)
+    if result.exception is not None:
+        raise result.exception
+    return (output / SUBMISSION).read_text()
