@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from pixloc_ros import config as configuration
-from pixloc_ros.cli.numbers import parse_numbers
+from pixloc_ros.cli.prior_files import PriorFiles, PriorFormat
 from pixloc_ros.cli.progress import track
 from pixloc_ros.common.foreign_files import parse_yaml
 from pixloc_ros.config import Config
 from pixloc_ros.errors import ConfigError
 from pixloc_ros.sensors.topics import Topics
 
-if TYPE_CHECKING:
-    from pixloc_ros.localizer import Localizer
-    from pixloc_ros.priors.global_prior import GlobalPrior
-
-PriorFormat = Literal["poses", "ace", "planar"]
 MapOption = Annotated[Path, typer.Option("--map", help="folder of the map")]
 AnyMapOption = Annotated[str, typer.Option("--map", help="folder of the map, or its URL")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML file with settings")]
@@ -107,8 +102,16 @@ def localize(
         Path | None,
         typer.Option(help="hloc's log: align with the points it matched, from its poses or priors"),
     ] = None,
+    matches: Annotated[
+        Path | None,
+        typer.Option(help="hloc's HDF5, of LoFTR and others: PnP with the references of --pairs"),
+    ] = None,
+    keypoints: Annotated[
+        Path | None, typer.Option(help="with --matches: hloc's HDF5 of the queries' keypoints")
+    ] = None,
     colmap: Annotated[
-        Path | None, typer.Option(help="with --inliers: COLMAP model of the log and of the map")
+        Path | None,
+        typer.Option(help="with --inliers, --matches: COLMAP model with the points they name"),
     ] = None,
     prior_sigma: Annotated[
         str, typer.Option(help="METRES,DEGREES by which priors may be off, per axis")
@@ -125,33 +128,28 @@ def localize(
     from pixloc_ros.common.atomic_write import check_writable
     from pixloc_ros.image_pyramid import PyramidLocalizer
     from pixloc_ros.localizer import Localizer
-    from pixloc_ros.priors import file_priors
     from pixloc_ros.replay import queries as image_list
 
-    if sum(bool(given) for given in (priors, pairs, descriptors)) > 1:
-        raise ConfigError("give one of --priors, --pairs and --descriptors")
-    if bool(inliers) != bool(colmap) or (inliers and (pairs or descriptors)):
-        raise ConfigError("--inliers needs --colmap, and goes with --priors or alone")
-    if smaller_map and not (priors or pairs or descriptors or inliers):
+    files = PriorFiles(
+        priors,
+        prior_format,
+        prior_sigma,
+        pairs,
+        descriptors or (),
+        inliers,
+        matches,
+        keypoints,
+        colmap,
+    )
+    files.check()
+    if smaller_map and not files:
         raise ConfigError("--smaller-map needs --priors, --pairs, --descriptors or --inliers")
     if smaller_map and inliers:
         raise ConfigError("--inliers are points of one map: leave out --smaller-map")
-    sigma = _sigma(prior_sigma)
     check_writable(output)
     listed = image_list.read_queries(queries, images)
     localizer = Localizer(resolve_config(config, settings, map_folder, device))
-    names = [query.name for query in listed]
-    global_prior: GlobalPrior | None = None
-    if inliers and colmap:
-        global_prior = _logged_matches(localizer, inliers, colmap, priors, names, sigma)
-    elif priors:
-        global_prior = _pose_priors(localizer, priors, prior_format, names, sigma)
-    elif pairs:
-        options = localizer.config.retrieval
-        global_prior = file_priors.read_pairs(localizer.map, pairs, names, options)
-    elif descriptors:
-        options = localizer.config.retrieval
-        global_prior = file_priors.read_descriptors(localizer.map, descriptors, names, options)
+    global_prior = files.read(localizer, [query.name for query in listed])
     smaller = [
         Localizer(resolve_config(config, settings, folder, device)) for folder in smaller_map or ()
     ]
@@ -161,38 +159,6 @@ def localize(
     console = Console()
     console.print(f"localized {found} of {len(estimates)} images", highlight=False)
     console.print(f"poses: {output}, records: {image_list.frames_path(output)}", soft_wrap=True)
-
-
-def _logged_matches(
-    localizer: Localizer,
-    inliers: Path,
-    colmap: Path,
-    priors: Path | None,
-    names: list[str],
-    sigma: tuple[float, float],
-) -> GlobalPrior:
-    from pixloc_ros.geometry.trajectory import read_poses
-    from pixloc_ros.maps.files.colmap import read_model
-    from pixloc_ros.priors.logged_matches import read_logged_matches
-
-    model, given = read_model(colmap), read_poses(priors) if priors else None
-    return read_logged_matches(localizer.map, inliers, model, names, sigma, given)
-
-
-def _pose_priors(
-    localizer: Localizer,
-    file: Path,
-    prior_format: PriorFormat,
-    names: list[str],
-    sigma: tuple[float, float],
-) -> GlobalPrior:
-    from pixloc_ros.priors import file_priors
-
-    if prior_format == "planar":
-        return file_priors.read_planar_priors(localizer.map, file, names, localizer.config.priors)
-    if prior_format == "ace":
-        return file_priors.read_ace_priors(localizer.map, file, names, sigma)
-    return file_priors.read_pose_priors(localizer.map, file, names, sigma)
 
 
 def resolve_config(
@@ -215,10 +181,3 @@ def parse_setting(text: str) -> tuple[str, Any]:
         return name.strip(), parse_yaml(value)
     except ValueError:
         raise ConfigError(f"--set {text}: '{value}' is not a value") from None
-
-
-def _sigma(text: str) -> tuple[float, float]:
-    metres, degrees = parse_numbers("--prior-sigma", text, "METRES,DEGREES", "2.0,3.0")
-    if metres <= 0 or degrees <= 0:
-        raise ConfigError(f"--prior-sigma {text}: sigmas are above zero")
-    return metres, degrees

@@ -10,13 +10,17 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
+from typer.testing import CliRunner
 
+from helpers.benchmark_trees import words, write_lines
+from pixloc_ros.cli.main import build
 from pixloc_ros.common import image_files
 from pixloc_ros.config import Config, PriorsConfig, RetrievalConfig
-from pixloc_ros.errors import DataError
+from pixloc_ros.errors import ConfigError, DataError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.covariance import base_error, mahalanobis2
+from pixloc_ros.geometry.trajectory import read_poses
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.files.colmap import read_model
 from pixloc_ros.maps.map import Map
@@ -166,10 +170,40 @@ def write_matches(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("separator", ["/", "_"])
-def test_matches_of_other_systems_give_priors(separator, photos, street, localizer, tmp_path):
+def test_matches_of_other_systems_give_priors(photos, street, localizer, tmp_path):
     model_dir = street / "data" / "mapping" / "colmap"
-    check(write_matches(tmp_path, photos, model_dir, separator), photos, localizer)
+    check(write_matches(tmp_path, photos, model_dir, "_"), photos, localizer)
+
+
+@pytest.mark.slow
+def test_matches_of_other_systems_begin_the_alignment_of_files(photos, street, tmp_path):
+    """`pixloc localize --matches`, with the names of pairs that newer files have."""
+    model_dir = street / "data" / "mapping" / "colmap"
+    given = write_matches(tmp_path, photos, model_dir, "/")
+    pairs = [f"{query} {name}" for query, names in given.pairs.items() for name in names]
+    write_lines(tmp_path / "pairs.txt", pairs)
+    camera = photos[0].frame.camera
+    size, middle = f"{camera.width} {camera.height}", (camera.center + 0.5).tolist()
+    intrinsics = words("PINHOLE", size, camera.focal.tolist(), middle)
+    lines = [f"{frame.name} {intrinsics}" for frame, _ in photos]
+    write_lines(tmp_path / "queries.txt", lines)
+    (tmp_path / "seq-02").symlink_to(street / "data" / "drive" / "images")
+    options = {"map": street / "map", "images": tmp_path, "queries": tmp_path / "queries.txt"}
+    options |= {"output": tmp_path / "poses.txt", "set": "threads=1"}
+    options |= {"matches": given.matches, "keypoints": given.keypoints}
+    options |= {"pairs": tmp_path / "pairs.txt"}
+    refused = localize(options)
+    assert isinstance(refused, ConfigError) and "--pairs and --colmap" in str(refused)
+    assert localize(options | {"colmap": model_dir}) is None
+    found = read_poses(tmp_path / "poses.txt")
+    for frame, T_map_cam in photos:
+        assert se3.distance_m(se3.inverse(found[frame.name]), T_map_cam) < 0.1
+
+
+def localize(options: dict[str, object]) -> BaseException | None:
+    """Run `pixloc localize`, and give what ended it."""
+    given = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    return CliRunner().invoke(build(), ["localize", *given]).exception
 
 
 def test_matches_without_the_query_are_one_line(photos, street, tmp_path):

@@ -1,0 +1,104 @@
+"""What other systems say of where images were taken, as `pixloc localize` is given it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pixloc_ros.cli.numbers import parse_numbers
+from pixloc_ros.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pixloc_ros.localizer import Localizer
+    from pixloc_ros.priors.global_prior import GlobalPrior
+
+PriorFormat = Literal["poses", "ace", "planar"]
+
+
+@dataclass(frozen=True, slots=True)
+class PriorFiles:
+    """Files of one way to place the images; none of them: the map is searched."""
+
+    priors: Path | None
+    prior_format: PriorFormat
+    prior_sigma: str
+    pairs: Path | None
+    descriptors: Sequence[Path]
+    inliers: Path | None
+    matches: Path | None
+    keypoints: Path | None
+    colmap: Path | None
+
+    def __bool__(self) -> bool:
+        return bool(self.priors or self.pairs or self.descriptors or self.inliers)
+
+    def check(self) -> None:
+        """Raise ConfigError for files that do not go together, or one that lacks another."""
+        if sum(bool(given) for given in (self.priors, self.pairs, self.descriptors)) > 1:
+            raise ConfigError("give one of --priors, --pairs and --descriptors")
+        if self.inliers and (not self.colmap or self.pairs or self.descriptors or self.matches):
+            raise ConfigError("--inliers needs --colmap, and goes with --priors or alone")
+        if bool(self.matches) != bool(self.keypoints) or (
+            self.matches and not (self.pairs and self.colmap)
+        ):
+            raise ConfigError("--matches needs --keypoints, --pairs and --colmap")
+        if self.colmap and not (self.inliers or self.matches):
+            raise ConfigError("--colmap goes with --inliers or --matches")
+        self._sigma()
+
+    def read(self, localizer: Localizer, names: list[str]) -> GlobalPrior | None:
+        """What the files say of the images with these names. Raises DataError for wrong ones."""
+        from pixloc_ros.priors import file_priors
+
+        options = localizer.config.retrieval
+        if self.inliers:
+            return self._logged_matches(localizer, names)
+        if self.priors:
+            return self._poses(localizer, names)
+        if self.matches:
+            return self._feature_matches(localizer)
+        if self.pairs:
+            return file_priors.read_pairs(localizer.map, self.pairs, names, options)
+        if self.descriptors:
+            return file_priors.read_descriptors(localizer.map, self.descriptors, names, options)
+        return None
+
+    def _logged_matches(self, localizer: Localizer, names: list[str]) -> GlobalPrior:
+        from pixloc_ros.geometry.trajectory import read_poses
+        from pixloc_ros.maps.files.colmap import read_model
+        from pixloc_ros.priors.logged_matches import read_logged_matches
+
+        assert self.inliers is not None and self.colmap is not None
+        model, given = read_model(self.colmap), read_poses(self.priors) if self.priors else None
+        return read_logged_matches(localizer.map, self.inliers, model, names, self._sigma(), given)
+
+    def _feature_matches(self, localizer: Localizer) -> GlobalPrior:
+        from pixloc_ros.maps.files import hloc
+        from pixloc_ros.maps.files.colmap import read_model
+        from pixloc_ros.priors.feature_matches import FeatureMatches
+        from pixloc_ros.priors.file_priors import map_from_world
+
+        assert self.matches and self.keypoints and self.pairs and self.colmap
+        model, pairs = read_model(self.colmap), hloc.read_pairs(self.pairs)
+        T_map_world = map_from_world(localizer.map)
+        return FeatureMatches(model, T_map_world, self.keypoints, self.matches, pairs)
+
+    def _poses(self, localizer: Localizer, names: list[str]) -> GlobalPrior:
+        from pixloc_ros.priors import file_priors
+
+        assert self.priors is not None
+        map_, config = localizer.map, localizer.config.priors
+        if self.prior_format == "planar":
+            return file_priors.read_planar_priors(map_, self.priors, names, config)
+        if self.prior_format == "ace":
+            return file_priors.read_ace_priors(map_, self.priors, names, self._sigma())
+        return file_priors.read_pose_priors(map_, self.priors, names, self._sigma())
+
+    def _sigma(self) -> tuple[float, float]:
+        text = self.prior_sigma
+        metres, degrees = parse_numbers("--prior-sigma", text, "METRES,DEGREES", "2.0,3.0")
+        if metres <= 0 or degrees <= 0:
+            raise ConfigError(f"--prior-sigma {text}: sigmas are above zero")
+        return metres, degrees
