@@ -178,9 +178,9 @@ def _worth_second_attempt(estimate: Estimate, config: Config) -> bool:
     """
     if config.alignment.policy == "reference":
         return False
-    drawn = estimate.alignment.hypotheses if estimate.alignment else 0
+    covering = estimate.alignment.covering if estimate.alignment else 0
     refused = not estimate.ok and estimate.reason is not Reason.AMBIGUOUS
-    return refused and 0 < config.hypotheses.second_attempt_from <= drawn
+    return refused and 0 < config.hypotheses.second_attempt_from <= covering
 
 
 def _from_middle_level(config: Config) -> Config:

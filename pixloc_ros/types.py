@@ -115,6 +115,7 @@ class Alignment:
     residuals: NDArray[np.float32]  # (N,) norm of the feature residual in 0..2, NaN out of view
     runner_up_T_map_cam: Matrix | None = None
     hypotheses_dropped: int = 0  # drawn, but without room in memory
+    covering: int = 0  # initial poses that it takes to cover the prior, drawn or not
     points_per_camera: tuple[int, ...] = ()  # of a rig: points are one camera after the other
     inlier_share_per_camera: tuple[float, ...] = ()
 

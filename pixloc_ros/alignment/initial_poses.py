@@ -26,8 +26,10 @@ def draw_initial_poses(
     points: Tensor,
     camera: Camera,
     config: HypothesesConfig,
-) -> Pose:
+) -> tuple[Pose, int]:
     """Draw initial poses (K,) around an unbatched prior pose, the prior itself first.
+
+    Returns also how many it takes to cover the prior, which may be more than are drawn.
 
     covariance_cam: (6, 6) of the update on the left in the camera frame. points: (N, 3) local.
     camera: of the image that the network sees.
@@ -38,10 +40,11 @@ def draw_initial_poses(
     # Half the width of what is to be covered, in radii of convergence.
     spans = config.coverage_sigma * motion_px / config.convergence_radius_px
     wide = spans > 1
-    count = min(int(np.prod(np.ceil(spans[wide]))), config.max_initial_poses)
+    covering = int(np.prod(np.ceil(spans[wide])))
+    count = min(covering, config.max_initial_poses)
     offsets = config.coverage_sigma * _cover_ball(int(wide.sum()), count)
     twists = torch.from_numpy(offsets @ directions[:, wide].T).to(T_cam_local.t)
-    return Pose(T_cam_local.R[None], T_cam_local.t[None]).retract(twists)
+    return Pose(T_cam_local.R[None], T_cam_local.t[None]).retract(twists), covering
 
 
 def poses_around(

@@ -51,6 +51,7 @@ class AlignmentProblem:
     T_map_base_view: Matrix  # (4, 4) where the views were chosen
     screened: bool = False  # the initial poses are results of the coarse screening
     hypotheses_dropped: int = 0  # there, for want of memory
+    covering: int = 0  # initial poses that it takes to cover the prior, in its first problem
 
     @property
     def lead(self) -> Frame:
@@ -127,7 +128,8 @@ class ViewSelector:
         at_prior = self.problem(images, prior.T_map_base, prior)
         if at_prior is None or at_prior.lead is not images[0].frame:
             return []
-        at_prior = replace(at_prior, initial_poses=self._initial_poses(at_prior))
+        initial_poses, covering = self._initial_poses(at_prior)
+        at_prior = replace(at_prior, initial_poses=initial_poses, covering=covering)
         extra_views = self._extra_view_poses(at_prior.T_map_cam_prior, prior)
         return self._divided(at_prior, extra_views) if extra_views else [at_prior]
 
@@ -206,8 +208,8 @@ class ViewSelector:
         done_m = float(ahead @ (T_map_base[:3, 3] - prior.T_map_base[:3, 3]))
         return done_m, reach_m + step_m if reach_m >= step_m else 0.0
 
-    def _initial_poses(self, at_prior: AlignmentProblem) -> Pose:
-        """T_cam_local (K,) that cover the prior, at the lead's view."""
+    def _initial_poses(self, at_prior: AlignmentProblem) -> tuple[Pose, int]:
+        """T_cam_local (K,) at the lead's view, and how many cover the prior."""
         prior, observation, lead = at_prior.prior, at_prior.observations[0], at_prior.lead
         points = observation.view.points
         covariance = cam_covariance_from_base(prior.covariance, prior.T_map_base, lead.T_base_cam)

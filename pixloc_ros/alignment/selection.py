@@ -238,5 +238,6 @@ def with_counts(
         each.problem.hypotheses_dropped + each.alignment.hypotheses_dropped for each in aligned
     )
     count = sum(len(problem.initial_poses.t) for problem in problems) - dropped
-    counted = replace(best.alignment, hypotheses=count, hypotheses_dropped=dropped)
-    return replace(best, alignment=counted)
+    covering = sum(problem.covering for problem in problems)
+    counts = {"hypotheses": count, "hypotheses_dropped": dropped, "covering": covering}
+    return replace(best, alignment=replace(best.alignment, **counts))

@@ -66,6 +66,13 @@ class ViewConfig(Section):
         description="Number of map points that a frame is aligned against, at most. More are more "
         "accurate, and time grows in proportion.",
     )
+    observations: int = Field(
+        default=1,
+        ge=1,
+        le=1000,
+        description="Number of keyframes that a point is compared with, at most, those that saw it "
+        "most as the prior does first. More take longer; the published method compares with all.",
+    )
     min_points: int = Field(
         default=50,
         ge=1,
@@ -237,10 +244,17 @@ class HypothesesConfig(Section):
         default=3,
         ge=0,
         le=16384,
-        description="A frame that is refused, though at least this many initial poses were drawn "
-        "from its prior, is aligned once more: from poses that are drawn three times as close, and "
+        description="A frame that is refused, and whose prior it takes at least this many initial "
+        "poses to cover, is aligned once more: from poses that are drawn three times as close, and "
         "from the middle level on, which is not misled by what covers the image. Refused frames "
         "then take about twice as long. 0: never.",
+    )
+    second_attempt_poses: int = Field(
+        default=256,
+        ge=1,
+        le=16384,
+        description="Number of initial poses of the second attempt, at most, whatever "
+        "max_initial_poses is. More find more frames and take longer.",
     )
     re_alignment_margin: float = Field(
         default=0.1,
@@ -302,8 +316,10 @@ class HypothesesConfig(Section):
 
     def drawn_closer(self) -> HypothesesConfig:
         """The settings with poses as close as alignment from the middle level on needs them."""
+        radius_px = self.convergence_radius_px / CLOSER_ON_MIDDLE_LEVEL
+        count = self.second_attempt_poses
         return self.model_copy(
-            update={"convergence_radius_px": self.convergence_radius_px / CLOSER_ON_MIDDLE_LEVEL}
+            update={"convergence_radius_px": radius_px, "max_initial_poses": count}
         )
 
 

@@ -89,13 +89,11 @@ def select_view(
     if point_ids is not None:
         visible &= np.isin(observed.point_id[first], point_ids)
     shown = np.flatnonzero(visible)
-    limit, preferred = config.max_viewpoint_change, _taken_in(map_, observed.keyframe, condition)
-    best, unlikeness = _most_alike(
-        map_, observed, point, shown, position - origin, origin, preferred, limit
-    )
-    alike = unlikeness <= limit
-    shown, best = shown[alike], best[alike]
-    best = best[_spread(pixels[shown], observed.priority[first[shown]], camera, config)]
+    preferred = _taken_in(map_, observed.keyframe, condition)
+    best = _most_alike(map_, observed, point, shown, position - origin, origin, preferred, config)
+    shown, number = np.unique(point[best], return_inverse=True)  # of the points that are alike
+    spread = _spread(pixels[shown], observed.priority[first[shown]], camera, config)
+    best = best[np.isin(number, spread)]
     features, confidences = _gather(map_, tiles, observed.tile[best], observed.row[best])
     return MapView(
         origin=origin,
@@ -318,14 +316,13 @@ def _most_alike(
     position: NDArray[np.float64],
     origin: NDArray[np.float64],
     preferred: NDArray[np.bool_],
-    limit: float,
-) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """For each shown point (N,) the observation of it that looks most as the point does from here,
-    and how unlike (N,) it is even so: angle between the two viewing rays (rad) plus the logarithm
-    of the scale change.
+    config: ViewConfig,
+) -> NDArray[np.intp]:
+    """The observations (R,) of shown points that look most as the points do from here, point by
+    point, of each at most config.observations and none that is too unlike: angle between the two
+    viewing rays (rad) plus the logarithm of the scale change.
 
-    point, preferred: (O,) of the observations; a preferred one that is less unlike than the limit
-    comes first.
+    point, preferred: (O,) of the observations; preferred ones that are alike enough come first.
     """
     place = np.full(point.max(initial=-1) + 1, -1)
     place[shown] = np.arange(len(shown))
@@ -338,10 +335,11 @@ def _most_alike(
     cos = (ray_then * ray_now).sum(-1) / np.sqrt(squared_then * squared_now)
     scale_change = np.abs(np.log(squared_then / squared_now)) / 2
     unlikeness = np.arccos(np.clip(cos, -1, 1)) + scale_change
-    second_choice = ~preferred[considered] | (unlikeness > limit)
-    order = np.lexsort((unlikeness, second_choice, at))
-    first = order[np.searchsorted(at[order], np.arange(len(shown)))]
-    return considered[first], unlikeness[first]
+    too_unlike = unlikeness > config.max_viewpoint_change
+    order = np.lexsort((unlikeness, ~preferred[considered] | too_unlike, at))
+    rank = np.arange(len(order)) - np.searchsorted(at[order], at[order])
+    chosen = order[(rank < config.observations) & ~too_unlike[order]]
+    return considered[chosen]
 
 
 def _gather(

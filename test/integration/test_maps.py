@@ -340,6 +340,21 @@ def test_view_looks_through_the_most_similar_keyframe(wall_map, wall):
     torch.testing.assert_close(view.features[2][known], unit_rows(expected))
 
 
+def test_view_compares_a_point_with_as_many_keyframes_as_asked(wall_map):
+    alone, several = (
+        select_view(wall_map, prior(), CAMERA, VIEW.model_copy(update={"observations": count}))
+        for count in (1, 2)
+    )
+    ids, first, counts = np.unique(several.point_ids, return_index=True, return_counts=True)
+    np.testing.assert_array_equal(ids, alone.point_ids)  # the same points
+    assert counts.max() == 2 and counts.mean() > 1.3
+    for one, two in zip(alone.features, several.features, strict=True):
+        torch.testing.assert_close(two[first], one)  # the most alike keyframe comes first
+    twice = first[counts == 2]
+    assert (several.points[twice] == several.points[twice + 1]).all()
+    assert not torch.equal(several.features[2][twice], several.features[2][twice + 1])
+
+
 def test_view_spreads_points_over_the_image(wall_map):
     few = ViewConfig(keyframes=3, max_points=40)
     pixels, _ = CAMERA.project(

@@ -26,7 +26,11 @@ from research import experiment
 
 FIXED_DAMPING = 1e-2  # relative to the Hessian's diagonal, on all levels and axes
 REFERENCE = {"alignment.policy": "reference"}
-ONE_POSE = {"hypotheses.max_initial_poses": 1, "hypotheses.max_alternatives": 0}
+ONE_POSE = {
+    "hypotheses.max_initial_poses": 1,
+    "hypotheses.second_attempt_from": 0,
+    "hypotheses.max_alternatives": 0,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +119,8 @@ ABLATIONS: dict[str, Ablation] = {
     "no confidence": Ablation({}, without_confidence),
     "fixed damping": Ablation({}, with_fixed_damping),
     "observations averaged": Ablation({}, averaged=True),
+    "two observations": Ablation({"view.observations": 2}),
+    "all observations of 10 keyframes": Ablation({"view.observations": 10, "view.keyframes": 10}),
     "no coarse level": _iterations(0, 20, 20),
     "no middle level": _iterations(20, 0, 20),
     "no fine level": _iterations(20, 20, 0),

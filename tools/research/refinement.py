@@ -33,7 +33,12 @@ SIGMA_M, SIGMA_DEG = 0.25, 1.0  # by which a matcher's pose may be off
 SAME_PLACE_PX = 3.0  # between an inlier's keypoint and a map point that it stands for
 NOT_FOUND = (np.inf, np.inf)
 # One initial pose, as refinement has it. The reference's policy needs few points, as it does.
-REFINED = ("hypotheses.max_initial_poses=1", "hypotheses.max_alternatives=0", "view.min_points=10")
+REFINED = (
+    "hypotheses.max_initial_poses=1",
+    "hypotheses.second_attempt_from=0",
+    "hypotheses.max_alternatives=0",
+    "view.min_points=10",
+)
 
 
 class Refinement:

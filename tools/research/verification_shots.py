@@ -40,6 +40,7 @@ MIXED = (
     *("clean", "night", "blur", "rain", "fog", "occlusion"),
     *("occlusion+night", "occlusion+rain", "occlusion+blur", "fog+night"),
 )
+MORE_MIXED = (*MIXED[3:5], *MIXED[6:], "night+blur", "rain+blur", "fog+occlusion")
 DAYS = (
     *("later", "night", "low_sun", "overcast", "wet", "snow"),
     *("bare_trees", "busy", "repainted", "other_camera"),
@@ -134,17 +135,18 @@ SPLITS: dict[str, list[ShotSet]] = {
             elsewhere("kitti", "frag", range(i, min(i + 6, 51)), 40, keyframes=(225, 380))
             for i in range(0, 51, 6)
         ),
-        elsewhere(
-            "kitti", "frag", range(0, 51, 3), 20, keyframes=(225, 380), sessions=("occlusion",)
+        *(
+            elsewhere(
+                "kitti", "frag", range(0, 51, 3), 20, keyframes=(225, 380), sessions=(session,)
+            )
+            for session in ("occlusion", "night", "blur")
         ),
         *(
             elsewhere(f"street{7 - s}", f"street{s}/{day}", range(0, 12, 4), 10)
             for s in (3, 4)
             for day in DAYS
         ),
-        ShotSet(
-            "kitti mixed", "kitti", "kitti", kitti(225, 380, 8), MIXED[3:5] + MIXED[6:], ("2,3",)
-        ),
+        ShotSet("kitti mixed", "kitti", "kitti", kitti(225, 380, 4), MORE_MIXED, ("2,3",)),
         *(
             ShotSet(
                 f"street {kind}", f"street{kind}", f"street{kind}/later", range(9), priors=REPEATING
