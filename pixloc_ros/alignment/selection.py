@@ -239,5 +239,7 @@ def with_counts(
     )
     count = sum(len(problem.initial_poses.t) for problem in problems) - dropped
     covering = sum(problem.covering for problem in problems)
-    counts = {"hypotheses": count, "hypotheses_dropped": dropped, "covering": covering}
-    return replace(best, alignment=replace(best.alignment, **counts))
+    counted = replace(
+        best.alignment, hypotheses=count, hypotheses_dropped=dropped, covering=covering
+    )
+    return replace(best, alignment=counted)

@@ -15,6 +15,7 @@ from pixloc_ros.alignment.wrong_probability import VerificationModel
 from pixloc_ros.geometry import se3
 from pixloc_ros.maps import retrieval
 from pixloc_ros.maps.schema import MapMetadata
+from pixloc_ros.priors.unconfirmed_pose import CONTRADICTION
 from pixloc_ros.types import Estimate, Reason, Status, loss
 
 _STATUS_OF = {Reason.OK: Status.OK, Reason.AMBIGUOUS: Status.AMBIGUOUS}
@@ -107,7 +108,7 @@ def _with_ambiguity(estimate: Estimate, ambiguity_m: float) -> Estimate:
     estimate = replace(estimate, ambiguity_m=ambiguity_m)
     places = f"a place {ambiguity_m:.1f} m away explains the image about as well"
     source = estimate.prior.source if estimate.prior else ""
-    if source == retrieval.SOURCE:  # such a prior is of the image itself
+    if source in (retrieval.SOURCE, CONTRADICTION):  # such a prior is of the images themselves
         refused = estimate.rejected(Reason.AMBIGUOUS, places)
         return replace(refused, status=Status.AMBIGUOUS)
     level = estimate.protection_level

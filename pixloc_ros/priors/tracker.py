@@ -124,6 +124,9 @@ class PoseTracker:
         known.unconfirmed.find(None, "")
         if not estimate.ok or estimate.T_map_base is None or estimate.covariance is None:
             self._miss(estimate)
+            limit = self._config.current.acceptance.max_wrong_probability
+            known.unconfirmed.contradict(estimate, limit)
+            known.unconfirmed.read(known.odometry)
             return estimate
         found = StampedPose(estimate.T_map_base, estimate.covariance, estimate.stamp_ns, "odometry")
         found = found.read(known.odometry)

@@ -8,10 +8,11 @@ from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.geometry.covariance import diagonal
 from pixloc_ros.priors.odometry import OdometryBuffer
 from pixloc_ros.priors.stamped_pose import StampedPose, carried
-from pixloc_ros.types import Estimate, Matrix, PosePrior
+from pixloc_ros.types import Estimate, Matrix, PosePrior, Reason
 
 LAST_POSE = "last_pose"
-SOURCES = ("retrieval", LAST_POSE)  # of priors that nothing measured
+CONTRADICTION = "contradiction"  # what an image says that its prior excluded
+SOURCES = ("retrieval", LAST_POSE, CONTRADICTION)  # of priors that nothing measured
 
 
 def source_of(estimate: Estimate) -> str:
@@ -43,6 +44,18 @@ class UnconfirmedPose:
     def find(self, found: StampedPose | None, source: str) -> None:
         """Take what the last frame found from a prior of this source; None: nothing."""
         self._found = replace(found, source=source) if found and source else None
+
+    def contradict(self, estimate: Estimate, max_wrong_probability: float) -> None:
+        """Take the place where the last frame's image says that the vehicle is, though its prior
+        excludes it, so that the next frame tells whether it is there."""
+        if estimate.reason is not Reason.FAR_FROM_PRIOR:
+            return
+        found, covariance = estimate.candidate_T_map_base, estimate.candidate_covariance
+        probability = estimate.wrong_probability
+        if found is None or covariance is None or probability is None:
+            return
+        if probability <= max_wrong_probability:
+            self._found = StampedPose(found, covariance, estimate.stamp_ns, CONTRADICTION)
 
     def read(self, odometry: OdometryBuffer) -> None:
         """Take odometry that comes after the frame."""

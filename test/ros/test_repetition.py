@@ -19,6 +19,7 @@ from pixloc_ros.geometry.covariance import diagonal
 from pixloc_ros.geometry.trajectory import read_tum
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.files.posed_images import read_posed_images
+from pixloc_ros.priors.tracker import PoseTracker
 from pixloc_ros.sensors import decoding
 from pixloc_ros.types import PosePrior, Reason
 
@@ -86,6 +87,36 @@ def test_a_prior_that_claims_to_be_sure(place: Any, localizer: Localizer, period
     contradicted = periods == 1 and not same_ground
     assert (Reason.FAR_FROM_PRIOR if contradicted else Reason.OK) in reasons
     assert not (contradicted and Reason.OK in reasons)
+
+
+def test_a_contradicted_pose_is_left_for_the_place_that_the_images_agree_on(
+    place: Any, localizer: Localizer
+) -> None:
+    """The second frame confirms where the first one said that the vehicle is, the third is there.
+
+    Where the ground repeats as well, the stated pose is all that tells, and is kept.
+    """
+    folder, same_ground = place
+    drive = read_posed_images(folder / "data/drive/meta.json", folder / "data/drive/images")
+    tracker = PoseTracker(localizer.holder, localizer.map)
+    tracker.keyframes.T_base_cam = drive.T_base_cam
+    estimates, sources = [], []
+    for frame, T_true in posed_frames(drive, [3, 4, 5]):
+        tracker.add_odometry(frame.stamp_ns, T_true)  # it is that of the drive, without an error
+        if not estimates:
+            T_stated = T_true @ se3.make(np.eye(3), [PERIOD_M, 0.0, 0.0])
+            stated = (T_stated, diagonal(0.3, 1.0), "initialpose")
+            assert tracker.add_pose(frame.stamp_ns, *stated) == ""
+        prior = tracker.prior(frame.stamp_ns)
+        sources.append(prior.source)
+        estimates.append(tracker.update(localizer.localize(frame, prior)))
+    reasons = [estimate.reason for estimate in estimates]
+    if same_ground:
+        assert reasons == [Reason.OK] * 3
+        return
+    assert reasons == [Reason.FAR_FROM_PRIOR, Reason.UNCONFIRMED, Reason.OK]
+    assert sources == ["initialpose", "contradiction", "contradiction"]
+    assert se3.distance_m(estimates[-1].T_map_base, T_true) < 0.1
 
 
 @pytest.mark.parametrize(("periods", "sigma_m"), [(-1, 3.0), (None, 0.0), (0, 0.2)])
