@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +56,16 @@ def commands(page: Path) -> Iterator[list[str]]:
 
 def program(words: list[str]) -> tuple[Any, list[str]]:
     """The command line that the words call, and what follows its name."""
+    research = words[0] == "python"
+    return command_line(research), words[3 if research else 1 :]
+
+
+@cache
+def command_line(research: bool) -> Any:
+    """`pixloc`, or that of the research tools; making one takes a while."""
     from research.__main__ import build as build_research
 
-    research = words[0] == "python"
-    app = build_research() if research else main.build()
-    return typer.main.get_command(app), words[3 if research else 1 :]
+    return typer.main.get_command(build_research() if research else main.build())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
