@@ -18,17 +18,18 @@ from pixloc_ros.demo.street.street import Street
 from pixloc_ros.demo.street.tracks import PosedView, build_tracks, project_visible
 from pixloc_ros.errors import ConfigError, DataError
 
+LENGTH_M = 10.0  # of the street
 WIDTH, HEIGHT = 320, 192
 LENS = StreetLens(WIDTH, HEIGHT)
 K = np.array(LENS.K)
 SMALL = DatasetOptions(
-    length_m=8.0, width=WIDTH, height=HEIGHT, keyframe_spacing_m=1.0, rate_hz=5.0, workers=1
+    length_m=3.0, width=WIDTH, height=HEIGHT, keyframe_spacing_m=1.0, rate_hz=5.0, workers=1
 )
 
 
 @pytest.fixture(scope="module")
 def street() -> Street:
-    return Street.generate(seed=0, length_m=15.0)
+    return Street.generate(seed=0, length_m=LENGTH_M)
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +107,8 @@ def test_sky_is_infinitely_far(street: Street) -> None:
 
 @pytest.mark.slow
 def test_same_seed_same_street_other_session_other_cars(street: Street) -> None:
-    again = Street.generate(seed=0, length_m=15.0)
-    query = Street.generate(seed=0, length_m=15.0, session=SESSIONS["later"])
+    again = Street.generate(seed=0, length_m=LENGTH_M)
+    query = Street.generate(seed=0, length_m=LENGTH_M, session=SESSIONS["later"])
     pose = mapping_poses(street.layout, 0.0, 1.0, 1.0)[0] @ T_BASE_CAM
     first, second = (render(s, pose, K, WIDTH, HEIGHT).image_rgb for s in (street, again))
     assert np.array_equal(first, second)
@@ -119,7 +120,7 @@ def test_same_seed_same_street_other_session_other_cars(street: Street) -> None:
 @pytest.mark.parametrize("name", ["night", "low_sun", "wet", "repainted"])
 def test_another_day_changes_the_picture_and_not_the_geometry(street: Street, name: str) -> None:
     session = replace(find_session(name), moved_cars=0.0)
-    other = Street.generate(seed=0, length_m=15.0, session=session)
+    other = Street.generate(seed=0, length_m=LENGTH_M, session=session)
     pose = mapping_poses(street.layout, 0.0, 1.0, 1.0)[0] @ T_BASE_CAM
     lens, noise = StreetLens(WIDTH, HEIGHT), np.random.default_rng(0)
     first = render(street, pose, lens.K, WIDTH, HEIGHT)
