@@ -90,7 +90,9 @@ def _files() -> Iterator[Target]:
             lambda path: sample_mesh(read_mesh(path), 0.5),
             quick=100 if suffix == ".obj" else 3,
         )
-    yield file_target("image", "image", lambda: damaged_bytes(samples.pictures()), image_files.read)
+    yield file_target(
+        "image", "image", lambda: damaged_bytes(samples.pictures()), image_files.read, quick=40
+    )
     yield _bag(StoragePlugin.MCAP, "bag.mcap")
     yield _bag(StoragePlugin.SQLITE3, "bag.db3")
     yield from _texts()

@@ -104,6 +104,6 @@ def _obey(settings: dict[str, Any], folder: Path) -> None:
 
 
 TARGETS = [
-    Target("session", _hostile_drives, _recover, quick=20),
+    Target("session", _hostile_drives, _recover, quick=10),
     Target("session settings", parameters, _obey, quick=100),
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -32,20 +33,22 @@ class Board:
     def size_m(self) -> np.ndarray:
         return np.array([np.ptp(self.x_m), np.ptp(self.y_m)])
 
-    def texture(self) -> np.ndarray:
-        """Blobs of several sizes."""
-        rng = np.random.default_rng(self.seed)
-        width, height = (self.size_m * TEXELS_PER_M).astype(int)
-        layers = [
-            cv2.resize(rng.uniform(0, 255, (height // s, width // s, 3)), (width, height))
-            for s in (5, 12, 30)
-        ]
-        return np.mean(layers, axis=0).astype(np.uint8)
-
     def points(self, spacing_m: float) -> np.ndarray:
         x, y = (np.arange(*limits, spacing_m) for limits in (self.x_m, self.y_m))
         grid = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
         return np.column_stack([grid, np.full(len(grid), self.z_m)])
+
+
+@cache
+def texture(board: Board) -> np.ndarray:
+    """Blobs of several sizes; not to be written to."""
+    rng = np.random.default_rng(board.seed)
+    width, height = (board.size_m * TEXELS_PER_M).astype(int)
+    layers = [
+        cv2.resize(rng.uniform(0, 255, (height // s, width // s, 3)), (width, height))
+        for s in (5, 12, 30)
+    ]
+    return np.mean(layers, axis=0).astype(np.uint8)
 
 
 FAR = Board((-9.0, 12.0), (-5.0, 5.0), 8.0, seed=1)
@@ -69,10 +72,10 @@ def photograph(T_world_cam: np.ndarray, boards: tuple[Board, ...] = BOARDS) -> n
             [[step, 0, corner[0]], [0, step, corner[1]], [0, 0, corner[2]], [0, 0, 1]]
         )
         H = CAMERA.K() @ T_cam_world[:3] @ world_from_texel
-        texture = board.texture()
-        where = np.full(texture.shape[:2], 255, np.uint8)
+        painted = texture(board)
+        where = np.full(painted.shape[:2], 255, np.uint8)
         mask = cv2.warpPerspective(where, H, (WIDTH, HEIGHT), flags=cv2.INTER_NEAREST) > 0
-        image[mask] = cv2.warpPerspective(texture, H, (WIDTH, HEIGHT))[mask]
+        image[mask] = cv2.warpPerspective(painted, H, (WIDTH, HEIGHT))[mask]
     return image
 
 

@@ -160,7 +160,7 @@ def test_a_folder_that_is_read_only_is_one_line(writer):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("storage", "every"), [("mcap", 2), ("sqlite3", 5)])
+@pytest.mark.parametrize(("storage", "every"), [("mcap", 4), ("sqlite3", 6)])
 def test_a_bag_is_there_with_its_truth_or_not_at_all(storage, every, drive, tmp_path):
     options = BagOptions(gnss="none", storage=storage)
 

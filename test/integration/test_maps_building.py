@@ -10,6 +10,8 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -139,23 +141,26 @@ def stop_after(count: int):
 
 def test_second_build_of_a_map_is_refused_and_a_dead_one_is_not_in_the_way(tmp_path):
     output = tmp_path / "map"
-    hold = (
-        f"from pixloc_ros.maps.build.work_folder import work_folder\n"
-        f"with work_folder({str(output)!r}):\n print(flush=True); input()"
-    )
-    other = subprocess.Popen(
-        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert other.stdout is not None and other.stdout.readline()
+    ours, theirs = get_context("fork").Pipe()
+    other = get_context("fork").Process(target=hold, args=(output, theirs))
+    other.start()
+    assert ours.recv()
     message = f"another build, process {other.pid}, writes"
     with pytest.raises(MapError, match=message) as caught, work_folder(output):
         pass
     assert "\n" not in str(caught.value)
     other.kill()
-    other.wait()
+    other.join()
     with work_folder(output) as folder:
         assert (folder / "lock").read_text() == f"{os.getpid()}\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def hold(output: Path, pipe: Connection) -> None:
+    """Write a map, and never end."""
+    with work_folder(output):
+        pipe.send(True)
+        pipe.recv()
 
 
 # --- short of disk -------------------------------------------------------------------------------

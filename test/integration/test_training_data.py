@@ -23,7 +23,7 @@ from helpers.pair_checks import (
     plain,
     seeded,
 )
-from helpers.scene import BOARDS, FAR, photograph, pose, write_scene
+from helpers.scene import BOARDS, FAR, photograph, pose, texture, write_scene
 from pixloc_ros.errors import DataError, PixlocError
 from pixloc_ros.geometry import se3
 from pixloc_ros.training.augmentation import EFFECTS, augment
@@ -44,7 +44,7 @@ from pixloc_ros.training.views import UNREADABLE
 def photos(tmp_path_factory: pytest.TempPathFactory) -> PhotosConfig:
     folder = tmp_path_factory.mktemp("photos")
     for board in BOARDS:
-        cv2.imwrite(str(folder / f"{board.seed}.png"), cv2.resize(board.texture(), (480, 360)))
+        cv2.imwrite(str(folder / f"{board.seed}.png"), cv2.resize(texture(board), (480, 360)))
     return PhotosConfig(path=folder, stored_width_px=240, points=128)
 
 
@@ -129,7 +129,7 @@ class TestPhotos:
 class TestAugmentation:
     @pytest.mark.parametrize("name", EFFECTS)
     def test_each_effect_changes_every_image_in_its_own_way(self, name: str) -> None:
-        image = torch.from_numpy(cv2.resize(FAR.texture(), (96, 64))).permute(2, 0, 1) / 255
+        image = torch.from_numpy(cv2.resize(texture(FAR), (96, 64))).permute(2, 0, 1) / 255
         images = torch.stack([image, image, image.flip(-2)])
         silent = dict.fromkeys(EFFECTS, 0.0)
         config = AugmentationConfig(**(silent | {name: 1.0}))

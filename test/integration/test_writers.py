@@ -28,7 +28,7 @@ EVERYWHERE = (-1e5, -1e5), (1e5, 1e5)
 def original(tmp_path_factory) -> Path:
     """A small map of several tiles."""
     folder = tmp_path_factory.mktemp("maps") / "map"
-    write_invented_map(InventedMap(2000, dims=(4, 4, 4), descriptor=8, tile_m=10.0), folder)
+    write_invented_map(InventedMap(2000, dims=(4, 4, 4), descriptor=8, tile_m=25.0), folder)
     return folder
 
 

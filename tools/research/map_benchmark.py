@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -64,15 +66,22 @@ class MapFigures:
     driving: Driving
 
 
-def measure(points: int, folder: Path, config: Config) -> MapFigures:
+def in_fresh_process(work: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function returns in a process of its own."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
+        return fresh.submit(work, *arguments).result()
+
+
+def measure(
+    points: int, folder: Path, config: Config, run: Callable[..., Any] = in_fresh_process
+) -> MapFigures:
     """Write an invented map of so many points into a folder, and measure it in fresh processes."""
     extractor = FeatureExtractor(config.features.weights)
     what = InventedMap(points, model_id=extractor.model_id, weights_sha256=extractor.sha256)
     write_invented_map(what, folder)
     config = config.model_copy(update={"map": str(folder)})
-    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as fresh:
-        start = fresh.submit(measure_start, config, what.keyframes).result()
-        driving = fresh.submit(measure_driving, config, what.keyframes).result()
+    start = run(measure_start, config, what.keyframes)
+    driving = run(measure_driving, config, what.keyframes)
     map_ = Map.load(folder, verify=False)
     size = sum(path.stat().st_size for path in folder.iterdir())
     return MapFigures(map_.point_count, what.length_km, len(map_.tiles), size, start, driving)
