@@ -28,12 +28,12 @@ SUBMISSION = "Aachen_eval_pixloc_ros.txt"
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """Of a cluster of two machines with a core each."""
+    """Of a cluster of one machine with two cores; each machine costs seconds to start."""
     import ray
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    cluster.add_node(num_cpus=1)
+    head = {"num_cpus": 2, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         yield cluster.address
     finally:
