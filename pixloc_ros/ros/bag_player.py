@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import rclpy
+from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -30,6 +31,7 @@ from pixloc_ros.ros.message_basics import message_class, time_message
 _TICK_S = 0.01  # of /clock, and of noticing that playing is to end
 STOP_S = 1.8  # after a signal
 _LINGER_S = 0.5  # for the last messages to leave
+_TAKEN_S = 5.0  # at most, for listeners to take those that they must not miss
 _SETTLED_S = 3.0  # after the last subscription that came, no other is waited for
 
 _NOT_ACTIVE = (
@@ -113,6 +115,14 @@ class BagPlayer(Node):
                 return
             self._publishers_of[message.topic].publish(bytes(message.data))
         time.sleep(_LINGER_S)
+        self._wait_until_taken()
+
+    def _wait_until_taken(self) -> None:
+        """Wait for those who listen reliably: what they lack goes with its publisher."""
+        end_s = time.monotonic() + _TAKEN_S
+        for publisher in self._publishers_of.values():
+            left_s = max(0.0, end_s - time.monotonic())
+            publisher.wait_for_all_acked(Duration(seconds=left_s))
 
     def _on_state(self, message: LocalizationState) -> None:
         self._active = message.state not in _NOT_ACTIVE

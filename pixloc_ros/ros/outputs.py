@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -65,15 +64,14 @@ class Outputs:
             take(message)
 
     def publish_status(
-        self, estimate: Estimate, camera_frame: str, received_s: float, dropped: int
-    ) -> float:
-        """`~/status`; returns the latency in ms since `received_s` (time.perf_counter())."""
+        self, estimate: Estimate, camera_frame: str, latency_ms: float, dropped: int
+    ) -> None:
+        """`~/status`."""
         message = status_message(estimate, self._config.current.node.map_frame)
         message.camera_frame = camera_frame
         message.frames_dropped = dropped
-        message.latency_ms = 1e3 * (time.perf_counter() - received_s)
+        message.latency_ms = latency_ms
         self._status.publish(message)
-        return float(message.latency_ms)
 
 
 class HealthOutputs:

@@ -249,11 +249,12 @@ class NodeRuntime:
         with self._live.locked() as session:
             dropped = session.counters["image.dropped"]
             self._mounting.consider(session.mounting)
-        received_s = answer.group.received_s
-        latency_ms = self._outputs.publish_status(
-            estimate, answer.camera_frame, received_s, dropped
-        )
-        if self._frames.add(answer, time.perf_counter(), latency_ms) and estimate.ok:
+        now_s = time.perf_counter()
+        latency_ms = 1e3 * (now_s - answer.group.received_s)
+        # First, so that the state of the node is never older than the status.
+        is_current = self._frames.add(answer, now_s, latency_ms)
+        self._outputs.publish_status(estimate, answer.camera_frame, latency_ms, dropped)
+        if is_current and estimate.ok:
             self._outputs.motion.extend_path(estimate)
         if self._last_pose:
             self._last_pose.keep(estimate)

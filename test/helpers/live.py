@@ -235,21 +235,22 @@ class Rig:
 
     def connected(self) -> bool:
         """Whether rig and node have found each other, which DDS does for each side on its own."""
-        return all(map(self._is_heard, self._publishers.values())) and all(
+        return all(map(self.is_heard, self._publishers.values())) and all(
             map(self._is_told, self._subscriptions)
         )
 
-    def _is_heard(self, publisher: Any) -> bool:
+    def is_heard(self, publisher: Any) -> bool:
+        """Whether the node hears all publishers of a topic that this rig knows of."""
         name = publisher.topic_name
         known = self.diagnostics.get(f"publishers of {name}")
-        return publisher.get_subscription_count() and known == str(self.node.count_publishers(name))
+        there = publisher.get_subscription_count()
+        return bool(there and known == str(self.node.count_publishers(name)))
 
     def _is_told(self, subscription: Any) -> bool:
         name = subscription.topic_name
         known = self.diagnostics.get(f"subscribers of {name}")
-        return subscription.get_publisher_count() and known == str(
-            self.node.count_subscribers(name)
-        )
+        there = subscription.get_publisher_count()
+        return bool(there and known == str(self.node.count_subscribers(name)))
 
     def send_raw(self, topic: str, content: Any) -> None:
         """Publish a message that is not waited for, or bytes that need not be one."""
@@ -264,7 +265,7 @@ class Rig:
     def is_new(self) -> bool:
         """Whether the node has counted nothing yet; reports of an earlier activation linger."""
         counted = any(key.startswith("count ") for key in self.diagnostics)
-        return "no image yet" in self.state and not counted
+        return "no image yet" in self.state and bool(self.diagnostics) and not counted
 
     def arrived(self) -> bool:
         """Whether the node counts all that was sent since it was activated."""
@@ -280,11 +281,17 @@ class Rig:
         once more where nothing is said of it. One that had arrived counts as repeated.
         """
         self.send("/image", image)
+        return self.verdict_on_sent({"/image": image})
+
+    def verdict_on_sent(self, images: dict[str, Any]) -> AlignmentStatus:
+        """As look, for images of one moment by topic, that were sent just now; the lead first."""
+        lead = next(iter(images.values()))
         try:
-            return self.verdict_on(image, patience_s=PATIENCE_S / 3)
+            return self.verdict_on(lead, patience_s=PATIENCE_S / 3)
         except AssertionError:
-            self.send("/image", image)
-        return self.verdict_on(image)
+            for topic, image in images.items():
+                self.send(topic, image)
+        return self.verdict_on(lead)
 
     def verdict_on(self, image: Any, patience_s: float = PATIENCE_S) -> AlignmentStatus:
         """What the node says of an image that was sent."""
@@ -299,7 +306,8 @@ class Rig:
     def play(self, messages: list[tuple[str, Any]]) -> list[AlignmentStatus]:
         """Publish messages in order, waiting for the verdict on each image.
 
-        Between topics DDS keeps no order: an image is sent when all before it has arrived.
+        Between topics DDS keeps no order: an image is sent when all before it has arrived, and all
+        has when this returns.
         """
         verdicts = []
         for topic, message in messages:
@@ -308,6 +316,7 @@ class Rig:
                 verdicts.append(self.look(message))
             else:
                 self.send(topic, message)
+        self.until(self.arrived, "the arrival of what was sent")
         return verdicts
 
     def report(self) -> dict[str, str]:
@@ -382,10 +391,10 @@ class Rig:
             heard.clear()
 
     def begin_again(self) -> None:
-        """As forget, for a node whose counters begin anew."""
+        """As forget, for a node whose counters have begun anew."""
         self.forget()
         self._sent.clear()
-        self.diagnostics = {}
+        self.report()  # the one before may still be of earlier
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         (status,) = message.status
@@ -397,12 +406,18 @@ class Rig:
 
 @contextmanager
 def fresh_rig(domain: int, **kind: Any) -> Iterator[Rig]:
-    """A rig, of a kind as for Rig, connected to a running node, which begins anew."""
+    """A rig, of a kind as for Rig, connected to a running node, which begins anew.
+
+    In whatever state the test before has left it.
+    """
     with Rig(domain, **kind) as rig:
         if rig.lifecycle_state() == "active":
             assert rig.change_state("deactivate")
+        if rig.lifecycle_state() == "unconfigured":
+            assert rig.change_state("configure")
         if rig.lifecycle_state() == "inactive":
             assert rig.change_state("activate")
+        rig.diagnostics = {}  # of before
         rig.until(lambda: rig.is_new() and rig.connected(), "a node that begins anew")
         rig.forget()
         yield rig

@@ -62,7 +62,7 @@ def errors(statuses: list[Any], poses: list[Any], truth: Trajectory) -> np.ndarr
     return np.array([(se3.distance_m(*pair), se3.angle_deg(*pair)) for pair in pairs])
 
 
-def relocalize(rig: Any, hint: Any = None, timeout_s: float = 60.0) -> Any:
+def relocalize(rig: Any, hint: Any = None, timeout_s: float = 600.0) -> Any:
     """Call, and return the future of the answer once the node has begun, or refused."""
     from geometry_msgs.msg import PoseWithCovarianceStamped
 

@@ -71,9 +71,12 @@ def test_map_odom_joins_map_and_odometry(rig: Any, bag: Any) -> None:
     T_accepted = decoding.pose(rig.poses[-1].pose.pose)
     (odometry,) = [m for m in bag.on("/odom") if decoding.stamp_ns(m.header) == stamp]
     newest = [m for topic, m in up_to_frame(messages, 4) if topic == "/odom"][-1]
-    rig.forget()
     rig.send("/odom", shifted(newest, 0.04))
-    rig.until(lambda: rig.transforms, "a new transform")
+    config = Config()  # transforms are post-dated
+    due_ns = decoding.stamp_ns(newest.header) + round(
+        (0.04 + config.node.transform_tolerance_s) * 1e9
+    )
+    rig.until(lambda: decoding.stamp_ns(rig.transforms[-1].header) == due_ns, "a new transform")
     transform = rig.transforms[-1]
     assert (transform.header.frame_id, transform.child_frame_id) == ("map", "odom")
     T_map_base = decoding.pose(transform.transform) @ decoding.pose(odometry.pose.pose)
@@ -101,7 +104,13 @@ def test_odometry_and_path_are_in_the_map(rig: Any, bag: Any, truth: Trajectory)
 
     odometry, paths = rig.listen(Odometry, "odometry"), rig.listen(Path, "path")
     rig.play(up_to_frame(without(bag), 6))
-    rig.until(lambda: len(rig.poses) == 6 and paths and odometry, "poses, path and odometry")
+    rig.until(lambda: len(rig.poses) == 6, "poses")
+    accepted_ns = decoding.stamp_ns(rig.poses[-1].header)
+    rig.until(
+        lambda: odometry and decoding.stamp_ns(odometry[-1].header) > accepted_ns,
+        "odometry after the last pose",
+    )
+    rig.until(lambda: paths and len(paths[-1].poses) > 1, "a path")
     newest = odometry[-1]
     assert (newest.header.frame_id, newest.child_frame_id) == ("map", "base_link")
     T_map_base = decoding.pose(newest.pose.pose)
@@ -115,7 +124,7 @@ def test_odometry_and_path_are_in_the_map(rig: Any, bag: Any, truth: Trajectory)
     assert 0 < newest.twist.covariance[0] < 1
     spots = [decoding.pose(p.pose) for p in paths[-1].poses]
     assert all(se3.distance_m(a, b) >= 0.5 for a, b in pairwise(spots))
-    assert 2 <= len(spots) <= 6
+    assert len(spots) <= 6
     assert se3.distance_m(spots[0], decoding.pose(rig.poses[0].pose.pose)) < 1e-9
 
 
@@ -131,7 +140,7 @@ def test_a_second_publisher_of_the_transform_is_reported(rig: Any, bag: Any) -> 
     rig.until(lambda: len(rig.poses) == 3 and rig.transforms, "poses and transforms")
     publisher = rig.node.create_publisher(TFMessage, "/tf", 10)
     other = conversions.transform_message(np.eye(4), 10**9, "odom", "base_link")
-    rig.until(publisher.get_subscription_count, "listeners on /tf")
+    rig.until(lambda: rig.is_heard(publisher), "the node to hear it")
     publisher.publish(TFMessage(transforms=[other]))
     assert rig.report()[key] == "none"
     mine = conversions.transform_message(np.eye(4), 10**9, "map", "odom")

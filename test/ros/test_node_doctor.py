@@ -224,8 +224,11 @@ def test_a_launch_file_is_proposed_for_what_a_robot_publishes(domain: int, tmp_p
 
     file = tmp_path / "robot.launch.yaml"
     with Rig(domain, "/front"):
-        done = doctor_command(domain, "--seconds", "2", "--write", str(file), "--map", "m")
-    assert done.returncode == 0, done.stderr
+        for seconds in ("2", "16", "64"):  # a busy machine discovers late
+            done = doctor_command(domain, "--seconds", seconds, "--write", str(file), "--map", "m")
+            assert done.returncode == 0, done.stderr
+            if "gnss" in file.read_text() and "/front/odom" in file.read_text():
+                break
     assert "image_topic:=/front/image camera_info_topic:=/front/camera_info" in done.stdout
     (action,) = yaml.safe_load(file.read_text())["launch"]
     given = {each["name"]: each["value"] for each in action["include"]["arg"]}

@@ -39,6 +39,7 @@ def rig_with_tf(node: Any) -> Iterator[Any]:
     process, domain = node
     with fresh_rig(domain) as rig:
         rig._publishers["/tf"] = rig.node.create_publisher(TFMessage, "/tf", 50)
+        rig.until(rig.connected, "the node to hear it")
         yield rig
         assert process.poll() is None, "the node is gone"
 

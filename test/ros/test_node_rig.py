@@ -89,14 +89,15 @@ def test_on_the_live_node_a_lost_camera_degrades_and_comes_back(
 
     def play(frames: range, *cameras: str) -> Any:
         """The messages of some frames; returns the verdict on the last one."""
-        front = recorded.on("/front/image")
+        front, shown = recorded.on("/front/image"), {}
         for topic, message in recorded.between(front[frames.start], front[frames.stop]):
             if topic.split("/")[1] in (set(CAMERAS) - set(cameras)) and "image" in topic:
                 continue
             if "image" in topic:
                 rig.until(rig.arrived, "the arrival of what was sent")
+                shown[topic] = message
             rig.send(topic, message)
-        return rig.verdict_on(front[frames.stop - 1])
+        return rig.verdict_on_sent({"/front/image": front[frames.stop - 1]} | shown)
 
     def image(frame: int) -> tuple[str, Any]:
         topic = "/front/image"
@@ -140,7 +141,8 @@ def test_a_camera_without_calibration_holds_up_no_other_and_the_doctor_names_it(
             rig.until(rig.arrived, "the arrival of what was sent")
         if topic != "/left/camera_info":
             rig.send(topic, message)
-    verdict = rig.verdict_on(front[1])
+    shown = {topic: dict(messages)[topic] for topic in ("/front/image", "/left/image")}
+    verdict = rig.verdict_on_sent(shown)
     assert verdict.localized, verdict.message
     assert list(verdict.cameras) == ["front"]
     rig.until_state("camera left", "/front/image", front[1])

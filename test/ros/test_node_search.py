@@ -60,7 +60,7 @@ def test_a_node_that_is_told_nothing_finds_itself_and_remembers(
         assert rig.statuses[0].prior_source == "retrieval"
         assert verdicts[-1].prior_source == "odometry"
         rig.until(lambda: len(rig.poses) == 2, "poses of the second and third frame only")
-        answer = relocalize(rig, timeout_s=60.0)
+        answer = relocalize(rig)
         rig.play(fourth[len(third) :])
         rig.until(answer.done, "the answer")
         result = answer.result()

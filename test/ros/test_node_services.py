@@ -262,23 +262,26 @@ def test_a_level_is_changed_at_the_door_and_localization_goes_on(
     rig.send("/initialpose", begin)
     verdicts = rig.play(up_to_frame(messages, 3))
     assert [v.reason for v in verdicts] == ["ok"] * 3
-    ask = LoadMap.Request(name="level_1", use_pose=True)
-    ask.pose = hint_at(se3.make(np.eye(3), [np.nan, 0, 0]))
-    refused = rig.call(LoadMap, "load_map", ask)
-    assert not refused.success and "pose" in refused.message
-    ask.pose = hint_at(T_level_street @ truth.T_map_base[2])
-    answer = rig.call(LoadMap, "load_map", ask)
-    assert answer.success, answer.message
-    rig.begin_again()
-    rig.until(rig.connected, "the node's subscriptions")
-    rest = messages[len(up_to_frame(messages, 3)) :]
-    through = [("/camera_info", bag.on("/camera_info")[0]), *up_to_frame(rest, 3)]
-    verdicts = rig.play(through)
-    assert [v.reason for v in verdicts] == ["ok"] * len(verdicts) and len(verdicts) >= 3
-    assert [v.prior_source for v in verdicts][:2] == ["initialpose", "odometry"]
-    rig.until(lambda: len(rig.poses) == len(verdicts), "all poses")
-    T_true = dict(zip(truth.stamps_ns.tolist(), truth.T_map_base, strict=True))
-    for pose in rig.poses:
-        T = T_level_street @ T_true[decoding.stamp_ns(pose.header)]
-        assert se3.distance_m(decoding.pose(pose.pose.pose), T) < 0.25
-    assert rig.call(LoadMap, "load_map", LoadMap.Request(name="map")).success  # as it was
+    try:
+        ask = LoadMap.Request(name="level_1", use_pose=True)
+        ask.pose = hint_at(se3.make(np.eye(3), [np.nan, 0, 0]))
+        refused = rig.call(LoadMap, "load_map", ask)
+        assert not refused.success and "pose" in refused.message
+        ask.pose = hint_at(T_level_street @ truth.T_map_base[2])
+        answer = rig.call(LoadMap, "load_map", ask)
+        assert answer.success, answer.message
+        rig.begin_again()
+        rig.until(rig.connected, "the node's subscriptions")
+        rest = messages[len(up_to_frame(messages, 3)) :]
+        through = [("/camera_info", bag.on("/camera_info")[0]), *up_to_frame(rest, 3)]
+        verdicts = rig.play(through)
+        assert [v.reason for v in verdicts] == ["ok"] * len(verdicts) and len(verdicts) >= 3
+        assert [v.prior_source for v in verdicts][:2] == ["initialpose", "odometry"]
+        rig.until(lambda: len(rig.poses) == len(verdicts), "all poses")
+        T_true = dict(zip(truth.stamps_ns.tolist(), truth.T_map_base, strict=True))
+        for pose in rig.poses:
+            T = T_level_street @ T_true[decoding.stamp_ns(pose.header)]
+            assert se3.distance_m(decoding.pose(pose.pose.pose), T) < 0.25
+    finally:
+        as_before = LoadMap.Request(name="map")
+        assert rig.call(LoadMap, "load_map", as_before).success

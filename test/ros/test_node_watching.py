@@ -52,7 +52,13 @@ def test_clouds_and_cameras_are_those_of_the_map(
     aligned = rig.listen(PointCloud2, "aligned_points")
     cameras = rig.listen(MarkerArray, "reference_cameras")
     rig.play(up_to_frame(without(bag), 3))
-    rig.until(lambda: map_clouds and len(aligned) == 3 and len(cameras) == 3, "three frames")
+    # The newest is kept: on a busy machine one may take the place of the one before.
+    newest = rig.statuses[-1].header.stamp
+    rig.until(lambda: map_clouds, "the map")
+    rig.until(lambda: aligned and aligned[-1].header.stamp == newest, "the points of a frame")
+    rig.until(
+        lambda: cameras and cameras[-1].markers[0].header.stamp == newest, "its reference cameras"
+    )
     map_ = Map.load(street / "map")
     records = columns(map_clouds[0])
     np.testing.assert_allclose(positions(records), map_.points_map(), atol=1e-4)
@@ -107,11 +113,12 @@ def test_the_overlay_is_a_picture_of_the_frame(rig: Any, bag: Any, tmp_path: Pat
         rig.listen(CompressedImage, "overlay/compressed"),
     )
     rig.play(up_to_frame(without(bag), 2))
-    rig.until(lambda: len(raw) == 2 and len(compressed) == 2, "two pictures")
+    stamp = bag.on("/image")[1].header.stamp
+    for pictures in (raw, compressed):
+        rig.until(lambda p=pictures: p and p[-1].header.stamp == stamp, "the second picture")
     message = raw[-1]
     assert message.encoding == "rgb8"
     assert message.step * message.height == len(message.data)
-    assert decoding.stamp_ns(message.header) == decoding.stamp_ns(bag.on("/image")[1].header)
     picture = np.frombuffer(bytes(message.data), np.uint8).reshape(message.height, message.width, 3)
     cv2.imwrite(str(tmp_path / "overlay.png"), picture[..., ::-1])
     jpeg = cv2.imdecode(np.frombuffer(bytes(compressed[-1].data), np.uint8), cv2.IMREAD_COLOR)
