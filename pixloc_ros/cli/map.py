@@ -11,6 +11,7 @@ from rich.console import Console
 from pixloc_ros.cli.map_build import build
 from pixloc_ros.cli.map_calibration import calibrate
 from pixloc_ros.cli.map_cloud import cloud
+from pixloc_ros.cli.map_merge import RowsOption, TileOption, merge
 from pixloc_ros.cli.map_table import history_table, map_table
 from pixloc_ros.cli.map_update import update
 from pixloc_ros.cli.numbers import parse_numbers
@@ -19,20 +20,14 @@ from pixloc_ros.errors import MapError
 from pixloc_ros.maps.build import edit, published
 from pixloc_ros.maps.integrity import find_problems
 from pixloc_ros.maps.map import Map
-from pixloc_ros.maps.schema import RowType
 
 app = typer.Typer(help="Build, inspect, cut and join maps.", no_args_is_help=True)
 app.command()(build)
 app.command()(calibrate)
 app.command()(cloud)
+app.command()(merge)
 app.command()(update)
 
-TileOption = Annotated[
-    float | None, typer.Option(min=0, help="side of a tile in metres; 0: one tile; as it was")
-]
-RowsOption = Annotated[
-    RowType | None, typer.Option(help="type of stored features; as it was where not given")
-]
 MapArgument = Annotated[Path, typer.Argument(metavar="MAP", help="map folder")]
 AnyMapArgument = Annotated[str, typer.Argument(metavar="MAP", help="map folder, or its URL")]
 
@@ -75,23 +70,6 @@ def crop(
     stored = edit.StoredMap(tile, rows)
     part = edit.crop(Map.load(folder), least, most, output, overwrite, stored)
     Console().print(map_table(part, output))
-
-
-@app.command()
-def merge(
-    folders: Annotated[list[Path], typer.Argument(metavar="MAP MAP...", help="map folders")],
-    output: Annotated[Path, typer.Option(help="map folder to write")],
-    tile: TileOption = None,
-    rows: RowsOption = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing map")] = False,
-) -> None:
-    """Join maps into one, in the frame of the first; placed by their datums where they have them.
-
-    Example: pixloc map merge north south --output town
-    """
-    maps = [(folder.resolve().name, Map.load(folder)) for folder in folders]
-    merged = edit.merge(maps, output, overwrite, edit.StoredMap(tile, rows))
-    Console().print(map_table(merged, output))
 
 
 @app.command()

@@ -103,6 +103,16 @@ class Tile:
         points = se3.transform(T_new_map, self.points_map()) - origin
         return replace(self, points=points, origin=origin)
 
+    def observing(self, kept: NDArray[np.bool_]) -> Tile:
+        """The same with some of its observations (O,); `part` leaves out what is not used then."""
+        ends = np.concatenate([[0], np.cumsum(kept)])
+        return replace(
+            self,
+            observation_offsets=ends[self.observation_offsets],
+            observation_point=self.observation_point[kept],
+            observation_row=self.observation_row[kept],
+        )
+
     def part(self, keyframes: NDArray[np.integer]) -> Tile:
         """Some of its keyframes, ascending, and no more than they see."""
         slots = np.searchsorted(self.keyframes, keyframes)

@@ -25,6 +25,7 @@ from pixloc_ros.maps.files.colmap import read_model
 from pixloc_ros.maps.files.posed_images import PosedImage
 from pixloc_ros.maps.integrity import find_problems
 from pixloc_ros.maps.map import Map
+from pixloc_ros.maps.merge.merger import merge
 from pixloc_ros.maps.view import select_view
 
 VIEW = ViewConfig(keyframes=3, max_points=300)
@@ -116,7 +117,7 @@ def test_maps_are_placed_by_their_datums(build, tmp_path):
         Datum(latitude_deg=-16.8004, longitude_deg=-179.9997, altitude_m=43.0, yaw_deg=-70.0),
     ]
     maps = [(f"m{i}", Map.load(build(f"m{i}", datum=d))) for i, d in enumerate(datums)]
-    merged = edit.merge(maps, tmp_path / "map", False)
+    merged = merge(maps, tmp_path / "map", False).map
     assert merged.datum == datums[0]
     assert merged.keyframe_names[0] == "m0/drive 1/000.png"
     assert merged.keyframe_names[6] == "m1/drive 1/000.png"
@@ -141,12 +142,12 @@ def test_maps_of_one_projected_frame_are_placed_by_their_zeros(build, tmp_path):
     pytest.importorskip("pyproj", reason="pip install 'pixloc_ros[crs]'")
     datums = [GridDatum.parse(f"EPSG:25832,{east},5400000,100") for east in (440000, 440040)]
     maps = [(f"g{i}", Map.load(build(f"g{i}", datum=d))) for i, d in enumerate(datums)]
-    merged = edit.merge(maps, tmp_path / "map", False)
+    merged = merge(maps, tmp_path / "map", False).map
     apart = merged.keyframe_T_map_cam[6:, :3, 3] - merged.keyframe_T_map_cam[:6, :3, 3]
     np.testing.assert_allclose(apart, [[40.0, 0.0, 0.0]] * 6, atol=1e-9)
     elsewhere = Map.load(build("elsewhere", datum=GridDatum.parse("EPSG:25833")))
     with pytest.raises(MapError, match="by EPSG:25832, the other by EPSG:25833"):
-        edit.merge([maps[0], ("elsewhere", elsewhere)], tmp_path / "no", False)
+        merge([maps[0], ("elsewhere", elsewhere)], tmp_path / "no", False)
 
 
 def test_maps_that_cannot_be_joined_are_refused(build, whole, tmp_path):
@@ -154,9 +155,9 @@ def test_maps_that_cannot_be_joined_are_refused(build, whole, tmp_path):
     averaged = ("averaged", Map.load(build("averaged", features="averaged")))
     placed = ("placed", Map.load(build("placed", datum=Datum.parse("49,8,100,0"))))
     with pytest.raises(MapError, match="plain and averaged differ in storage"):
-        edit.merge([plain, averaged], tmp_path / "map", False)
+        merge([plain, averaged], tmp_path / "map", False)
     with pytest.raises(MapError, match="plain has no datum, the other has"):
-        edit.merge([plain, placed], tmp_path / "map", False)
+        merge([plain, placed], tmp_path / "map", False)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -22,6 +22,7 @@ from pixloc_ros.maps import schema
 from pixloc_ros.maps.build import edit
 from pixloc_ros.maps.integrity import find_problems
 from pixloc_ros.maps.map import Map
+from pixloc_ros.maps.merge.merger import merge
 from pixloc_ros.maps.tiles import as_int8, unit_rows
 from pixloc_ros.maps.view import MapView, select_view
 from research.invented_map import (
@@ -277,7 +278,7 @@ def test_parts_cut_amid_a_tile_and_joined_are_the_map(folder, tmp_path):
         assert find_problems(tmp_path / name) == []
         assert 0 < part.point_count < whole.point_count
     parts = [(name, Map.load(tmp_path / name)) for name in ("a", "b")]
-    merged = edit.merge(parts, tmp_path / "ab", False)
+    merged = merge(parts, tmp_path / "ab", False).map
     assert find_problems(tmp_path / "ab") == []
     assert [t.id for t in merged.metadata.tiles] == [t.id for t in whole.metadata.tiles]
     for along_m in (10.0, 150.0, 260.0, 400.0):
@@ -310,7 +311,7 @@ def test_maps_of_other_row_types_are_joined(folder, tmp_path):
         halves.append((name, edit.crop(whole, *corners, tmp_path / name, False, stored)))
     for row_type in ("float16", "int8"):
         output, stored = tmp_path / row_type, edit.StoredMap(row_type=row_type)
-        merged = edit.merge(halves, output, False, stored)
+        merged = merge(halves, output, False, stored).map
         assert find_problems(output) == []
         for along_m in (100.0, 300.0):
             a, b = view(merged, along_m), view(whole, along_m)

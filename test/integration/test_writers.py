@@ -18,6 +18,7 @@ from pixloc_ros.maps import schema
 from pixloc_ros.maps.build import edit, writer
 from pixloc_ros.maps.build.work_folder import work_folder
 from pixloc_ros.maps.map import Map
+from pixloc_ros.maps.merge.merger import merge
 from pixloc_ros.maps.schema import Calibration
 from research.invented_map import InventedMap, write_invented_map
 
@@ -53,7 +54,7 @@ def calibrate(folder: Path) -> None:
 def merge_twice(folder: Path) -> None:
     """Replace a map by one that has all of it twice."""
     map_ = Map.load(folder)
-    edit.merge([("a", map_), ("b", map_)], folder, overwrite=True)
+    merge([("a", map_), ("b", map_)], folder, overwrite=True)
 
 
 WRITERS = [write_anew, merge_twice, calibrate]

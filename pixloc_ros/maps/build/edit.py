@@ -1,8 +1,8 @@
-"""New maps from old ones: a part of one, or several as one. Features are kept as they are."""
+"""New maps from parts of old ones. Features are kept as they are."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,15 @@ from scipy.sparse import block_diag, csr_array
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.build import writer
-from pixloc_ros.maps.datum import T_first_second
 from pixloc_ros.maps.feature_store import Arrays, covisibility_arrays
 from pixloc_ros.maps.map import OPTIONAL_ARRAYS, Map, pack_names
-from pixloc_ros.maps.schema import MapMetadata, RowType
+from pixloc_ros.maps.schema import RowType
 from pixloc_ros.maps.tiles import Tile, join
 
 COUNTED = {
     "schema_version", "keyframes", "keyframes_file", "observations", "points", "point_id_end",
     "tiles", "files",
 }  # fmt: skip
-# What must be equal for features to be comparable.
-SAME = ("weights_sha256", "max_side_px", "strides", "dims", "storage")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +42,7 @@ AS_BEFORE = StoredMap()
 
 
 @dataclass(frozen=True, slots=True)
-class _MapPart:
+class MapPart:
     """Keyframes of a map that go into the new one."""
 
     map: Map
@@ -92,97 +89,46 @@ def crop(
             f"{_pair(least)} to {_pair(most)}"
         )
     names = tuple(map_.keyframe_names[k] for k in kept)
-    part = _MapPart(map_, kept, names, map_.keyframe_camera[kept], np.eye(4))
-    return _save([part], dict(map_.metadata) | stored.fields, output, overwrite)
-
-
-def merge(
-    maps: Sequence[tuple[str, Map]],
-    output: str | Path,
-    overwrite: bool,
-    stored: StoredMap = AS_BEFORE,
-) -> Map:
-    """Several named maps as one, in the frame of the first.
-
-    With a datum in all of them they are placed by it, without any they must share a frame.
-    Keyframes whose names clash get their map's name in front. Raises MapError for maps
-    of other weights or storage, and where only some have a datum.
-    """
-    (first_name, first), *others = maps
-    for name, map_ in others:
-        _check_alike(first_name, first.metadata, name, map_.metadata)
-    all_names = [keyframe for _, map_ in maps for keyframe in map_.keyframe_names]
-    clash = len(set(all_names)) < len(all_names)
-    cameras = list(dict.fromkeys(entry for _, map_ in maps for entry in map_.metadata.cameras))
-    sources = []
-    for name, map_ in maps:
-        names = map_.keyframe_names
-        if clash:
-            names = tuple(f"{name}/{keyframe}" for keyframe in names)
-        index = np.array([cameras.index(entry) for entry in map_.metadata.cameras], np.int32)
-        camera, T_first_map = index[map_.keyframe_camera], _placed(first_name, first, name, map_)
-        sources.append(_MapPart(map_, np.arange(len(names)), names, camera, T_first_map))
-    metadata = dict(first.metadata) | stored.fields
-    for field in _RESET_WHERE_DIFFERENT:
-        if any(getattr(m.metadata, field) != getattr(first.metadata, field) for _, m in others):
-            metadata |= _RESET_WHERE_DIFFERENT[field]
-    metadata["cameras"] = tuple(cameras)
-    return _save(sources, metadata, output, overwrite)
-
-
-_RESET_WHERE_DIFFERENT: dict[str, dict[str, Any]] = {
-    "T_base_cam": {"T_base_cam": None},
-    "calibration": {"calibration": None},
-    "history": {"history": ()},
-    "T_map_world": {"T_map_world": tuple(np.eye(4).ravel().tolist()), "axes": "keep"},
-}
+    part = MapPart(map_, kept, names, map_.keyframe_camera[kept], np.eye(4))
+    return save([part], dict(map_.metadata) | stored.fields, output, overwrite)
 
 
 def _pair(numbers: Sequence[float] | Matrix) -> str:
     return ",".join(f"{number:.1f}" for number in numbers)
 
 
-def _check_alike(first: str, a: MapMetadata, second: str, b: MapMetadata) -> None:
-    for field in SAME:
-        if getattr(a, field) != getattr(b, field):
-            raise MapError(
-                f"{first} and {second} differ in {field} ({getattr(a, field)}, "
-                f"{getattr(b, field)}); build them alike"
-            )
-    if (a.datum is None) != (b.datum is None):
-        lacking = first if a.datum is None else second
-        raise MapError(f"{lacking} has no datum, the other has; build it with --datum, or both not")
-
-
-def _placed(first_name: str, first: Map, second_name: str, second: Map) -> Matrix:
-    """T_first_second (4, 4) of two maps' frames."""
-    if first.datum is None or second.datum is None:
-        return np.eye(4)  # `_check_alike` saw to it that both lack one
-    try:
-        return T_first_second(first.datum, second.datum)
-    except MapError as error:
-        raise MapError(f"{first_name} and {second_name}: {error}") from None
-
-
-def _save(
-    sources: Sequence[_MapPart], metadata: dict[str, Any], output: str | Path, overwrite: bool
+def save(
+    sources: Sequence[MapPart],
+    metadata: Mapping[str, Any],
+    output: str | Path,
+    overwrite: bool,
+    changed: Callable[[Tile], Tile] = lambda part: part,
+    keyframe_arrays: Mapping[str, NDArray] | None = None,
+    other_files: Mapping[str, Arrays] | None = None,
 ) -> Map:
+    """Write parts of maps as one map, tile by tile.
+
+    metadata: fields of the new map; those in COUNTED are passed over. changed: what becomes of each
+    part, its points under their new ids and in the new frame. keyframe_arrays: those that are not
+    as in the old maps. Raises MapError for an output that cannot be written.
+    """
     kept = {name: value for name, value in metadata.items() if name not in COUNTED}
     first = np.cumsum([0, *(len(source.keyframes) for source in sources)])
     first_id = np.cumsum([0, *(source.map.point_id_end for source in sources)])
     row_type = metadata["row_type"]
-    with writer.writing(_keyframe_arrays(sources), kept, output, overwrite) as (cells, tiles):
+    arrays = _keyframe_arrays(sources) | dict(keyframe_arrays or {})
+    with writer.writing(arrays, kept, output, overwrite, other_files) as (cells, tiles):
         for cell, keyframes in cells.items():
             parts: list[Tile] = []
             for i, source in enumerate(sources):
                 own = keyframes[(keyframes >= first[i]) & (keyframes < first[i + 1])] - first[i]
                 parts += source.tile(own, int(first[i]), int(first_id[i]))
-            parts = [part.with_rows(row_type) for part in parts]
+            parts = [changed(part).with_rows(row_type) for part in parts]
             tiles.add(cell, join(parts, metadata["storage"]))
     return Map.load(output, verify=False)
 
 
-def _keyframe_arrays(sources: Sequence[_MapPart]) -> Arrays:
+def _keyframe_arrays(sources: Sequence[MapPart]) -> Arrays:
     arrays: Arrays = {
         "keyframe_T_map_cam": np.concatenate(
             [s.T_new_map @ s.map.keyframe_T_map_cam[s.keyframes] for s in sources]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +37,8 @@ def write_version(
     retired: ids of points that are left out. Needs memory for the
     whole map. Raises MapError where a tile is refused, or the output cannot be written.
     """
-    old = _without(map_.whole(), retired)
+    whole = map_.whole()
+    old = whole.observing(~np.isin(whole.point_id[whole.observation_point], retired))
     row_type = map_.metadata.row_type
     whole = old
     if keyframes:
@@ -66,18 +66,6 @@ def check_storage(map_: Map) -> None:
             f"{map_.source.path('map.json')}: the map stores the average of each point's "
             f"observations, to which none can be added; build it with --features observations"
         )
-
-
-def _without(tile: Tile, retired: NDArray[np.int32]) -> Tile:
-    """The same without observations of some points; `part` leaves out what is not used then."""
-    kept = ~np.isin(tile.point_id[tile.observation_point], retired)
-    ends = np.concatenate([[0], np.cumsum(kept)])
-    return replace(
-        tile,
-        observation_offsets=ends[tile.observation_offsets],
-        observation_point=tile.observation_point[kept],
-        observation_row=tile.observation_row[kept],
-    )
 
 
 def _tile_of(keyframes: Sequence[AddedKeyframe], old: Tile, new: NewPoints, first: int) -> Tile:

@@ -1,0 +1,1 @@
+"""Several maps as one: what they have in common is joined."""
