@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,10 +41,6 @@ class PointPairs:
 
     def __len__(self) -> int:
         return len(self.first)
-
-    def chosen(self, which: NDArray) -> PointPairs:
-        """Some of them."""
-        return PointPairs(self.first[which], self.second[which], self.votes[which])
 
 
 Matcher = Callable[[PlacedMap, PlacedMap, KeyframePair], tuple[NDArray[np.intp], NDArray[np.intp]]]
@@ -155,8 +151,3 @@ def _in_both(
     pixels_second, in_second = second.pixels(pair.second, points)
     index = np.flatnonzero(in_first & in_second)
     return index, np.concatenate([pixels_first, pixels_second], -1)[index]
-
-
-def pairs_of_ids(pairs: PointPairs) -> Iterator[tuple[int, int]]:
-    """One after the other."""
-    return zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.errors import MapError
@@ -15,9 +16,11 @@ from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.build import edit, writer
 from pixloc_ros.maps.build.edit import AS_BEFORE, MapPart, StoredMap
 from pixloc_ros.maps.datum import T_first_second
+from pixloc_ros.maps.feature_store import Arrays
 from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.merge import matching, sessions
 from pixloc_ros.maps.merge.joined_points import (
+    NewPoints,
     edges_of,
     first_ids,
     join_points,
@@ -94,25 +97,30 @@ def merge(
     metadata = {**_common_metadata([map_.metadata for _, map_ in maps]), **stored.fields}
     metadata["cameras"] = cameras
     placed = [PlacedMap.of(name, map_, T) for (name, map_), T in zip(maps, transforms, strict=True)]
-    overlaps: list[Overlap] = []
+    overlaps: tuple[Overlap, ...] = ()
     edges = np.zeros((0, 2), np.int64)
     if options.join and first.metadata.storage == "observations":
         placed, overlaps, edges = _compared(placed, options, progress)
     new = join_points(placed, edges)
     metadata["history"] = sessions.merged_history(placed)
-    arrays = {"keyframe_T_map_cam": np.concatenate([m.T_new_cam for m in placed])}
-    if (conditions := sessions.merged_conditions(placed)) is not None:
-        arrays["keyframe_condition"] = conditions
-    if new.joined.any():
-        arrays |= new.covisibility(placed)
     files = sessions.merged_session_files(placed, new)
+    arrays = _keyframe_arrays(placed, new)
     map_ = edit.save(parts, metadata, output, overwrite, new.applied, arrays, files)
-    return Merged(map_, tuple(overlaps), new.count, len(new.dropped))
+    return Merged(map_, overlaps, new.count, len(new.dropped))
+
+
+def _keyframe_arrays(maps: Sequence[PlacedMap], new: NewPoints) -> Arrays:
+    """Those that are not as in the old maps."""
+    arrays: Arrays = {"keyframe_T_map_cam": np.concatenate([m.T_new_cam for m in maps])}
+    conditions = sessions.merged_conditions(maps)
+    if conditions is not None:
+        arrays["keyframe_condition"] = conditions
+    return arrays | (new.covisibility(maps) if new.count else {})
 
 
 def _compared(
     maps: Sequence[PlacedMap], options: MergeOptions, progress: Progress
-) -> tuple[list[PlacedMap], list[Overlap], Matrix]:
+) -> tuple[list[PlacedMap], tuple[Overlap, ...], NDArray[np.int64]]:
     """The maps, aligned if they are to be, how they agree, and edges between matched points."""
     done: list[PlacedMap] = []
     overlaps: list[Overlap] = []
@@ -135,7 +143,7 @@ def _compared(
             if near:
                 overlaps.append(Overlap(first.name, second.name, near, found, len(points)))
         done.append(second)
-    return done, overlaps, edges_of(matched)
+    return done, tuple(overlaps), edges_of(matched)
 
 
 def _offsets(first: PlacedMap, second: PlacedMap, progress: Progress) -> Offsets:

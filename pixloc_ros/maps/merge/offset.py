@@ -100,12 +100,13 @@ class _KnownPairs:
 
     @classmethod
     def of(cls, first: PlacedMap, second: PlacedMap, pairs: PointPairs) -> _KnownPairs:
-        covariance = np.linalg.inv(first.information[pairs.first])
+        covariance: Matrix = np.linalg.inv(first.information[pairs.first])
         covariance += np.linalg.inv(second.information[pairs.second])
+        information: Matrix = np.linalg.inv(covariance + POSE_SIGMA_M**2 * np.eye(3))
         return cls(
             first.points[pairs.first],
             second.points[pairs.second],
-            np.linalg.inv(covariance + POSE_SIGMA_M**2 * np.eye(3)),
+            information,
             np.sqrt(np.linalg.eigvalsh(covariance)[:, -1]),
         )
 

@@ -41,19 +41,21 @@ class PlacedMap:
     def of(cls, name: str, map_: Map, T_new_map: Matrix) -> PlacedMap:
         """Read the observations of a map. Raises MapError where a tile is refused."""
         count = map_.point_id_end
-        points, scalars = np.full((count, 3), np.nan), np.full((2, count), np.nan, np.float32)
+        points = np.full((count, 3), np.nan)
+        error_px, priority = (np.full(count, np.nan, np.float32) for _ in range(2))
         keyframes, observed = [], []
         for index in range(len(map_.tiles)):
             tile = map_.tiles.tile(index)
             points[tile.point_id] = se3.transform(T_new_map, tile.points_map())
-            scalars[:, tile.point_id] = tile.point_error_px, tile.point_priority
+            error_px[tile.point_id] = tile.point_error_px
+            priority[tile.point_id] = tile.point_priority
             keyframes.append(np.repeat(tile.keyframes, np.diff(tile.observation_offsets)))
             observed.append(tile.point_id[tile.observation_point])
         keyframe = np.concatenate(keyframes)
         order = np.argsort(keyframe, kind="stable")
         point = np.concatenate(observed)[order]
         T_new_cam = T_new_map @ map_.keyframe_T_map_cam
-        return cls(name, map_, T_new_cam, points, *scalars, keyframe[order], point)
+        return cls(name, map_, T_new_cam, points, error_px, priority, keyframe[order], point)
 
     def moved(self, T_new_cam: Matrix, points: Matrix) -> PlacedMap:
         """The same with keyframes and points elsewhere."""
@@ -97,7 +99,7 @@ class PlacedMap:
     def _cameras(self) -> tuple[Camera, ...]:
         return self.map.cameras
 
-    def features(self, keyframe: int) -> NDArray[np.float32]:
+    def features(self, keyframe: int) -> NDArray[np.floating]:
         """Rows (N, C) of unit norm of what a keyframe sees, all levels side by side; 0 where its
         confidence is."""
         tile = self.map.tiles.tile(int(self.map.keyframe_tile[keyframe]))
