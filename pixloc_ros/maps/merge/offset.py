@@ -100,9 +100,9 @@ class _KnownPairs:
 
     @classmethod
     def of(cls, first: PlacedMap, second: PlacedMap, pairs: PointPairs) -> _KnownPairs:
-        covariance: Matrix = np.linalg.inv(first.information[pairs.first])
-        covariance += np.linalg.inv(second.information[pairs.second])
-        information: Matrix = np.linalg.inv(covariance + POSE_SIGMA_M**2 * np.eye(3))
+        known = zip((first, second), (pairs.first, pairs.second), strict=True)
+        covariance = np.sum([np.linalg.inv(m.information[ids]) for m, ids in known], axis=0)
+        information = np.linalg.inv(covariance + POSE_SIGMA_M**2 * np.eye(3))
         return cls(
             first.points[pairs.first],
             second.points[pairs.second],
