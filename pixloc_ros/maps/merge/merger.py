@@ -132,7 +132,8 @@ def _compared(
             for first, found in zip(done, offsets, strict=True):
                 _check_offset(first, second, found, options.max_offset_m)
         elif any(map(len, offsets)):
-            second = aligned(second, max(offsets, key=len))
+            best = max(range(len(done)), key=lambda i: len(offsets[i]))
+            second = _aligned(done[best], second, offsets[best], progress)
         for before, (first, found) in enumerate(zip(done, offsets, strict=True)):
             pairs = matching.keyframe_pairs(first, second)
             points = matching.match_by_place(first, second, pairs, progress)
@@ -149,6 +150,17 @@ def _compared(
 def _offsets(first: PlacedMap, second: PlacedMap, progress: Progress) -> Offsets:
     pairs = matching.keyframe_pairs(first, second)
     return find_offsets(first, second, matching.match_by_features(first, second, pairs, progress))
+
+
+def _aligned(
+    first: PlacedMap, second: PlacedMap, offsets: Offsets, progress: Progress
+) -> PlacedMap:
+    """The second map brought onto the first; once that is done, more points are in one place."""
+    rough = aligned(second, offsets)
+    pairs = matching.keyframe_pairs(first, rough)
+    points = matching.match_by_place(first, rough, pairs, progress)
+    again = find_offsets(first, second, points)
+    return aligned(second, again) if len(again) else rough
 
 
 def _check_offset(first: PlacedMap, second: PlacedMap, found: Offsets, limit_m: float) -> None:

@@ -76,10 +76,8 @@ class PlacedMap:
         """Inverse covariances (P, 3, 3) of the points, as pixels in the keyframes tell them."""
         total = np.tile(np.eye(3) / UNKNOWN_SIGMA_M**2, (len(self.points), 1, 1))
         for keyframe, ids in self.observed():
-            R_cam_new = self.T_new_cam[keyframe, :3, :3].T
-            J = self.camera(keyframe).project_with_jacobian(self._in_cam(keyframe, ids))[2].numpy()
-            J = J @ R_cam_new / PIXEL_SIGMA
-            total[ids] += J.transpose(0, 2, 1) @ J
+            _, J = self.pixels_with_jacobian(keyframe, ids)
+            total[ids] += J.transpose(0, 2, 1) @ J / PIXEL_SIGMA**2
         return total
 
     def observed(self) -> Iterator[tuple[int, NDArray[np.int32]]]:
@@ -117,6 +115,10 @@ class PlacedMap:
         pixels, in_view = self.camera(keyframe).project(torch.from_numpy(points_cam))
         return pixels.numpy(), in_view.numpy()
 
-    def _in_cam(self, keyframe: int, ids: NDArray[np.int32]) -> torch.Tensor:
+    def pixels_with_jacobian(self, keyframe: int, ids: NDArray[np.int32]) -> tuple[Matrix, Matrix]:
+        """Pixels (N, 2) of its points in a keyframe, and their derivatives (N, 2, 3) by the
+        points."""
         T_cam_new = se3.inverse(self.T_new_cam[keyframe])
-        return torch.from_numpy(se3.transform(T_cam_new, self.points[ids]))
+        points_cam = torch.from_numpy(se3.transform(T_cam_new, self.points[ids]))
+        pixels, _, J = self.camera(keyframe).project_with_jacobian(points_cam)
+        return pixels.numpy(), J.numpy() @ T_cam_new[:3, :3]
