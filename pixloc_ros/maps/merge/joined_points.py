@@ -21,7 +21,7 @@ MAX_OBSERVATIONS = 12  # of a joined point; of more, those from the most differe
 
 
 @dataclass(frozen=True, slots=True)
-class NewPoints:
+class MergedPoints:
     """The points of the new map. Arrays over points (P,) are indexed by the ids that all points
     would have if none were joined."""
 
@@ -83,7 +83,7 @@ def observations(maps: Sequence[PlacedMap]) -> tuple[NDArray[np.int64], NDArray[
     return np.concatenate(keyframes).astype(np.int64), np.concatenate(points).astype(np.int64)
 
 
-def join_points(maps: Sequence[PlacedMap], edges: NDArray[np.int64]) -> NewPoints:
+def join_points(maps: Sequence[PlacedMap], edges: NDArray[np.int64]) -> MergedPoints:
     """Join points that are one as far as all their images tell.
 
     edges: (E, 2) ids of matched points, counted over all maps; the surest come first.
@@ -160,7 +160,7 @@ def _stays(candidates: _Candidates, maps: Sequence[PlacedMap], places: Matrix) -
 
 def _joined(
     candidates: _Candidates, fits: NDArray[np.bool_], places: Matrix, maps: Sequence[PlacedMap]
-) -> NewPoints:
+) -> MergedPoints:
     kept = fits[candidates.group]
     _, group = np.unique(candidates.group[kept], return_inverse=True)
     chosen = _Candidates(candidates.member[kept], group)
@@ -181,7 +181,9 @@ def _joined(
     priority[lead] = confidence / (total + HALF_TRACK)
     joined = np.zeros(len(ids), bool)
     joined[chosen.member] = True
-    return NewPoints(ids, points, error_px, priority, joined, _surplus(ids, points, joined, maps))
+    return MergedPoints(
+        ids, points, error_px, priority, joined, _surplus(ids, points, joined, maps)
+    )
 
 
 def _surplus(

@@ -20,7 +20,7 @@ from pixloc_ros.maps.feature_store import Arrays
 from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.merge import matching, sessions
 from pixloc_ros.maps.merge.joined_points import (
-    NewPoints,
+    MergedPoints,
     edges_of,
     first_ids,
     join_points,
@@ -109,7 +109,7 @@ def merge(
     return Merged(map_, overlaps, new.count, len(new.dropped))
 
 
-def _keyframe_arrays(maps: Sequence[PlacedMap], new: NewPoints) -> Arrays:
+def _keyframe_arrays(maps: Sequence[PlacedMap], new: MergedPoints) -> Arrays:
     """Those that are not as in the old maps."""
     arrays: Arrays = {"keyframe_T_map_cam": np.concatenate([m.T_new_cam for m in maps])}
     conditions = sessions.merged_conditions(maps)

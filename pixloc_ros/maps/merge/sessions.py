@@ -17,7 +17,7 @@ from pixloc_ros.maps.held_queries import (
     queries_of,
     read_session_arrays,
 )
-from pixloc_ros.maps.merge.joined_points import NewPoints, first_ids
+from pixloc_ros.maps.merge.joined_points import MergedPoints, first_ids
 from pixloc_ros.maps.merge.placed_map import PlacedMap
 from pixloc_ros.maps.schema import SessionEntry
 from pixloc_ros.maps.update.keyframes import thinned
@@ -46,7 +46,7 @@ def merged_conditions(maps: Sequence[PlacedMap]) -> NDArray[np.int32] | None:
     return np.concatenate(parts)
 
 
-def merged_session_files(maps: Sequence[PlacedMap], new: NewPoints) -> dict[str, Arrays]:
+def merged_session_files(maps: Sequence[PlacedMap], new: MergedPoints) -> dict[str, Arrays]:
     """The file of held queries and of points that drives looked through; none without sessions.
 
     A joined point begins anew: it is in several maps, which tells that it was there.
