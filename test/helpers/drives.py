@@ -1,6 +1,7 @@
 """Small drives for the tests of bags: random images on a curve, and bags of given messages."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +83,14 @@ def read(path: Path, topics: Topics | None = None) -> tuple[list[Event], BagRead
 def of(kind: type, events: list[Event]) -> list[Any]:
     """Those of one kind."""
     return [event for event in events if isinstance(event, kind)]
+
+
+def first_frames(drive: PosedImages, count: int) -> PosedImages:
+    """The beginning of a drive."""
+    return replace(
+        drive,
+        files=drive.files[:count],
+        stamps_ns=drive.stamps_ns[:count],
+        cameras=drive.cameras[:count],
+        T_map_base=drive.T_map_base[:count],
+    )

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from helpers.drives import first_frames
 from helpers.events import with_image
 from pixloc_ros.cli import main
 from pixloc_ros.cli.replay import resolve_config
@@ -25,7 +26,7 @@ from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.build.builder import BuildOptions, build_map
 from pixloc_ros.maps.build.sources import ColmapSource
 from pixloc_ros.maps.datum import Datum
-from pixloc_ros.maps.files.posed_images import read_posed_images
+from pixloc_ros.maps.files.posed_images import PosedImages, read_posed_images
 from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.retrieval import describe
 from pixloc_ros.priors import mounting
@@ -66,9 +67,15 @@ def map_folder(street, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bag(street, tmp_path_factory) -> Path:
+def drive(street) -> PosedImages:
+    """The first nine frames: each test localizes all of them."""
+    whole = read_posed_images(street / "drive" / "meta.json", street / "drive" / "images")
+    return first_frames(whole, 9)
+
+
+@pytest.fixture(scope="module")
+def bag(drive, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("bags") / "drive"
-    drive = read_posed_images(street / "drive" / "meta.json", street / "drive" / "images")
     create_bag(drive, folder, BagOptions(gnss="none", initial_pose=True, exclude_every=0))
     return folder
 
@@ -91,7 +98,7 @@ def session_of(localizer, max_gap_s=1.0, **changes) -> Session:
     return Session(Localizer(config, localizer.map))
 
 
-def test_fixes_are_placed_in_a_map_of_a_projected_frame(street, tmp_path):
+def test_fixes_are_placed_in_a_map_of_a_projected_frame(street, drive, tmp_path):
     pyproj = pytest.importorskip("pyproj", reason="pip install 'pixloc_ros[crs]'")
     crs, latitude_deg, longitude_deg = "EPSG:25832", 49.01, 6.2  # two degrees off north
     proj = pyproj.Proj(crs)
@@ -101,7 +108,6 @@ def test_fixes_are_placed_in_a_map_of_a_projected_frame(street, tmp_path):
     flat = Datum(
         latitude_deg=latitude_deg, longitude_deg=longitude_deg, altitude_m=110, yaw_deg=turned_deg
     )
-    drive = read_posed_images(street / "drive" / "meta.json", street / "drive" / "images")
     create_bag(drive, tmp_path / "bag", BagOptions(datum=flat, exclude_every=0))
     mapping, folder = street / "mapping", tmp_path / "map"
     command = ["map", "build", "--colmap", mapping / "colmap", "--images", mapping / "images"]

@@ -128,19 +128,17 @@ CHANGES = {  # of live parameters: a value, and the reason that it gives a frame
 }
 
 
-@pytest.mark.parametrize("name", CHANGES)
-def test_a_change_counts_from_the_next_frame_on_and_can_be_taken_back(
-    localizer, case, name
-) -> None:
+def test_a_change_counts_from_the_next_frame_on_and_can_be_taken_back(localizer, case) -> None:
     frame, _ = case
-    prior, (value, reason) = prior_of(case, NEAR, 1.0, 2.0), CHANGES[name]
+    prior = prior_of(case, NEAR, 1.0, 2.0)
     before = dict(flatten(localizer.config))
     none_given_up = before | {"hypotheses.min_agreement_share": 0.0}
     try:
         localizer.holder.replace(from_flat(none_given_up))
         first = localizer.localize(frame, prior)
-        localizer.holder.replace(from_flat(none_given_up | {name: value}))
-        assert localizer.localize(frame, prior).reason is reason
+        for name, (value, reason) in CHANGES.items():
+            localizer.holder.replace(from_flat(none_given_up | {name: value}))
+            assert localizer.localize(frame, prior).reason is reason, name
         localizer.holder.replace(from_flat(none_given_up))
         again = localizer.localize(frame, prior)
     finally:
