@@ -135,6 +135,9 @@ def test_7scenes_without_the_test_images_and_what_only_they_see(scenery, tmp_pat
     printed = run("7scenes", root, tmp_path / "out", *outdoors)
     assert summary(tmp_path / "out")["heads"]["median_m"] < NEAR_M
     assert "D-SLAM" in printed and "1/.82" in printed
+    known = json.loads((tmp_path / "out" / "scenes" / "heads" / "run.json").read_text())
+    assert known["config"]["hypotheses"]["same_pose_m"] < 0.1  # of rooms where nothing is said
+    assert known["config"]["view"]["max_distance_m"] == 30
 
 
 def test_points_of_7scenes_are_moved_to_rendered_depth(scenery, tmp_path):
