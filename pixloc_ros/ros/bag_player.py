@@ -115,10 +115,12 @@ class BagPlayer(Node):
                 return
             self._publishers_of[message.topic].publish(bytes(message.data))
         time.sleep(_LINGER_S)
-        self._wait_until_taken()
 
-    def _wait_until_taken(self) -> None:
-        """Wait for those who listen reliably: what they lack goes with its publisher."""
+    def wait_until_taken(self) -> None:
+        """Wait for those who listen reliably: what they lack goes with its publisher.
+
+        DDS asks what they have every few seconds only.
+        """
         end_s = time.monotonic() + _TAKEN_S
         for publisher in self._publishers_of.values():
             left_s = max(0.0, end_s - time.monotonic())
@@ -187,6 +189,8 @@ def main(stop: StopSignals, args: Sequence[str] | None = None) -> int:
         player.play()
         while options.loop and not stop.requested:
             player.play()
+        if not stop.requested:
+            player.wait_until_taken()
     except PixlocError as error:
         print(f"bag_player: {error}", file=sys.stderr)
         return 1

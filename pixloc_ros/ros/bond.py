@@ -62,9 +62,13 @@ class Bond:
             self._timer.cancel()
             self._say(False)
 
-    def wait_until_heard(self, timeout_s: float) -> bool:
-        """Wait until all who listen have what was said; False where that took longer."""
-        return bool(self._publisher.wait_for_all_acked(Duration(seconds=timeout_s)))
+    def wait_until_heard(self, timeout_s: float) -> None:
+        """Wait until all who listen have acknowledged what was said, or for this time.
+
+        It was sent at once, and DDS asks for acknowledgements every few seconds only: mostly this
+        is the time in which a busy machine hands it over.
+        """
+        self._publisher.wait_for_all_acked(Duration(seconds=timeout_s))
 
     def _on_status(self, message: Any) -> None:
         """Answer an end that breaks the bond, as often as it says so; never one that answers us."""

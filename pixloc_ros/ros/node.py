@@ -71,8 +71,8 @@ class LocalizerNode(LifecycleNode):
 
     def wait_until_heard(self) -> None:
         """Give the lifecycle manager a moment to hear that the bond ends."""
-        if self._bond is not None and not self._bond.wait_until_heard(GOODBYE_S):
-            self.get_logger().warning("not everybody has heard of the end of the bond")
+        if self._bond is not None:
+            self._bond.wait_until_heard(GOODBYE_S)
 
     def adopt(self, localizer: Localizer, pose: PoseEvent | None = None) -> None:
         """Go on with another map: from the beginning, or from a pose in it."""
