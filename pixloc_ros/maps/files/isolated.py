@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,16 @@ SPARE_SPACE = 6_000_000_000  # of addresses, where the kernel does not count the
 BYTES_PER_BYTE = 100  # of arrays in memory, for each of the file
 SPARE_S = 10  # of the processor; importing open3d takes one
 BYTES_PER_S = 100_000
+# What open3d imports to draw in a browser: it takes twice as long as open3d itself.
+NOT_NEEDED = ("dash", "plotly", "plotly.graph_objects")
+
+
+class NothingInside(ModuleType):
+    """Stands for a module that is imported and not used."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
 
 
 def read(reader: Reader, path: Path) -> tuple[NDArray, ...]:
@@ -58,6 +69,7 @@ def main() -> None:
     }
     for limit, most in limits.items():
         resource.setrlimit(limit, (most, most))
+    sys.modules |= {unused: NothingInside(unused) for unused in NOT_NEEDED}
     np.savez(result, *getattr(import_module(module), name)(Path(path)))
 
 
