@@ -5,7 +5,6 @@ Written from the descriptions of nav2_lifecycle_manager and bond_core, to meet o
 
 from __future__ import annotations
 
-import time
 import uuid
 from typing import Any
 
@@ -17,29 +16,15 @@ HEARTBEAT_S = 0.1
 
 
 class BondEnd:
-    """The manager's end of one bond. `formed` and `broken` are what nav2 acts on."""
+    """The manager's end of one bond: whether the other end was heard, and has ended it in words."""
 
     def __init__(self, node: Any, name: str, timeout_s: float) -> None:
         self._name, self._instance, self._timeout_s = name, str(uuid.uuid4()), timeout_s
-        self._heard_s: float | None = None
-        self._active, self._said_no = True, False
+        self.formed = self.said_no = False
+        self._active = True
         self._publisher = node.create_publisher(Status, "bond", 5)
         node.create_subscription(Status, "bond", self._on_status, 100)
         self._timer = node.create_timer(HEARTBEAT_S, self._say)
-
-    @property
-    def formed(self) -> bool:
-        return self._heard_s is not None
-
-    @property
-    def broken(self) -> bool:
-        silent = self._heard_s is not None and time.monotonic() - self._heard_s > self._timeout_s
-        return self._said_no or silent
-
-    @property
-    def said_no(self) -> bool:
-        """Whether the other end ended it in words."""
-        return self._said_no
 
     def end(self) -> None:
         """Break the bond from this side, saying so until it is answered."""
@@ -52,13 +37,13 @@ class BondEnd:
 
     def _on_status(self, message: Any) -> None:
         if message.id == self._name and message.instance_id != self._instance:
-            self._heard_s = time.monotonic()
+            self.formed = True
             if not message.active:
                 self._on_end()
 
     def _on_end(self) -> None:
         """Fall silent; where the other end was the first to break it, say no once more."""
-        self._said_no = True
+        self.said_no = True
         if self._active:
             self._active = False
             self._say()

@@ -50,7 +50,7 @@ def test_a_lifecycle_manager_brings_it_up_and_bonds_with_it(neighbour: Any) -> N
     for _ in range(2):
         bond = bring_up(neighbour, NAME)
         neighbour.until(lambda bond=bond: bond.formed, "a heartbeat")
-        assert not bond.broken
+        assert not bond.said_no
         assert neighbour.change_state("deactivate")
         assert neighbour.change_state("cleanup")
         neighbour.until(lambda bond=bond: bond.said_no, "the end of the bond")
