@@ -142,7 +142,7 @@ def stop_after(count: int):
 def test_second_build_of_a_map_is_refused_and_a_dead_one_is_not_in_the_way(tmp_path):
     output = tmp_path / "map"
     ours, theirs = get_context("fork").Pipe()
-    other = get_context("fork").Process(target=hold, args=(output, theirs))
+    other = get_context("fork").Process(target=hold, args=(output, theirs), daemon=True)
     other.start()
     assert ours.recv()
     message = f"another build, process {other.pid}, writes"
