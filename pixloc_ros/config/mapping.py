@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pixloc_ros.config.section import Section
 
@@ -49,6 +49,13 @@ class MappingConfig(Section):
         ge=1,
         le=20,
         description="How often points are triangulated and poses adjusted.",
+    )
+    chunk_keyframes: int = Field(
+        default=400,
+        ge=6,
+        le=1_000_000,
+        description="Longer drives with odometry are placed in chunks of at most so many "
+        "keyframes, which share an eighth of them, or mapping.neighbours; that bounds the memory.",
     )
     position_sigma_m: float = Field(
         default=0.1,
@@ -132,3 +139,9 @@ class MappingConfig(Section):
         le=1.0,
         description="Share of weak keyframes that a good map is below.",
     )
+
+    @model_validator(mode="after")
+    def _chunks_are_longer_than_what_they_share(self) -> Self:
+        if self.chunk_keyframes < 3 * self.neighbours:
+            raise ValueError("chunk_keyframes must be at least three times neighbours")
+        return self

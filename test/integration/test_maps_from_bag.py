@@ -1,7 +1,7 @@
 """Maps of the generated street, from nothing but a recording of a drive through it."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +12,17 @@ from typer.testing import CliRunner
 from pixloc_ros import BuildOptions, DriveSource, Map, build_map, read_drives
 from pixloc_ros.cli import main
 from pixloc_ros.common import image_files
+from pixloc_ros.common.parallel import Workers
 from pixloc_ros.common.progress import silent
 from pixloc_ros.config.mapping import MappingConfig
 from pixloc_ros.errors import DataError, MapError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.trajectory import read_tum
+from pixloc_ros.maps.build.builder import BuildContext
 from pixloc_ros.maps.build.colmap_pipeline import ColmapRun
+from pixloc_ros.maps.build.from_bag.chunks import PLACING
 from pixloc_ros.maps.build.georeference import fit
+from pixloc_ros.maps.files.colmap import ColmapModel
 from pixloc_ros.maps.files.posed_images import keyframes, read_posed_images
 from pixloc_ros.maps.files.recorded_drive import RecordedDrive
 
@@ -152,6 +156,48 @@ def test_map_that_is_not_good_is_refused_with_reasons_unless_forced(drive, tmp_p
         map_of(output, drive, mapping=strict, report_folder=tmp_path / "why")
     assert not output.exists() and (tmp_path / "why" / "index.html").is_file()
     assert map_of(output, drive, mapping=strict, force=True).keyframe_names
+
+
+def model_in_chunks(
+    drive: RecordedDrive, work: Path, workers: Workers, done: list[str], stop_after: int = 99
+) -> ColmapModel:
+    """Place a drive in chunks; `done` gets a word for each chunk. Interrupted after so many."""
+
+    def progress(items: Iterable, words: str, total: int | None) -> Iterator:
+        for item in items:
+            if words == PLACING:
+                if len(done) == stop_after:
+                    raise KeyboardInterrupt
+                done.append(words)
+            yield item
+
+    mapping = MappingConfig(chunk_keyframes=9, neighbours=3, places=0)
+    source = DriveSource(drives=[drive], mapping=mapping)
+    work.mkdir(exist_ok=True)
+    context = BuildContext(work, progress)
+    return source.model(BuildOptions(workers=workers), context)[0]
+
+
+def test_chunks_of_any_process_give_one_map_and_interrupted_builds_go_on(drive, street, tmp_path):
+    done: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        model_in_chunks(drive, tmp_path / "work", Workers(1), done, stop_after=1)
+    model = model_in_chunks(drive, tmp_path / "work", Workers(2), done)
+    assert len(done) == 2  # of two chunks
+    last = max((tmp_path / "work").glob("*/placed-*"), key=lambda part: part.stat().st_mtime_ns)
+    last.unlink()  # what the other process did
+    again = model_in_chunks(drive, tmp_path / "work", Workers(1), done)
+    truth = read_tum(street / "bag.truth.txt")
+    T_true = np.stack([truth.at(int(Path(image.name).stem)) for image in model.images])  # type: ignore[arg-type]
+    T = se3.inverse([image.T_cam_world for image in model.images])
+    T_again = se3.inverse([image.T_cam_world for image in again.images])
+    assert len(model.images) == 12 and np.abs(T - T_again).max() < 2e-3
+    cameras_true = (T_true @ drive.cameras[0].T_base_cam)[:, :3, 3]
+    similarity = fit(T[:, :3, 3], cameras_true)
+    errors_m = np.linalg.norm(similarity.points(T[:, :3, 3]) - cameras_true, axis=-1)
+    assert similarity.scale == pytest.approx(1.0, rel=0.03) and np.median(errors_m) < 0.03
+    seen_by = np.bincount(np.concatenate([np.unique(image.point_ids) for image in model.images]))
+    assert seen_by.max() > 9  # keyframes of both chunks see one point
 
 
 def test_mask_leaves_out_what_it_blackens(street, tmp_path):

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.transform import Rotation
 
 from pixloc_ros.common.progress import silent
@@ -14,10 +16,17 @@ from pixloc_ros.config.mapping import MappingConfig
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
-from pixloc_ros.maps.build.from_bag import gates
+from pixloc_ros.maps.build.from_bag import chunks as chunks_of_drives
+from pixloc_ros.maps.build.from_bag import gates, joining
+from pixloc_ros.maps.build.from_bag.chunks import PlacedChunk
 from pixloc_ros.maps.build.from_bag.frames import KeyframeImage, choose_frames
 from pixloc_ros.maps.build.from_bag.gates import KeyframeCoverage
-from pixloc_ros.maps.build.from_bag.trajectory import Loop, Moment, smooth_trajectory
+from pixloc_ros.maps.build.from_bag.trajectory import (
+    Loop,
+    Moment,
+    join_steps,
+    smooth_trajectory,
+)
 from pixloc_ros.maps.files.recorded_drive import (
     RecordedCamera,
     RecordedDrive,
@@ -200,3 +209,69 @@ def test_weak_stretches_are_named_by_time_and_place():
     assert (stretch.first_ns, stretch.last_ns) == (keyframes[4].stamp_ns, keyframes[6].stamp_ns)
     assert stretch.keyframes == 3 and stretch.place_map == (50.0, 0.0)
     assert "10 points" in str(stretch)
+
+
+def test_chunks_cover_every_drive_and_overlap():
+    drive_of = np.array([0] * 100 + [1] * 7)
+    chunks = chunks_of_drives.cut(drive_of, 40, 8)
+    assert {i for chunk in chunks for i in chunk} == set(range(107))
+    assert max(map(len, chunks)) <= 40 and len(chunks) == 4
+    shared = [len(set(a) & set(b)) for a, b in pairwise(chunks)]
+    assert shared == [8, 8, 0]
+
+
+def seen_chunk(images: range, T_change: np.ndarray, T_map_cam: np.ndarray, points: np.ndarray):
+    """A chunk that sees all points before its cameras, in a frame that is off by a change."""
+    image, point, pixels = [], [], []
+    for i in images:
+        points_cam = se3.transform(se3.inverse(T_map_cam[i]), points)
+        found, inside = CAMERA.project(torch.from_numpy(points_cam))
+        own = np.flatnonzero(inside.numpy())
+        image += [i] * len(own)
+        point += own.tolist()
+        pixels.append(found.numpy()[own])
+    return PlacedChunk(
+        images=images,
+        T_map_cam=T_change @ T_map_cam[images.start : images.stop],
+        placed=np.ones(len(images), bool),
+        points=se3.transform(T_change, points),
+        image=np.array(image),
+        point=np.array(point),
+        pixels=np.concatenate(pixels),
+    )
+
+
+def test_chunks_that_lie_apart_are_joined_without_a_step():
+    truth = turning_path(40)
+    given = recorded(truth)
+    T_map_base = truth[::2]
+    T_base_cam = np.tile(se3.base_from_optical(), (20, 1, 1))
+    T_map_cam = T_map_base @ T_base_cam
+    points = np.random.default_rng(0).uniform([-10, -20, -2], [60, 20, 6], (400, 3))
+    points = se3.transform(truth[0], points)
+    off = se3.make(Rotation.from_euler("x", 0.3, degrees=True).as_matrix(), np.zeros(3))
+    off = se3.make(np.eye(3), truth[20, :3, 3]) @ off @ se3.make(np.eye(3), -truth[20, :3, 3])
+    off[2, 3] += 0.04
+    chunks = [
+        seen_chunk(range(12), np.eye(4), T_map_cam, points),
+        seen_chunk(range(8, 20), off, T_map_cam, points),
+    ]
+    found = joining.ties(chunks, T_map_cam, T_base_cam)
+    assert found.placed.all() and len(found.first) == 19
+    assert np.median(found.seam_deg) == pytest.approx(0.3, abs=0.01)
+    joined = join_steps(
+        [given],
+        moments_of(truth, every=2),
+        found.T_map_cam @ se3.inverse(T_base_cam),
+        (found.first, found.second, found.T_first_second),
+        (),
+        CONFIG,
+    )
+    steps, true = (se3.inverse(T[:-1]) @ T[1:] for T in (joined, T_map_base))
+    assert max(map(se3.distance_m, steps, true)) < 0.015
+    assert max(map(se3.angle_deg, steps, true)) < 0.1
+    cameras = [CAMERA] * 20
+    model, error_px = joining.join_points(chunks, joined @ T_base_cam, found.placed, cameras)
+    seen = {p for chunk in chunks for p in chunk.point}
+    assert len(model.point_ids) == pytest.approx(len(seen), rel=0.1)  # none twice
+    assert error_px < 0.5

@@ -21,6 +21,7 @@ from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.build.colmap_pipeline import THREADS, ColmapRun, matrix
 from pixloc_ros.maps.build.work_folder import Parts
 from pixloc_ros.maps.feature_store import Arrays
+from pixloc_ros.maps.files.colmap import ColmapModel, read_model
 
 HELD_SIGMAS = 3.0  # from the smoothed trajectory; beyond it the pull is constant
 LOSS_PX = 1.0  # residuals beyond it count less (Cauchy)
@@ -36,7 +37,7 @@ REFINED = 0.8  # of the error before: a refined calibration that is worth it
 class Adjusted:
     """The model and what became of the poses."""
 
-    model_dir: Path  # of the images that are placed, as COLMAP writes it
+    model: ColmapModel  # of the images that are placed, which are named as in the run
     T_map_cam: Matrix  # (N, 4, 4); as it was where an image could not be placed
     placed: NDArray[np.bool_]  # (N,)
     error_px: float
@@ -65,7 +66,11 @@ def adjust(
     arrays = parts.get(key)
     error_px, refined = arrays["figures"].tolist()
     return Adjusted(
-        model_dir, arrays["T_map_cam"], arrays["placed"].astype(bool), error_px, bool(refined)
+        read_model(model_dir),
+        arrays["T_map_cam"],
+        arrays["placed"].astype(bool),
+        error_px,
+        bool(refined),
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pixloc_ros.common.parallel import Workers
 from pixloc_ros.config import PriorsConfig
 from pixloc_ros.config.mapping import MappingConfig
 from pixloc_ros.errors import MapError
@@ -17,8 +18,16 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.build.builder import BuildContext, BuildOptions
 from pixloc_ros.maps.build.colmap_pipeline import ColmapRun
-from pixloc_ros.maps.build.from_bag import adjustment, gates, matching, report, visual_start
+from pixloc_ros.maps.build.from_bag import (
+    adjustment,
+    gates,
+    joining,
+    matching,
+    report,
+    visual_start,
+)
 from pixloc_ros.maps.build.from_bag.adjustment import Adjusted
+from pixloc_ros.maps.build.from_bag.chunks import Chunks, PlacedChunk, cut
 from pixloc_ros.maps.build.from_bag.frames import ChosenFrames, KeyframeImage, choose_frames
 from pixloc_ros.maps.build.from_bag.loops import find_loops
 from pixloc_ros.maps.build.from_bag.report import MappingReport
@@ -27,17 +36,19 @@ from pixloc_ros.maps.build.from_bag.trajectory import (
     Moment,
     SmoothTrajectory,
     fix_errors,
+    join_steps,
     smooth_trajectory,
 )
 from pixloc_ros.maps.build.georeference import Similarity
 from pixloc_ros.maps.build.triangulation import near_pairs
 from pixloc_ros.maps.build.work_folder import Parts
-from pixloc_ros.maps.files.colmap import ColmapModel, read_model
+from pixloc_ros.maps.files.colmap import ColmapModel
 from pixloc_ros.maps.files.posed_images import PosedImage
 from pixloc_ros.maps.files.recorded_drive import RecordedDrive, Stamps
 from pixloc_ros.maps.schema import file_sha256
 
 COMPARED_KEYFRAMES = 10
+OVERLAP = 8  # chunks share this part of their keyframes: at its ends a chunk is held least
 LOOP_DRIFT_M, LOOP_DRIFT_DEG = 0.15, 0.7  # that adjustment alone does not close
 
 
@@ -70,7 +81,7 @@ class DriveSource:
             raise MapError("the axes of a map of a drive are those of REP 103: leave out --axes")
         self.images = context.work / "frames"
         chosen = choose_frames(self.drives, self.images, self.mapping, context.progress)
-        mapping = _Mapping(self, chosen, context)
+        mapping = _Mapping(self, chosen, context, options.workers)
         found = mapping.build()
         context.report(found.summary)
         if self.report_folder is not None:
@@ -92,8 +103,15 @@ class DriveSource:
 class _Mapping:
     """One build: images by number, moments by number, and what is known of each."""
 
-    def __init__(self, source: DriveSource, chosen: ChosenFrames, context: BuildContext) -> None:
+    def __init__(
+        self,
+        source: DriveSource,
+        chosen: ChosenFrames,
+        context: BuildContext,
+        workers: Workers | None = None,
+    ) -> None:
         self.source, self.chosen, self.context = source, chosen, context
+        self.workers = workers or Workers()
         self.config, self.drives = source.mapping, source.drives
         self.keyframes: Sequence[KeyframeImage] = chosen.keyframes
         stamps = sorted({(k.drive, k.stamp_ns) for k in self.keyframes})
@@ -112,34 +130,92 @@ class _Mapping:
         self.loops = 0
 
     def build(self) -> MappingReport:
-        """Place the keyframes and judge the map."""
-        with_odometry = all(drive.odometry is not None for drive in self.drives)
-        self.run.extract()
-        trajectory, adjusted = self._by_odometry() if with_odometry else self._by_images()
-        model = self._model(adjusted)
-        return self._judged(model, adjusted, trajectory)
+        """Place the keyframes and judge the map; memory is bounded by chunks with odometry only."""
+        if any(drive.odometry is None for drive in self.drives):
+            return self._judged(*self._by_images())
+        if len(self.images) > self.config.chunk_keyframes:
+            return self._judged(*self._in_chunks())
+        return self._judged(*self._by_odometry())
 
     def _by_odometry(self) -> tuple[SmoothTrajectory, Adjusted]:
-        smooth = smooth_trajectory(self.drives, self.moments, (), self.config, self.source.priors)
+        smooth = self._smooth()
         T = self._cameras(smooth)
-        near = {*self._sequence(), *near_pairs(T)}
-        places = [pair for pair in self._places(T[:, :3, 3]) if pair not in near]
-        self.run.match(sorted({*near, *places}))
+        pairs = self._pairs(T)
+        self.run.extract()
+        self.run.match(pairs)
         loops = []
-        if apart := [pair for pair in {*near, *places} if self._is_loop(pair)]:
+        if apart := [pair for pair in pairs if self._is_loop(pair)]:
             first = self.run.reconstruct(T)
-            loops = find_loops(self.run, first, self.T_base_cam, self.moment_of, sorted(apart))
+            loops = find_loops(self.run, first, self.T_base_cam, self.moment_of, apart)
             loops = [loop for loop in loops if _has_drifted(smooth, loop)]
         if loops:
             self.loops = len(loops)
-            smooth = smooth_trajectory(
-                self.drives, self.moments, loops, self.config, self.source.priors
-            )
+            smooth = self._smooth(loops)
             T = self._cameras(smooth)
         adjusted = adjustment.adjust(self.run, T, T[:, :3, 3], self.config, self.context.progress)
         return smooth, adjusted
 
+    def _in_chunks(self) -> tuple[SmoothTrajectory, Adjusted]:
+        """As by odometry, chunk by chunk; loops join the chunks that they are of."""
+        if self.config.refine_intrinsics == "always":
+            raise MapError(
+                f"{len(self.images)} keyframes are placed in chunks, which do not refine the "
+                f"calibration: refine it on a part of the drive, or raise mapping.chunk_keyframes"
+            )
+        config = self.config.model_copy(update={"refine_intrinsics": "never"})
+        (drive_of, _), size = self._times(), self.config.chunk_keyframes
+        chunks = Chunks(
+            images=self.images,
+            chunks=cut(drive_of, size, max(self.config.neighbours, size // OVERLAP)),
+            config=config,
+            workers=self.workers,
+            work=self.run.folder,
+            mask=self.source.mask,
+            progress=self.context.progress,
+        )
+        smooth = self._smooth()
+        T = self._cameras(smooth)
+        pairs = self._pairs(T)
+        apart = [pair for pair in pairs if self._is_loop(pair)]
+        loops = chunks.find_loops(T, apart, self.T_base_cam, self.moment_of)
+        if drifted := [loop for loop in loops if _has_drifted(smooth, loop)]:
+            smooth = self._smooth(drifted)
+            T = self._cameras(smooth)
+        self.loops = len(drifted)
+        return smooth, self._joined(chunks.place(T, pairs), T, loops)
+
+    def _joined(
+        self, chunks: Sequence[PlacedChunk], T_start: Matrix, loops: Sequence[Loop]
+    ) -> Adjusted:
+        found = joining.ties(chunks, T_start, self.T_base_cam)
+        self.context.report(f"{len(chunks)} chunks joined; {found}")
+        first_of = {moment: image for image, moment in reversed(list(enumerate(self.moment_of)))}
+        T_map_base = join_steps(
+            self.drives,
+            [self.moments[i] for i in self.moment_of],
+            found.T_map_cam @ se3.inverse(self.T_base_cam),
+            (found.first, found.second, found.T_first_second),
+            [
+                replace(loop, first=first_of[loop.first], second=first_of[loop.second])
+                for loop in loops
+            ],
+            self.config,
+        )
+        T = T_map_base @ self.T_base_cam
+        cameras = [image.camera for image in self.images]
+        model, error_px = joining.join_points(chunks, T, found.placed, cameras)
+        return Adjusted(model, T, found.placed, error_px, refined_intrinsics=False)
+
+    def _smooth(self, loops: Sequence[Loop] = ()) -> SmoothTrajectory:
+        return smooth_trajectory(self.drives, self.moments, loops, self.config, self.source.priors)
+
+    def _pairs(self, T_map_cam: Matrix) -> matching.Pairs:
+        """Which images are matched: those close in time or in space, and those that look alike."""
+        near = {*self._sequence(), *near_pairs(T_map_cam)}
+        return sorted({*near, *self._places(T_map_cam[:, :3, 3])})
+
     def _by_images(self) -> tuple[SmoothTrajectory | None, Adjusted]:
+        self.run.extract()
         self.run.match(sorted({*self._sequence(), *self._places()}))
         self.context.report("no odometry: placing keyframes by their images alone")
         start = visual_start.reconstruct_images(self.run)
@@ -189,16 +265,15 @@ class _Mapping:
 
     def _model(self, adjusted: Adjusted) -> ColmapModel:
         """The model with the names of the keyframes' files."""
-        model = read_model(adjusted.model_dir)
+        model = adjusted.model
         renamed = [
             replace(image, name=self.keyframes[int(Path(image.name).stem)].name)
             for image in model.images
         ]
         return replace(model, images=tuple(sorted(renamed, key=lambda image: image.name)))
 
-    def _judged(
-        self, model: ColmapModel, adjusted: Adjusted, smooth: SmoothTrajectory | None
-    ) -> MappingReport:
+    def _judged(self, smooth: SmoothTrajectory | None, adjusted: Adjusted) -> MappingReport:
+        model = self._model(adjusted)
         found = gates.coverage(model, [k.name for k in self.keyframes])
         T_map_base = adjusted.T_map_cam @ se3.inverse(self.T_base_cam)
         by_moment = np.zeros((len(self.moments), 4, 4))

@@ -114,6 +114,44 @@ def smooth_trajectory(
     return problem.solve(start, drives, config)
 
 
+def join_steps(
+    drives: Sequence[RecordedDrive],
+    moments: Sequence[Moment],
+    T_start: Matrix,
+    steps: tuple[NDArray[np.int64], NDArray[np.int64], Matrix],
+    loops: Sequence[Loop],
+    config: MappingConfig,
+) -> Matrix:
+    """Poses (N, 4, 4) of the vehicle, near those to begin with, that fit steps and loops best.
+
+    steps: from moments (K,), to moments (K,), and poses (K, 4, 4) of these in those. Positions are
+    held near those of the start, as bundle adjustment holds them (`mapping.position_sigma_m`).
+    """
+    first, second, T_step = steps
+    drive_of = np.array([moment.drive for moment in moments], np.int64)
+    kept = _Steps(
+        first=first,
+        second=second,
+        T=T_step,
+        sigma_m=np.full(len(first), STEP_SIGMA_M),
+        sigma_rad=np.full(len(first), np.deg2rad(STEP_SIGMA_DEG)),
+        scaled=np.zeros(len(first), bool),
+        drive=drive_of[first],
+    )
+    count = len(moments)
+    held = _Fixes(
+        moment=np.arange(count),
+        position=T_start[:, :3, 3].copy(),
+        weight=np.tile(np.eye(3) / config.position_sigma_m, (count, 1, 1)),
+        lever=np.zeros((count, 3)),
+        velocity=np.zeros((count, 3)),
+        drive=drive_of,
+    )
+    every = [kept, _loop_steps(loops, moments)] if loops else [kept]
+    problem = _Problem(tuple(moments), len(drives), every, [held])
+    return problem.solve(T_start, drives, config).T_map_base
+
+
 @dataclass(slots=True)
 class _Problem:
     moments: tuple[Moment, ...]
