@@ -68,7 +68,7 @@ class PlacedChunk:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Task:
+class _ChunkTask:
     """Some images of a drive, and all that is needed to work on them."""
 
     images: tuple[PosedImage, ...]
@@ -145,18 +145,20 @@ class Chunks:
             shutil.rmtree(task.folder, ignore_errors=True)
         return [parts.get(call[0].folder.name) for call in calls]
 
-    def _contents(self, task: _Task) -> _Contents | None:
+    def _contents(self, task: _ChunkTask) -> _Contents | None:
         if not self.workers.ray_address:
             return None
         mask = task.mask.read_bytes() if task.mask is not None else None
         return _Contents(tuple(image.path.read_bytes() for image in task.images), mask)
 
-    def _task(self, kind: str, images: Sequence[int], pairs: Pairs, T_map_cam: Matrix) -> _Task:
+    def _task(
+        self, kind: str, images: Sequence[int], pairs: Pairs, T_map_cam: Matrix
+    ) -> _ChunkTask:
         number = {image: i for i, image in enumerate(images)}
         local = [(number[i], number[j]) for i, j in pairs if i in number and j in number]
         T = T_map_cam[list(images)]
         digest = hashlib.sha256(repr((list(images), local, self.config)).encode() + T.tobytes())
-        return _Task(
+        return _ChunkTask(
             images=tuple(self.images[i] for i in images),
             pairs=local,
             T_map_cam=T,
@@ -181,7 +183,7 @@ class Chunks:
         return sorted(image for image in more if image < len(self.images))
 
 
-def _place(contents: _Contents | None, task: _Task) -> Arrays:
+def _place(contents: _Contents | None, task: _ChunkTask) -> Arrays:
     with _run(contents, task) as run:
         T = task.T_map_cam
         found = adjustment.adjust(run, T, T[:, :3, 3], task.config, silent)
@@ -192,7 +194,7 @@ def _place(contents: _Contents | None, task: _Task) -> Arrays:
 
 def _find_loops(
     contents: _Contents | None,
-    task: _Task,
+    task: _ChunkTask,
     wanted: Pairs,
     T_base_cam: Matrix,
     moment_of: Sequence[int],
@@ -205,7 +207,7 @@ def _find_loops(
 
 
 @contextmanager
-def _run(contents: _Contents | None, task: _Task) -> Iterator[ColmapRun]:
+def _run(contents: _Contents | None, task: _ChunkTask) -> Iterator[ColmapRun]:
     """Keypoints and matches of a task, in its folder, or in one of this machine's own."""
     if contents is None:
         yield _matched(task)
@@ -214,14 +216,14 @@ def _run(contents: _Contents | None, task: _Task) -> Iterator[ColmapRun]:
         yield _matched(_written(contents, task, Path(name)))
 
 
-def _matched(task: _Task) -> ColmapRun:
+def _matched(task: _ChunkTask) -> ColmapRun:
     run = ColmapRun(task.folder, task.images, silent, task.mask)
     run.extract()
     run.match(task.pairs)
     return run
 
 
-def _written(contents: _Contents, task: _Task, folder: Path) -> _Task:
+def _written(contents: _Contents, task: _ChunkTask, folder: Path) -> _ChunkTask:
     """The task with all its files in a folder."""
     images = []
     for i, (image, content) in enumerate(zip(task.images, contents.images, strict=True)):

@@ -79,7 +79,7 @@ def ties(chunks: Sequence[PlacedChunk], T_start: Matrix, T_base_cam: Matrix) -> 
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Tracks:
+class _JoinedTracks:
     """Points and who sees them, of all chunks together: O observations of P points."""
 
     image: NDArray[np.int64]  # (O,)
@@ -87,12 +87,12 @@ class _Tracks:
     pixels: Matrix  # (O, 2)
     points: Matrix  # (P, 3)
 
-    def only(self, good: NDArray[np.bool_]) -> _Tracks:
+    def only(self, good: NDArray[np.bool_]) -> _JoinedTracks:
         """Those observations, of points that two of them see."""
         seen = np.bincount(self.point[good], minlength=len(self.points)) >= 2
         good = good & seen[self.point]
         _, point = np.unique(self.point[good], return_inverse=True)
-        return _Tracks(self.image[good], point, self.pixels[good], self.points[seen])
+        return _JoinedTracks(self.image[good], point, self.pixels[good], self.points[seen])
 
 
 def join_points(
@@ -117,7 +117,7 @@ def join_points(
     return model, float(model.errors_px.mean())
 
 
-def _tracks(chunks: Sequence[PlacedChunk], T_map_cam: Matrix) -> _Tracks:
+def _tracks(chunks: Sequence[PlacedChunk], T_map_cam: Matrix) -> _JoinedTracks:
     """Points moved with the keyframes that see them; those that share a keypoint are one."""
     offsets = np.cumsum([0, *(len(chunk.points) for chunk in chunks)])
     image = np.concatenate([chunk.image for chunk in chunks])
@@ -135,7 +135,7 @@ def _tracks(chunks: Sequence[PlacedChunk], T_map_cam: Matrix) -> _Tracks:
     _, point = np.unique(point, return_inverse=True)
     sums = [np.bincount(point, moved[:, axis]) for axis in range(3)]
     points = np.stack(sums, axis=-1) / np.bincount(point)[:, None]
-    tracks = _Tracks(image[first], point[first], pixels[first], points)
+    tracks = _JoinedTracks(image[first], point[first], pixels[first], points)
     return tracks.only(np.ones(len(first), bool))
 
 
@@ -161,7 +161,7 @@ def _kinds(cameras: Sequence[Camera]) -> _Kinds:
     return _Kinds(tuple(cameras[i] for i in first), np.array(of_image, np.int64))
 
 
-def _residuals(tracks: _Tracks, T_map_cam: Matrix, kinds: _Kinds) -> tuple[Matrix, Matrix]:
+def _residuals(tracks: _JoinedTracks, T_map_cam: Matrix, kinds: _Kinds) -> tuple[Matrix, Matrix]:
     """Pixels (O, 2) by which projections are off keypoints, and their derivative (O, 2, 3)."""
     T_cam_map = se3.inverse(T_map_cam)[tracks.image]
     R = T_cam_map[:, :3, :3]
@@ -175,7 +175,7 @@ def _residuals(tracks: _Tracks, T_map_cam: Matrix, kinds: _Kinds) -> tuple[Matri
     return residual, J
 
 
-def _adjusted(tracks: _Tracks, T_map_cam: Matrix, kinds: _Kinds) -> _Tracks:
+def _adjusted(tracks: _JoinedTracks, T_map_cam: Matrix, kinds: _Kinds) -> _JoinedTracks:
     """Gauss-Newton on each point, robust (Cauchy); the poses stay as they are."""
     count = len(tracks.points)
     for _ in range(ITERATIONS):
@@ -192,7 +192,7 @@ def _adjusted(tracks: _Tracks, T_map_cam: Matrix, kinds: _Kinds) -> _Tracks:
 
 
 def _model(
-    tracks: _Tracks,
+    tracks: _JoinedTracks,
     error_px: NDArray[np.float64],
     T_map_cam: Matrix,
     placed: NDArray[np.bool_],
