@@ -44,7 +44,9 @@ class Bond:
         self._status = Status(
             id=node.get_name(), heartbeat_timeout=TIMEOUT_S, heartbeat_period=PERIOD_S
         )
-        self._broken_by = ""  # instance of the other end that broke the last bond
+        self._other = ""  # instance of the other end, once it was heard
+        self._of_before: set[str] = set()  # others of earlier bonds, whose words may come late
+        self._answering = False  # an end that broke the bond
         self._publisher = node.create_publisher(Status, "bond", _QUEUE)
         self._subscription = node.create_subscription(Status, "bond", self._on_status, _QUEUE)
         self._clock = Clock(clock_type=ClockType.STEADY_TIME)
@@ -53,6 +55,9 @@ class Bond:
 
     def begin(self) -> None:
         """Send heartbeats, as an instance that the other end has not met."""
+        if self._other:
+            self._of_before.add(self._other)
+        self._other, self._answering = "", False
         self._status.instance_id = str(uuid.uuid4())
         self._timer.reset()
 
@@ -72,14 +77,16 @@ class Bond:
 
     def _on_status(self, message: Any) -> None:
         """Answer an end that breaks the bond, as often as it says so; never one that answers us."""
-        other = message.id == self._status.id and message.instance_id != self._status.instance_id
-        if not other or message.active:
+        ignored = {self._status.instance_id, *self._of_before}
+        if message.id != self._status.id or message.instance_id in ignored:
             return
-        again = message.instance_id == self._broken_by
-        if not self._timer.is_canceled() and not again:
-            self._broken_by = message.instance_id
+        self._other = message.instance_id
+        if message.active:
+            return
+        if not self._timer.is_canceled():
+            self._answering = True
             self.end()
-        elif self._timer.is_canceled() and again:
+        elif self._answering:
             self._say(False)
 
     def _say(self, active: bool) -> None:
