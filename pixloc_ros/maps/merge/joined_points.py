@@ -16,8 +16,8 @@ from pixloc_ros.maps.merge.placed_map import PlacedMap
 from pixloc_ros.maps.tiles import Tile
 
 CHI2_99 = 11.3  # of three numbers, 99 % are below
-MAX_SHIFT_PX = 2.0  # by which a point may leave its place in any of its images
-MAX_OBSERVATIONS = 12  # of a joined point; of more, those from the most different viewpoints
+MAX_SHIFT_PX = 1.0  # by which a point may leave its place in any of its images
+MAX_OBSERVATIONS = 16  # of a joined point; of more, those from the most different viewpoints
 
 
 @dataclass(frozen=True, slots=True)
