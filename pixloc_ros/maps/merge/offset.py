@@ -11,12 +11,13 @@ from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
 from pixloc_ros.geometry import se3
-from pixloc_ros.geometry.pnp import solve_pnp
+from pixloc_ros.geometry.pnp import MAX_ERROR_PX, solve_pnp
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.merge.matching import PointPairs
 from pixloc_ros.maps.merge.placed_map import PlacedMap
 
 MIN_INLIERS, MIN_SHARE = 20, 0.25  # of a keyframe's pairs of points, that agree with a pose
+SAME_SHARE = 0.9  # of these, that agree with where the keyframe is: it is not off
 SMOOTHED, SMOOTH_M = 8, 4.0  # offsets that count at a place, and at what distance less (1/e)
 ROUNDS = 5  # of triangulation
 
@@ -36,7 +37,8 @@ class Offsets:
 
 def find_offsets(first: PlacedMap, second: PlacedMap, pairs: PointPairs) -> Offsets:
     """Solve PnP for each keyframe of the second map: the pixels of its points meet those of the
-    first map that they were paired with. Left out is what fewer agree with than MIN_INLIERS."""
+    first map that they were paired with. A keyframe that about as many of them agree with where it
+    is stays there; left out is one that too few agree with."""
     row = np.full(len(second.points), -1)
     row[pairs.second] = np.arange(len(pairs))
     found = []
@@ -45,8 +47,11 @@ def find_offsets(first: PlacedMap, second: PlacedMap, pairs: PointPairs) -> Offs
         pixels, _ = second.pixels(keyframe, second.points[ids])
         points = first.points[pairs.first[row[ids]]]
         pose = solve_pnp(points, pixels, second.camera(keyframe))
-        if pose is not None and len(pose.inliers) >= max(MIN_INLIERS, MIN_SHARE * len(ids)):
-            found.append((keyframe, pose.T_map_cam))
+        if pose is None or len(pose.inliers) < max(MIN_INLIERS, MIN_SHARE * len(ids)):
+            continue
+        errors_px = np.linalg.norm(second.pixels(keyframe, points)[0] - pixels, axis=-1)
+        stays = (errors_px <= MAX_ERROR_PX).sum() >= SAME_SHARE * len(pose.inliers)
+        found.append((keyframe, second.T_new_cam[keyframe] if stays else pose.T_map_cam))
     keyframes = np.array([keyframe for keyframe, _ in found], np.intp)
     T_new_cam = np.array([pose for _, pose in found]).reshape(-1, 4, 4)
     moves = list(zip(second.T_new_cam[keyframes], T_new_cam, strict=True))
