@@ -44,7 +44,7 @@ class Bond:
         self._status = Status(
             id=node.get_name(), heartbeat_timeout=TIMEOUT_S, heartbeat_period=PERIOD_S
         )
-        self._other = ""  # instance of the other end, once it was heard
+        self._other = ""  # instance of the other end, once it was heard alive
         self._of_before: set[str] = set()  # others of earlier bonds, whose words may come late
         self._answering = False  # an end that broke the bond
         self._publisher = node.create_publisher(Status, "bond", _QUEUE)
@@ -80,10 +80,11 @@ class Bond:
         ignored = {self._status.instance_id, *self._of_before}
         if message.id != self._status.id or message.instance_id in ignored:
             return
-        self._other = message.instance_id
         if message.active:
-            return
-        if not self._timer.is_canceled():
+            self._other = message.instance_id
+        elif message.instance_id != self._other:
+            return  # late, of an end that was never heard alive
+        elif not self._timer.is_canceled():
             self._answering = True
             self.end()
         elif self._answering:

@@ -24,14 +24,19 @@ class BondEnd:
         self._active = True
         self._publisher = node.create_publisher(Status, "bond", 5)
         node.create_subscription(Status, "bond", self._on_status, 100)
-        self._timer = node.create_timer(HEARTBEAT_S, self._say)
+        self._timer = node.create_timer(HEARTBEAT_S, self._beat)
 
     def end(self) -> None:
         """Break the bond from this side, saying so until it is answered."""
         self._active = False
 
-    def _say(self) -> None:
-        status = Status(id=self._name, instance_id=self._instance, active=self._active)
+    def _beat(self) -> None:
+        self._say(True)  # at the end, too: one that was never heard alive is not obeyed
+        if not self._active:
+            self._say(False)
+
+    def _say(self, active: bool) -> None:
+        status = Status(id=self._name, instance_id=self._instance, active=active)
         status.heartbeat_timeout, status.heartbeat_period = self._timeout_s, HEARTBEAT_S
         self._publisher.publish(status)
 
@@ -46,7 +51,7 @@ class BondEnd:
         self.said_no = True
         if self._active:
             self._active = False
-            self._say()
+            self._say(False)
         self._timer.cancel()
 
 
