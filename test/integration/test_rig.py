@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -97,15 +95,3 @@ def test_a_camera_that_hangs_alone_gives_no_pose(localizer, events) -> None:
 def test_a_camera_that_the_bag_lacks_is_named(rig_bag: Path) -> None:
     with pytest.raises(BagError, match=r"/right/image.*camera 'right'.*/front/image"):
         BagReader(rig_bag, cameras=("front", "right"))
-
-
-@pytest.fixture
-def node(
-    street: Path, tmp_path: Path, domain: int
-) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    from helpers.live import running_node
-
-    parameters = {"map": street / "map", "node.diagnostics_rate_hz": 10.0, "threads": 1}
-    parameters["node.cameras"] = ",".join(CAMERAS)
-    with running_node(tmp_path / "log.txt", domain, **parameters) as process:
-        yield process, domain
