@@ -23,8 +23,8 @@ COUNT = 12
 def write_moved(map_: Map, T_new_map: np.ndarray, output: Path) -> Map:
     """The same map in a frame of its own, without a datum."""
     names = map_.keyframe_names
-    part = edit._MapPart(map_, np.arange(len(names)), names, map_.keyframe_camera, T_new_map)
-    return edit._save([part], dict(map_.metadata) | {"datum": None}, output, True)
+    part = edit.MapPart(map_, np.arange(len(names)), names, map_.keyframe_camera, T_new_map)
+    return edit.save([part], dict(map_.metadata) | {"datum": None}, output, True)
 
 
 OPTIONS = LidarOptions(voxel_m=0.1, cells_per_image=200)
