@@ -15,6 +15,7 @@ from pixloc_ros.cli.progress import track
 from pixloc_ros.maps.build.edit import StoredMap
 from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.merge import merger
+from pixloc_ros.maps.merge.matching import SEARCH_M
 from pixloc_ros.maps.merge.merger import Merged, MergeOptions, Overlap
 from pixloc_ros.maps.schema import RowType
 
@@ -58,7 +59,7 @@ def merge(
         if not len(overlap.offsets):
             typer.echo(
                 f"{overlap.second} passes {overlap.first} and has no points in common with it: "
-                f"another direction or light, or more than 3 m off"
+                f"another direction or light, or more than {SEARCH_M:.0f} m off"
             )
 
 
@@ -76,9 +77,10 @@ def _overlap_table(merged: Merged, align: bool) -> Table:
 
 
 def _row(overlap: Overlap) -> tuple[str, ...]:
-    known = len(overlap.offsets) > 0
-    lengths_cm = (f"{100 * m:.1f} cm" for m in (overlap.median_m, overlap.largest_m))
-    turned = f"{np.median(overlap.offsets.angle_deg):.2f}°" if known else "unknown"
+    offsets = overlap.offsets
+    known = len(offsets) > 0
+    lengths_cm = (f"{100 * m:.1f} cm" for m in (offsets.median_m, offsets.largest_m))
+    turned = f"{np.median(offsets.angle_deg):.2f}°" if known else "unknown"
     apart = tuple(lengths_cm) if known else ("unknown",) * 2
     names = f"{overlap.first}, {overlap.second}"
     return (names, f"{overlap.keyframes}", *apart, turned, f"{overlap.matched}")

@@ -172,18 +172,24 @@ def choose_keyframes(
 ) -> NDArray[np.intp]:
     """At most config.keyframes of the keyframes near (ascending): half by pose, half by shared
     points."""
-    T_map_cam = map_.keyframe_T_map_cam[near]
-    distances_m = np.linalg.norm(T_map_cam[:, :3, 3] - T_map_cam_prior[:3, 3], axis=-1)
-    R_cam_map = T_map_cam_prior[:3, :3].T
-    traces = np.einsum("ij,mji->m", R_cam_map, T_map_cam[:, :3, :3])
-    angles_rad = np.arccos(np.clip((traces - 1) / 2, -1, 1))
+    unlikeness, angles_rad = pose_unlikeness(T_map_cam_prior, map_.keyframe_T_map_cam[near])
     usable = angles_rad <= MAX_ANGLE_RAD
     near = near[usable]
-    unlikeness = (distances_m + METRES_PER_RADIAN * angles_rad)[usable]
-    by_pose = np.argsort(unlikeness, kind="stable")[: (config.keyframes + 1) // 2]
+    by_pose = np.argsort(unlikeness[usable], kind="stable")[: (config.keyframes + 1) // 2]
     shared = _shared_points(map_, near, by_pose)
     covisible = np.argsort(-shared, kind="stable")[: config.keyframes - len(by_pose)]
     return near[np.concatenate([by_pose, covisible[shared[covisible] > 0]])]
+
+
+def pose_unlikeness(
+    T_map_cam: NDArray[np.float64], others: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """How unlike what a camera (4, 4) sees is to what others (M, 4, 4) see, by their poses: metres
+    between them plus METRES_PER_RADIAN for the turn; and the turns (rad)."""
+    distances_m = np.linalg.norm(others[:, :3, 3] - T_map_cam[:3, 3], axis=-1)
+    traces = np.einsum("ij,mji->m", T_map_cam[:3, :3].T, others[:, :3, :3])
+    angles_rad = np.arccos(np.clip((traces - 1) / 2, -1, 1))
+    return distances_m + METRES_PER_RADIAN * angles_rad, angles_rad
 
 
 def _shared_points(
@@ -333,13 +339,23 @@ def _most_alike(
     ray_now = local - position
     squared_then, squared_now = (ray_then**2).sum(-1), (ray_now**2).sum(-1)
     cos = (ray_then * ray_now).sum(-1) / np.sqrt(squared_then * squared_now)
-    scale_change = np.abs(np.log(squared_then / squared_now)) / 2
-    unlikeness = np.arccos(np.clip(cos, -1, 1)) + scale_change
+    unlikeness = viewpoint_change(cos, squared_then / squared_now)
     too_unlike = unlikeness > config.max_viewpoint_change
     order = np.lexsort((unlikeness, ~preferred[considered] | too_unlike, at))
     rank = np.arange(len(order)) - np.searchsorted(at[order], at[order])
     chosen = order[(rank < config.observations) & ~too_unlike[order]]
     return considered[chosen]
+
+
+def viewpoint_change(
+    cosines: NDArray[np.float64], squared_ratios: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """How unlike a point looks from two places: the angle between the rays to it (rad) plus the
+    logarithm of the change of scale.
+
+    cosines: of the angles. squared_ratios: of the rays' lengths, squared.
+    """
+    return np.asarray(np.arccos(np.clip(cosines, -1, 1)) + np.abs(np.log(squared_ratios)) / 2)
 
 
 def _gather(

@@ -104,7 +104,7 @@ def test_maps_that_differ_are_refused_and_stay_as_they_are(drives, tmp_path):
 
 def test_a_map_is_brought_onto_the_other(merged, output):
     (overlap,) = merged.overlaps
-    assert 0.3 < overlap.median_m < 0.6 and np.median(overlap.offsets.angle_deg) > 0.4
+    assert 0.3 < overlap.offsets.median_m < 0.6 and np.median(overlap.offsets.angle_deg) > 0.4
     truth = np.array([pose(i) for i in (0, 2, 4, 1, 3, 5)])
     found = merged.map.keyframe_T_map_cam
     assert np.linalg.norm(found[:, :3, 3] - truth[:, :3, 3], axis=-1).max() < 0.03
@@ -121,7 +121,7 @@ def test_joined_points_are_nearer_to_the_truth_and_seen_by_both(drives, tmp_path
     common = len(grids[0] & grids[1])
     assert 0.9 * common < done.joined < 1.05 * common
     assert done.map.point_count == sum(map(len, before)) - done.joined
-    assert done.overlaps[0].median_m < 0.05
+    assert done.overlaps[0].offsets.median_m < 0.05
 
     tile = done.map.whole()
     seen_by: list[set[int]] = [set(), set()]

@@ -14,6 +14,7 @@ from pixloc_ros.maps.build.builder import HALF_TRACK
 from pixloc_ros.maps.feature_store import Arrays, covisibility
 from pixloc_ros.maps.merge.placed_map import PlacedMap
 from pixloc_ros.maps.tiles import Tile
+from pixloc_ros.maps.view import viewpoint_change
 
 CHI2_99 = 11.3  # of three numbers, 99 % are below
 MAX_SHIFT_PX = 1.0  # by which a point may leave its place in any of its images
@@ -210,12 +211,11 @@ def _surplus(
 def most_different(rays: Matrix, count: int) -> NDArray[np.intp]:
     """Indices of so many rays (N, 3) from keyframes to a point, spread over what there is.
 
-    Two differ by their angle plus the logarithm of their lengths' ratio, as views choose by. The
-    nearest keyframe comes first, then always the one that differs most from all chosen.
+    The nearest keyframe comes first, then always the one that differs most from all chosen.
     """
     lengths_m = np.linalg.norm(rays, axis=-1)
-    cosines = np.clip((rays / lengths_m[:, None]) @ (rays / lengths_m[:, None]).T, -1, 1)
-    unlike = np.arccos(cosines) + np.abs(np.log(lengths_m[:, None] / lengths_m))
+    directions = rays / lengths_m[:, None]
+    unlike = viewpoint_change(directions @ directions.T, (lengths_m[:, None] / lengths_m) ** 2)
     chosen = [int(lengths_m.argmin())]
     least = unlike[chosen[0]].copy()
     while len(chosen) < min(count, len(rays)):

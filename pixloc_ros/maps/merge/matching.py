@@ -13,10 +13,10 @@ from scipy.spatial.distance import cdist
 from pixloc_ros.common.progress import Progress
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.merge.placed_map import PlacedMap
+from pixloc_ros.maps.view import pose_unlikeness
 
 MAX_DISTANCE_M = 10.0  # between keyframes that are compared
 MAX_TURN_DEG = 45.0
-METRES_PER_RADIAN = 10.0  # a keyframe turned by 6 degrees counts as one that is 1 m farther away
 PARTNERS = 4  # keyframes of the other map that each one is compared with
 SEARCH_M = 3.0  # how far apart the same point may be in two maps that are off
 ALIKE = 0.6  # cosine of features, the mean of all levels, of one point in two images
@@ -54,17 +54,10 @@ def keyframe_pairs(first: PlacedMap, second: PlacedMap) -> list[KeyframePair]:
             first.places.query_ball_point(T_new_cam[:3, 3], MAX_DISTANCE_M, return_sorted=True),
             np.intp,
         )
-        others = first.T_new_cam[near]
-        traces = np.einsum("ij,nij->n", T_new_cam[:3, :3], others[:, :3, :3])
-        angles_rad = np.arccos(np.clip((traces - 1) / 2, -1, 1))
-        distances_m = np.linalg.norm(others[:, :3, 3] - T_new_cam[:3, 3], axis=-1)
-        unlike = np.where(
-            angles_rad <= np.deg2rad(MAX_TURN_DEG),
-            distances_m + METRES_PER_RADIAN * angles_rad,
-            np.inf,
-        )
-        best = np.argsort(unlike, kind="stable")[:PARTNERS]
-        pairs += [KeyframePair(int(near[i]), k) for i in best if np.isfinite(unlike[i])]
+        unlikeness, angles_rad = pose_unlikeness(T_new_cam, first.T_new_cam[near])
+        usable = angles_rad <= np.deg2rad(MAX_TURN_DEG)
+        best = np.argsort(unlikeness[usable], kind="stable")[:PARTNERS]
+        pairs += [KeyframePair(int(i), k) for i in near[usable][best]]
     return pairs
 
 

@@ -52,15 +52,6 @@ class Overlap:
     offsets: Offsets  # before it was aligned, if it was
     matched: int  # pairs of points
 
-    @property
-    def median_m(self) -> float:
-        """Distance between the maps, over the keyframes where it is known; 0 where nowhere."""
-        return float(np.median(self.offsets.distance_m)) if len(self.offsets) else 0.0
-
-    @property
-    def largest_m(self) -> float:
-        return float(self.offsets.distance_m.max(initial=0.0))
-
 
 @dataclass(frozen=True, slots=True)
 class Merged:
@@ -164,11 +155,10 @@ def _aligned(
 
 
 def _check_offset(first: PlacedMap, second: PlacedMap, found: Offsets, limit_m: float) -> None:
-    median_m = np.median(found.distance_m) if len(found) else 0.0
-    if median_m > limit_m:
+    if found.median_m > limit_m:
         raise MapError(
-            f"{first.name} and {second.name} differ by {median_m:.2f} m where they overlap (median "
-            f"of {len(found)} keyframes, largest {found.distance_m.max():.2f} m): pass --align to "
+            f"{first.name} and {second.name} differ by {found.median_m:.2f} m where they overlap "
+            f"(median of {len(found)} keyframes, largest {found.largest_m:.2f} m): pass --align to "
             f"bring {second.name} onto {first.name}, or --no-join to leave them side by side"
         )
 

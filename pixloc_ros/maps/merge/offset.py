@@ -34,6 +34,15 @@ class Offsets:
     def __len__(self) -> int:
         return len(self.keyframe)
 
+    @property
+    def median_m(self) -> float:
+        """Distance between the maps, over the keyframes where it is known; 0 where nowhere."""
+        return float(np.median(self.distance_m)) if len(self) else 0.0
+
+    @property
+    def largest_m(self) -> float:
+        return float(self.distance_m.max(initial=0.0))
+
 
 def find_offsets(first: PlacedMap, second: PlacedMap, pairs: PointPairs) -> Offsets:
     """Solve PnP for each keyframe of the second map: the pixels of its points meet those of the

@@ -37,8 +37,8 @@ def write_version(
     retired: ids of points that are left out. Needs memory for the
     whole map. Raises MapError where a tile is refused, or the output cannot be written.
     """
-    whole = map_.whole()
-    old = whole.observing(~np.isin(whole.point_id[whole.observation_point], retired))
+    stored = map_.whole()
+    old = stored.observing(~np.isin(stored.point_id[stored.observation_point], retired))
     row_type = map_.metadata.row_type
     whole = old
     if keyframes:
