@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -98,7 +99,8 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     Raises WeightsError for a file that is damaged, or holds more than tensors and numbers.
     """
     try:
-        with torch.serialization.safe_globals(_numpy_scalars()):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_numpy_scalars()):
+            warnings.simplefilter("ignore")  # torch's, of a pickle's protocol: the error says it
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a stranger's pickle makes torch raise
         raise WeightsError(f"cannot read weights {path}: {_reason(error)}") from error

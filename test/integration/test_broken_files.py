@@ -217,11 +217,12 @@ def test_a_broken_card_is_named(card, tmp_path):
     "content",
     [b"", b"PK\x03\x04 and no more", b"\x80\x04.", b"x" * 1000, b"\x80\x02}q\x00X"],
 )
-def test_a_broken_checkpoint_is_one_line(content, tmp_path):
+def test_a_broken_checkpoint_is_one_line(content, tmp_path, recwarn):
     (tmp_path / "checkpoint_best.tar").write_bytes(content)
     with pytest.raises(WeightsError) as caught:
         weights.load(str(tmp_path / "checkpoint_best.tar"))
     assert "checkpoint_best.tar" in str(caught.value) and str(caught.value).isprintable()
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize("content", [[], {}, {"model": 3}, {"model": {1: torch.zeros(1)}}, 7])
