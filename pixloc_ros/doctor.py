@@ -1,4 +1,4 @@
-"""What is missing on this machine or robot, and the remedy."""
+"""Find out what is missing on this machine or robot, and name the remedy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pixloc_ros.sensors import video
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One check. `needed`: without it the package does not do its main job."""
+    """The result of one check. `needed`: the package cannot do its main job without it."""
 
     subject: str
     fine: bool
@@ -26,7 +26,7 @@ class Finding:
 
 
 def examine(map_folder: str | Path | None = None) -> Iterator[Finding]:
-    """All checks, one after the other; none of them raises."""
+    """Run all checks in turn and yield what they find; none of them raises."""
     yield _python()
     for name in ("torch", "numpy", "cv2", "scipy", "pydantic", "safetensors", "rosbags"):
         yield _module(name, f"pip install {name.replace('cv2', 'opencv-python-headless')}")

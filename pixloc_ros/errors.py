@@ -1,4 +1,4 @@
-"""One family of expected errors: each carries one line that says what, where and what to do."""
+"""The family of expected errors: each message is one line that says what, where and what to do."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ _MAX_LENGTH = 1000  # characters of a message
 
 
 class PixlocError(Exception):
-    """Base of all errors that a user can cause and mend. The CLI prints it and exits with 1.
+    """Base of all errors that a user can cause and correct. The CLI prints it and exits with 1.
 
-    Its text is one printable line, whatever was quoted in it from files and messages.
+    The text is one printable line, even if it quotes files or messages.
     """
 
     def __init__(self, message: object = "") -> None:
@@ -16,9 +16,10 @@ class PixlocError(Exception):
 
 
 def one_line(text: object, max_length: int = _MAX_LENGTH) -> str:
-    """Make one line of printable characters of a text of any origin, cut where it is too long.
+    """Return text of any origin as one line of printable characters, cut if it is too long.
 
-    Terminals obey control characters, and logs and diagnostics are read line by line.
+    Needed because terminals obey control characters, and logs and diagnostics are read line by
+    line.
     """
     text = str(text)
     words = " ".join(text[:max_length].split())
@@ -52,4 +53,4 @@ class DataError(PixlocError):
 
 
 class TrainingError(PixlocError):
-    """A training run that cannot be begun, continued or brought to its end."""
+    """A training run that cannot be started, continued or completed."""

@@ -1,7 +1,7 @@
-"""Image pyramids as published (section 4): the whole image small first, then larger.
+"""Image pyramids as published (PixLoc, section 4): align on small images first, then on large ones.
 
-A map has the features of one image size, so each step of the pyramid is a map of its own, built
-from the same images with another `--max-side-px`. Queries take their size from the map.
+A map has features of one image size, so each step of the pyramid needs a map of its own, built from
+the same images with another `--max-side-px`. Queries are resized as the map's images were.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from pixloc_ros.types import Estimate, Frame, PosePrior
 
 @dataclass(frozen=True, slots=True)
 class PyramidLocalizer:
-    """Aligns a frame on one map after the other, each from where the one before ended.
+    """Aligns a frame on several maps in turn, each from the pose found on the one before.
 
-    localizers: of the same place, that of the smallest images first. The last one's verdict counts.
+    localizers: of the same place, the one with the smallest images first. The verdict of the last
+    one counts.
     """
 
     localizers: tuple[Localizer, ...]
 
     @property
     def map(self) -> Map:
-        """The map of the largest images."""
+        """The map with the largest images."""
         return self.localizers[-1].map
 
     def localize(
@@ -36,8 +37,8 @@ class PyramidLocalizer:
     ) -> Estimate:
         """Find the pose as `Localizer.localize` does.
 
-        A pose of smaller images is taken as it is, refused or not; where there is none, what the
-        prior said goes on.
+        A pose found on smaller images is used even if it was rejected. If none was found, the next
+        map starts from the given prior.
         """
         for localizer in self.localizers[:-1]:
             found = localizer.localize(frame, prior, other_cameras)

@@ -1,4 +1,4 @@
-"""Where is this frame on the map? The whole story, in order."""
+"""Localize one frame on the map: the whole algorithm, in order."""
 
 from __future__ import annotations
 
@@ -30,12 +30,13 @@ from pixloc_ros.types import Estimate, Frame, PosePrior, Reason
 
 
 class Localizer:
-    """Aligns frames to a preloaded map, starting from a prior.
+    """Aligns frames with a preloaded map, starting from a prior.
 
-    With a ConfigHolder, a change of the configuration counts from the next frame on; the map, the
-    network and the device stay those of the beginning. global_prior: proposes poses for frames that
-    come without a prior; those that it does not know are searched for on the map. Raises MapError
-    when the map was built with other network weights.
+    With a ConfigHolder, a changed configuration takes effect with the next frame; the map, the
+    network and the device stay as they were at the start. `global_prior` proposes poses for frames
+    without a prior; if it proposes none, the frame is searched for on the whole map.
+
+    Raises MapError if the map was built with other network weights.
     """
 
     def __init__(
@@ -80,12 +81,12 @@ class Localizer:
         prior: PosePrior | Sequence[PosePrior] | None = None,
         other_cameras: Sequence[Frame] = (),
     ) -> Estimate:
-        """Find the pose of the vehicle at the frame's stamp, or a status and the reason why not.
+        """Find the vehicle's pose at the frame's stamp, or the reason why there is none.
 
-        prior: of several, the best one wins and the others are its alternatives. Without any, they
-        are places on the map found by image retrieval.
-        other_cameras: frames of the vehicle's other cameras at that time, for one pose of all.
-        Cameras that are of no use are left out.
+        prior: if there are several, the best one wins and the others become its alternatives. If
+        there is none, image retrieval proposes places on the map.
+        other_cameras: frames that the vehicle's other cameras took at the same time; all are
+        aligned for one pose. Unusable cameras are left out.
         """
         frames: Sequence[Frame] = (frame, *other_cameras)
         given = [prior] if isinstance(prior, PosePrior) else list(prior or ())
@@ -145,11 +146,11 @@ class Localizer:
             return verifier.compare_beyond_prior(estimate, best)
 
     def aligner(self, config: Config) -> Aligner:
-        """The aligner of a configuration, on this localizer's device."""
+        """Return the aligner for a configuration, on this localizer's device."""
         return Aligner(self.features.damping, config.alignment, config.hypotheses, self.kernels)
 
     def _require_prior(self, priors: Sequence[PosePrior]) -> None:
-        """Raise CannotLocalize where nothing says where a frame might be, and nothing can."""
+        """Raise CannotLocalize if there is no prior and no way to propose one."""
         if priors or self.global_prior or self.can_search:
             return
         message = "no odometry, GNSS or initial pose yet"
@@ -160,7 +161,7 @@ class Localizer:
         raise CannotLocalize(Reason.NO_PRIOR, message)
 
     def _propose(self, image: ImageFeatures, views: ViewSelector) -> list[PosePrior]:
-        """Where a frame might be that nothing else tells of."""
+        """Propose poses for a frame that came without a prior."""
         if self.global_prior is not None:
             proposed = self.global_prior.propose(image.frame, image.pyramid)
             if proposed:
@@ -171,10 +172,10 @@ class Localizer:
 
 
 def _worth_second_attempt(estimate: Estimate, config: Config) -> bool:
-    """Whether another search of the prior may find what this one has not.
+    """Return whether a second search of the prior may find what the first has missed.
 
-    A sure prior leaves nothing to search, and more of it does not tell two places apart. The rules
-    of PixLoc as published have no second attempt.
+    A narrow prior leaves nothing to search, and a longer search does not tell two places apart.
+    PixLoc as published has no second attempt.
     """
     if config.alignment.policy == "reference":
         return False
@@ -184,17 +185,20 @@ def _worth_second_attempt(estimate: Estimate, config: Config) -> bool:
 
 
 def _from_middle_level(config: Config) -> Config:
-    """The configuration of a second attempt: what covers the image misleads the coarse level."""
+    """Return the configuration of a second attempt.
+
+    It begins at the middle level: what covers the image misleads the coarse one.
+    """
     alignment = config.alignment.model_copy(update={"first_level": "middle"})
     hypotheses = config.hypotheses.drawn_closer()
     return config.model_copy(update={"alignment": alignment, "hypotheses": hypotheses})
 
 
 def _shutter_note(frames: Sequence[Frame], config: Config) -> str:
-    """What to say where a rolling shutter is configured, but not how the camera moved."""
+    """Return a warning where a rolling shutter is configured but the camera's motion is unknown."""
     if not config.camera.readout_s or all(frame.camera.shutter is not None for frame in frames):
         return ""
-    return "; rolling shutter not corrected: nothing tells how the camera moved"
+    return "; rolling shutter not corrected: the camera's motion is unknown"
 
 
 def _check_same_weights(map: Map, features: FeatureExtractor) -> None:

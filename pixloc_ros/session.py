@@ -1,7 +1,7 @@
-"""Where is the vehicle on the map, over a whole drive? The story of a drive, event by event.
+"""Localize a vehicle over a whole drive, event by event.
 
-Live and replayed, this is the only engine: a node hands it what it receives, a replay what a bag
-holds. It knows nothing of ROS and has no threads.
+This is the only engine, for live and for replayed drives: a node passes it the messages that it
+receives, a replay those of a bag. It knows nothing of ROS and starts no threads.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from pixloc_ros.types import Estimate, Frame, PosePrior, Reason, Status
 
 
 class FrameLocalizer(Protocol):
-    """What a session asks of a localizer."""
+    """What a session needs of a localizer."""
 
     @property
     def holder(self) -> ConfigHolder: ...
@@ -48,7 +48,7 @@ class FrameLocalizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of the images of one moment."""
+    """The result for the images of one moment."""
 
     estimate: Estimate
     group: ImageGroup
@@ -78,12 +78,12 @@ class Session:
 
     A replay calls `push` with each event and `finish` at the end. A node must not wait for the
     localizer, so it calls the two steps of `push` itself: `intake.take` with each event, which is
-    quick, and in its worker `answer` with a group of images that `awaits` nothing any more, which
-    is slow. Not thread-safe.
+    quick, and `answer` in its worker, which is slow, with each group of images that `awaits` no
+    further message. Not thread-safe.
 
-    A frame waits for odometry at or after its stamp, so that its prior is interpolated, and for
-    the first calibration and mounting of its camera, while the images that follow show that this
-    may be of use.
+    A frame waits for two things: for odometry at or after its stamp, so that its prior can be
+    interpolated, and for the first calibration and mounting of its camera. It stops waiting when
+    the images that follow show that waiting is of no use.
     """
 
     def __init__(self, localizer: FrameLocalizer, counters: Counters | None = None) -> None:
@@ -102,7 +102,7 @@ class Session:
         return (answer.estimate for answer in self.answers(events))
 
     def answers(self, events: Iterable[Event]) -> Iterator[Answer]:
-        """As run, with the images and calibrations of the frames."""
+        """Yield the answers of a whole drive: its estimates with their images and calibrations."""
         for event in events:
             yield from self._push(event)
         yield from self._finish()
@@ -116,11 +116,15 @@ class Session:
         return [answer.estimate for answer in self._finish()]
 
     def awaits(self, group: ImageGroup) -> bool:
-        """Return whether a message to come may make a group's estimate better, or possible."""
+        """Return whether a later message may improve a group's estimate, or make one possible."""
         return self.intake.awaits_calibration(group) or self.intake.awaits_odometry(group)
 
     def decode(self, group: ImageGroup, guard: AbstractContextManager[object]) -> DecodedImages:
-        """Decode the images of a group; those of another size than calibrated are refused."""
+        """Decode the images of a group, and refuse those whose size is not the calibrated one.
+
+        guard: entered while the calibrations are read. A refused image is a BadMessage in the
+        result.
+        """
         with guard:
             sizes = self.intake.image_sizes(group)
         return group.decode(sizes)
@@ -131,10 +135,11 @@ class Session:
         images: DecodedImages | None = None,
         guard: AbstractContextManager[object] | None = None,
     ) -> Answer:
-        """Localize a group of images: the slow part.
+        """Localize a group of images. This is the slow part.
 
-        images: what `decode` returned, if that is done already. guard: entered whenever the
-        session itself is read or changed, which other threads may do in between.
+        images: what `decode` returned, if it was called already.
+        guard: entered whenever the session's own state is read or changed; between two entries,
+        other threads may change it.
         """
         guard = nullcontext() if guard is None else guard
         images = self.decode(group, guard) if images is None else images
@@ -148,7 +153,7 @@ class Session:
             return self._conclude(task, estimate)
 
     def failed(self, group: ImageGroup, error: Exception) -> Answer:
-        """Answer a group that an unforeseen exception ended."""
+        """Return the answer for a group whose localization raised an unforeseen exception."""
         message = f"{type(error).__name__}: {' '.join(str(error).split())}"
         return self._fail(group, Reason.INTERNAL_ERROR, message)
 
@@ -159,7 +164,7 @@ class Session:
 
     @property
     def config(self) -> Config:
-        """The configuration in force now, which is the localizer's."""
+        """The configuration in force now: that of the localizer."""
         return self._localizer.holder.current
 
     def _push(self, event: Event) -> Iterator[Answer]:
@@ -180,7 +185,9 @@ class Session:
         if group.odd_s:
             side = "after" if group.odd_s > 0 else "before"
             message = f"its stamp is {abs(group.odd_s):.1f} s {side} that of the last image"
-            return self._fail(group, Reason.ODD_STAMP, f"{message}: one alone is not believed")
+            return self._fail(
+                group, Reason.ODD_STAMP, f"{message}: a single odd stamp is not trusted"
+            )
         try:
             frames = self._assemble(group, images)
         except BadMessage as error:
@@ -200,7 +207,10 @@ class Session:
         return _Task(group, tuple(usable), prior, self.tracker.generation)
 
     def _assemble(self, group: ImageGroup, images: DecodedImages) -> list[Frame]:
-        """Frames of the cameras that have all they need; raises why the first has not, if none."""
+        """Return the frames of the cameras that have all they need.
+
+        Raises the problem of the first camera if no camera has.
+        """
         frames: list[Frame] = []
         problems: list[BadMessage | NotReady] = []
         for camera_name, event in group.images.items():
@@ -221,7 +231,7 @@ class Session:
         return frames
 
     def _with_shutter(self, frame: Frame) -> Frame:
-        """The frame with the motion of its camera from its first row to its last, by odometry."""
+        """Add to a frame how its camera moved, by odometry, while the rows were exposed."""
         shutter = self.config.camera
         if not shutter.readout_s:
             return frame
@@ -234,23 +244,23 @@ class Session:
         return replace(frame, camera=frame.camera.rolling(of_camera, shutter.stamp_share))
 
     def _without_frozen(self, frames: Sequence[Frame]) -> list[Frame]:
-        """Frames whose image is of their stamp, as if all were taken at that of the first."""
+        """Leave out frozen images; move the other frames to the stamp of the first by odometry."""
         distance_m = self.config.node.frozen_image_distance_m
         motion = self.tracker.odometry.motion
         usable = [f for f in frames if not self._frozen_images.is_frozen(f, motion, distance_m)]
         return [self._as_of(usable[0].stamp_ns, frame) for frame in usable]
 
     def _as_of(self, stamp_ns: int, frame: Frame) -> Frame:
-        """The frame as if taken at a stamp, by odometry; where that is silent nothing has moved."""
+        """Move a frame to a stamp by odometry; without odometry, assume that nothing has moved."""
         T_then_now = self.tracker.odometry.motion(stamp_ns, frame.stamp_ns)
         if frame.stamp_ns == stamp_ns or T_then_now is None:
             return frame
         return replace(frame, T_base_cam=T_then_now @ frame.T_base_cam, stamp_ns=stamp_ns)
 
     def _conclude(self, task: _Task, estimate: Estimate) -> Answer:
-        """Take the localizer's verdict, unless the pose was set anew in the meantime."""
+        """Accept the localizer's verdict, unless the pose was set anew in the meantime."""
         if self.tracker.generation != task.generation:
-            message = "the pose was set anew while this frame was in work"
+            message = "the pose was reset while this frame was being processed"
             estimate = estimate.rejected(Reason.SUPERSEDED, message)
         else:
             estimate = self.tracker.update(estimate)

@@ -1,7 +1,8 @@
-"""What goes into the localizer and what comes out: small frozen objects without ROS.
+"""Inputs and outputs of the localizer: small frozen objects, free of ROS.
 
 Matrices are float64 (4, 4) and named `T_target_source`: `p_target = T_target_source @ p_source`.
-Covariances are float64 (6, 6), translation first, then rotation, in map axes (ROS order).
+Covariances are float64 (6, 6) in m^2 and rad^2, translation first, then rotation, in map axes (ROS
+order).
 """
 
 from __future__ import annotations
@@ -17,31 +18,31 @@ from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.se3 import Matrix
 
 Cost = TypeVar("Cost", float, NDArray[np.float64])
-LEAST_AGREEMENT = 0.02  # 1 - cost of a pose whose points hardly agree at all
+LEAST_AGREEMENT = 0.02  # floor of 1 - cost, which a loss is divided by
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One query image with its calibration."""
+    """One query image with its calibration, stamp and mounting on the vehicle."""
 
     image_rgb: NDArray[np.uint8]  # (H, W, 3)
-    camera: Camera  # of image_rgb, unbatched
+    camera: Camera  # calibration of image_rgb, unbatched
     stamp_ns: int
     T_base_cam: Matrix
     name: str = ""
-    camera_name: str = ""  # in a rig
+    camera_name: str = ""  # which camera of a rig took the image
 
 
 @dataclass(frozen=True, slots=True)
 class PosePrior:
-    """Where the vehicle is believed to be before looking."""
+    """Where the vehicle is believed to be before the image is used."""
 
     T_map_base: Matrix
     covariance: Matrix  # (6, 6), map axes: m^2 and rad^2
     source: str  # "odometry", "gnss", "initialpose", "file", ...
     stamp_ns: int
-    point_ids: NDArray[np.int32] | None = None  # (N,) of the map: align with no other points
-    ambiguity_m: float | None = None  # that of the estimate it is carried on from, see Estimate
+    point_ids: NDArray[np.int32] | None = None  # (N,) map points to align with; None: any
+    ambiguity_m: float | None = None  # of the estimate that this prior continues, see Estimate
 
 
 class Status(StrEnum):
@@ -54,7 +55,7 @@ class Status(StrEnum):
 
 
 class Reason(StrEnum):
-    """Stable codes that say why; documented one by one in docs/guide/troubleshooting.md."""
+    """Why a frame got its status: stable codes, explained in docs/guide/troubleshooting.md."""
 
     OK = "ok"
     NO_PRIOR = "no_prior"
@@ -83,30 +84,31 @@ class Reason(StrEnum):
 
 
 def loss(cost: Cost, of: float) -> Cost:
-    """Share of the agreement (1 - cost) that is lost from a cost `of` to another, or to several.
+    """Return the share of the agreement (1 - cost) that is lost by going from cost `of` to `cost`.
 
-    Negative where nothing is lost.
+    Works on one cost or on an array of them. Negative where `cost` is the lower one.
     """
     return (cost - of) / max(1.0 - of, LEAST_AGREEMENT)
 
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """The best of all aligned hypotheses, on the CPU. Pixels are of the full query image.
+    """The best of all aligned hypotheses, on the CPU. Pixels refer to the full query image.
 
-    Of a rig, cam is the lead camera, and each point's pixels are those of the camera it is for.
+    For a rig, `cam` is the lead camera, and each point's pixels lie in the image of the camera that
+    the point was selected for.
     """
 
     T_map_cam: Matrix
-    T_map_cam_prior: Matrix  # where the prior had put the camera
-    hessian: Matrix  # (6, 6) weighted Gauss-Newton Hessian, update on the left in the camera frame
-    covariance_cam: Matrix  # (6, 6) of that update: m^2 and rad^2, before calibration
-    cost: float  # mean robust cost of all points at the finest level, out of view counted as bad
+    T_map_cam_prior: Matrix  # where the prior puts the camera
+    hessian: Matrix  # (6, 6) weighted Gauss-Newton Hessian of a left update in the camera frame
+    covariance_cam: Matrix  # (6, 6) of the same update: m^2 and rad^2, before calibration
+    cost: float  # mean robust cost of all points at the finest level; points out of view count as 1
     cost_per_level: tuple[float, ...]  # coarse to fine
-    inlier_share: float  # of all points in the view of the map
+    inlier_share: float  # of all points in the map view
     iterations: tuple[int, ...]  # per level
     converged: bool
-    condition: float  # of the scaled Hessian
+    condition: float  # condition number of the scaled Hessian
     hypotheses: int
     runner_up_cost: float  # best distinct other pose; inf if there is none
     points_map: NDArray[np.float64]  # (N, 3)
@@ -114,18 +116,18 @@ class Alignment:
     pixels: NDArray[np.float32]  # (N, 2) projections at the result, NaN behind the camera
     residuals: NDArray[np.float32]  # (N,) norm of the feature residual in 0..2, NaN out of view
     runner_up_T_map_cam: Matrix | None = None
-    hypotheses_dropped: int = 0  # drawn, but without room in memory
-    covering: int = 0  # initial poses that it takes to cover the prior, drawn or not
-    points_per_camera: tuple[int, ...] = ()  # of a rig: points are one camera after the other
+    hypotheses_dropped: int = 0  # drawn, but there was no memory for them
+    covering: int = 0  # initial poses needed to cover the prior, whether drawn or not
+    points_per_camera: tuple[int, ...] = ()  # of a rig: points are sorted by camera, lead first
     inlier_share_per_camera: tuple[float, ...] = ()
 
     @property
     def runner_up_loss(self) -> float:
-        """Share of the agreement (1 - cost) that the next best other pose loses; inf: no other."""
+        """Share of the agreement (1 - cost) that the best other pose loses; inf without one."""
         return loss(self.runner_up_cost, self.cost)
 
     def of_camera(self, index: int) -> Alignment:
-        """The same with the points of one camera of the rig only; 0 is the lead."""
+        """Return a copy that has only the points of one camera of the rig; index 0 is the lead."""
         ends = np.cumsum(self.points_per_camera or (len(self.points_map),))
         own = slice(ends[index - 1] if index else 0, ends[index])
         names = ("points_map", "pixels_prior", "pixels", "residuals")
@@ -135,10 +137,10 @@ class Alignment:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What speaks for and against a pose; docs/lab/verification.md tells what each separates.
+    """What speaks for and against a pose; docs/lab/verification.md explains each measure.
 
-    Agreement is 1 - cost, the mean robust cost of the points. Pixels are of the image that the
-    network sees.
+    Agreement is 1 - cost, where cost is the mean robust cost of the points. Pixels refer to the
+    image as the network receives it.
     """
 
     sharpness: float  # share of the agreement that poses 6 px around lose, at least

@@ -1,7 +1,7 @@
-"""What programs written for AMCL expect of a localizer, under AMCL's names.
+"""The topics and services that programs written for AMCL expect, under AMCL's names.
 
-Topics and services of nav2_amcl that make sense without a particle filter. Each does what the
-node's own interface does.
+These are the ones of nav2_amcl that make sense without a particle filter. Each does what the
+matching part of the node's own interface does.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from std_srvs.srv import Empty
 from pixloc_ros.ros.runtime import NodeRuntime
 from pixloc_ros.sensors.decoding import BadMessage
 
-TIMEOUT_S = 10.0  # of a search that nobody waits for
+TIMEOUT_S = 10.0  # of a search: AMCL's service does not wait for its end
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class LocalizingNode(Protocol):
-    """What the interface asks of its node."""
+    """What the interface needs of its node."""
 
     runtime: NodeRuntime | None
 
@@ -30,8 +30,11 @@ class LocalizingNode(Protocol):
 
 
 class AmclInterface:
-    """`amcl_pose`, `reinitialize_global_localization`, `request_nomotion_update` and, where
-    nav2_msgs is installed, `set_initial_pose`. From configuration to cleanup."""
+    """Offers AMCL's interface from the node's configuration to its cleanup.
+
+    Topics and services: `amcl_pose`, `reinitialize_global_localization`, `request_nomotion_update`
+    and, if nav2_msgs is installed, `set_initial_pose`.
+    """
 
     def __init__(self, node: LifecycleNode, localizer: LocalizingNode) -> None:
         self._node = node
@@ -50,17 +53,17 @@ class AmclInterface:
             self._services.append(create(SetInitialPose, "set_initial_pose", self._set_pose))
 
     def close(self) -> None:
-        """Withdraw all of it."""
+        """Withdraw the topics and services."""
         self._node.destroy_lifecycle_publisher(self._pose)
         for service in self._services:
             self._node.destroy_service(service)
 
     def publish_pose(self, message: PoseWithCovarianceStamped) -> None:
-        """`amcl_pose`, latched as AMCL's is."""
+        """Publish `amcl_pose`, latched as AMCL's is."""
         self._pose.publish(message)
 
     def _search(self, _: Empty.Request, answer: Empty.Response) -> Empty.Response:
-        """Forget the pose and search the whole map; the services of AMCL do not say how it went."""
+        """Forget the pose and search the whole map; AMCL's service does not report the outcome."""
         self._begin(None)
         return answer
 

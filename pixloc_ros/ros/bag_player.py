@@ -1,8 +1,8 @@
-"""Plays a rosbag2 over DDS at its pace, for machines without `ros2 bag play`.
+"""Play a rosbag2 over DDS at its recorded pace, for machines without `ros2 bag play`.
 
     bag_player BAG [--rate 0.5] [--clock] [--loop]
 
-Messages are published as they lie in the bag, without being decoded.
+Messages are published as the bag stores them, without being decoded.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from pixloc_ros.replay.storage import RawMessage, open_sources
 from pixloc_ros.ros.executable import StopSignals
 from pixloc_ros.ros.message_basics import message_class, time_message
 
-_TICK_S = 0.01  # of /clock, and of noticing that playing is to end
-STOP_S = 1.8  # after a signal
+_TICK_S = 0.01  # between two /clock messages, and between two checks for a stop request
+STOP_S = 1.8  # to shut down cleanly after a signal
 _LINGER_S = 0.5  # for the last messages to leave
-_TAKEN_S = 5.0  # at most, for listeners to take those that they must not miss
-_SETTLED_S = 3.0  # after the last subscription that came, no other is waited for
+_TAKEN_S = 5.0  # at most, for reliable subscribers to acknowledge their messages
+_SETTLED_S = 3.0  # after the newest subscription, no further ones are waited for
 
 _NOT_ACTIVE = (
     LocalizationState.STATE_ERROR,
@@ -44,15 +44,15 @@ Progress = Callable[[Iterable[RawMessage], int], Iterable[RawMessage]]
 
 
 class BagPlayer(Node):
-    """Publishes the messages of a bag whose types are installed; `skipped` names the others."""
+    """Publishes the messages of a bag whose types are installed; `skipped` names other topics."""
 
     def __init__(
         self, bag: Path, rate: float, clock: bool, stop: StopSignals, localizer: str = ""
     ) -> None:
         super().__init__("bag_player")
         self._stop = stop
-        self._fault = ""  # why the localizer that is played to cannot work
-        self._active = not localizer  # whether it works already
+        self._fault = ""  # why the localizer that is waited for cannot work
+        self._active = not localizer  # whether that localizer is ready
         if localizer:
             latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
             self.create_subscription(
@@ -69,15 +69,15 @@ class BagPlayer(Node):
 
     @property
     def count(self) -> int:
-        """How many messages there are to play."""
+        """The number of messages to play."""
         return sum(sum(source.counts.values()) for source in self._sources)
 
     def wait_for_subscribers(self, timeout_s: float) -> list[str]:
-        """Wait until the localizer is active and all topics are heard; those that nobody hears.
+        """Wait until the localizer is active and all topics have subscribers; return those without.
 
-        A bag may hold many more topics than are of use: some seconds after the last subscription
-        that came the others are given up. Raises BagError when nobody listens to any of them, and
-        where the localizer says that it cannot work or does not become active.
+        A bag may hold many topics that nobody needs, so waiting ends a few seconds after the newest
+        subscription. Raises BagError if no topic has a subscriber, or if the localizer reports that
+        it cannot work or does not become active in time.
         """
         now_s = changed_s = time.monotonic()
         deadline_s, alone = now_s + timeout_s, self._alone()
@@ -98,10 +98,10 @@ class BagPlayer(Node):
         return alone
 
     def play(self, progress: Progress = lambda messages, _: messages) -> None:
-        """Publish everything at the pace of recording times `rate`; ends early on a signal.
+        """Publish all messages at the pace of recording times `rate`; a signal ends it early.
 
-        Static transforms before all else come at once: some recorders date them by the start of
-        the machine, or of time.
+        Static transforms that come before all else are sent at once: some recorders stamp them with
+        the time when the machine started, or with zero.
         """
         first_ns, start_s = None, time.monotonic()
         for message in progress(self._messages(), self.count):
@@ -117,9 +117,10 @@ class BagPlayer(Node):
         time.sleep(_LINGER_S)
 
     def wait_until_taken(self) -> None:
-        """Wait for those who listen reliably: what they lack goes with its publisher.
+        """Wait until reliable subscribers have acknowledged everything.
 
-        DDS asks what they have every few seconds only.
+        What they lack is lost when the publisher goes. DDS asks for acknowledgements only every few
+        seconds.
         """
         end_s = time.monotonic() + _TAKEN_S
         for publisher in self._publishers_of.values():
@@ -153,12 +154,15 @@ class BagPlayer(Node):
         return [topic for topic, p in publishers if not p.get_subscription_count()]
 
     def _sensors_heard(self, alone: list[str]) -> bool:
-        """Whether somebody listens to more than transforms, as RViz does from its start."""
+        """Return whether sensors, not only transforms, are subscribed to.
+
+        RViz subscribes to transforms as soon as it starts.
+        """
         heard = self._publishers_of.keys() - set(alone)
         return any(topic.rpartition("/")[2] not in ("tf", "tf_static") for topic in heard)
 
     def _wait_until(self, due_s: float, log_ns: int) -> None:
-        """Sleep, with /clock running up to the time of the message."""
+        """Sleep until the message is due, and publish /clock up to its time."""
         while not self._stop.requested:
             left_s = max(0.0, due_s - time.monotonic())
             if self._clock is not None:
@@ -174,7 +178,7 @@ def _is_static(topic: str) -> bool:
 
 
 def main(stop: StopSignals, args: Sequence[str] | None = None) -> int:
-    """Play a bag to the end, or until SIGINT or SIGTERM; the exit status."""
+    """Play a bag to the end, or until SIGINT or SIGTERM; return the exit status."""
     argv = list(sys.argv if args is None else args)
     options = _options(remove_ros_args(argv)[1:])
     rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
@@ -206,7 +210,7 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("bag", type=Path, help="folder or file of the bag")
     parser.add_argument("--rate", type=float, default=1.0, help="1: as recorded, 0.5: half as fast")
     parser.add_argument("--clock", action="store_true", help="publish /clock (for use_sim_time)")
-    parser.add_argument("--loop", action="store_true", help="from the beginning again at the end")
+    parser.add_argument("--loop", action="store_true", help="start again at the end of the bag")
     parser.add_argument(
         "--localizer", default="", help="full name of the localizer: waited for; its fault ends it"
     )

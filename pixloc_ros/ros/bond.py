@@ -1,7 +1,7 @@
-"""One end of a bond: heartbeats by which nav2's lifecycle manager knows that a node lives.
+"""One end of a bond: the heartbeats that tell nav2's lifecycle manager that a node is alive.
 
-The protocol is that of bond_core: both ends publish bond/Status with the same `id` on one topic.
-An end that is silent for the heartbeat timeout, or says `active: false`, has broken the bond.
+This is the protocol of bond_core: both ends publish bond/Status with the same `id` on one topic. An
+end that is silent for the heartbeat timeout, or sends `active: false`, has broken the bond.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from rclpy.qos import QoSProfile
 
 from pixloc_ros.errors import ConfigError
 
-PERIOD_S = 0.1  # as of nav2's own nodes
-TIMEOUT_S = 4.0  # after which silence counts as death
+PERIOD_S = 0.1  # as in nav2's own nodes
+TIMEOUT_S = 4.0  # after this much silence the other end counts as dead
 _QUEUE = QoSProfile(depth=100)
 
 
 def require_messages() -> None:
-    """Raise ConfigError where the messages of bonds are not installed."""
+    """Raise ConfigError if the messages of bonds are not installed."""
     if find_spec("bond") is None:
         raise ConfigError(
             "node.bond needs the messages of bonds: apt install ros-$ROS_DISTRO-bond, or switch it "
@@ -32,10 +32,10 @@ def require_messages() -> None:
 
 
 class Bond:
-    """The node's end of the bond of its name: silent until `begin`, and after `end`.
+    """The node's end of its bond: silent before `begin` and after `end`.
 
-    It lives as long as the node. DDS forgets what was not yet acknowledged when a publisher goes:
-    on a busy machine the last word of one that went at once did often not arrive.
+    It lives as long as the node does. DDS drops what was not acknowledged when a publisher goes, so
+    on a busy machine the last message of a publisher that went at once was often lost.
     """
 
     def __init__(self, node: LifecycleNode) -> None:
@@ -44,9 +44,9 @@ class Bond:
         self._status = Status(
             id=node.get_name(), heartbeat_timeout=TIMEOUT_S, heartbeat_period=PERIOD_S
         )
-        self._other = ""  # instance of the other end, once it was heard alive
-        self._of_before: set[str] = set()  # others of earlier bonds, whose words may come late
-        self._answering = False  # an end that broke the bond
+        self._other = ""  # instance id of the other end, once it was heard alive
+        self._earlier_ends: set[str] = set()  # ends of earlier bonds; their messages may be late
+        self._answering = False  # whether we are answering an end that broke the bond
         self._publisher = node.create_publisher(Status, "bond", _QUEUE)
         self._subscription = node.create_subscription(Status, "bond", self._on_status, _QUEUE)
         self._clock = Clock(clock_type=ClockType.STEADY_TIME)
@@ -54,36 +54,36 @@ class Bond:
         self._timer.cancel()
 
     def begin(self) -> None:
-        """Send heartbeats, as an instance that the other end has not met."""
+        """Start sending heartbeats, under an instance id that is new to the other end."""
         if self._other:
-            self._of_before.add(self._other)
+            self._earlier_ends.add(self._other)
         self._other, self._answering = "", False
         self._status.instance_id = str(uuid.uuid4())
         self._timer.reset()
 
     def end(self) -> None:
-        """Break the bond; nothing where it is broken already."""
+        """Break the bond; does nothing if it is broken already."""
         if not self._timer.is_canceled():
             self._timer.cancel()
             self._say(False)
 
     def wait_until_heard(self, timeout_s: float) -> None:
-        """Wait until all who listen have acknowledged what was said, or for this time.
+        """Wait until all subscribers have acknowledged the last message, at most `timeout_s`.
 
-        It was sent at once, and DDS asks for acknowledgements every few seconds only: mostly this
-        is the time in which a busy machine hands it over.
+        The message was sent at once, but DDS asks for acknowledgements only every few seconds, so
+        mostly this just gives a busy machine time to deliver it.
         """
         self._publisher.wait_for_all_acked(Duration(seconds=timeout_s))
 
     def _on_status(self, message: Any) -> None:
-        """Answer an end that breaks the bond, as often as it says so; never one that answers us."""
-        ignored = {self._status.instance_id, *self._of_before}
+        """Answer each message by which the other end breaks the bond, but no answer to ours."""
+        ignored = {self._status.instance_id, *self._earlier_ends}
         if message.id != self._status.id or message.instance_id in ignored:
             return
         if message.active:
             self._other = message.instance_id
         elif message.instance_id != self._other:
-            return  # late, of an end that was never heard alive
+            return  # a late message from an end that was never heard alive
         elif not self._timer.is_canceled():
             self._answering = True
             self.end()

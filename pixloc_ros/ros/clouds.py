@@ -1,4 +1,4 @@
-"""Points and cameras as messages for RViz and Foxglove."""
+"""Build messages of points and cameras for RViz and Foxglove."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.ros import conversions
 
-# Corners of a camera's picture seen from its centre, in metres: about 70 x 45 degrees.
+# Image corners seen from the camera's centre, in metres: a field of view of about 70 x 45 degrees.
 _CORNERS = np.array([[-0.35, -0.2, 0.5], [0.35, -0.2, 0.5], [0.35, 0.2, 0.5], [-0.35, 0.2, 0.5]])
 _EDGES = [(0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (2, 3), (3, 4), (4, 1)]
 _LINE_M = 0.03
-_TEXT = "state"  # namespace of the words
+_TEXT = "state"  # namespace of the text marker
 
 
 def cloud(points: Matrix, stamp_ns: int, frame_id: str, **columns: NDArray) -> PointCloud2:
-    """PointCloud2 of points (N, 3) in metres with one more float32 field per column (N,).
+    """Return a PointCloud2 of points (N, 3) in metres, with a float32 field per column (N,).
 
-    `rgb` is a column of colours packed by `packed`.
+    A column named `rgb` holds colours packed by `packed`.
     """
     names = ["x", "y", "z", *columns]
     kind = np.dtype([(name, np.float32) for name in names])
@@ -48,12 +48,12 @@ def cloud(points: Matrix, stamp_ns: int, frame_id: str, **columns: NDArray) -> P
 
 
 def octets(values: NDArray) -> array[int]:
-    """The bytes of an array in the one type that rclpy takes without looking at each of them."""
+    """Return an array's bytes in the one type that rclpy accepts without checking each of them."""
     return array("B", values.tobytes())
 
 
 def packed(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Colours (N, 3) as the float32 (N,) that RViz reads as `rgb`: bits 0xRRGGBB."""
+    """Pack colours (N, 3) into the float32 (N,) that RViz reads as `rgb`: bits 0xRRGGBB."""
     red, green, blue = rgb.astype(np.uint32).T
     return (red << 16 | green << 8 | blue).view(np.float32)
 
@@ -66,7 +66,11 @@ def cameras(
     color: Sequence[float],
     size: float = 1.0,
 ) -> Marker:
-    """A LINE_LIST of pyramids, one per camera (M, 4, 4); color is RGBA in 0..1."""
+    """Draw one pyramid per camera T_map_cam (M, 4, 4), as a LINE_LIST.
+
+    color: RGBA in 0..1.
+    size: scale of the pyramids.
+    """
     corners = np.vstack([np.zeros(3), size * _CORNERS])
     ends = se3.transform(T_map_cam, corners)[:, np.array(_EDGES)].reshape(-1, 3)
     return Marker(
@@ -84,7 +88,7 @@ def cameras(
 
 
 def text(words: str, position: Matrix, stamp_ns: int, frame_id: str) -> Marker:
-    """Words at a position (3,) of the map, facing the viewer."""
+    """Place text, which faces the viewer, at a position (3,) in the map frame, in metres."""
     x, y, z = position.tolist()
     marker = Marker(
         header=conversions.header(stamp_ns, frame_id),
@@ -100,7 +104,7 @@ def text(words: str, position: Matrix, stamp_ns: int, frame_id: str) -> Marker:
 
 
 def no_text(stamp_ns: int, frame_id: str) -> Marker:
-    """What takes the words of `text` away."""
+    """Return the marker that removes the text."""
     header = conversions.header(stamp_ns, frame_id)
     return Marker(header=header, ns=_TEXT, action=Marker.DELETE)
 

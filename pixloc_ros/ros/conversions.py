@@ -1,4 +1,4 @@
-"""From the types of the core to ROS messages. The way in is `sensors.conversion`."""
+"""Convert types of the core to ROS messages. `sensors.conversion` does the opposite."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def header(stamp_ns: int, frame_id: str) -> Header:
 
 
 def quaternion(T: Matrix) -> Quaternion:
-    """Rotation of a (4, 4) with a non-negative w."""
+    """Return the rotation of a (4, 4) matrix as a quaternion with non-negative w."""
     x, y, z, w = (float(value) for value in own_means.quat_xyzw(T))
     return Quaternion(x=x, y=y, z=z, w=w)
 
@@ -38,7 +38,10 @@ def pose(T_map_base: Matrix) -> Pose:
 def pose_message(
     T_map_base: Matrix, covariance: Matrix, stamp_ns: int, frame_id: str
 ) -> PoseWithCovarianceStamped:
-    """covariance: (6, 6), translation first, in the axes of frame_id (the order of ROS)."""
+    """Build a pose message.
+
+    covariance: (6, 6), translation first, in the axes of frame_id (the ROS order), m^2 and rad^2.
+    """
     message = PoseWithCovarianceStamped(header=header(stamp_ns, frame_id))
     message.pose.pose = pose(T_map_base)
     message.pose.covariance = covariance.reshape(-1).tolist()
@@ -59,8 +62,8 @@ def transform_message(
 
 
 def transforms(raw: bytes) -> list[TransformStamped]:
-    """Return those of an undecoded message of /tf; none of one that cannot be decoded."""
+    """Return the transforms in an undecoded /tf message; none if it cannot be decoded."""
     try:
         return list(deserialize_message(raw, TFMessage).transforms)
-    except Exception:  # of rmw, which has no name for what half a message raises
+    except Exception:  # rmw raises no specific type for a truncated message
         return []

@@ -1,4 +1,4 @@
-"""What there is to watch in RViz: clouds, cameras and pictures, made only for subscribers."""
+"""Clouds, cameras and pictures for RViz, made only while somebody subscribes."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from pixloc_ros.types import Estimate
 from pixloc_ros.visualization import drawing, overlay
 
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-_SHOWN_KEYFRAMES = 300  # the nearest ones; more are slow to draw in RViz
+_SHOWN_KEYFRAMES = 300  # the nearest ones; RViz draws more too slowly
 _USED_RGBA = (1.0, 0.84, 0.27, 1.0)
 _OTHERS_RGBA = (0.6, 0.65, 0.7, 0.5)
-_ABOVE_M = np.array([0.0, 0.0, 3.0])  # where the words stand, from the vehicle
+_ABOVE_M = np.array([0.0, 0.0, 3.0])  # from the vehicle to the text
 
 Picture = NDArray[np.uint8]
 
 
 class DebugOutputs:
-    """`~/map_points`, `~/aligned_points`, `~/reference_cameras` and `~/overlay`."""
+    """Publishes `~/map_points`, `~/aligned_points`, `~/reference_cameras` and `~/overlay`."""
 
     def __init__(self, node: LifecycleNode, config: NodeConfig) -> None:
         self._node = node
@@ -59,19 +59,19 @@ class DebugOutputs:
             self._node.destroy_lifecycle_publisher(publisher)
 
     def show_map(self, map: Map) -> None:
-        """From now on this is the map; sent with the first subscriber, and latched then."""
+        """Take this map from now on; it is sent, latched, when the first subscriber comes."""
         self._map, self._map_sent = map, False
         self._near.settle(map.keyframe_T_map_cam[:, :3, 3].mean(axis=0))
 
     def offer_map(self) -> None:
-        """`~/map_points`, once somebody listens. Called by a timer."""
+        """Publish `~/map_points` once somebody subscribes. Called by a timer."""
         if self._map is None or self._map_sent or not _heard(self._map_points):
             return
         self._map_sent = True
         self._map_points.publish(self._map_cloud(self._map))
 
     def publish(self, estimate: Estimate, image_rgb: Picture | None) -> None:
-        """All that belongs to one frame, whatever came of it. Called by the worker."""
+        """Publish everything about one frame, localized or not. Called by the worker."""
         if _heard(self._aligned):
             self._aligned.publish(self._aligned_cloud(estimate))
         if _heard(self._cameras) and self._map is not None:
@@ -80,7 +80,7 @@ class DebugOutputs:
             self._publish_picture(overlay.draw_estimate(image_rgb, estimate), estimate.stamp_ns)
 
     def _map_cloud(self, map: Map) -> PointCloud2:
-        """At most `node.max_map_points` points, evenly chosen, coloured by height."""
+        """Return at most `node.max_map_points` points, evenly chosen, coloured by height."""
         points = map.points_map()
         points = points[:: max(1, -(-len(points) // self._config.max_map_points))]
         low, high = np.percentile(points[:, 2], [2, 98]) if len(points) else (0.0, 1.0)
@@ -90,9 +90,9 @@ class DebugOutputs:
         return clouds.cloud(self._near.points(points), stamp_ns, self._near.name, rgb=rgb)
 
     def _aligned_cloud(self, estimate: Estimate) -> PointCloud2:
-        """The points that were in view, coloured by residual as in the overlay.
+        """Return the points that were in view, coloured by residual as in the overlay.
 
-        None where nothing was aligned: the points of an earlier frame are to disappear.
+        The cloud is empty if nothing was aligned, so that the points of an earlier frame disappear.
         """
         points, residuals = np.empty((0, 3)), np.empty(0, np.float32)
         if (alignment := estimate.alignment) is not None:
@@ -108,7 +108,7 @@ class DebugOutputs:
         )
 
     def _camera_markers(self, estimate: Estimate, map: Map) -> MarkerArray:
-        """The keyframes that this frame was aligned with, larger, among the nearest others."""
+        """Draw the nearest keyframes; those that the frame was aligned with are larger."""
         T_map_cam, here = map.keyframe_T_map_cam, estimate.candidate_T_map_base
         place = T_map_cam[0] if here is None else here
         shown = map.nearest_keyframes(place[:3, 3], _SHOWN_KEYFRAMES)
@@ -119,7 +119,7 @@ class DebugOutputs:
             clouds.cameras(near.poses(T_map_cam[others]), *where, "keyframes", _OTHERS_RGBA),
             clouds.cameras(near.poses(T_map_cam[used]), *where, "references", _USED_RGBA, size=2.0),
         ]
-        if here is None:  # what was said of an earlier frame is to disappear
+        if here is None:  # remove the text about an earlier frame
             return MarkerArray(markers=[*markers, clouds.no_text(*where)])
         words = f"{estimate.status}: {estimate.message}"
         above = near.points(here[:3, 3]) + _ABOVE_M

@@ -1,4 +1,4 @@
-"""Rates over the last events, and the report on /diagnostics."""
+"""Measure rates over the latest events, and build the report on /diagnostics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from pixloc_ros.ros import conversions
 from pixloc_ros.ros.state import State, StateReport
 
-_WINDOW = 50  # frames that rates and latencies are taken over
+_WINDOW = 50  # events over which rates and latencies are computed
 
 _LEVELS = {
     State.ERROR: DiagnosticStatus.ERROR,
@@ -21,7 +21,7 @@ _LEVELS = {
 
 
 class Rate:
-    """Rate of events and mean of the values that came with them, over the last ones."""
+    """The rate of the latest events, and percentiles of the values that came with them."""
 
     def __init__(self) -> None:
         self._events: deque[tuple[float, float]] = deque(maxlen=_WINDOW)
@@ -31,11 +31,11 @@ class Rate:
 
     @property
     def last_s(self) -> float | None:
-        """Time of the newest event."""
+        """Time of the newest event; None before the first."""
         return self._events[-1][0] if self._events else None
 
     def hz(self, now_s: float) -> float:
-        """Events per second; falls when they cease."""
+        """Return the events per second; the rate falls once they cease."""
         events = list(self._events)
         if len(events) < 2:
             return 0.0
@@ -49,7 +49,7 @@ class Rate:
 def report(
     name: str, stamp_ns: int, verdict: StateReport, lines: Iterable[tuple[str, str]]
 ) -> DiagnosticArray:
-    """One DiagnosticStatus with the state and all lines as key and value."""
+    """Build one DiagnosticStatus with the state, and each line as a key and a value."""
     about = [("state", verdict.state.value), ("state reason", verdict.reason.value)]
     status = DiagnosticStatus(
         level=_LEVELS.get(verdict.state, DiagnosticStatus.WARN),

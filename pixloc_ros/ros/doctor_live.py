@@ -1,6 +1,7 @@
-"""Watches the topics of a running system for a few seconds and names what is missing.
+"""Watch the topics of a running system for a few seconds and name what is missing.
 
-The topics are those that the node listens to, remapped as it is; without a node, its defaults.
+The topics are those that the node subscribes to, with its remappings; if no node runs, the default
+ones.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ from pixloc_ros.sensors.static_transforms import normalized
 from pixloc_ros.sensors.vehicle_frames import VehicleFrames
 
 NODE = "/pixloc_localizer"
-MAX_SKEW_S = 0.5  # between the stamps of two sensors that are received together
+MAX_SKEW_S = 0.5  # between the stamps of two sensors whose messages arrive together
 MIN_HZ = {"image": 1.0, "camera_info": 0.2, "odom": 5.0}
 NEEDED = ("image", "camera_info")
 CANNOT_WORK = ("ERROR", "WAITING_MAP", "WAITING_CAMERA_INFO", "WAITING_EXTRINSICS")
@@ -61,9 +62,9 @@ _ASKED = (
     "identity_extrinsics",
 )
 _DISCOVERY_S = 5.0  # at most, for the node to be discovered
-_NOBODY_S = 20.0  # after which nobody publishes anything
+_NOBODY_S = 20.0  # if no publisher was discovered by then, there is none
 _OF_EVERY_NODE = ("/rosout", "/parameter_events")
-_SETTLED_S = 0.7  # without a new topic: all of the node's are known
+_SETTLED_S = 0.7  # without a new topic: then all topics of the node are known
 
 _LATCHED = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _ANY = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -71,16 +72,16 @@ _ANY = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 @dataclass(slots=True)
 class WatchedTopic:
-    """One topic and what came on it."""
+    """One topic and the messages received on it."""
 
     part: str
     name: str
     kind: str
     received_s: list[float] = field(default_factory=list)
-    ages_s: list[float] = field(default_factory=list)  # of the stamps, by our wall clock
+    ages_s: list[float] = field(default_factory=list)  # of the stamps, by this machine's clock
     last: Any = None
-    images: ImageMessages = field(default_factory=ImageMessages)  # of a video
-    last_image: Event | None = None  # of a video, whose images build upon those before
+    images: ImageMessages = field(default_factory=ImageMessages)  # decodes a video
+    last_image: Event | None = None  # of a video, whose images depend on earlier ones
 
     def take(self, message: Any) -> None:
         self.received_s.append(time.monotonic())
@@ -93,7 +94,7 @@ class WatchedTopic:
 
     @property
     def event(self) -> Event | None:
-        """What the node makes of the last message."""
+        """Return the event that the node would make of the last message."""
         if self.last is None:
             return None
         if video.is_packet(self.last):
@@ -107,15 +108,16 @@ class WatchedTopic:
 
 
 def examine_live(seconds: float = 5.0, localizer: str = NODE) -> Iterator[Finding]:
-    """All findings about the topics; none of the checks changes anything."""
+    """Yield all findings about the topics; no check changes anything."""
     with _own_node() as (node, executor):
         yield from LiveExamination(node, localizer).run(executor, seconds)
 
 
 def published_topics(seconds: float = 5.0) -> dict[str, str]:
-    """Types by name of all topics that other nodes publish.
+    """Return the topics that other nodes publish, as types by name.
 
-    seconds: how long nothing new must have become known, as a busy machine discovers late.
+    seconds: how long no new topic may appear before the list counts as complete; discovery is slow
+    on a busy machine.
     """
     with _own_node() as (node, executor):
         known = _published(node)
@@ -135,7 +137,7 @@ def _published(node: Node) -> dict[str, str]:
 
 @contextmanager
 def _own_node() -> Iterator[tuple[Node, SingleThreadedExecutor]]:
-    """A node in a context of its own, and what spins it."""
+    """Create a node in a context of its own, and the executor that spins it."""
     context = Context()
     rclpy.init(context=context)
     node = rclpy.create_node("pixloc_doctor", context=context)
@@ -150,7 +152,7 @@ def _own_node() -> Iterator[tuple[Node, SingleThreadedExecutor]]:
 
 
 class LiveExamination:
-    """What one look at the graph and a few seconds of messages tell."""
+    """Examines the ROS graph once and the messages of a few seconds."""
 
     def __init__(self, node: Node, localizer: str) -> None:
         self._node = node
@@ -159,7 +161,7 @@ class LiveExamination:
         self._localizer = localizer
         self._frames = VehicleFrames(lambda refused: None)
         self._state: list[Any] = []
-        self._mounting = ""  # what the node finds of it while it drives
+        self._mounting = ""  # what the running node has found about its camera's mounting
         self._config = NodeConfig()
 
     def run(self, executor: SingleThreadedExecutor, seconds: float) -> Iterator[Finding]:
@@ -192,7 +194,7 @@ class LiveExamination:
             yield from _about_stamps(image, odometry, of)
 
     def _discovered(self, executor: SingleThreadedExecutor) -> bool:
-        """Whether the node becomes known in time; waits until no more of its topics do."""
+        """Return whether the node is discovered in time; wait until all of its topics are known."""
         end, known = time.monotonic() + _DISCOVERY_S, 0
         while time.monotonic() < end:
             _spin(executor, 0.1 if known == 0 else _SETTLED_S)
@@ -205,7 +207,7 @@ class LiveExamination:
         return known > 0
 
     def _ask_config(self, executor: SingleThreadedExecutor) -> NodeConfig:
-        """The node's frames by its parameters; the defaults where it does not answer in time."""
+        """Read the node's frames from its parameters; use the defaults if it does not answer."""
         client = self._node.create_client(GetParameters, f"{self._localizer}/get_parameters")
         if not client.wait_for_service(_DISCOVERY_S):
             return self._config
@@ -219,9 +221,9 @@ class LiveExamination:
         return self._config.model_copy(update=told)
 
     def _topics(self, running: bool) -> Iterator[WatchedTopic]:
-        """What the node listens to, by type; `gnss/pose` and `initialpose` are optional clicks.
+        """Yield the topics that the node subscribes to; `gnss/pose` and `initialpose` are optional.
 
-        Of a rig there are several images and calibrations.
+        For a rig there are several images and calibrations.
         """
         subscribed: list[tuple[str, str]] = []
         if running:
@@ -235,7 +237,7 @@ class LiveExamination:
         yield WatchedTopic("tf_static", "/tf_static", topics.TYPES["tf_static"][0])
 
     def _default(self, part: str, name: str) -> tuple[str, str]:
-        """Type and name of a topic that the node would take as it is published."""
+        """Return type and name of a topic, in the variant that is published."""
         names = topics.Topics().images if part == "image" else [name]
         published = {
             (each.topic_type, name)
@@ -261,7 +263,7 @@ class LiveExamination:
             remedy = "start it, or name it with --node; topics below are its defaults"
             return Finding(self._localizer, False, "not running", remedy, needed=False)
         if not self._state:
-            return Finding(self._localizer, False, "runs, says no state", "update it", False)
+            return Finding(self._localizer, False, "runs, but reports no state", "update it", False)
         state = self._state[-1]
         fine = state.state in ("TRACKING", "DEGRADED", "COASTING")
         remedy = "" if fine else f"docs/guide/troubleshooting.md#{state.reason}"
@@ -291,7 +293,7 @@ class LiveExamination:
     def _unconnected(
         self, topic: WatchedTopic, publishers: list[Any], right: list[Any]
     ) -> tuple[str, str] | None:
-        """Why no message can arrive, and the remedy."""
+        """Return why no message can arrive, and the remedy; None if messages can."""
         if not publishers:
             same = [n for n, kinds in self._node.get_topic_names_and_types() if topic.kind in kinds]
             there = [name for name in same if self._is_published_by_others(name)]
@@ -310,13 +312,13 @@ class LiveExamination:
         return None
 
     def _is_published_by_others(self, name: str) -> bool:
-        """Whether a topic is one to remap to: what the localizer draws is no camera."""
+        """Return whether a topic may be remapped to; the localizer's own pictures are no camera."""
         publishers = self._node.get_publishers_info_by_topic(name)
         us = (self._name, self._space)
         return any((p.node_name, p.node_namespace) != us for p in publishers)
 
     def _about_odometry(self, odometry: WatchedTopic) -> Iterator[Finding]:
-        """Whether its frames are those that the node expects; nothing where none came."""
+        """Check that odometry has the frames that the node expects; yield nothing if none came."""
         event = odometry.event
         if not isinstance(event, OdometryEvent) or self._config.odom_source != "topic":
             return
@@ -331,7 +333,7 @@ class LiveExamination:
     def _about_calibration(
         self, image: WatchedTopic, info: WatchedTopic | None, of: str
     ) -> Iterator[Finding]:
-        """Frames and sizes of what came; nothing where one of the two did not."""
+        """Check the frames and sizes of image and calibration; yield nothing if one is missing."""
         if image.last is None or info is None or info.last is None:
             return
         seen, calibrated = (normalized(video.header(t.last).frame_id) for t in (image, info))
@@ -349,7 +351,7 @@ class LiveExamination:
 
 
 def _about_size(image: WatchedTopic, info: WatchedTopic, of: str) -> Iterator[Finding]:
-    """Whether an image can be decoded, and is of the size that it is calibrated for."""
+    """Check that an image can be decoded and has the size of its calibration."""
     picture, calibration = image.event, info.event
     if not (isinstance(picture, ImageEvent) and isinstance(calibration, CameraInfoEvent)):
         return
@@ -364,7 +366,7 @@ def _about_size(image: WatchedTopic, info: WatchedTopic, of: str) -> Iterator[Fi
 
 
 def _calibration_of(image: WatchedTopic, watched: list[WatchedTopic]) -> WatchedTopic | None:
-    """The only `camera_info`, or of a rig that in the same namespace."""
+    """Return the only `camera_info`; for a rig, the one in the namespace of the image."""
     infos = [each for each in watched if each.part == "camera_info"]
     if len(infos) == 1:
         return infos[0]
@@ -373,12 +375,12 @@ def _calibration_of(image: WatchedTopic, watched: list[WatchedTopic]) -> Watched
 
 
 def _camera_space(topic: WatchedTopic) -> str:
-    """`/front` of `/front/image`, `/front/image/compressed` and `/front/camera_info`."""
+    """Return `/front` for `/front/image`, `/front/image/compressed` and `/front/camera_info`."""
     return topic.name.removesuffix("/compressed").rpartition("/")[0]
 
 
 def _about_stamps(image: WatchedTopic, odometry: WatchedTopic, of: str) -> Iterator[Finding]:
-    """How far the clocks behind the stamps are apart; network delays cancel."""
+    """Check how far the clocks behind the stamps differ; network delays cancel."""
     if not (image.ages_s and odometry.ages_s):
         return
     skew_s = float(np.median(image.ages_s) - np.median(odometry.ages_s))
@@ -391,7 +393,7 @@ def _about_stamps(image: WatchedTopic, odometry: WatchedTopic, of: str) -> Itera
 
 
 def _plain(why: str) -> str:
-    """The words of rmw without its decoration."""
+    """Strip the decoration from a message of rmw."""
     return why.removeprefix("ERROR: ").rstrip("; ").lower()
 
 

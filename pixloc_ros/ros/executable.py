@@ -21,18 +21,18 @@ from pixloc_ros.common.process import prepare_process
 
 
 class StopSignals:
-    """Notices SIGINT and SIGTERM without interrupting whatever runs.
+    """Notices SIGINT and SIGTERM without interrupting the running code.
 
-    `requested` turns True and the program ends in order. Where it has not ended after `grace_s`
-    seconds, the process ends with status 0 all the same; None stands for any length of time.
-    Pass `SignalHandlerOptions.NO` to `rclpy.init`, whose own handlers would shut the context down
-    beneath running callbacks. To be created in the main thread.
+    `requested` becomes True and the program shuts down cleanly. If it has not ended after `grace_s`
+    seconds, the process ends with status 0 all the same; None sets no limit. Pass
+    `SignalHandlerOptions.NO` to `rclpy.init`: its own handlers would shut down the context while
+    callbacks run. Create it in the main thread.
     """
 
     def __init__(self) -> None:
         self.requested = False
         self.grace_s: float | None = 0.0
-        # A thread is told of the signal even while the main thread is busy in compiled code.
+        # A thread hears of the signal even while the main thread is busy in compiled code.
         self._signals, told = os.pipe()
         os.set_blocking(told, False)
         signal.set_wakeup_fd(told, warn_on_full_buffer=False)
@@ -59,8 +59,8 @@ def run(program: str) -> NoReturn:
 def end(status: int) -> NoReturn:
     """End the process at once.
 
-    Taking torch apart would keep the interpreter busy for seconds, in which it would no longer
-    answer signals with status 0.
+    Shutting down torch keeps the interpreter busy for seconds, in which it could not answer a
+    signal with status 0.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -68,7 +68,7 @@ def end(status: int) -> NoReturn:
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:
-    """Let the watching thread act."""
+    """Do nothing: the watching thread acts."""
 
 
 if __name__ == "__main__":

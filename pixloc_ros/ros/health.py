@@ -1,4 +1,4 @@
-"""Says how the node is: a latched state when it changes, diagnostics at a steady rate."""
+"""Report how the node is: its state, latched, on every change, and diagnostics at a steady rate."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pixloc_ros.ros import diagnostics
 from pixloc_ros.ros.outputs import HealthOutputs
 from pixloc_ros.ros.state import NodeStatus, StateReport, judge
 
-_WATCH_HZ = 10.0  # how soon a change of state is published
+_WATCH_HZ = 10.0  # how often the state is judged
 
 
 class StatusSource(Protocol):
-    """What there is to know about a node."""
+    """What a node reports about itself."""
 
     def status(self) -> NodeStatus: ...
     def max_coast_s(self) -> float: ...
@@ -25,7 +25,7 @@ class StatusSource(Protocol):
 
 
 class Health:
-    """From the first moment of the process, in every lifecycle state; by the wall clock."""
+    """Reports from the start of the process on, in every lifecycle state, by the wall clock."""
 
     def __init__(self, node: LifecycleNode, source: StatusSource) -> None:
         self._node = node
@@ -44,7 +44,7 @@ class Health:
         self._timer = self._node.create_timer(1.0 / rate_hz, self._report, clock=self._clock)
 
     def watch(self) -> StateReport:
-        """Judge the state; one line in the log and on `~/state` when it or its reason changed."""
+        """Judge the state; log and publish it on `~/state` if it or its reason has changed."""
         before, verdict = self._verdict, judge(self._source.status(), self._source.max_coast_s())
         self._verdict = verdict
         if before is None or before.state is not verdict.state:

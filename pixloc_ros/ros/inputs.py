@@ -1,4 +1,4 @@
-"""Subscriptions: each callback makes an event of its message and hands it on, nothing else."""
+"""Subscriptions: each callback only converts its message to an event and passes it on."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from pixloc_ros.sensors.events import Event, ImageEvent, PoseEvent
 from pixloc_ros.sensors.image_messages import ImageMessages
 from pixloc_ros.sensors.topics import COMPRESSED_IMAGE, IMAGE, TRANSPORTS, TYPES, VIDEO
 
-# Best effort: an image that is lost is worth less than a newer one. One: the newest.
+# Best effort, depth 1: a newer image is worth more than one that was lost.
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 SENSOR = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
 MOVING = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
 COMMAND = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
-# Of a video each packet builds upon those before.
+# Every packet of a video depends on those before it.
 STREAM = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 LOSSY_STREAM = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-JUST_NOW_S = 1.0  # between a click and its arrival, at most
+JUST_NOW_S = 1.0  # at most, between a click in RViz and its arrival
 
-# Types, topics and qualities of service by part, besides images and what comes with them.
+# Type, topic and quality of service of each input, except images and their calibrations.
 TOPICS = {
     "odom": (Odometry, "odom", SENSOR),
     "gnss_fix": (NavSatFix, "gnss/fix", SENSOR),
@@ -49,7 +49,7 @@ Push = Callable[[Event], None]
 
 
 class Inputs:
-    """All that the node listens to. push: takes the events, in the executor's thread."""
+    """All subscriptions of the node. push: takes the events, in the executor's thread."""
 
     def __init__(self, node: LifecycleNode, config: NodeConfig, push: Push) -> None:
         self._node = node
@@ -61,7 +61,7 @@ class Inputs:
             for part, (kind, topic, qos) in TOPICS.items()
             if part != "odom" or config.odom_source == "topic"
         ]
-        # Undecoded: /tf is busy, and the session seldom asks.
+        # Undecoded: /tf is busy, and the session seldom needs it.
         take_raw = partial(_take_raw, push)
         self._subscriptions.append(
             node.create_subscription(TFMessage, "/tf", take_raw, MOVING, raw=True)
@@ -75,7 +75,7 @@ class Inputs:
             camera.close()
 
     def change_to_published(self) -> None:
-        """Change over to compressed images or video of each camera where only these are there."""
+        """Switch each camera without a raw image publisher to compressed images or video."""
         for camera in self._cameras.values():
             camera.change_to_published()
 
@@ -86,7 +86,7 @@ class Inputs:
 
     @property
     def last_image_s(self) -> float | None:
-        """When the last image of any camera came (time.perf_counter())."""
+        """Time when the last image of any camera arrived (time.perf_counter())."""
         times = [rate.last_s for rate in self.image_rates.values() if rate.last_s is not None]
         return max(times, default=None)
 
@@ -102,7 +102,7 @@ class Inputs:
 
 
 class CameraInput:
-    """Images and calibration of one camera, on topics below its name."""
+    """Subscribes to images and calibration of one camera, on topics below its name."""
 
     def __init__(self, node: LifecycleNode, name: str, compressed: bool, push: Push) -> None:
         self.images = Rate()
@@ -121,7 +121,7 @@ class CameraInput:
             self._node.destroy_subscription(subscription)
 
     def change_to_published(self) -> None:
-        """Change over to compressed images or video where only these are published."""
+        """Switch to compressed images or video if only those are published."""
         if self._compressed or self.images.last_s is not None:
             return
         published = self._published()
@@ -139,7 +139,7 @@ class CameraInput:
         self._node.get_logger().info(f"images come as {kind}, on {name}")
 
     def _published(self) -> tuple[str, str] | None:
-        """Type and topic of the images that somebody publishes, the raw ones first."""
+        """Return type and topic of the published images; raw images are preferred."""
         for end in ("", *TRANSPORTS):
             name = self._node.resolve_topic_name(self._topic(f"image{end}"))
             kinds = {each.topic_type for each in self._node.get_publishers_info_by_topic(name)}
@@ -149,7 +149,7 @@ class CameraInput:
         return None
 
     def _qos_for(self, name: str) -> QoSProfile:
-        """Every packet of a video counts: reliable, unless a publisher does not offer that."""
+        """Return the quality of service: reliable for video, if its publisher offers that."""
         offered = {
             each.qos_profile.reliability for each in self._node.get_publishers_info_by_topic(name)
         }

@@ -1,6 +1,6 @@
-"""The arguments of the launch file, judged before anything is started.
+"""Check the arguments of the launch file before anything is started.
 
-Imports neither rclpy nor torch, so that a wrong one is told at once.
+Imports neither rclpy nor torch, so that a wrong argument is reported at once.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ def check(arguments: Mapping[str, str]) -> None:
 
 
 def is_true(text: str) -> bool:
-    """Whether a value switches something on."""
+    """Return whether a value means true."""
     return text.lower() in ("true", "1")
 
 
 def _settings(arguments: Mapping[str, str]) -> config.Config:
-    """The settings of the file with the arguments laid over them."""
+    """Return the settings of the file, overridden by the arguments."""
     content = config.read_yaml(arguments["params_file"])
     sections = [value for value in content.values() if _is_section(value)]
     given = {SETTINGS[name]: arguments[name] for name in SETTINGS if arguments[name]}
-    if len(sections) == 1:  # of more, the node knows which one is its own
+    if len(sections) == 1:  # with several sections, only the node knows which one is its own
         return config.load(arguments["params_file"], given)
     return config.from_flat(given)
 
@@ -58,7 +58,7 @@ def _is_section(value: Any) -> bool:
 def _check_map(folder: str) -> None:
     if not folder:
         raise MapError("no map: give its folder or URL, map:=/maps/campus, or set it in a file")
-    if is_url(folder):  # the node says what it cannot reach, and may know it from earlier
+    if is_url(folder):  # the node reports an unreachable URL, and may have the map in its cache
         return
     if not (Path(folder).expanduser() / "map.json").is_file():
         raise MapError(f"map:={folder}: not a map (no map.json); is the path right?")

@@ -1,6 +1,6 @@
-"""A session in a node: events from callbacks, images worked on in a thread of their own.
+"""Run a session in a node: events come from callbacks, images are processed in their own thread.
 
-Knows nothing of ROS. What an event means is decided by the session alone; here are the lock, the
+Knows nothing of ROS. The session alone decides what an event means; this module adds the lock, the
 thread, the newest image that waits for it, and the wall clock.
 """
 
@@ -22,10 +22,10 @@ _POLL_S = 0.1  # how soon a stop is noticed while no image comes
 
 
 class LiveSession:
-    """Hands events to a session at once, and the newest images to its worker.
+    """Passes events to a session at once, and the newest images to its worker thread.
 
-    on_answer: called by the worker with what came of each group of images it has worked on.
-    max_waiting: how many groups may wait for the worker; the oldest of more are dropped.
+    on_answer: called by the worker with the answer to each group of images.
+    max_waiting: how many groups may wait for the worker; if there are more, the oldest are dropped.
     """
 
     def __init__(
@@ -37,19 +37,19 @@ class LiveSession:
         self._session = session
         self._on_answer = on_answer
         self._max_waiting = max_waiting
-        self._changed = threading.Condition()  # guards the session and what follows
+        self._changed = threading.Condition()  # guards the session and the attributes below
         self._waiting: deque[ImageGroup] = deque()
         self._in_work: ImageGroup | None = None
         self._stopping = threading.Event()
-        # A daemon: a frame that takes for ever must not keep the process alive.
+        # A daemon: a frame that never ends must not keep the process alive.
         self._thread = threading.Thread(target=self._run, name="pixloc_worker", daemon=True)
 
     def start(self) -> None:
-        """Begin to work on images."""
+        """Start processing images."""
         self._thread.start()
 
     def stop(self, timeout_s: float = 1.5) -> bool:
-        """Finish the images in work and end; False when that took too long."""
+        """Finish the current images and end the worker; return False if that takes too long."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
@@ -71,12 +71,12 @@ class LiveSession:
 
     @contextmanager
     def locked(self) -> Iterator[Session]:
-        """Give this thread the session alone, for something quick."""
+        """Give this thread exclusive access to the session, for something quick."""
         with self._changed:
             yield self._session
 
     def settled(self) -> bool:
-        """Return whether the worker has nothing to do before another event comes."""
+        """Return whether the worker has nothing to do until another event comes."""
         with self._changed:
             if self._in_work is None:
                 return not self._waiting
@@ -94,7 +94,7 @@ class LiveSession:
                 self._in_work = None
 
     def _answer(self, group: ImageGroup) -> Answer:
-        """Work on one group: the steps of `Session.push`, with a clock that ends the waiting."""
+        """Process one group: the steps of `Session.push`, with a clock that limits the waiting."""
         watch, config, intake = Stopwatch(), self._session.config, self._session.intake
         watch.timing_ms["queue"] = 1e3 * (time.perf_counter() - group.received_s)
         try:

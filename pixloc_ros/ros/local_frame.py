@@ -1,7 +1,7 @@
-"""A frame beside the map's points, for programs that draw with 32 bits.
+"""A frame near the map's points, for programs that draw with 32-bit coordinates.
 
-In a map with UTM coordinates float32 is good to half a metre. What is drawn there is told in a
-frame of round coordinates nearby, which a fixed transform joins to the map.
+In UTM coordinates float32 is accurate to half a metre only. Such a map is drawn in a nearby frame
+with a round origin, which a fixed transform joins to the map frame.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.ros import conversions
 
-FAR_M = 10_000.0  # from here on float32 is worse than a millimetre
+FAR_M = 10_000.0  # beyond this, float32 is coarser than a millimetre
 _ROUND_M = 100.0
 
 
 class LocalVisualizationFrame:
-    """The map frame itself, or `<map frame>_near` where the map is far from its own zero."""
+    """The map frame itself, or `<map frame>_near` if the points are far from the map's origin."""
 
     def __init__(self, node: LifecycleNode, map_frame: str) -> None:
         self.name = map_frame
@@ -37,7 +37,10 @@ class LocalVisualizationFrame:
             self._publisher = None
 
     def settle(self, position_map: Matrix) -> None:
-        """Stand near a position (3,) of the map, and say so on /tf_static unless it is the map."""
+        """Place the frame near a position (3,) of the map.
+
+        Unless it coincides with the map frame, it is published on /tf_static.
+        """
         self.close()
         self.name, self._origin = self._map_frame, np.zeros(3)
         if np.abs(position_map).max() < FAR_M:
@@ -52,9 +55,9 @@ class LocalVisualizationFrame:
         self._publisher.publish(TFMessage(transforms=[joined]))
 
     def points(self, points_map: Matrix) -> Matrix:
-        """Points (..., 3) of the map in this frame."""
+        """Convert points (..., 3) from the map frame to this frame."""
         return points_map - self._origin
 
     def poses(self, T_map_any: Matrix) -> Matrix:
-        """Poses (..., 4, 4) of the map in this frame."""
+        """Convert poses (..., 4, 4) from the map frame to this frame."""
         return se3.make(np.eye(3), -self._origin) @ T_map_any

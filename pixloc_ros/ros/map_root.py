@@ -1,4 +1,4 @@
-"""Maps by name: only those below one folder. Needs no ROS."""
+"""Find maps by name, but only those below one folder. Needs no ROS."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*")
 
 
 def find(root: str, name: str) -> str | Path:
-    """The folder of the map `name` below `root`, links followed; its URL, where `root` is one.
+    """Return the folder of the map `name` below `root`, links resolved; its URL if `root` is a URL.
 
-    Raises MapError when there is no root, or the name leads out of it or to no folder.
+    Raises MapError if `root` is empty, or if the name leads out of it or to no folder.
     """
     if not root:
         raise MapError("parameter 'node.map_root' is empty: set it to the folder that holds maps")
@@ -22,7 +22,7 @@ def find(root: str, name: str) -> str | Path:
         if not _NAME.fullmatch(name):
             raise MapError(f"map '{name}' is not the name of a map below {root}")
         return f"{root.rstrip('/')}/{name}"
-    with refusing(MapError, root, "name a folder below it"):  # names of any kind and length
+    with refusing(MapError, root, "name a folder below it"):  # a name may hold or be anything
         top = Path(root).expanduser().resolve()
         folder = (top / name).resolve()
         if not name or folder == top or not folder.is_relative_to(top):

@@ -1,4 +1,4 @@
-"""Publishers of what carries an accepted pose on: map->odom, the odometry in the map, the path."""
+"""Publish poses between frames: map->odom, the odometry in the map frame, and the path."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from pixloc_ros.ros.transform_watch import TransformWatch
 from pixloc_ros.sensors.vehicle_frames import own_frame
 from pixloc_ros.types import Estimate
 
-_UNKNOWN_VARIANCE = 1e6  # of a twist that nothing measures
+_UNKNOWN_VARIANCE = 1e6  # of a twist that is not measured
 
 
 @dataclass(frozen=True, slots=True)
 class _Motion:
-    """The vehicle in the map at a moment, carried on by odometry."""
+    """Pose and twist of the vehicle in the map frame at one moment, carried on by odometry."""
 
     stamp_ns: int
     T_map_base: Matrix
@@ -37,7 +37,7 @@ class _Motion:
 
 
 class MotionOutputs:
-    """Poses between frames, from the tracker. Called by the worker and by a steady timer."""
+    """Publishes poses between frames, from the tracker. Called by the worker and by a timer."""
 
     def __init__(self, node: LifecycleNode, config: ConfigHolder) -> None:
         self._node = node
@@ -48,7 +48,7 @@ class MotionOutputs:
         self._poses: deque[PoseStamped] = deque(maxlen=config.current.node.max_path_poses)
         self._path_end: Matrix | None = None  # T_map_base of its last pose
         self._sent_ns = 0  # stamp of the newest transform sent
-        self._odometry_ns = 0  # of the newest odometry sent
+        self._odometry_ns = 0  # stamp of the newest odometry sent
         self._epoch = 0  # of the session, see EventIntake.epoch
         self._smoother = TransformSmoother()
         self._watch = TransformWatch(node, own_frame(config.current.node))
@@ -60,21 +60,21 @@ class MotionOutputs:
             self._node.destroy_lifecycle_publisher(publisher)
 
     def begin_anew(self) -> None:
-        """Forget what was sent: what comes now may be of another place and time."""
+        """Forget what was sent: later data may belong to another place and time."""
         self._poses.clear()
         self._path_end, self._sent_ns, self._odometry_ns = None, 0, 0
         self._smoother.clear()
 
     @property
     def other_publisher(self) -> str:
-        """Who else publishes our transform, in one line; empty while nobody does."""
+        """One line that names who else publishes our transform; empty if nobody does."""
         return self._watch.finding
 
     def publish(self, live: LiveSession) -> None:
-        """`/tf` and `~/odometry` as of the newest data; the transform is post-dated.
+        """Publish `/tf` and `~/odometry` from the newest data; the transform is post-dated.
 
-        Nothing before the first accepted pose, nothing once it is older than `max_coast_s`, and
-        no stamp twice, which tf2 complains about.
+        Publishes nothing before the first accepted pose, nothing once that pose is older than
+        `max_coast_s`, and no stamp twice, because tf2 warns about repeated ones.
         """
         motion = self._newest(live)
         if motion is None:
@@ -85,12 +85,12 @@ class MotionOutputs:
             self._publish_transform(motion)
 
     def publish_odometry(self, live: LiveSession) -> None:
-        """`~/odometry` alone, as of the newest data."""
+        """Publish only `~/odometry`, from the newest data."""
         if motion := self._newest(live):
             self._publish_odometry(motion)
 
     def _newest(self, live: LiveSession) -> _Motion | None:
-        """Where the vehicle is by the newest data; None where nothing says so."""
+        """Return the vehicle's motion by the newest data; None if it is unknown."""
         with live.locked() as session:
             tracker, epoch = session.tracker, session.intake.epoch
             stamp_ns = max(tracker.accepted_stamp_ns or 0, tracker.odometry.stamp_ns or 0)
@@ -121,7 +121,7 @@ class MotionOutputs:
             self._send(T_map_odom, motion.stamp_ns)
 
     def extend_path(self, estimate: Estimate) -> None:
-        """`~/path`, of accepted poses some distance apart; the oldest make room for new ones."""
+        """Publish `~/path`: accepted poses some distance apart; the oldest give way to new ones."""
         T_map_base, stamp_ns = estimate.T_map_base, estimate.stamp_ns
         if T_map_base is None:
             return
@@ -157,7 +157,7 @@ class MotionOutputs:
 
 
 def _twist_message(twist: Twist | None) -> TwistWithCovariance:
-    """In the axes of the vehicle; zero with huge variances when nothing measures it."""
+    """Return a twist in the axes of the vehicle; zero with huge variances if it is not measured."""
     message = TwistWithCovariance()
     variances = np.full(6, _UNKNOWN_VARIANCE) if twist is None else twist.sigma**2
     message.covariance = np.diag(variances).reshape(-1).tolist()

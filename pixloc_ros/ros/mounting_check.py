@@ -1,4 +1,4 @@
-"""Looks from time to time, beside the frames, whether the camera sits where it is said to."""
+"""Check from time to time, in the background, whether the camera sits where its extrinsics say."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from pixloc_ros.priors.mounting_record import MountingRecord
 MOUNTING = "mounting by the drive"  # its key in the diagnostics
 UNKNOWN, FINE = "not told yet", "no complaint"
 
-_FIRST_FRAMES, _MAX_FRAMES_BETWEEN = 25, 300  # between two checks, which double up to the latter
+_FIRST_FRAMES, _MAX_FRAMES_BETWEEN = 25, 300  # between two checks: doubles from first to last
 _NICENESS = 10  # of the thread: frames come first
 
 
 class MountingCheck:
-    """Judges a copy of the session's record in a thread of its own, one at a time.
+    """Judges a copy of the session's record in its own thread, one check at a time.
 
-    on_finding: called with a complaint where there was none before.
+    on_finding: called with a complaint when there was none before.
     """
 
     def __init__(self, on_finding: Callable[[str], None]) -> None:
-        self.finding = UNKNOWN  # of the last check that could tell
+        self.finding = UNKNOWN  # of the last check that had enough evidence
         self._on_finding = on_finding
         self._next = _FIRST_FRAMES
         self._thread: threading.Thread | None = None
 
     def consider(self, record: MountingRecord) -> None:
-        """Begin a check where there are enough new frames. Call with the session locked."""
+        """Start a check if there are enough new frames. Call it with the session locked."""
         running = self._thread is not None and self._thread.is_alive()
         if running or record.frames_taken < self._next:
             return

@@ -1,4 +1,4 @@
-"""The node `pixloc_localizer`: configures the core, runs it while active, says how it is."""
+"""The node `pixloc_localizer`: configures the core, runs it while active, and reports its state."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from pixloc_ros.ros.services import Services
 from pixloc_ros.ros.state import NodeStatus
 from pixloc_ros.sensors.events import PoseEvent
 
-STOP_S = 1.8  # after a signal, for the frame in work and the goodbye to other nodes
+STOP_S = 1.8  # after a signal, to finish the current frame and to break the bond
 GOODBYE_S = 0.5  # of it, for a lifecycle manager to hear that the bond ends
 POLL_S = 0.1  # how soon a signal is noticed
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
 class LocalizerNode(LifecycleNode):
-    """A lifecycle node: configure loads the map, activate listens and publishes.
+    """A lifecycle node: configuring it loads the map, activating it subscribes and publishes.
 
-    A configuration that cannot be used fails the transition with one line, which stays in the log
-    and on /diagnostics; mend it and configure again.
+    An unusable configuration fails the transition with one line in the log and on /diagnostics;
+    correct it and configure again.
     """
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class LocalizerNode(LifecycleNode):
             self.trigger_activate()
 
     def close(self) -> None:
-        """Stop listening and working, and tell the lifecycle manager."""
+        """Stop subscriptions and worker, and tell the lifecycle manager."""
         self._stop()
         if self._bond is not None:
             self._bond.end()
@@ -75,7 +75,7 @@ class LocalizerNode(LifecycleNode):
             self._bond.wait_until_heard(GOODBYE_S)
 
     def adopt(self, localizer: Localizer, pose: PoseEvent | None = None) -> None:
-        """Go on with another map: from the beginning, or from a pose in it."""
+        """Switch to another map, without a pose or from a given pose in it."""
         assert self._outputs is not None
         before = self.runtime
         self._stop()
@@ -89,17 +89,17 @@ class LocalizerNode(LifecycleNode):
                 self.runtime.go_on(before, pose)
 
     def status(self) -> NodeStatus:
-        """What the state of the node is judged by."""
+        """The values from which the state of the node is judged."""
         if self.runtime is not None:
             return self.runtime.status()
         return NodeStatus(fault=self._fault, map_loaded=self.localizer is not None, active=False)
 
     def max_coast_s(self) -> float:
-        """How long an accepted pose is gone on from."""
+        """How long, in seconds, an accepted pose is carried on."""
         return self.config.current.priors.max_coast_s
 
     def lines(self) -> list[tuple[str, str]]:
-        """Names and values for the diagnostics."""
+        """Keys and values for the diagnostics."""
         runtime = self.runtime.lines() if self.runtime else []
         return [*self._about(), *runtime, *self._links()]
 
@@ -108,7 +108,7 @@ class LocalizerNode(LifecycleNode):
             self._configure()
         except PixlocError as error:
             return self._refuse(str(error))
-        except Exception as error:  # rclpy would swallow it without a word
+        except Exception as error:  # rclpy would swallow it silently
             self.get_logger().debug(traceback.format_exc())
             return self._refuse(f"{type(error).__name__}: {error}")
         self._live = LiveParameters(self, lambda: self.config.current, self._reconfigure)
@@ -148,7 +148,7 @@ class LocalizerNode(LifecycleNode):
     def _stop(self) -> None:
         runtime, self.runtime = self.runtime, None
         if runtime is not None and not runtime.close():
-            self.get_logger().warning("gave up waiting for the frame in work")
+            self.get_logger().warning("gave up waiting for the current frame")
 
     def _guard_transitions(self) -> None:
         """Answer requests for transitions that are not allowed now; rclpy would end the node."""
@@ -160,7 +160,7 @@ class LocalizerNode(LifecycleNode):
         ) -> ChangeState.Response:
             try:
                 return change_state(request, response)
-            except RCLError:  # of the state machine, which has not moved
+            except RCLError:  # raised by the state machine, which has not moved
                 asked = request.transition.label or request.transition.id
                 _, state = self._state_machine.current_state
                 self.get_logger().warning(f"transition {asked} is not allowed in state '{state}'")
@@ -188,7 +188,7 @@ class LocalizerNode(LifecycleNode):
         self.get_logger().info(f"map {config.map}: {keyframes} keyframes")
 
     def _reconfigure(self, config: Config) -> None:
-        """Gates and rates have changed while the node works."""
+        """Apply changed gates and rates while the node works."""
         self.config.replace(config)
         self._health.report_at(config.node.diagnostics_rate_hz)
         if self.runtime is not None:
@@ -224,7 +224,7 @@ class LocalizerNode(LifecycleNode):
         ]
 
     def _links(self) -> list[tuple[str, str]]:
-        """Of each topic: how many are at the other end, of a quality of service that fits."""
+        """Count, for each topic, the peers whose quality of service is compatible."""
         publishers = {
             f"publishers of {each.topic_name}": str(each.get_publisher_count())
             for each in self.subscriptions
@@ -237,7 +237,7 @@ class LocalizerNode(LifecycleNode):
 
 
 def _about_fetching(tiles: TileCache) -> list[tuple[str, str]]:
-    """Of a map behind a URL: what came, and what is lacking."""
+    """Describe what was fetched, and what is missing, of a map behind a URL."""
     if (fetcher := tiles.fetcher) is None:
         return []
     return [
@@ -248,12 +248,12 @@ def _about_fetching(tiles: TileCache) -> list[tuple[str, str]]:
 
 
 def main(stop: StopSignals, args: Sequence[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM; the exit status: 0, or 1 where it cannot begin."""
+    """Run the node until SIGINT or SIGTERM; return the exit status, 1 if it cannot start."""
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         stop.grace_s = STOP_S
         node = LocalizerNode()
-    except (RCLError, UnknownROSArgsError) as error:  # arguments of ROS, keys of SROS 2
+    except (RCLError, UnknownROSArgsError) as error:  # wrong ROS arguments or SROS 2 keys
         print(f"the node cannot start: {one_line(error)}", file=sys.stderr)
         rclpy.try_shutdown()
         return 1

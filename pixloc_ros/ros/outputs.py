@@ -1,4 +1,4 @@
-"""Publishers: the pose, what carries it on, and the verdict on each frame."""
+"""Publish the pose, the motion between frames, and the verdict on each frame."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pixloc_ros.types import Estimate
 
 
 class Outputs:
-    """Publishes estimates; everything but diagnostics only while the node is active."""
+    """Publishes estimates, only while the node is active."""
 
     def __init__(self, node: LifecycleNode, config: ConfigHolder) -> None:
         self._node = node
@@ -32,7 +32,7 @@ class Outputs:
         self._pose = node.create_lifecycle_publisher(PoseWithCovarianceStamped, "~/pose", 10)
         self._plain_pose = node.create_lifecycle_publisher(PoseStamped, "~/pose_stamped", 10)
         self._status = node.create_lifecycle_publisher(AlignmentStatus, "~/status", 10)
-        # Told every accepted pose: another name for `~/pose`, where the configuration asks for it.
+        # Called with every accepted pose message, to publish it under AMCL's name as well.
         self.pose_listeners: list[Callable[[PoseWithCovarianceStamped], None]] = []
         self.motion = MotionOutputs(node, config)
         self.debug = DebugOutputs(node, config.current.node)
@@ -45,7 +45,7 @@ class Outputs:
             self._node.destroy_lifecycle_publisher(publisher)
 
     def publish_pose(self, estimate: Estimate) -> None:
-        """`~/pose`, at the stamp of the image; nothing unless the estimate was accepted.
+        """Publish `~/pose` at the stamp of the image, if the estimate was accepted.
 
         `~/pose_stamped` is the same without a covariance.
         """
@@ -66,7 +66,7 @@ class Outputs:
     def publish_status(
         self, estimate: Estimate, camera_frame: str, latency_ms: float, dropped: int
     ) -> None:
-        """`~/status`."""
+        """Publish `~/status`."""
         message = status_message(estimate, self._config.current.node.map_frame)
         message.camera_frame = camera_frame
         message.frames_dropped = dropped
@@ -75,7 +75,7 @@ class Outputs:
 
 
 class HealthOutputs:
-    """`~/state` and `/diagnostics`: from the start of the process, in any lifecycle state."""
+    """Publishes `~/state` and `/diagnostics` from the process's start, in any lifecycle state."""
 
     def __init__(self, node: LifecycleNode) -> None:
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -83,7 +83,7 @@ class HealthOutputs:
         self._report: Publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
 
     def publish_state(self, verdict: StateReport, stamp_ns: int) -> None:
-        """To be called when state or reason change; latched for those who come later."""
+        """Publish `~/state`, latched. Call it when the state or its reason changes."""
         self._state.publish(
             LocalizationState(
                 header=conversions.header(stamp_ns, ""),
@@ -98,7 +98,7 @@ class HealthOutputs:
 
 
 def status_message(estimate: Estimate, map_frame: str) -> AlignmentStatus:
-    """All of AlignmentStatus that the estimate knows."""
+    """Return an AlignmentStatus with everything that the estimate knows."""
     message = AlignmentStatus(
         header=conversions.header(estimate.stamp_ns, map_frame),
         localized=estimate.ok,
@@ -151,7 +151,7 @@ def _fill_verification(message: AlignmentStatus, estimate: Estimate) -> None:
 
 
 def _float32(value: float | None) -> float:
-    """What a message of float32 takes: NaN for what is not known, inf for what is too large."""
+    """Return a value that fits float32: NaN if it is unknown, inf if it is too large."""
     return math.nan if value is None else float(np.float32(value))
 
 

@@ -1,8 +1,8 @@
-"""Images by cv_bridge and quaternions by tf_transformations, where they give right answers.
+"""Convert images by cv_bridge and quaternions by tf_transformations, where these are correct.
 
-Wheels of ROS lack both, and a cv_bridge that was built against another numpy imports and fails.
-So each encoding, and the rotation, is tried once; where that fails, the decoders that bags use as
-well do it. Both ways give the same arrays.
+ROS wheels lack both, and a cv_bridge built against another numpy imports but fails. So each image
+encoding, and the rotation, is tried once; if that fails, the package's own code, which also reads
+bags, does the work. Both ways give the same arrays.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.sensors import decoding
 
-# Names of image_encodings.hpp that cv_bridge knows by an older one.
+# image_encodings.hpp has these names, cv_bridge only their older ones.
 CV_BRIDGE_NAMES = {"uyvy": "yuv422", "yuyv": "yuv422_yuy2"}
 
 
 def unpack(message: Any) -> NDArray[Any]:
-    """Return the array of a packed sensor_msgs/Image, colours unchanged: by cv_bridge if it can."""
+    """Return a packed sensor_msgs/Image as an array, colours unchanged.
+
+    cv_bridge unpacks it if it knows the encoding.
+    """
     if cv_bridge_knows(message.encoding):
         return _unpack_by_cv_bridge(message)
     return decoding.unpack(message)
@@ -32,7 +35,7 @@ def unpack(message: Any) -> NDArray[Any]:
 
 @cache
 def cv_bridge_knows(encoding: str) -> bool:
-    """Return whether cv_bridge is here and decodes an encoding as the decoder of bags does."""
+    """Return whether cv_bridge is installed and decodes an encoding as our own decoder does."""
     width, height = 4, 2
     step = width * decoding.ENCODINGS[encoding]
     picture = SimpleNamespace(
@@ -48,7 +51,7 @@ def cv_bridge_knows(encoding: str) -> bool:
 
 
 def quat_xyzw(T: Matrix) -> NDArray[np.float64]:
-    """Return the quaternion (4,) of a (4, 4), w not negative: by tf_transformations if it can."""
+    """Return the quaternion (4,) of a pose (4, 4), w >= 0; by tf_transformations if possible."""
     if tf_transformations_works():
         return _quat_xyzw_by_tf_transformations(T)
     return se3.quat_xyzw(T)
@@ -56,13 +59,13 @@ def quat_xyzw(T: Matrix) -> NDArray[np.float64]:
 
 @cache
 def tf_transformations_works() -> bool:
-    """Return whether tf_transformations is here and agrees about a rotation."""
+    """Return whether tf_transformations is installed and converts a rotation correctly."""
     T = se3.make(np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]), np.zeros(3))
     return _works(lambda: np.allclose(_quat_xyzw_by_tf_transformations(T), se3.quat_xyzw(T)))
 
 
 def _works(check: Callable[[], bool]) -> bool:
-    """Return a check's result; False where an optional package is absent or broken."""
+    """Return the result of a check; False if an optional package is missing or broken."""
     try:
         return bool(check())
     except Exception:  # broken packages raise anything

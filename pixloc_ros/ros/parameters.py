@@ -1,4 +1,4 @@
-"""ROS parameters: every field of the configuration under its dotted name, and no others."""
+"""ROS parameters: each field of the configuration under its dotted name, and nothing else."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from rclpy.parameter import Parameter
 from pixloc_ros.config import LIVE, Config, flatten, from_flat, setting
 from pixloc_ros.errors import ConfigError
 
-# Parameters that rclpy itself declares or understands.
+# Parameters that rclpy itself declares or handles.
 _OF_ROS = ("use_sim_time", "start_type_description_service")
 _DOUBLES = {Parameter.Type.INTEGER: Parameter.Type.DOUBLE}
 _DOUBLES |= {Parameter.Type.INTEGER_ARRAY: Parameter.Type.DOUBLE_ARRAY}
 
 
 def declare(node: Node) -> None:
-    """Declare all parameters with defaults, descriptions and ranges; integers do for doubles.
+    """Declare all parameters with defaults, descriptions and ranges; doubles accept integers.
 
-    The node was made with `automatically_declare_parameters_from_overrides`: values given by a
-    launch file are there already, and so are unknown ones, which `read` refuses. A value that
-    cannot be keeps its place until it is corrected; `read` refuses it in one line.
+    The node must be created with `automatically_declare_parameters_from_overrides`: then the values
+    of a launch file exist already, and so do unknown names. `read` refuses these, and values out of
+    range, in one line; they stay until they are corrected.
     """
     for name, default in flatten(Config()):
         value, descriptor = _plain(default), _descriptor(name, _plain(default))
@@ -46,9 +46,9 @@ def declare(node: Node) -> None:
 
 
 def read(node: Node) -> Config:
-    """Read the configuration.
+    """Read the configuration from the node's parameters.
 
-    Raises ConfigError for bad values, unknown names (with the nearest) and `qos_overrides`.
+    Raises ConfigError for bad values, unknown names (naming the nearest one) and `qos_overrides`.
     """
     parameters = node.get_parameters_by_prefix("")
     given = {name: p for name, p in parameters.items() if not name.startswith(_OF_ROS)}
@@ -62,10 +62,10 @@ def read(node: Node) -> Config:
 
 
 def with_changes(config: Config, changed: Sequence[Parameter]) -> Config:
-    """The configuration after a change while it is in use.
+    """Return the configuration after a change while the node is configured.
 
-    Raises ConfigError for values that cannot be, and where a restart would be needed: better a
-    refusal than a change without effect.
+    Raises ConfigError for invalid values, and for parameters that take effect only after a restart:
+    a refusal is better than a change without effect.
     """
     before = dict(flatten(config))
     wanted = {p.name: _plain(p.value) for p in changed if not p.name.startswith(_OF_ROS)}
@@ -80,7 +80,7 @@ def with_changes(config: Config, changed: Sequence[Parameter]) -> Config:
 
 
 class LiveParameters:
-    """Lets the parameters of a configured node change where `LIVE` allows it."""
+    """Accepts changes of a configured node's parameters where `LIVE` allows them."""
 
     def __init__(self, node: Node, config: Callable[[], Config], apply: Callable[[Config], None]):
         self._node = node
@@ -90,7 +90,7 @@ class LiveParameters:
         node.add_post_set_parameters_callback(self._adopt)
 
     def close(self) -> None:
-        """Nobody judges changes any more: the next configuration will."""
+        """Stop judging changes: the next configuration does."""
         self._node.remove_on_set_parameters_callback(self._judge)
         self._node.remove_post_set_parameters_callback(self._adopt)
 
@@ -108,7 +108,7 @@ class LiveParameters:
 
 
 def _descriptor(name: str, value: Any) -> ParameterDescriptor:
-    """What `ros2 param describe` shows, and rclpy checks."""
+    """Describe a parameter for `ros2 param describe` and for rclpy's range check."""
     about = setting(name)
     descriptor = ParameterDescriptor(description=about.description)
     if about.choices:
@@ -126,7 +126,7 @@ def _descriptor(name: str, value: Any) -> ParameterDescriptor:
 
 
 def _as_declared(node: Node, parameter: Parameter) -> Parameter:
-    """The parameter with integers as doubles where doubles are declared: `param set ... 7`."""
+    """Return the parameter; where doubles are declared, integers become doubles."""
     wanted = _DOUBLES.get(parameter.type_)
     if wanted is None or not node.has_parameter(parameter.name):
         return parameter
@@ -137,7 +137,7 @@ def _as_declared(node: Node, parameter: Parameter) -> Parameter:
 
 
 def _like(default: Any, value: Any) -> Any:
-    """A value with integers as doubles where the default has doubles."""
+    """Return a value, with integers made doubles if the default has doubles."""
     if isinstance(default, float) and type(value) is int:
         return float(value)
     if isinstance(default, list) and isinstance(value, list) and default:
@@ -146,5 +146,5 @@ def _like(default: Any, value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Tuples and arrays as lists, the only sequences that ROS parameters and YAML share."""
+    """Turn tuples and arrays into lists, the only sequences that ROS parameters and YAML share."""
     return value if isinstance(value, str | int | float | bool) else list(value)

@@ -1,4 +1,4 @@
-"""The last verdicts on frames: what the state of the node is judged by."""
+"""The verdicts on the latest frames, from which the state of the node is judged."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from pixloc_ros.ros.diagnostics import Rate
 from pixloc_ros.session import Answer
 from pixloc_ros.types import Estimate
 
-_SHARE_OF = 20  # frames that the share of accepted ones is taken over
+_SHARE_OF = 20  # frames over which the share of accepted ones is computed
 
 
 class RecentFrames:
-    """Written by the worker, read by the executor's thread."""
+    """Collects verdicts. Written by the worker, read by the executor's thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._generation = 0
         self._verdicts: deque[bool] = deque(maxlen=_SHARE_OF)
         self.last: Estimate | None = None
-        self.cameras_missing: tuple[str, ...] = ()  # of a rig, in the last frame
+        self.cameras_missing: tuple[str, ...] = ()  # of a rig, in the latest frame
         self.accepted_s: float | None = None  # time.perf_counter() of the last accepted pose
         self.latency_ms = Rate()
 
     def add(self, answer: Answer, now_s: float, latency_ms: float) -> bool:
-        """Take a verdict; False where it is of before `forget`."""
+        """Record a verdict; return False if it predates the last `forget`."""
         self.latency_ms.add(now_s, latency_ms)
         with self._lock:
             if answer.generation < self._generation:
@@ -38,7 +38,7 @@ class RecentFrames:
         return True
 
     def forget(self, generation: int) -> None:
-        """Judge by frames to come, from a generation of the tracker on."""
+        """Forget all verdicts; count only answers of this generation of the tracker or later."""
         with self._lock:
             self._generation = generation
             self.last = self.accepted_s = None
@@ -46,6 +46,6 @@ class RecentFrames:
 
     @property
     def accepted_share(self) -> float:
-        """Share of accepted frames among the last ones, from the first accepted one on."""
+        """Share of accepted frames among the latest, counted from the first accepted one."""
         verdicts = list(self._verdicts)
         return sum(verdicts) / len(verdicts) if verdicts else 1.0

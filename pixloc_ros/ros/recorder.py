@@ -1,10 +1,11 @@
-"""Records what a localizer publishes, as the files of a run that `pixloc evaluate` reads.
+"""Record what a localizer publishes, as the files of a run that `pixloc evaluate` reads.
 
     recorder OUTPUT [--node pixloc_localizer] [--report [BAG]]
 
 Every status becomes a line of frames.jsonl, with the pose of the same stamp if there is one. With
---report they are compared with the truth beside the bag, where there is one, and drawn; the figures
-are printed as a table and, for programs that read logs, as one line of JSON after JSON_MARK.
+--report, the poses are plotted, and compared with the ground truth next to the bag if there is any;
+the figures are printed as a table and, for programs that read logs, as a line of JSON after
+JSON_MARK.
 """
 
 from __future__ import annotations
@@ -44,22 +45,22 @@ from pixloc_ros.sensors import decoding
 
 POLL_S = 0.1  # how soon a signal is noticed
 JSON_MARK = "pixloc_report "
-QUEUE = 1000  # nothing is to be lost while the disk is busy
+QUEUE = 1000  # so that nothing is lost while the disk is busy
 
 
 class Recorder(Node):
-    """Subscribes to `~/pose` and `~/status` of a localizer."""
+    """Subscribes to a localizer's `~/pose` and `~/status`."""
 
     def __init__(self, node: str) -> None:
         super().__init__("pixloc_recorder")
         self._poses: dict[int, tuple[PoseRecord, Sigma]] = {}
         self._statuses: dict[int, AlignmentStatus] = {}
-        self.taken = 0  # messages so far
+        self.taken = 0  # messages received so far
         self.create_subscription(PoseWithCovarianceStamped, f"{node}/pose", self._on_pose, QUEUE)
         self.create_subscription(AlignmentStatus, f"{node}/status", self._on_status, QUEUE)
 
     def frames(self) -> list[FrameResult]:
-        """One result per status, in the order of their stamps."""
+        """Return one result per status, ordered by stamp."""
         return [self._frame(stamp_ns) for stamp_ns in sorted(self._statuses)]
 
     def _on_pose(self, message: PoseWithCovarianceStamped) -> None:
@@ -101,11 +102,11 @@ class Recorder(Node):
 
 
 def main(stop: StopSignals, args: Sequence[str] | None = None) -> int:
-    """Record until SIGINT or SIGTERM, then write; the exit status."""
+    """Record until SIGINT or SIGTERM, then write the files; return the exit status."""
     argv = list(sys.argv if args is None else args)
     options = _options(remove_ros_args(argv)[1:])
     rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
-    # Whoever asked for the end may ask again, launch and its terminal both: the files come first.
+    # launch and its terminal may both send a signal: files are written even after a second one.
     stop.grace_s = None
     executor = SingleThreadedExecutor()
     executor.add_node(recorder := Recorder(options.node))
@@ -115,7 +116,7 @@ def main(stop: StopSignals, args: Sequence[str] | None = None) -> int:
     rclpy.shutdown()
     frames = recorder.frames()
     if not frames:
-        print("recorder: no frame came, there is nothing to write", file=sys.stderr)
+        print("recorder: no frame was received, nothing to write", file=sys.stderr)
         return 1
     try:
         write(options.output, frames)
@@ -128,7 +129,7 @@ def main(stop: StopSignals, args: Sequence[str] | None = None) -> int:
 
 
 def _take_the_rest(executor: SingleThreadedExecutor, recorder: Recorder) -> None:
-    """Take what came before the end: on a busy machine it may still wait in the queues."""
+    """Process messages that arrived before the end: on a busy machine they may still be queued."""
     before = -1
     while recorder.taken > before:
         before = recorder.taken
@@ -136,13 +137,13 @@ def _take_the_rest(executor: SingleThreadedExecutor, recorder: Recorder) -> None
 
 
 def write(output: Path, frames: list[FrameResult]) -> None:
-    """Write frames.jsonl and, of the localized frames, trajectory.txt."""
+    """Write frames.jsonl and, if any frame was localized, trajectory.txt."""
     write_frames(output / FRAMES_FILE, frames)
     write_tum(output / TRAJECTORY_FILE, trajectory_of(frames))
 
 
 def report(output: Path, truth: Path | None) -> None:
-    """Write summary.json, plots and report.md beside what was recorded, and print the figures."""
+    """Write summary.json, plots and report.md to the output folder, and print the figures."""
     frames = load_frames(output, truth if truth and truth.is_file() else None)
     summary = report_on(output, frames, {})
     Console().print(summary_table(summary, str(output)))
@@ -158,6 +159,6 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
         type=Path,
         nargs="?",
         const=Path(),
-        help="report at the end; with the bag that was played, against the truth beside it",
+        help="report at the end; with the bag that was played, against the ground truth next to it",
     )
     return parser.parse_args(argv)

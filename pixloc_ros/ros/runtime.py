@@ -1,4 +1,4 @@
-"""Everything that lives while the node is active: inputs, session, worker, TF timer."""
+"""All that exists only while the node is active: inputs, session, worker, TF timer."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from pixloc_ros.types import Reason
 
 
 class NodeRuntime:
-    """From activation to deactivation. Nothing of it outlives `close`."""
+    """Runs from activation to deactivation; nothing of it outlives `close`."""
 
     def __init__(self, node: LifecycleNode, localizer: Localizer, outputs: Outputs) -> None:
         self._node = node
@@ -59,7 +59,7 @@ class NodeRuntime:
         self._live.start()
 
     def close(self) -> bool:
-        """Stop listening and working; False when the frame in work could not be waited for."""
+        """Stop subscriptions and worker; return False if the current frame did not end in time."""
         self._interrupt("the node was deactivated or got another map")
         self._closed = True
         self._inputs.close()
@@ -72,18 +72,18 @@ class NodeRuntime:
         return stopped
 
     def follow_rates(self) -> None:
-        """Go on at the rates of the configuration that is in force now."""
+        """Adopt the rates of the current configuration."""
         self._node.destroy_timer(self._timer)
         self._timer = self._tick_at(self._config.current.node.tf_rate_hz)
 
     @property
     def enabled(self) -> bool:
-        """Whether images are worked on."""
+        """Whether images are processed."""
         with self._live.locked() as session:
             return session.intake.enabled
 
     def enable(self, enabled: bool) -> None:
-        """Work on images, or ignore them; everything else goes on."""
+        """Process images, or ignore them; everything else continues."""
         with self._live.locked() as session:
             session.intake.enabled = enabled
         if not enabled:
@@ -104,7 +104,7 @@ class NodeRuntime:
     def relocalize(
         self, hint: PoseWithCovarianceStamped | None, timeout_s: float
     ) -> Relocalization:
-        """Begin to find the vehicle anew. Raises BadMessage for a hint that cannot be used."""
+        """Start finding the vehicle anew. Raises BadMessage for an unusable hint."""
         with self._live.locked() as session:
             if hint is None:
                 session.tracker.forget_pose()
@@ -116,13 +116,16 @@ class NodeRuntime:
         return self._relocalization
 
     def stamped_now(self, pose: PoseWithCovarianceStamped) -> PoseEvent:
-        """A pose, stamped by the newest data where it is of now. Raises BadMessage."""
+        """Convert a pose to an event; a pose without a stamp gets that of the newest data.
+
+        Raises BadMessage for an unusable pose.
+        """
         event = self._hinted(pose)
         with self._live.locked() as session:
             return session.intake.timed(event)
 
     def go_on(self, before: NodeRuntime, pose: PoseEvent) -> None:
-        """Begin at a pose in this map, with the odometry of the vehicle on the map before."""
+        """Start from a pose in this map, with the odometry received on the previous map."""
         with before._live.locked() as session:
             tracker = session.tracker
         with self._live.locked() as session:
@@ -130,7 +133,7 @@ class NodeRuntime:
             session.intake.state_pose(pose)
 
     def status(self) -> NodeStatus:
-        """What the state of the node is judged by."""
+        """The values from which the state of the node is judged."""
         now_s, frames = time.perf_counter(), self._frames
         last = frames.last
         return NodeStatus(
@@ -170,7 +173,7 @@ class NodeRuntime:
         ]
 
     def _hinted(self, hint: PoseWithCovarianceStamped) -> PoseEvent:
-        """The hint as an external pose. Raises BadMessage."""
+        """Convert a hint to an external pose. Raises BadMessage if it is unusable."""
         event = conversion.event_of("initialpose", hint, now_ns(self._node))
         if isinstance(event, RefusedMessage):
             raise BadMessage(event.reason, event.message)
@@ -222,20 +225,20 @@ class NodeRuntime:
             session.counters.add(name, line)
 
     def _warn(self, name: str, line: str) -> None:
-        """Log the first of each kind of thing gone wrong."""
+        """Log the first occurrence of each kind of trouble."""
         self._node.get_logger().warning(f"{name}: {line}")
 
     def _complain_of_mounting(self, complaint: str) -> None:
-        """Called by a thread of its own, that may outlive us."""
+        """Log a complaint about the mounting. Called by a thread that may outlive this object."""
         if not self._closed and self._node.context.ok():
             self._warn(MOUNTING, f"{complaint}; see `pixloc calibrate`")
 
     def _on_answer(self, answer: Answer) -> None:
-        """Publish what came of a frame, unless the node stops. Called by the worker."""
+        """Publish the answer to a frame, unless the node is stopping. Called by the worker."""
         try:
             if not self._closed:
                 self._publish(answer)
-        except Exception as error:  # the worker goes on
+        except Exception as error:  # the worker must go on
             if not self._closed and self._node.context.ok():
                 self._node.get_logger().error(f"not published: {error!r}")
 
@@ -251,7 +254,7 @@ class NodeRuntime:
             self._mounting.consider(session.mounting)
         now_s = time.perf_counter()
         latency_ms = 1e3 * (now_s - answer.group.received_s)
-        # First, so that the state of the node is never older than the status.
+        # Judged first, so that the node's state is never older than the published status.
         is_current = self._frames.add(answer, now_s, latency_ms)
         self._outputs.publish_status(estimate, answer.camera_frame, latency_ms, dropped)
         if is_current and estimate.ok:
@@ -273,7 +276,7 @@ def _last_pose_file(node: LifecycleNode, config: Config, map_sha256: str) -> Las
 
 
 def sessions_folder(node: LifecycleNode, config: Config) -> Path:
-    """Where sessions are recorded. Raises ConfigError for a folder in that of the map."""
+    """Return the folder for recorded sessions. Raises ConfigError if it lies inside the map."""
     root = (_home(node) / Path(config.node.record_sessions).expanduser()).resolve()
     map_folder = Path(config.map).expanduser().resolve()
     if config.node.record_sessions and root.is_relative_to(map_folder):
@@ -284,7 +287,7 @@ def sessions_folder(node: LifecycleNode, config: Config) -> Path:
 
 
 def _home(node: LifecycleNode) -> Path:
-    """The folder for files of the node."""
+    """Return the folder for the node's own files."""
     home = Path(os.environ.get("ROS_HOME") or Path.home() / ".ros")
     return home / node.get_fully_qualified_name().strip("/")
 

@@ -1,6 +1,6 @@
-"""Services of the node. Each answers when the matter is decided, and says what really happened.
+"""The services of the node. Each answers only when the outcome is known, and reports it truly.
 
-Callbacks are coroutines: while one awaits its result, the executor serves everybody else.
+Callbacks are coroutines: while one awaits its result, the executor serves all others.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from pixloc_ros.sensors import decoding
 from pixloc_ros.sensors.events import PoseEvent
 from pixloc_ros.srv import LoadMap, Relocalize
 
-_TIMEOUT_S = 10.0  # of a relocalization that names none
+_TIMEOUT_S = 10.0  # of a relocalization whose request sets none
 
 
 class ServedNode(Protocol):
-    """What the services ask of their node."""
+    """What the services need of their node."""
 
     config: ConfigHolder
     localizer: Localizer | None
@@ -41,7 +41,7 @@ class ServedNode(Protocol):
 
 
 class Services:
-    """`~/relocalize`, `~/load_map`, `~/reset` and `~/set_enabled`, in every lifecycle state."""
+    """`~/relocalize`, `~/load_map`, `~/reset`, `~/set_enabled`: served in every lifecycle state."""
 
     def __init__(self, node: ServedNode) -> None:
         self._node = node
@@ -64,7 +64,7 @@ class Services:
         return self._answer(outcome, response)
 
     def _begin(self, request: Relocalize.Request) -> Relocalization | Outcome:
-        """The attempt, or why there is none."""
+        """Start an attempt; return it, or the outcome that says why there is none."""
         runtime, timeout_s = self._node.runtime, float(request.timeout_s) or _TIMEOUT_S
         if runtime is None:
             return Outcome("inactive", "the node is not active: configure and activate it")
@@ -104,7 +104,7 @@ class Services:
             try:
                 response.message = await self._swap_map(request)
                 response.success = True
-            except Exception as error:  # of any kind: the node goes on with the map it has
+            except Exception as error:  # of any kind: the node keeps the map that it has
                 response.message = one_line(error) or type(error).__name__
                 self._node.get_logger().error(f"map not loaded: {response.message}")
             finally:
@@ -114,24 +114,24 @@ class Services:
         return response
 
     async def _swap_map(self, request: LoadMap.Request) -> str:
-        """Read a map while the other is in use, then exchange them; one line about the new one."""
+        """Load a map while the current one is in use, then exchange them; describe it in a line."""
         if self._node.localizer is None:
-            raise PixlocError("the node is not configured: its configuration comes first")
+            raise PixlocError("the node is not configured: configure it first")
         config = self._node.config.current
         location = str(map_root.find(config.node.map_root, request.name))
         pose = self._pose_there(request)
         localizer = await in_thread(lambda: _open_map(config.model_copy(update={"map": location})))
         if self._node.config.current is not config or self._node.localizer is None:
-            raise PixlocError("the node was configured anew meanwhile; nothing was exchanged")
+            raise PixlocError("the node was configured again meanwhile; the map was not exchanged")
         self._node.adopt(localizer, pose)
         return f"map {location}: {len(localizer.map.keyframe_names)} keyframes"
 
     def _pose_there(self, request: LoadMap.Request) -> PoseEvent | None:
-        """The vehicle's pose in the new map, where one is given; raises PixlocError."""
+        """Return the vehicle's pose in the new map, None if not given. Raises PixlocError."""
         if not request.use_pose:
             return None
         if self._node.runtime is None:
-            raise PixlocError("a pose is of use to an active node only: activate it first")
+            raise PixlocError("only an active node can use a pose: activate it first")
         try:
             return self._node.runtime.stamped_now(request.pose)
         except decoding.BadMessage as error:
@@ -153,19 +153,19 @@ class Services:
             return response
         runtime.enable(request.data)
         response.success = True
-        response.message = "images are worked on" if request.data else "images are ignored"
+        response.message = "images are processed" if request.data else "images are ignored"
         return response
 
 
 def _open_map(config: Config) -> Localizer:
-    """A localizer on a map all of whose files are as they were built; raises MapError."""
+    """Open a localizer on a map after checking all of its files. Raises MapError."""
     localizer = Localizer(config)
     localizer.map.check_files()
     return localizer
 
 
 def in_thread(work: Callable[[], Any]) -> Future:
-    """Run long work in a thread of its own; await the future for its result or exception."""
+    """Run long work in its own thread; await the future for its result or exception."""
     future: Future = Future()
 
     def run() -> None:

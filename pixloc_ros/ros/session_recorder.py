@@ -1,6 +1,7 @@
-"""Records accepted frames for updates of the map, in a thread of its own. Knows nothing of ROS.
+"""Record accepted frames for map updates, in a thread of its own. Knows nothing of ROS.
 
-Localization never waits for it: frames that come while it is behind are dropped, and counted.
+Localization never waits for the recorder: frames that come while it is behind are dropped and
+counted.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ Count = Callable[[str, str], None]
 
 
 class SessionRecorder:
-    """Writes frames some way apart to a session of a store, as long as it is not closed.
+    """Writes frames at some distance from each other to a session of a store, until it is closed.
 
-    count: called with the name of what happened, and a line where it went wrong:
+    count: called with the name of each occurrence, and with a line if it went wrong:
     session.recorded, session.dropped, session.removed, session.failed.
     """
 
@@ -40,7 +41,7 @@ class SessionRecorder:
         self._thread.start()
 
     def offer(self, answer: Answer) -> None:
-        """Take a verdict on a frame, at once."""
+        """Consider the answer to a frame for recording; returns at once."""
         chosen = self._chooser.choose(answer)
         if chosen is None:
             return
@@ -52,7 +53,7 @@ class SessionRecorder:
             self._chooser.took(chosen)
 
     def close(self, timeout_s: float = 0.2) -> None:
-        """Write what waits, if that is soon done."""
+        """Write the waiting frames if that takes at most `timeout_s`, and stop."""
         self._closing.set()
         with suppress(Full):
             self._waiting.put_nowait(None)
@@ -68,7 +69,7 @@ class SessionRecorder:
         try:
             image = chosen.image()
             removed = self._store.write(self._session, chosen.entry(image), image)
-        except Exception as error:  # a full disk, or whatever: localization goes on
+        except Exception as error:  # such as a full disk: localization must go on
             self._count("session.failed", one_line(error))
             return
         self._count("session.recorded", "")

@@ -1,6 +1,7 @@
-"""What the node is doing and why: a state, a stable code and one line, from a few values.
+"""Judge what the node is doing and why: a state, a stable code and one line, from a few values.
 
-A pure function of NodeStatus, so it can be in no state that this does not justify. Needs no ROS.
+A pure function of NodeStatus, so the node cannot be in a state that these values do not justify.
+Needs no ROS.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from enum import StrEnum
 
 from pixloc_ros.types import Reason
 
-IMAGE_TIMEOUT_S = 2.0  # without images for so long the camera counts as silent
-MIN_ACCEPTED_SHARE = 0.8  # of the last frames; below, tracking is degraded
+IMAGE_TIMEOUT_S = 2.0  # after this long without images the camera counts as silent
+MIN_ACCEPTED_SHARE = 0.8  # of the latest frames; below it, tracking is degraded
 
 
 class State(StrEnum):
-    """Stable names, see docs/guide/node.md."""
+    """States of the node; the names are stable, see docs/guide/node.md."""
 
     ERROR = "ERROR"
     WAITING_MAP = "WAITING_MAP"
@@ -49,7 +50,7 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NodeStatus:
-    """All that the state depends on. Ages are in seconds of the wall clock; None: never."""
+    """All values that the state depends on. Ages are in seconds of the wall clock; None: never."""
 
     fault: str = ""  # why the node could not be configured
     map_loaded: bool = False
@@ -59,11 +60,11 @@ class NodeStatus:
     reason: Reason | None = None  # verdict on the last frame
     message: str = ""
     accepted_age_s: float | None = None
-    accepted_share: float = 1.0  # of the last frames, since the first that was accepted
-    odometry_stopped: bool = False  # there was odometry, and the last frame had to do without
-    odometry_refused: str = ""  # why none of it could be used so far, where there is some
-    tiles_missing: str = ""  # which tiles of a map behind a URL frames lacked of late, and why
-    cameras_missing: tuple[str, ...] = ()  # of a rig: without an image of the last moment
+    accepted_share: float = 1.0  # of the latest frames, since the first accepted one
+    odometry_stopped: bool = False  # there was odometry, but none for the latest frame
+    odometry_refused: str = ""  # why no odometry message was usable so far; empty: none refused
+    tiles_missing: str = ""  # tiles of a map behind a URL that recent frames lacked, and why
+    cameras_missing: tuple[str, ...] = ()  # of a rig: those without an image in the latest frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ def judge(status: NodeStatus, max_coast_s: float) -> StateReport:
         return StateReport(State.WAITING_IMAGE, Cause.NO_IMAGE, "no image yet")
     if status.image_age_s > IMAGE_TIMEOUT_S:
         state = State.COASTING if coasting else State.WAITING_IMAGE
-        return StateReport(state, Cause.IMAGES_STOPPED, "no image any more")
+        return StateReport(state, Cause.IMAGES_STOPPED, "images have stopped")
     if status.reason is None:
         return StateReport(State.INITIALIZING, Cause.FIRST_FRAME, "working on the first frame")
     if status.reason is Reason.OK:
@@ -103,7 +104,7 @@ def judge(status: NodeStatus, max_coast_s: float) -> StateReport:
 
 
 def _idle(status: NodeStatus) -> StateReport | None:
-    """Why no frame is worked on, if none is."""
+    """Return the report that says why no frame is processed; None if frames are."""
     if status.fault:
         return StateReport(State.ERROR, Cause.CONFIGURATION, status.fault)
     if not status.map_loaded:
@@ -117,18 +118,20 @@ def _idle(status: NodeStatus) -> StateReport | None:
 
 
 def _tracking(status: NodeStatus) -> StateReport:
-    """The last frame was accepted; is all well besides?"""
+    """Judge a status whose latest frame was accepted: whether anything else is wrong."""
     if status.odometry_stopped:
-        message = "no odometry any more: the last motion is assumed to go on"
+        message = "odometry has stopped: the last motion is assumed to continue"
         return StateReport(State.DEGRADED, Cause.ODOMETRY_STOPPED, message)
     if status.odometry_refused:
         message = f"no odometry message can be used: {status.odometry_refused}"
         return StateReport(State.DEGRADED, Cause.ODOMETRY_REFUSED, message)
     if status.tiles_missing:
-        message = f"tiles of the map are not here: {status.tiles_missing}"
+        message = f"map tiles are missing: {status.tiles_missing}"
         return StateReport(State.DEGRADED, Reason.TILES_MISSING, message)
     if status.cameras_missing:
-        message = f"no image of camera {', '.join(status.cameras_missing)}: the others go on"
+        message = (
+            f"no image of camera {', '.join(status.cameras_missing)}: the other cameras continue"
+        )
         return StateReport(State.DEGRADED, Cause.CAMERA_MISSING, message)
     if status.accepted_share < MIN_ACCEPTED_SHARE:
         message = f"only {100 * status.accepted_share:.0f} % of the last frames were accepted"
@@ -137,7 +140,7 @@ def _tracking(status: NodeStatus) -> StateReport:
 
 
 def _without_pose(status: NodeStatus, coasting: bool) -> State:
-    """The last frame was not accepted."""
+    """Judge a status whose latest frame was not accepted."""
     if coasting:
         return State.COASTING
     if status.reason in _WAITING:

@@ -1,6 +1,6 @@
-"""Notices that somebody else publishes the transform that is ours to publish.
+"""Notice another publisher of the transform that this node publishes.
 
-With two publishers of map->odom every consumer sees the vehicle leap between two places, and none
+With two publishers of map->odom, every consumer sees the vehicle jump between two places, and none
 of them says why.
 """
 
@@ -17,18 +17,18 @@ from tf2_msgs.msg import TFMessage
 from pixloc_ros.ros import conversions
 from pixloc_ros.sensors.static_transforms import normalized
 
-_REMEMBERED = 500  # transforms of our own that may still be under way to us
+_REMEMBERED = 500  # our own latest transforms, which may yet come back to us on /tf
 
 
 class TransformWatch:
-    """Listens on /tf until a transform of our child frame comes that we did not send."""
+    """Listens on /tf until somebody else sends a transform of our child frame."""
 
     def __init__(self, node: LifecycleNode, child_frame: str) -> None:
         self.finding = ""
         self._node = node
         self._child = normalized(child_frame)
         self._sent: deque[tuple[Any, ...]] = deque(maxlen=_REMEMBERED)
-        # Undecoded: /tf is busy, and the bytes tell already whether our frame is in a message.
+        # Undecoded: /tf is busy, and the raw bytes already show whether they name our frame.
         qos = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
         self._subscription = (
             node.create_subscription(TFMessage, "/tf", self._on_raw, qos, raw=True)
@@ -43,7 +43,7 @@ class TransformWatch:
             self._subscription = None
 
     def expect(self, transform: TransformStamped) -> None:
-        """Call before a transform of our own is published."""
+        """Note a transform of our own. Call it before publishing the transform."""
         self._sent.append(_identity(transform))
 
     def _on_raw(self, raw: bytes) -> None:
@@ -61,8 +61,8 @@ class TransformWatch:
         others = {(p.node_name, p.node_namespace) for p in publishers} - {me}
         names = ", ".join(sorted(f"{space.rstrip('/')}/{name}" for name, space in others))
         self.finding = (
-            f"{transform.header.frame_id} -> {transform.child_frame_id} is published by somebody "
-            f"else, too, among {names or 'nobody known'}: stop it, or set node.tf_mode to none"
+            f"{transform.header.frame_id} -> {transform.child_frame_id} is also published by "
+            f"somebody else, among {names or 'nobody known'}: stop it, or set node.tf_mode to none"
         )
         self._node.get_logger().warning(self.finding)
 
