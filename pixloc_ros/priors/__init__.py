@@ -1,1 +1,1 @@
-"""From odometry, GNSS and initial poses to one prior per frame. Knows nothing of ROS."""
+"""Turn odometry, GNSS and initial poses into one prior per frame. Knows nothing of ROS."""

@@ -1,4 +1,4 @@
-"""The pose that was accepted last, and where it puts the vehicle later."""
+"""The last accepted pose, and where it puts the vehicle later."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pixloc_ros.types import Matrix, PosePrior
 
 
 class AcceptedPose:
-    """The last accepted pose, and the one before it, for the velocity. There may be none."""
+    """The last accepted pose, if any, and the one before it, which gives the velocity."""
 
     def __init__(self, config: ConfigHolder) -> None:
         self._config = config
@@ -23,7 +23,7 @@ class AcceptedPose:
 
     @property
     def stamp_ns(self) -> int | None:
-        """Of the last one."""
+        """Stamp of the last accepted pose; None without one."""
         return self._last.stamp_ns if self._last else None
 
     def clear(self) -> None:
@@ -31,22 +31,25 @@ class AcceptedPose:
         self.comparison.clear()
 
     def take(self, found: StampedPose) -> None:
-        """Believe this one from now on."""
+        """Make this pose the last accepted one."""
         self._before, self._last = self._last, found
 
     def read(self, odometry: OdometryBuffer) -> None:
-        """Take odometry that comes after the pose."""
+        """Use odometry that came after the pose."""
         self._last = self._last and self._last.read(odometry)
 
     def T_map_odom(self, odometry: OdometryBuffer) -> Matrix | None:
-        """map<-odom (4, 4) as of the last one; None before it and when the odometry broke."""
+        """Return map<-odom (4, 4) at the last pose.
+
+        None without a pose, and after a break in the odometry.
+        """
         last = self._last
         if last is None or last.reading is None or last.reading.epoch != odometry.epoch:
             return None
         return last.T_map_base @ se3.inverse(last.reading.T_odom_base)
 
     def carried(self, stamp_ns: int, odometry: OdometryBuffer) -> PosePrior | None:
-        """By odometry or, without it, going on as before; None beyond `max_coast_s`."""
+        """Carry the pose on by odometry or else at constant velocity; None beyond `max_coast_s`."""
         last, config = self._last, self._config.current.priors
         if last is None or not last.within(stamp_ns, config.max_coast_s):
             return None
@@ -57,7 +60,7 @@ class AcceptedPose:
         return self.comparison.tell(replace(last, source="motion").moved(stamp_ns, step))
 
     def expected(self, stamp_ns: int, odometry: OdometryBuffer) -> PosePrior | None:
-        """As carried, but by odometry however long ago it was."""
+        """Carry the pose on as `carried` does, but by odometry however old the pose is."""
         last = self._last
         step = last and odometry_step(last, odometry, stamp_ns, self._config.current.priors)
         return last.moved(stamp_ns, step) if last and step else self.carried(stamp_ns, odometry)

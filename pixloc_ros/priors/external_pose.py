@@ -1,4 +1,4 @@
-"""A pose that was stated: by a person (initialpose), or by a receiver that tells whole poses."""
+"""A pose stated from outside: by a person (initialpose), or by a receiver that measures poses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pixloc_ros.types import Matrix, PosePrior
 
 
 class ExternalPose:
-    """The newest one that was of use. There may be none."""
+    """The newest usable external pose, if any."""
 
     def __init__(self, config: ConfigHolder) -> None:
         self._config = config
@@ -26,34 +26,34 @@ class ExternalPose:
         self._stated = None
 
     def fault(self, T_map_base: Matrix, covariance: Matrix) -> str:
-        """Why a stated pose is of no use by itself; empty when it is of use."""
+        """Return why a pose cannot be used; empty if it can."""
         if not se3.is_rigid(T_map_base) or not _is_covariance(covariance):
             return "not_finite"
         return "too_vague" if is_vague(covariance, self._config.current.priors) else ""
 
     def take(self, stated: StampedPose) -> None:
-        """Believe this one from now on."""
+        """Make this pose the newest one."""
         self._stated = stated
 
     def read(self, odometry: OdometryBuffer) -> None:
-        """Take odometry that comes after the pose."""
+        """Use odometry that came after the pose."""
         self._stated = self._stated and self._stated.read(odometry)
 
     def carried(self, stamp_ns: int, odometry: OdometryBuffer) -> PosePrior | None:
-        """By odometry or, without it, standing still; None beyond `max_coast_s`."""
+        """Carry the pose on by odometry or else unmoved; None beyond `max_coast_s`."""
         stated, config = self._stated, self._config.current.priors
         if stated is None or not stated.within(stamp_ns, config.max_coast_s):
             return None
         return carried(stated, stamp_ns, odometry, config)
 
     def by_odometry(self, stamp_ns: int, odometry: OdometryBuffer) -> PosePrior | None:
-        """However long ago it was; None where the odometry broke."""
+        """Carry the pose on by odometry, however old it is; None after a break in the odometry."""
         stated = self._stated
         step = stated and odometry_step(stated, odometry, stamp_ns, self._config.current.priors)
         return stated.moved(stamp_ns, step) if stated and step else None
 
 
 def _is_covariance(covariance: Matrix) -> bool:
-    """Finite, with variances that are not negative; covariances between axes may be."""
+    """Return whether a matrix is finite with no negative variance."""
     finite = covariance.shape == (6, 6) and np.isfinite(covariance).all()
     return bool(finite and (np.diag(covariance) >= 0).all())

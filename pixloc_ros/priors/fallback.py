@@ -1,4 +1,4 @@
-"""When a prior that leads nowhere is passed over, so that others get their turn."""
+"""Decide when a prior that keeps failing is skipped, so that other sources are tried."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pixloc_ros.config.holder import ConfigHolder
 class PriorFallback:
     """Due after `fallback_after_misses` misses in a row, then after twice as many, and so on.
 
-    A vehicle that was carried elsewhere is found again within a few frames, and one that drives
-    past what nobody could recognise does not search the whole map at every frame.
+    So a vehicle that was carried elsewhere is found again within a few frames, while one that
+    drives past an unrecognizable place does not search the whole map at every frame.
     """
 
     def __init__(self, config: ConfigHolder) -> None:
@@ -18,17 +18,20 @@ class PriorFallback:
         self._since_ns = 0
 
     def clear(self) -> None:
-        """The prior was right."""
+        """Forget the misses: the prior was right."""
         self._misses = 0
 
     def miss(self, stamp_ns: int) -> None:
-        """Count one more frame that was aligned and did not fit."""
+        """Count one more frame that was aligned but did not fit."""
         if self._misses == 0:
             self._since_ns = stamp_ns
         self._misses += 1
 
     def outdates(self, stamp_ns: int | None) -> bool:
-        """Whether what is of that stamp was known before the misses began, and did not help."""
+        """Return whether to skip a prior of this stamp: it was known before the misses began.
+
+        A prior without a stamp is never skipped.
+        """
         return self.due and stamp_ns is not None and stamp_ns <= self._since_ns
 
     @property

@@ -1,8 +1,8 @@
-"""Global priors from local features that another system matched, in hloc's files.
+"""Global priors from local features that another system has matched, in hloc's file formats.
 
-LoFTR-like matchers and SuperPoint with LightGlue write the same: keypoints of each image, and for
-each pair of images which keypoint of one is which of the other. A COLMAP model that was made with
-these keypoints tells the points that the references' keypoints see.
+LoFTR-like matchers and SuperPoint with LightGlue write the same: the keypoints of each image, and
+for each pair of images which keypoints match. A COLMAP model made with these keypoints tells which
+points the references' keypoints observe.
 """
 
 from __future__ import annotations
@@ -25,24 +25,25 @@ from pixloc_ros.maps.files.colmap import ColmapImage, ColmapModel
 from pixloc_ros.types import Frame, Matrix, PosePrior
 
 SOURCE = "matches"
-SIGMA_PX = 2.0  # of matched keypoints, with the errors that they share
-FLOOR_M, FLOOR_DEG = 0.05, 0.1  # per axis: points of the model are not exact either
+SIGMA_PX = 2.0  # of matched keypoints; includes the errors that they share
+FLOOR_M, FLOOR_DEG = 0.05, 0.1  # least sigma per axis: the model's points are not exact either
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureMatches:
-    """Proposes the pose that makes matched keypoints meet the points that references see."""
+    """Proposes the pose that projects the references' points onto the matched keypoints (PnP)."""
 
     model: ColmapModel
-    T_map_world: Matrix  # (4, 4); world is the model's
-    keypoints: Path  # HDF5, a group for each image
-    matches: Path  # HDF5, a group for each pair
-    pairs: Mapping[str, Sequence[str]]  # references by frame name
+    T_map_world: Matrix  # (4, 4); world is the frame of the model
+    keypoints: Path  # HDF5, one group per image
+    matches: Path  # HDF5, one group per pair
+    pairs: Mapping[str, Sequence[str]]  # names of references by frame name
 
     def propose(self, frame: Frame, features: FeaturePyramid | None = None) -> list[PosePrior]:
-        """Propose the pose of the matches; none where too few of them agree.
+        """Propose the pose of the matches; none if too few of them agree.
 
-        Raises DataError for files that lack the frame's keypoints or any of its pairs.
+        Raises DataError if the files lack the frame's keypoints, or matches with all of its
+        references.
         """
         matched = self._matched(frame.name)
         points_map = se3.transform(self.T_map_world, self.model.points_world[matched.points])
@@ -72,14 +73,14 @@ class FeatureMatches:
         some = [pair for pair in found if pair is not None]
         if not some:
             raise DataError(f"{self.matches} has no matches of '{name}' with an image of the model")
-        pairs = np.unique(np.concatenate(some), axis=0)  # several references see one point
+        pairs = np.unique(np.concatenate(some), axis=0)  # several references observe the same point
         keypoint, point_id = pairs.T
         return _Matched(pixels[keypoint], np.searchsorted(self.model.point_ids, point_id))
 
 
 @dataclass(frozen=True, slots=True)
 class _Matched:
-    """Pixels (N, 2) of a query and the points (N,) of the model that they see."""
+    """Pixels (N, 2) of a query and the indices (N,) of the points observed there."""
 
     pixels: Matrix
     points: NDArray[np.intp]
@@ -88,8 +89,8 @@ class _Matched:
 def _keypoints_and_points(
     matches: Any, query: str, reference: ColmapImage
 ) -> NDArray[np.int64] | None:
-    """(N, 2) keypoint of the query and id of the point; None where the pair was not matched."""
-    for separator in "/", "_":  # of newer and older files
+    """Return (N, 2) keypoint index and point id per match; None if the pair was not matched."""
+    for separator in "/", "_":  # used by newer and by older files
         names = [name.replace("/", "-") for name in (query, reference.name)]
         for first, second in ((0, 1), (1, 0)):
             group = separator.join((names[first], names[second]))

@@ -1,6 +1,6 @@
 """Global priors from files of other systems: ranked keyframes, descriptors, and poses.
 
-Poses are of the camera, in the world of the model that the map was built from.
+Poses are those of the camera, in the world frame of the model that the map was built from.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ACE_COLUMNS = "name qw qx qy qz tx ty tz rotation_error translation_error inlier
 ACE_ZERO_COLUMNS = "name qw qx qy qz tx ty tz focal_length confidence"
 PLANAR_COLUMNS = "name x y yaw_deg sigma_x sigma_y sigma_yaw_deg"
 PLANAR_COVARIANCE = "name x y yaw_deg xx xy xyaw yy yyaw yawyaw"
-MAX_TILT_DEG = 45.0  # of the mapping cameras on average, in a map whose z is up
+MAX_TILT_DEG = 45.0  # mean tilt of the mapping cameras, if the map's z axis is up
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class CameraPose:
 
 @dataclass(frozen=True, slots=True)
 class NamedPoses:
-    """Proposes the pose that another system has for a frame of that name."""
+    """Proposes the pose that another system found for the frame of that name."""
 
     poses: Mapping[str, CameraPose]
 
@@ -60,8 +60,8 @@ def read_pose_priors(
 ) -> NamedPoses:
     """Read lines `name qw qx qy qz tx ty tz`, cam_from_world.
 
-    sigma: metres and degrees by which poses may be off, per axis. Raises DataError for a file that
-    cannot be used, or that has no pose of any of the names.
+    sigma: of the poses in metres and degrees, per axis. Raises DataError for an unusable file, or
+    if it has no pose for any of the names.
     """
     T_cam_world = read_poses(file)
     hloc.check_same_names(file, T_cam_world, names, "prior")
@@ -71,10 +71,10 @@ def read_pose_priors(
 def read_ace_priors(
     map_: Map, file: Path, names: Sequence[str], sigma: tuple[float, float]
 ) -> NamedPoses:
-    """Read `poses_*.txt` of ACE or ACE Zero: cam_from_world, then what they think of it.
+    """Read `poses_*.txt` of ACE or ACE Zero: cam_from_world, then the system's own confidence.
 
-    ACE's names are without folders. Raises DataError as read_pose_priors does, and where two
-    queries have the same name without its folders.
+    ACE omits folders from names. Raises DataError as read_pose_priors does, and if two queries
+    differ only in their folders.
     """
     T_cam_file: dict[str, Matrix] = {}
     widths = {len(columns.split()) for columns in (ACE_COLUMNS, ACE_ZERO_COLUMNS)}
@@ -85,7 +85,7 @@ def read_ace_priors(
                 f"{where}: expected `{ACE_COLUMNS}` or `{ACE_ZERO_COLUMNS}`, got {len(words)} words"
             )
         numbers = _numbers(where, words[1:8])
-        with refusing(DataError, where, "remove the line"):  # a quaternion of zeros
+        with refusing(DataError, where, "remove the line"):  # such as a zero quaternion
             T_cam_file[words[0]] = se3.from_qvec_wxyz(numbers[:4], numbers[4:])
     T_cam_world = _by_query_name(file, T_cam_file, names)
     return poses_in_map(map_, T_cam_world, sigma)
@@ -94,11 +94,12 @@ def read_ace_priors(
 def read_planar_priors(
     map_: Map, file: Path, names: Sequence[str], config: PriorsConfig
 ) -> NamedPoses:
-    """Read poses in the plane, as from map matching (OrienterNet): x, y, yaw with uncertainty.
+    """Read planar poses, as from map matching (OrienterNet): x, y, yaw with uncertainty.
 
     Lines are PLANAR_COLUMNS, or PLANAR_COVARIANCE with the upper triangle of a covariance in metres
-    and degrees. yaw: of the optical axis, counter-clockwise from x of the map, whose z is up.
-    Height and tilt are those of the nearest keyframe, and as vague as `config` says of a GNSS fix.
+    and degrees. Yaw is that of the optical axis, counter-clockwise from the map's x axis; the map's
+    z axis must be up. Height and tilt are taken from the nearest keyframe, with the sigmas that
+    `config` sets for a GNSS fix. Raises DataError for an unusable file or map.
     """
     _check_z_up(map_)
     lookup = KeyframeLookup(map_.keyframe_T_map_cam, se3.base_from_optical(), config)
@@ -118,9 +119,9 @@ def read_planar_priors(
 def read_pairs(
     map_: Map, file: Path, names: Sequence[str], config: RetrievalConfig
 ) -> KeyframePairs:
-    """Read lines `query keyframe`, the best first.
+    """Read lines `query keyframe`, the best keyframe first.
 
-    Raises DataError for a wrong line, or where no pair is of a query and a keyframe of the map.
+    Raises DataError for a wrong line, or if no line pairs a query with a keyframe of the map.
     """
     keyframe_of = {name: index for index, name in enumerate(map_.keyframe_names)}
     pairs = {
@@ -144,8 +145,8 @@ def read_descriptors(
 ) -> ImageDescriptors:
     """Read global descriptors of keyframes and queries from HDF5 files.
 
-    among: names of the keyframes that a query may show; of one that is not in it all count. Raises
-    DataError for files that cannot be read and for names without a descriptor.
+    among: names of the keyframes that may be proposed for a query; all, for a query that is missing
+    in it. Raises DataError for unreadable files and for names without a descriptor.
     """
     of_keyframes = hloc.read_descriptors(files, map_.keyframe_names)
     of_queries = dict(zip(names, hloc.read_descriptors(files, names), strict=True))
@@ -158,20 +159,20 @@ def read_descriptors(
 
 
 def map_from_world(map_: Map) -> Matrix:
-    """T_map_world (4, 4); world is that of the model that the map was built from."""
+    """Return T_map_world (4, 4); world is the frame of the model that the map was built from."""
     T_map_world = as_matrix(map_.metadata.T_map_world)
     assert T_map_world is not None
     return T_map_world
 
 
-MAX_NUMBER = 1e12  # of metres and degrees; squared, it is still a number
-PLANE = [0, 1, 5]  # x, y and yaw of a pose
+MAX_NUMBER = 1e12  # metres or degrees; its square does not overflow
+PLANE = [0, 1, 5]  # indices of x, y and yaw in a pose
 
 
 def poses_in_map(
     map_: Map, T_cam_world: Mapping[str, Matrix], sigma: tuple[float, float]
 ) -> NamedPoses:
-    """Priors of poses by name; sigma: metres and degrees by which they may be off, per axis."""
+    """Make priors of poses by name. sigma: in metres and degrees, per axis."""
     T_map_world, covariance = map_from_world(map_), diagonal(*sigma)
     return NamedPoses(
         {
@@ -184,7 +185,7 @@ def poses_in_map(
 def _by_query_name(
     file: Path, known: Mapping[str, Matrix], names: Sequence[str]
 ) -> dict[str, Matrix]:
-    """Poses by the names of the queries, which the file may have without their folders."""
+    """Return poses by full query name; the file's names may lack the folders."""
     if any(name in known for name in names):
         return dict(known)
     query_of: dict[str, str] = {}
@@ -213,7 +214,10 @@ def _yaw_quat_xyzw(yaw_deg: float) -> list[float]:
 
 
 def _planar_covariance(where: str, numbers: Matrix) -> Matrix:
-    """(6, 6) in m and rad with zeros where nothing is known, of what follows x, y and yaw."""
+    """Return a (6, 6) covariance in m and rad, from the columns after x, y and yaw.
+
+    Unknown entries are zero.
+    """
     plane = np.zeros((3, 3))
     if len(numbers) == 3:
         plane = np.diag(numbers**2)

@@ -15,10 +15,10 @@ def seconds(duration_ns: int) -> float:
 
 
 class JumpGate:
-    """Tells an outlier from a stream that really moved.
+    """Distinguishes an outlier from a stream that really moved.
 
-    A position that could only be reached faster than `max_speed_mps` (plus `slack_m` of noise) is
-    a "jump"; when the next one agrees with it, the stream has "moved" there.
+    A position that could be reached only faster than `max_speed_mps` (plus `slack_m` of noise) is a
+    "jump"; if the next position agrees with it, the stream has "moved" there.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
-"""Where might a frame be, when nothing that was measured along the drive tells it?
+"""Propose poses for a frame when nothing measured along the drive tells where it is.
 
-Whatever answers this is a `GlobalPrior`: the map's own retrieval here, files of other systems in
-`file_priors` and `feature_matches`, and what somebody adds: docs/guide/priors.md.
+Whatever does this is a `GlobalPrior`: the map's own retrieval here, other systems' files in
+`file_priors` and `feature_matches`, and what users add: docs/guide/priors.md.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from pixloc_ros.types import Frame, PosePrior
 
 
 class GlobalPrior(Protocol):
-    """Proposes poses for a frame, each with a covariance that is meant seriously."""
+    """Proposes poses for a frame, each with a realistic covariance."""
 
     def propose(self, frame: Frame, features: FeaturePyramid | None = None) -> list[PosePrior]:
-        """Propose poses, the likeliest first; none where nothing is known of the frame.
+        """Propose poses, the most likely first; none if nothing is known about the frame.
 
-        features: of the frame's image, where they have been extracted.
+        features: of the frame's image, if they have been extracted.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class MapRetrieval:
-    """Proposes places where keyframes of the map look like the frame."""
+    """Proposes the places of keyframes that resemble the frame."""
 
     map: Map
     config: RetrievalConfig
@@ -40,7 +40,7 @@ class MapRetrieval:
     def propose(self, frame: Frame, features: FeaturePyramid | None = None) -> list[PosePrior]:
         """Propose places by the descriptor of the features; none without features.
 
-        Raises MapError for a map without descriptors.
+        Raises MapError if the map has no descriptors.
         """
         if features is None:
             return []
@@ -51,11 +51,11 @@ class MapRetrieval:
 
 @dataclass(frozen=True, slots=True)
 class KeyframePairs:
-    """Proposes places of keyframes that something else ranked, by the frame's name."""
+    """Proposes the places of keyframes that another system ranked, by the frame's name."""
 
     map: Map
     config: RetrievalConfig
-    keyframes: Mapping[str, Sequence[int]]  # index in the map, the best first
+    keyframes: Mapping[str, Sequence[int]]  # indices in the map by frame name, the best first
 
     def propose(self, frame: Frame, features: FeaturePyramid | None = None) -> list[PosePrior]:
         index = np.array(self.keyframes.get(frame.name, ()), np.intp)[: self.config.candidates]
@@ -68,13 +68,13 @@ class KeyframePairs:
 
 @dataclass(frozen=True, slots=True)
 class ImageDescriptors:
-    """Proposes places by descriptors of another system, by the frame's name."""
+    """Proposes places by another system's descriptors, by the frame's name."""
 
     map: Map
     config: RetrievalConfig
-    of_keyframes: NDArray[np.float32]  # (M, D) of unit norm
-    of_frames: Mapping[str, NDArray[np.float32]]  # (D,) of unit norm
-    # Indices (N,) of the keyframes that a frame may show; a frame that is not in it: any of them.
+    of_keyframes: NDArray[np.float32]  # (M, D), unit norm
+    of_frames: Mapping[str, NDArray[np.float32]]  # (D,), unit norm, by frame name
+    # Indices (N,) of the keyframes that may be proposed; any, for a frame that is missing here.
     keyframes_of: Mapping[str, NDArray[np.intp]] = field(default_factory=dict)
 
     def propose(self, frame: Frame, features: FeaturePyramid | None = None) -> list[PosePrior]:

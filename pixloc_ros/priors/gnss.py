@@ -1,4 +1,4 @@
-"""GNSS fixes: judged, then placed in the map through its datum."""
+"""Check GNSS fixes, and place them in the map through its datum."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_ALTITUDE_M = 100_000.0
 
 @dataclass(frozen=True, slots=True)
 class Fix:
-    """One accepted fix, in the map."""
+    """An accepted fix, in map coordinates."""
 
     stamp_ns: int
     position_map: Matrix  # (3,) metres, of the antenna
@@ -30,9 +30,10 @@ class Fix:
 def antenna_base(
     config: PriorsConfig, lookup: Callable[[str, str], Matrix | None], base: str, antenna: str
 ) -> Matrix | None:
-    """Where the antenna sits (3,) in the vehicle's frame; None where nothing says so.
+    """Return the antenna's position (3,) in the vehicle's frame, in metres; None if unknown.
 
-    lookup: T_target_source (4, 4) of two frames, or None; antenna: frame of the fix's header.
+    lookup: returns T_target_source (4, 4) of two frames, or None.
+    antenna: frame in the fix's header.
     """
     if any(config.gnss_antenna_m):
         return np.array(config.gnss_antenna_m)
@@ -41,7 +42,7 @@ def antenna_base(
 
 
 class GnssGate:
-    """Turns fixes into map positions and refuses the useless ones; `rejected` counts why."""
+    """Turns fixes into map positions and refuses useless ones; `rejected` counts the reasons."""
 
     def __init__(self, config: ConfigHolder, datum: AnyDatum | None) -> None:
         self._config = config
@@ -62,10 +63,11 @@ class GnssGate:
         status: int,
         antenna_base: Matrix | None = None,
     ) -> Fix | None:
-        """The fix in the map, or None.
+        """Return the fix in map coordinates, or None if it is refused.
 
-        covariance_enu: (3, 3) m^2 or None when unknown; status as in NavSatStatus (-1: no fix);
-        antenna_base: (3,) m in the vehicle's frame, None: at its origin.
+        covariance_enu: (3, 3) m^2, or None if unknown.
+        status: as in NavSatStatus (-1: no fix).
+        antenna_base: (3,) metres in the vehicle's frame; None: at its origin.
         """
         covariance = self._covariance(covariance_enu)
         position = latitude_deg, longitude_deg, altitude_m
@@ -87,7 +89,7 @@ class GnssGate:
         return Fix(stamp_ns, position_map, R @ covariance @ R.T, antenna_base)
 
     def _fault(self, position: tuple[float, float, float], covariance: Matrix, status: int) -> str:
-        """Why this fix is of no use by itself; empty when it is of use."""
+        """Return why this fix is useless by itself; empty if it is not."""
         if status < 0:
             return "gnss_no_fix"
         if not _on_earth(*position):
@@ -97,7 +99,7 @@ class GnssGate:
         return "gnss_too_vague" if worst_m2 > limit_m2 else ""
 
     def _covariance(self, covariance_enu: Matrix | None) -> Matrix:
-        """(3, 3) in ENU with no axis surer than receivers are."""
+        """Return the ENU covariance (3, 3), no axis more certain than receivers can be."""
         config = self._config.current.priors
         if covariance_enu is None or not np.isfinite(covariance_enu).all():
             return np.eye(3) * config.gnss_default_sigma_m**2
@@ -107,7 +109,7 @@ class GnssGate:
 
 
 def _on_earth(latitude_deg: float, longitude_deg: float, altitude_m: float) -> bool:
-    """Whether a receiver can be there; zero, zero is where those are that know no position."""
+    """Return whether a receiver can be there; receivers without a position report zero, zero."""
     in_range = abs(latitude_deg) <= 90 and abs(longitude_deg) <= 180
-    too_high = abs(altitude_m) > MAX_ALTITUDE_M  # NaN: not known
+    too_high = abs(altitude_m) > MAX_ALTITUDE_M  # False for NaN, which means unknown
     return bool(in_range and not too_high and (latitude_deg or longitude_deg))

@@ -1,4 +1,4 @@
-"""The newest GNSS fix, with all that fixes and odometry tell, as a pose to begin from."""
+"""The newest GNSS fix, completed by heading and height to a pose, as a prior."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pixloc_ros.types import PosePrior
 
 
 class GnssPrior:
-    """Remembers the newest fix that was accepted. `rejected` counts the others by reason."""
+    """Remembers the newest accepted fix. `rejected` counts the others by reason."""
 
     def __init__(self, config: ConfigHolder, datum: AnyDatum | None) -> None:
         self._config = config
@@ -30,7 +30,7 @@ class GnssPrior:
 
     @property
     def stamp_ns(self) -> int | None:
-        """Of the newest fix."""
+        """Stamp of the newest fix; None without one."""
         return self._fix.stamp_ns if self._fix else None
 
     def clear(self) -> None:
@@ -39,19 +39,19 @@ class GnssPrior:
         self._fix = None
 
     def add(self, fix: Fix | None, odometry: OdometryBuffer) -> None:
-        """Take what the gate made of a fix."""
+        """Remember a fix that passed the gate; None: it did not."""
         if fix is not None:
             self._fix = fix
             self._heading.add(fix, odometry)
 
     def read(self, odometry: OdometryBuffer) -> None:
-        """New odometry is there."""
+        """Use odometry that came after the fixes."""
         self._heading.read(odometry)
 
     def carried(
         self, stamp_ns: int, keyframes: KeyframeLookup, odometry: OdometryBuffer
     ) -> PosePrior | None:
-        """From the pose at the newest fix; None without one, or when it is too old."""
+        """Carry the pose at the newest fix on to a stamp; None without a fix, or if it is old."""
         fix = self._fix
         if fix is None:
             return None

@@ -1,8 +1,8 @@
-"""Which way the vehicle points, from how its GNSS positions moved.
+"""Estimate the vehicle's heading from the motion of its GNSS positions.
 
-With odometry its path is laid over the fixes, which tells how the odometry's axes lie in the map,
-whichever way the vehicle drives. Without, the course over ground is taken for the heading, which is
-wrong for a vehicle that reverses.
+With odometry, its path is fitted to the fixes, which gives the rotation from the odometry's axes to
+the map's, whichever way the vehicle drives. Without, the course over ground serves as the heading,
+which is wrong for a vehicle that reverses.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from pixloc_ros.priors.odometry import OdometryBuffer, OdometryReading
 
 _SPACING_M = 0.5  # between the fixes that are remembered
 _REMEMBERED = 60  # fixes
-_CONSISTENT = 3.0  # sigmas between the lengths of the path and of the way between the fixes
-_FLOOR_DEG = 1.0  # of what is not modelled: the axes of the odometry, the place of the antenna
+_CONSISTENT = 3.0  # sigmas by which the path and the distance between the fixes may differ
+_FLOOR_DEG = 1.0  # unmodelled errors: the axes of the odometry, the position of the antenna
 
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """Of the vehicle's x axis in the map, counter-clockwise from the map's x axis."""
+    """Direction of the vehicle's x axis in the map, counter-clockwise from the map's x axis."""
 
     angle_rad: float
     sigma_rad: float
@@ -35,7 +35,7 @@ class Heading:
 
 @dataclass(frozen=True, slots=True)
 class _Mark:
-    """A fix, and what the odometry said at that moment (None: unknown yet)."""
+    """A fix, and the odometry reading at that moment (None: not yet known)."""
 
     fix: Fix
     reading: OdometryReading | None
@@ -48,7 +48,7 @@ class _Mark:
 
 
 class HeadingFromMotion:
-    """Remembers fixes some way apart."""
+    """Estimates the heading from remembered fixes at some distance from each other."""
 
     def __init__(self, config: ConfigHolder) -> None:
         self._config = config
@@ -58,20 +58,20 @@ class HeadingFromMotion:
         self._marks.clear()
 
     def add(self, fix: Fix, odometry: OdometryBuffer) -> None:
-        """Take the next fix; the newest is always kept, the others stand some way apart."""
+        """Take the next fix; the newest is always kept, earlier ones only at some distance."""
         marks = self._marks
         if len(marks) > 1 and _distance_m(marks[-1].fix, marks[-2].fix) < _SPACING_M:
             marks.pop()
         marks.append(_Mark(fix, odometry.at(fix.stamp_ns)))
 
     def read(self, odometry: OdometryBuffer) -> None:
-        """Fill in the odometry of a fix that was there before it."""
+        """Fill in the odometry of a fix that came before it."""
         if self._marks and self._marks[-1].reading is None:
             newest = self._marks[-1]
             self._marks[-1] = replace(newest, reading=odometry.at(newest.fix.stamp_ns))
 
     def newest(self) -> Heading | None:
-        """At the stamp of the newest fix; None until the vehicle has moved far enough."""
+        """Return the heading at the newest fix; None until the vehicle has moved far enough."""
         if len(self._marks) < 2:
             return None
         heading = self._course() if self._marks[-1].reading is None else self._by_odometry()
@@ -79,7 +79,7 @@ class HeadingFromMotion:
         return heading if known else None
 
     def _by_odometry(self) -> Heading:
-        """The path laid over the fixes, as far back as that makes the heading surer."""
+        """Fit the odometry's path to the fixes, as far back as that reduces the sigma."""
         newest = self._marks[-1].reading
         assert newest is not None
         marks = [m for m in self._marks if m.reading and m.reading.epoch == newest.epoch]
@@ -93,9 +93,9 @@ class HeadingFromMotion:
         return Heading(_turn(path, fixes) + yaw_rad, sigmas[first])
 
     def _sigma_from(self, before: _Mark, newest: _Mark) -> float:
-        """Of the heading, if the path between the two is laid over the fixes.
+        """Return the heading's sigma (rad) if the path between two fixes is fitted to them.
 
-        Infinite where it is not as long as the fixes say: wheels that slip tell no heading.
+        Infinite if path and fixes differ in length: slipping wheels say nothing about the heading.
         """
         assert before.reading is not None and newest.reading is not None
         config = self._config.current.priors
@@ -109,7 +109,7 @@ class HeadingFromMotion:
         return _sigma(_noise_m(before.fix, newest.fix), path_m, drift_deg)
 
     def _course(self) -> Heading:
-        """The surest of the directions in which earlier fixes lie behind the newest."""
+        """Return the most certain of the directions from earlier fixes to the newest."""
         *earlier, newest = (mark.fix for mark in self._marks)
         courses = [self._course_from(before, newest) for before in earlier]
         return min(courses, key=lambda heading: heading.sigma_rad)
@@ -123,21 +123,21 @@ class HeadingFromMotion:
 
 
 def _turn(path: Matrix, fixes: Matrix) -> float:
-    """Angle by which points (N, 2) have to be turned to lie over others, in least squares."""
+    """Return the angle that rotates points (N, 2) onto others, by least squares."""
     return se3.turn_rad(path - path.mean(0), fixes - fixes.mean(0))
 
 
 def _noise_m(first: Fix, second: Fix) -> float:
-    """Sigma of the way between two fixes, along its vaguest axis.
+    """Return the sigma of the vector between two fixes, along its least certain axis.
 
-    No better however many lie between them: errors of neighbouring fixes are alike.
+    Fixes in between do not reduce it: the errors of neighbouring fixes are alike.
     """
     variances = [np.linalg.eigvalsh(fix.covariance[:2, :2])[-1] for fix in (first, second)]
     return float(np.sqrt(np.sum(variances)))
 
 
 def _sigma(noise_m: float, distance_m: float, drift_deg: float) -> float:
-    """Of a direction in rad."""
+    """Return the sigma of a direction, in rad."""
     noise_rad = noise_m / max(distance_m, 1e-6)
     return float(np.linalg.norm([noise_rad, np.deg2rad(drift_deg), np.deg2rad(_FLOOR_DEG)]))
 

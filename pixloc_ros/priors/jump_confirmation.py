@@ -1,7 +1,7 @@
-"""Whether a pose that nobody expected is believed: only when several frames agree on it.
+"""Decide whether an unexpected pose is accepted: only when several frames agree on it.
 
-One image may fit a wrong place well (repeated structures). Frames of a moving vehicle that fit the
-same wrong place one after the other are much rarer.
+A single image may fit a wrong place well (repeated structures). Successive frames of a moving
+vehicle that all fit the same wrong place are much rarer.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from pixloc_ros.types import PosePrior
 
 
 class JumpConfirmation:
-    """Lets expected poses pass, and jumps once `jump_frames` of `jump_window` frames agree."""
+    """Accepts expected poses, and a jump once `jump_frames` of `jump_window` frames agree."""
 
     def __init__(self, config: ConfigHolder) -> None:
         self._config = config
         self._candidates: list[StampedPose | None] = []
 
     def clear(self) -> None:
-        """Forget the jumps so far."""
+        """Forget earlier jumps."""
         self._candidates.clear()
 
     def miss(self) -> None:
-        """Take a frame without a pose: it agrees with nothing, but has its place in the window."""
+        """Record a frame without a pose: it agrees with nothing but counts in the window."""
         self._remember(None)
 
     def objection(
@@ -38,10 +38,10 @@ class JumpConfirmation:
         odometry: OdometryBuffer,
         unmeasured: str = "",
     ) -> str:
-        """Why a pose is not believed yet, in one line; empty when it is.
+        """Return why a pose is not accepted yet, in one line; empty if it is.
 
-        expected: where the last accepted pose and the odometry put the vehicle, with covariance;
-        None when nothing does. unmeasured: source of the prior, if nothing measured that.
+        expected: where odometry carries the last accepted pose, with covariance; None if unknown.
+        unmeasured: source of the prior, if it was not measured; else empty.
         """
         config = self._config.current.priors
         sigmas = _sigmas(found, expected) if expected else np.inf
@@ -66,7 +66,7 @@ class JumpConfirmation:
         self._candidates = [*self._candidates, candidate][-window:]
 
     def _agreeing(self, found: StampedPose, odometry: OdometryBuffer) -> int:
-        """How many candidates, the newest among them, are of the same place after their motion."""
+        """Count the candidates that odometry carries to the same place as the newest."""
         return sum(
             candidate is not None
             and _sigmas(found, self._carried(candidate, found.stamp_ns, odometry))
@@ -81,6 +81,6 @@ class JumpConfirmation:
 
 
 def _sigmas(found: StampedPose, expected: PosePrior) -> float:
-    """Mahalanobis distance of the two, both being uncertain."""
+    """Return the Mahalanobis distance between two uncertain poses."""
     error = cov.base_error(found.T_map_base, expected.T_map_base)
     return float(np.sqrt(cov.mahalanobis2(error, expected.covariance + found.covariance)))

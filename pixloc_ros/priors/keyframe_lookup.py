@@ -1,4 +1,4 @@
-"""What a pose does not know, borrowed from the nearest mapped camera: height, tilt, heading."""
+"""Complete poses with what the nearest keyframe knows: height, tilt, heading."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from pixloc_ros.maps.datum import AnyDatum
 from pixloc_ros.priors.gnss import Fix
 from pixloc_ros.priors.heading import Heading
 
-# RViz and flat GNSS leave these variances zero: they state nothing about height, roll and pitch.
+# RViz and planar GNSS set these variances to zero: they know nothing about height, roll and pitch.
 _PLANAR = [2, 3, 4]
-_VAGUE_HEADING_RAD2 = 1.0  # beyond about 60 degrees a heading is no information
+_VAGUE_HEADING_RAD2 = 1.0  # beyond about 60 degrees a heading carries no information
 
 
 class MapLike(Protocol):
@@ -34,10 +34,10 @@ class MapLike(Protocol):
 
 
 class VehicleKeyframes:
-    """The keyframes as poses of the vehicle, once it is known where its camera sits.
+    """The keyframes as vehicle poses, once the camera's mounting is known.
 
-    `T_base_cam` is that of the live camera and may be set later; a map that knows its mapping
-    camera's does not need it.
+    `T_base_cam` is that of the live camera and may be set later; a map that knows the mounting of
+    its mapping camera does not need it.
     """
 
     def __init__(self, map: MapLike, config: ConfigHolder) -> None:
@@ -47,7 +47,7 @@ class VehicleKeyframes:
         self._newest: KeyframeLookup | None = None
 
     def lookup(self) -> KeyframeLookup | None:
-        """Return the keyframes; None where the mounting of the camera is not known."""
+        """Return the keyframes; None if the camera's mounting is unknown."""
         T_base_cam = self._map.T_base_cam
         T_base_cam = self.T_base_cam if T_base_cam is None else T_base_cam
         if T_base_cam is None or not len(self._map.keyframe_T_map_cam):
@@ -60,7 +60,7 @@ class VehicleKeyframes:
 
 
 class KeyframeLookup:
-    """Vehicle poses of the mapping drive, T_map_base (M, 4, 4)."""
+    """Looks up vehicle poses of the mapping drive, T_map_base (M, 4, 4)."""
 
     def __init__(self, T_map_cam: Matrix, T_base_cam: Matrix, config: PriorsConfig) -> None:
         self.T_base_cam = T_base_cam
@@ -73,17 +73,17 @@ class KeyframeLookup:
         return self._config is config and np.array_equal(self.T_base_cam, T_base_cam)
 
     def nearest(self, position_map: Matrix) -> Matrix:
-        """T_map_base (4, 4) of the keyframe that is nearest in the plane."""
+        """Return T_map_base (4, 4) of the keyframe nearest in the plane."""
         return self._T_map_base[self._places.query(position_map[:2])[1]]
 
     def stand_at(self, position_map: Matrix) -> Matrix:
-        """T_map_base at a plane position (2+,), with height and attitude of the nearest one."""
+        """Return T_map_base at a plane position (2+,), height and attitude from the nearest one."""
         T_map_base = self.nearest(position_map).copy()
         T_map_base[:2, 3] = position_map[:2]
         return T_map_base
 
     def covariance(self, position_covariance: Matrix) -> Matrix:
-        """(6, 6) of a pose whose plane position alone was measured, (2+, 2+) in m^2."""
+        """Return a covariance (6, 6) of a pose, given that of its plane position (2+, 2+), m^2."""
         config = self._config
         covariance = np.zeros((6, 6))
         covariance[:2, :2] = position_covariance[:2, :2]
@@ -93,10 +93,10 @@ class KeyframeLookup:
         return covariance
 
     def place(self, fix: Fix, heading: Heading | None) -> tuple[Matrix, Matrix]:
-        """T_map_base and covariance (6, 6) of the vehicle whose antenna is there.
+        """Return T_map_base and covariance (6, 6) of a vehicle whose antenna is at a fix.
 
-        heading: where the vehicle's motion tells it; None: of the nearest keyframe. An error of the
-        attitude swings the vehicle about its antenna; the height is that of the keyframe.
+        heading: measured from the vehicle's motion; None: that of the nearest keyframe. An error of
+        the attitude swings the vehicle about its antenna; the height is that of the keyframe.
         """
         T_map_base = self.stand_at(fix.position_map)
         covariance = self.covariance(fix.covariance)
@@ -110,7 +110,7 @@ class KeyframeLookup:
         return T_map_base, J @ covariance @ J.T
 
     def complete(self, T_map_base: Matrix, covariance: Matrix) -> tuple[Matrix, Matrix]:
-        """Fill in what a pose leaves open by zero or huge variances; the rest stays as it is."""
+        """Replace what a pose leaves open by zero or huge variances; keep the rest."""
         if not covariance.any():
             sigma_m = self._config.gnss_default_sigma_m
             covariance = self.covariance(np.eye(2) * sigma_m**2)
@@ -124,12 +124,12 @@ class KeyframeLookup:
         return self._on_the_map(T_map_base), borrowed
 
     def _on_the_map(self, T_map_base: Matrix) -> Matrix:
-        """The same plane position and heading, with height and tilt of the nearest keyframe."""
+        """Keep plane position and heading, take height and tilt from the nearest keyframe."""
         return _turned(self.stand_at(T_map_base[:3, 3]), _heading(T_map_base))
 
 
 def _turned(T_map_base: Matrix, heading_rad: float) -> Matrix:
-    """The same place and tilt with another heading."""
+    """Return the same position and tilt with another heading."""
     turn = Rotation.from_euler("z", heading_rad - _heading(T_map_base)).as_matrix()
     return se3.make(turn @ T_map_base[:3, :3], T_map_base[:3, 3])
 

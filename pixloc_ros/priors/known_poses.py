@@ -1,4 +1,4 @@
-"""All that sensors and frames have told of where the vehicle is."""
+"""Everything that sensors and frames have told about the vehicle's pose."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pixloc_ros.priors.unconfirmed_pose import UnconfirmedPose
 
 
 class KnownPoses:
-    """One pose, or none, of each source, and the odometry that carries them on."""
+    """At most one pose per source, and the odometry that carries them on."""
 
     def __init__(self, config: ConfigHolder, datum: AnyDatum | None) -> None:
         self.odometry = OdometryBuffer(config)
@@ -23,12 +23,12 @@ class KnownPoses:
         self.unconfirmed = UnconfirmedPose(config)
 
     def read_odometry(self) -> None:
-        """Join poses that came before their odometry to what has come now."""
+        """Combine earlier poses with the odometry that came after them."""
         for pose in (self.accepted, self.unconfirmed, self.external, self.gnss):
             pose.read(self.odometry)
 
     def forget_poses(self) -> None:
-        """Forget where the vehicle is; fixes and odometry stay."""
+        """Forget where the vehicle is; keep fixes and odometry."""
         for pose in (self.accepted, self.external, self.unconfirmed):
             pose.clear()
 
@@ -41,7 +41,7 @@ class KnownPoses:
     def begin_again(self, stamp_ns: int, max_gap_s: float) -> None:
         """Forget what is later than a stamp to which time went back.
 
-        Some sensors may be there already.
+        Some sensors may already be at the new time; their data stays.
         """
         self.accepted.clear()
         self.unconfirmed.find(None, "")

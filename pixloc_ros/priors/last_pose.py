@@ -1,4 +1,4 @@
-"""The last verified pose in a file, for the next start on the same map."""
+"""Save the last verified pose to a file, for the next start on the same map."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from pixloc_ros.errors import DataError, PixlocError
 from pixloc_ros.geometry import se3
 from pixloc_ros.types import Estimate, Matrix
 
-SAVE_EVERY_S = 5.0  # of the wall clock, while poses are accepted
+SAVE_EVERY_S = 5.0  # by the wall clock, while poses are accepted
 
 
 @dataclass(frozen=True, slots=True)
 class LastPose:
-    """T_map_base (4, 4) as rows, with the SHA-256 of the map that it is on."""
+    """T_map_base (4, 4) as rows, with the SHA-256 of its map."""
 
     map_sha256: str
     stamp_ns: int
     T_map_base: list[list[float]]
 
     def matrix(self) -> Matrix:
-        """(4, 4); raises DataError for what is no pose."""
+        """Return T_map_base (4, 4). Raises DataError if it is no pose."""
         try:
             T_map_base = np.array(self.T_map_base, np.float64)
         except (TypeError, ValueError):
@@ -39,9 +39,9 @@ class LastPose:
 
 
 class LastPoseFile:
-    """Keeps the last accepted pose of one map. Writes rarely, and whole or not at all.
+    """Keeps the last accepted pose of one map. Writes rarely, and atomically.
 
-    warn: told in one line what could not be read or written; nothing is ever raised.
+    warn: called with one line about a failure to read or write; nothing is ever raised.
     """
 
     def __init__(self, path: Path, map_sha256: str, warn: Callable[[str], None]) -> None:
@@ -52,7 +52,7 @@ class LastPoseFile:
         self._saved_s = float("-inf")
 
     def recall(self) -> Matrix | None:
-        """T_map_base (4, 4) of the last run on this map."""
+        """Return T_map_base (4, 4) of the last run on this map; None if unknown."""
         if not self._path.exists():
             return None
         try:
@@ -66,7 +66,7 @@ class LastPoseFile:
             return None
 
     def keep(self, estimate: Estimate) -> None:
-        """Take the verdict on a frame."""
+        """Keep the pose of an estimate if it was accepted."""
         if not estimate.ok:
             return
         self._unsaved = estimate
@@ -74,7 +74,7 @@ class LastPoseFile:
             self.save()
 
     def save(self) -> None:
-        """Write what was kept since the last time."""
+        """Write the kept pose if it has changed since the last time."""
         estimate, self._unsaved = self._unsaved, None
         if estimate is None or estimate.T_map_base is None:
             return

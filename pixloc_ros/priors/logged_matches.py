@@ -1,7 +1,7 @@
-"""Poses to refine with the points that hloc matched, as PixLoc refines them (section 5.3).
+"""Refine poses with the points that hloc matched, as PixLoc does (section 5.3).
 
-hloc's log names points by the ids of its COLMAP model; a map numbers them anew, so the model is
-needed to find them again: by their positions.
+hloc's log names points by their ids in a COLMAP model. A map numbers points anew, so the model is
+needed to find them, by position.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from pixloc_ros.maps.map import Map
 from pixloc_ros.priors.file_priors import NamedPoses, map_from_world, poses_in_map
 from pixloc_ros.types import Frame, Matrix, PosePrior
 
-SAME_POINT_M = 1e-3  # maps keep positions in float32
+SAME_POINT_M = 1e-3  # maps store positions in float32
 
 
 @dataclass(frozen=True, slots=True)
 class LoggedMatches:
-    """Proposes a frame's pose, to be aligned with its matched points and no others."""
+    """Proposes a frame's pose, to be aligned with its matched points only."""
 
     poses: NamedPoses
-    point_ids: Mapping[str, NDArray[np.int32]]  # (N,) of the map, by the frame's name
+    point_ids: Mapping[str, NDArray[np.int32]]  # (N,) ids in the map, by frame name
 
     def propose(self, frame: Frame, features: FeaturePyramid | None = None) -> list[PosePrior]:
         ids = self.point_ids.get(frame.name)
@@ -51,9 +51,12 @@ def read_logged_matches(
 ) -> LoggedMatches:
     """Read hloc's log: the inliers of each query, and its pose.
 
-    model: that of the log and of the map. sigma: metres and degrees by which poses may be off, per
-    axis. given: T_cam_world to refine instead of the log's. Raises DataError for a file that is no
-    log, that knows none of the names, or where the map has none of the model's points.
+    model: the one that the log and the map were made with.
+    sigma: of the poses in metres and degrees, per axis.
+    given: T_cam_world to refine instead of the log's poses.
+
+    Raises DataError for a file that is no log or knows none of the names, and if the map has none
+    of the model's points.
     """
     logs = read_logs(file)
     hloc.check_same_names(file, logs, names, "log")
@@ -67,7 +70,7 @@ def read_logged_matches(
 
 
 def _ids_in_map(map_: Map, model: ColmapModel, file: Path) -> NDArray[np.int32]:
-    """(P,) the map's id of each point of the model, -1 for those that it lacks."""
+    """Return (P,) the map's id of each point of the model; -1 for points missing from the map."""
     tiles = [tile for _, tile in map_.tiles.sound()]
     of_map = np.unique(np.concatenate([tile.point_id for tile in tiles]))
     points_map = se3.transform(map_from_world(map_), model.points_world)
@@ -83,7 +86,7 @@ def _ids_in_map(map_: Map, model: ColmapModel, file: Path) -> NDArray[np.int32]:
 
 
 def _inliers(log: QueryLog, model: ColmapModel, ids: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Ids (N,) of the map, ascending, of the points that a query's pose agrees with."""
+    """Return the map's ids (N,), ascending, of the inliers of a query's pose."""
     points = np.array(log.points, np.int64)[np.array(log.inliers, bool)]
     points = np.unique(points[np.isin(points, model.point_ids)])
     found = ids[np.searchsorted(model.point_ids, points)]

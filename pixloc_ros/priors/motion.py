@@ -1,4 +1,4 @@
-"""How a pose and its covariance travel with the vehicle."""
+"""Propagate a pose and its covariance along the vehicle's motion."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pixloc_ros.geometry.se3 import Matrix
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A relative motion in the vehicle's own frame, with the sigmas it adds."""
+    """A relative motion in the vehicle's own frame, and the sigmas that it adds."""
 
     T_before_after: Matrix
     sigma_m: float
@@ -24,9 +24,9 @@ class Step:
 def odometry_step(
     T_before_after: Matrix, driven_m: float, config: PriorsConfig, assumed_s: float = 0.0
 ) -> Step:
-    """A motion measured by odometry; the uncertainty grows with the distance driven.
+    """Return a motion measured by odometry; its uncertainty grows with the distance driven.
 
-    assumed_s: for how long the motion was not measured, but the last one assumed to go on.
+    assumed_s: how long the motion was not measured but assumed to continue.
     """
     driven_m = abs(driven_m)
     heading_rad = np.deg2rad(config.odometry_heading_sigma_deg_per_m) * driven_m
@@ -38,17 +38,17 @@ def odometry_step(
 
 
 def blind_step(T_before_after: Matrix, elapsed_s: float, config: PriorsConfig) -> Step:
-    """A motion that is only assumed; the uncertainty grows with time."""
+    """Return a motion that is only assumed; its uncertainty grows with time."""
     sigma_m = config.odometry_min_sigma_m + config.motion_sigma_mps * abs(elapsed_s)
     sigma_deg = config.odometry_min_sigma_deg + config.motion_sigma_degps * abs(elapsed_s)
     return Step(T_before_after, sigma_m, float(np.deg2rad(sigma_deg)))
 
 
 def carry(T_map_base: Matrix, covariance: Matrix, step: Step) -> tuple[Matrix, Matrix]:
-    """Move a pose (4, 4) and its covariance (6, 6, map axes) by one step.
+    """Move a pose (4, 4) and its covariance (6, 6), in map axes, by one step.
 
-    An error of the attitude swings the displacement: dp' = dp + dtheta x d, so that
-    cov' = J cov J^T + Q with J = [I, -[d]x; 0, I] and d the displacement in map axes.
+    An error of the attitude swings the displacement: dp' = dp + dtheta x d. Hence cov' = J cov J^T
+    + Q with J = [I, -[d]x; 0, I], where d is the displacement in map axes.
     """
     T_map_after = T_map_base @ step.T_before_after
     J = np.eye(6)
@@ -58,5 +58,5 @@ def carry(T_map_base: Matrix, covariance: Matrix, step: Step) -> tuple[Matrix, M
 
 
 def extrapolate(T_first: Matrix, T_second: Matrix, fraction: float) -> Matrix:
-    """Relative motion after T_second if the one from T_first to it goes on for `fraction` of it."""
+    """Return the motion after T_second if that from T_first goes on for `fraction` of it."""
     return se3.interpolate(np.eye(4), se3.inverse(T_first) @ T_second, fraction)

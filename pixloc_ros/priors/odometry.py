@@ -1,4 +1,4 @@
-"""Odometry at any stamp: a short history that interpolates and refuses what cannot be."""
+"""Odometry at any stamp: a short history that interpolates and refuses impossible readings."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from pixloc_ros.priors.gates import JumpGate, seconds
 
 @dataclass(frozen=True, slots=True)
 class OdometryReading:
-    """Where the odometry has the vehicle. Only readings of one epoch share an odom frame."""
+    """Pose of the vehicle by odometry. Only readings of one epoch share an odom frame."""
 
     stamp_ns: int
     T_odom_base: Matrix
     driven_m: float  # path length since the epoch began
     epoch: int
-    extrapolated_s: float = 0.0  # how long the motion was only assumed to go on
+    extrapolated_s: float = 0.0  # how long the motion was assumed to continue
 
 
 @dataclass(frozen=True, slots=True)
 class Twist:
-    """How the vehicle moves, in its own axes: (6,) m/s and rad/s, and the sigmas of each."""
+    """Velocity of the vehicle in its own axes: (6,) m/s and rad/s, with sigmas."""
 
     velocity: Matrix
     sigma: Matrix
 
 
 class OdometryBuffer:
-    """History of one odometry stream.
+    """The recent history of one odometry stream.
 
-    A gap or a confirmed jump begins a new epoch: poses before and after it cannot be related.
+    A gap or a confirmed jump starts a new epoch: poses before and after it cannot be related.
     `rejected` counts refused messages and breaks by reason.
     """
 
@@ -53,7 +53,7 @@ class OdometryBuffer:
 
     @property
     def stamp_ns(self) -> int | None:
-        """Of the newest reading."""
+        """Stamp of the newest reading; None without one."""
         return self._readings[-1].stamp_ns if self._readings else None
 
     @property
@@ -61,13 +61,13 @@ class OdometryBuffer:
         return self._epoch
 
     def clear(self) -> None:
-        """Forget everything; later readings are of a new epoch."""
+        """Forget everything; later readings belong to a new epoch."""
         self._readings.clear()
         self._jumps.clear()
         self._epoch += 1
 
     def add(self, stamp_ns: int, T_odom_base: Matrix) -> None:
-        """Take one message, or refuse it and count why."""
+        """Add one message, or refuse it and count the reason."""
         if not se3.is_rigid(T_odom_base):
             self.rejected["odometry_not_finite"] += 1
             return
@@ -81,7 +81,7 @@ class OdometryBuffer:
         self._add_in_order(stamp_ns, T_odom_base)
 
     def at(self, stamp_ns: int) -> OdometryReading | None:
-        """Interpolated reading, extrapolated a little at most; None outside the history."""
+        """Interpolate a reading, or extrapolate slightly; None outside the history."""
         if not self._readings or stamp_ns < self._readings[0].stamp_ns:
             return None
         index = bisect_left(self._readings, stamp_ns, key=lambda reading: reading.stamp_ns)
@@ -93,19 +93,19 @@ class OdometryBuffer:
         return _between(self._readings[index - 1], after, stamp_ns)
 
     def since(self, stamp_ns: int) -> list[OdometryReading]:
-        """The readings that are still known from a stamp on, oldest first."""
+        """Return the readings in the history from a stamp on, oldest first."""
         index = bisect_left(self._readings, stamp_ns, key=lambda reading: reading.stamp_ns)
         return self._readings[index:]
 
     def motion(self, from_ns: int, to_ns: int) -> Matrix | None:
-        """T_base_base (4, 4) from the vehicle at to_ns to it at from_ns; None where not known."""
+        """Return T_base_base (4, 4) from the vehicle at to_ns to it at from_ns; None if unknown."""
         then, now = self.at(from_ns), self.at(to_ns)
         if then is None or now is None or then.epoch != now.epoch:
             return None
         return se3.inverse(then.T_odom_base) @ now.T_odom_base
 
     def twist(self) -> Twist | None:
-        """The motion over the newest readings; None without two of them."""
+        """Return the velocity over the newest readings; None without two of them."""
         if len(self._readings) < 2:
             return None
         newest, config = self._readings[-1], self._config.current.priors
@@ -156,7 +156,7 @@ class OdometryBuffer:
         return replace(reading, extrapolated_s=beyond_s)
 
     def _base_line(self) -> int:
-        """Index of a reading before the newest, long enough ago that single noise is small."""
+        """Return the index of a reading old enough that noise of single readings matters little."""
         reach_s = self._config.current.priors.odometry_max_extrapolation_s
         reach_ns = round(reach_s * 1e9)
         base_ns = self._readings[-1].stamp_ns - reach_ns

@@ -1,4 +1,4 @@
-"""Which of the known poses the search for a frame begins at."""
+"""Choose which of the known poses becomes the prior of a frame."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from pixloc_ros.types import PosePrior
 
 
 class PriorSelector:
-    """Asks the sources of poses one after the other.
+    """Tries the sources of poses in a fixed order.
 
-    In this order: what the last frame found and no other has confirmed yet; the last accepted pose
-    while younger than `max_coast_s`; an external pose (initialpose, GNSS pose) as young as that; a
-    GNSS fix with height and tilt of the nearest keyframe, whose heading serves until motion tells
-    it; an older accepted or external pose, as long as odometry carries it; the last pose of an
-    earlier run. With none of them, and now and then when they lead nowhere, there is no prior: the
+    1. the pose that the last frame found and no other has confirmed yet
+    2. the last accepted pose while younger than `max_coast_s`
+    3. an external pose (initialpose, GNSS pose), as young as that
+    4. a GNSS fix, completed by the nearest keyframe's height, tilt and (until known) heading
+    5. an older accepted or external pose, as long as odometry carries it on
+    6. the last pose of an earlier run
+
+    If there is none, and from time to time if they keep failing, a frame gets no prior: the
     localizer searches the map.
 
     can_search: whether the localizer can do without a prior.
@@ -38,7 +41,7 @@ class PriorSelector:
         self._can_search = can_search
 
     def prior(self, stamp_ns: int) -> PosePrior | None:
-        """Return the best prior at a stamp, or None when nothing is known."""
+        """Return the best prior at a stamp; None if nothing is known."""
         known, odometry, fall_back = self._known, self._known.odometry, self._fallback.due
         if fall_back:
             known.unconfirmed.forget()
@@ -53,7 +56,7 @@ class PriorSelector:
         )
 
     def _external_is_outdated(self) -> bool:
-        """Whether the last accepted pose is newer than the external one."""
+        """Return whether the last accepted pose is newer than the external one."""
         external_ns = self._known.external.stamp_ns
         accepted_ns = self._known.accepted.stamp_ns
         return external_ns is not None and accepted_ns is not None and external_ns <= accepted_ns
@@ -65,7 +68,7 @@ class PriorSelector:
         return self._known.gnss.carried(stamp_ns, keyframes, self._known.odometry)
 
     def _from_long_ago(self, stamp_ns: int) -> PosePrior | None:
-        """What odometry carries, as long as that tells the place; or the pose of an earlier run."""
+        """Return an old pose if odometry still carries it usefully; else that of an earlier run."""
         known, config = self._known, self._config.current.priors
         for pose in (known.accepted.expected, known.external.by_odometry):
             carried = pose(stamp_ns, known.odometry)

@@ -1,4 +1,4 @@
-"""A transform that follows another without leaping, for controllers that steer in the map frame."""
+"""Follow a transform without jumps, for controllers that steer in the map frame."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pixloc_ros.priors.gates import seconds
 
 
 class TransformSmoother:
-    """map<-odom as sent, which nears map<-odom as found, exponentially in time."""
+    """Makes the published map<-odom approach the estimated one, exponentially in time."""
 
     def __init__(self) -> None:
         self._sent: tuple[int, Matrix] | None = None
 
     def clear(self) -> None:
-        """Forget what was sent: the next transform is taken as it is."""
+        """Forget what was published: the next transform is adopted as it is."""
         self._sent = None
 
     def step(
@@ -28,12 +28,12 @@ class TransformSmoother:
         max_m: float,
         max_deg: float,
     ) -> Matrix:
-        """Return what to send at this stamp (4, 4), for a vehicle that is at T_odom_base.
+        """Return the transform to publish at this stamp (4, 4), for a vehicle at T_odom_base.
 
-        time_constant_s: after it 63 % of a correction are done; 0: all of it at once.
-        max_m, max_deg: a correction of the vehicle by more than either is made at once, because
-        going on in the wrong place is worse than leaping. Both count at the vehicle: far from the
-        origin of the odometry a small turn moves it a lot.
+        time_constant_s: the time in which 63 % of a correction is made; 0: all of it at once.
+        max_m, max_deg: a larger correction is made at once, because continuing in the wrong place
+        is worse than a jump. Both apply at the vehicle: far from the odometry's origin a small
+        rotation moves it a lot.
         """
         T_sent = T_map_odom
         if self._sent is not None and time_constant_s:

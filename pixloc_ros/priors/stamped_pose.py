@@ -1,4 +1,4 @@
-"""A pose believed at one moment, carried to another by odometry or by assumption."""
+"""A pose known at one moment, carried to another by odometry or by assumption."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pixloc_ros.types import PosePrior
 
 @dataclass(frozen=True, slots=True)
 class StampedPose:
-    """A pose somebody stated, and what the odometry said at that moment (None: unknown yet)."""
+    """A pose from any source, and the odometry reading at its stamp (None: not yet known)."""
 
     T_map_base: Matrix
     covariance: Matrix  # (6, 6) map axes
@@ -26,30 +26,30 @@ class StampedPose:
     reading: OdometryReading | None = None
 
     def within(self, stamp_ns: int, limit_s: float) -> bool:
-        """Whether the stamp is no farther away than this."""
+        """Return whether a stamp is at most limit_s away."""
         return abs(seconds(stamp_ns - self.stamp_ns)) <= limit_s
 
     def read(self, odometry: OdometryBuffer) -> StampedPose:
-        """The same with its odometry reading, if it is known by now, or known better."""
+        """Return the pose with its odometry reading if that is known, or known better, by now."""
         if self.reading is not None and not self.reading.extrapolated_s:
             return self
         return replace(self, reading=odometry.at(self.stamp_ns) or self.reading)
 
     def moved(self, stamp_ns: int, step: motion.Step) -> PosePrior:
-        """As a prior after one step."""
+        """Return a prior: the pose after one step."""
         T_map_base, covariance = motion.carry(self.T_map_base, self.covariance, step)
         return PosePrior(T_map_base, covariance, self.source, stamp_ns)
 
 
 def is_vague(covariance: Matrix, config: PriorsConfig) -> bool:
-    """Whether a pose with this covariance (6, 6) does not tell the place, as a vague GNSS fix."""
+    """Return whether a covariance (6, 6) is too large to tell the place, as for a poor GNSS fix."""
     return bool(covariance[:2, :2].max() > config.gnss_max_sigma_m**2)
 
 
 def odometry_step(
     pose: StampedPose, odometry: OdometryBuffer, stamp_ns: int, config: PriorsConfig
 ) -> motion.Step | None:
-    """The motion since then by odometry; None where it broke or does not reach."""
+    """Return the motion since the pose by odometry; None if it broke or does not reach so far."""
     before, after = pose.reading, odometry.at(stamp_ns)
     if before is None or after is None or before.epoch != after.epoch:
         return None
@@ -59,14 +59,14 @@ def odometry_step(
 
 
 def standing_step(pose: StampedPose, stamp_ns: int, config: PriorsConfig) -> motion.Step:
-    """No motion that is known of."""
+    """Return a step without motion, for a vehicle that is not known to move."""
     return motion.blind_step(np.eye(4), seconds(stamp_ns - pose.stamp_ns), config)
 
 
 def carried(
     pose: StampedPose, stamp_ns: int, odometry: OdometryBuffer, config: PriorsConfig
 ) -> PosePrior:
-    """As a prior at another stamp: by odometry or, without it, standing still."""
+    """Return a prior at another stamp: moved by odometry, or unmoved without it."""
     step = odometry_step(pose, odometry, stamp_ns, config)
     return pose.moved(stamp_ns, step or standing_step(pose, stamp_ns, config))
 
@@ -74,7 +74,7 @@ def carried(
 def velocity_step(
     first: StampedPose | None, second: StampedPose, stamp_ns: int, config: PriorsConfig
 ) -> motion.Step:
-    """The motion between two poses, going on after the second."""
+    """Return the motion from the second pose on, at the velocity between the two."""
     elapsed_ns = stamp_ns - second.stamp_ns
     between_ns = second.stamp_ns - first.stamp_ns if first else 0
     if first is None or not 0 < seconds(between_ns) <= config.odometry_max_gap_s:

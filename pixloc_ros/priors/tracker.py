@@ -1,4 +1,4 @@
-"""The believed pose over time: fed by sensors and accepted estimates, asked for priors."""
+"""Track the pose over time: sensors and accepted estimates in, priors and map->odom out."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from pixloc_ros.types import Estimate, Matrix, PosePrior, Reason
 class PoseTracker:
     """Gives each frame its prior and turns accepted estimates into map->odom.
 
-    What it knows lies in KnownPoses, which of that a frame begins at is told by PriorSelector,
-    and whether an estimate is believed by JumpConfirmation. Not thread-safe. Stamps are taken as
-    they are: odd ones are kept away by the session's StampClock.
+    KnownPoses holds what it knows, PriorSelector chooses the prior among that, and JumpConfirmation
+    decides whether an estimate is accepted. Not thread-safe. Stamps are not checked: the session's
+    StampClock holds back odd ones.
 
     can_search: whether the localizer can do without a prior.
     """
 
     def __init__(self, config: ConfigHolder, map: MapLike, can_search: bool = False) -> None:
-        self.generation = 0  # goes up when what was believed before is void
+        self.generation = 0  # increases when what was known before becomes invalid
         self.keyframes = VehicleKeyframes(map, config)
         self._config = config
         self._known = known = KnownPoses(config, map.datum)
@@ -38,7 +38,7 @@ class PoseTracker:
 
     @property
     def rejected(self) -> Counter[str]:
-        """Refused inputs by reason, since the beginning."""
+        """Refused inputs by reason, since the start."""
         return self._refused + self._known.odometry.rejected + self._known.gnss.rejected
 
     @property
@@ -53,7 +53,7 @@ class PoseTracker:
 
     @property
     def T_map_odom(self) -> Matrix | None:
-        """map<-odom as of the last accepted pose; None before it and when the odometry broke."""
+        """map<-odom at the last accepted pose; None before it and after a break in the odometry."""
         return self._known.accepted.T_map_odom(self._known.odometry)
 
     def add_odometry(self, stamp_ns: int, T_odom_base: Matrix) -> None:
@@ -77,10 +77,10 @@ class PoseTracker:
         gnss.add(fix, self._known.odometry)
 
     def add_pose(self, stamp_ns: int, T_map_base: Matrix, covariance: Matrix, source: str) -> str:
-        """Take an external pose; `initialpose` comes from a person and overrules what is tracked.
+        """Take an external pose; `initialpose` comes from a person and overrules the tracked pose.
 
-        Zero variances of height, roll and pitch (RViz) or a vague heading mean that they are not
-        known: they are borrowed from the nearest keyframe. Returns why it was refused, or "".
+        Zero variances of height, roll and pitch (RViz) or a vague heading mean unknown: these
+        values are taken from the nearest keyframe. Returns why the pose was refused, or "".
         """
         keyframes = self.keyframes.lookup()
         fault = self._known.external.fault(T_map_base, covariance)
@@ -95,22 +95,22 @@ class PoseTracker:
         return ""
 
     def go_on_from(self, other: PoseTracker) -> None:
-        """Take over what another one knows of the vehicle, but not of the map."""
+        """Take over what another tracker knows about the vehicle, but not about the map."""
         self._known.odometry = other.odometry
         self.keyframes.T_base_cam = other.keyframes.T_base_cam
 
     def remember(self, T_map_base: Matrix) -> None:
-        """Take the pose (4, 4) at the end of an earlier run, to begin with if nothing else is."""
+        """Take the pose (4, 4) at the end of an earlier run, for use if nothing else is known."""
         self._known.unconfirmed.remember(T_map_base)
 
     def prior(self, stamp_ns: int) -> PosePrior | None:
-        """Return where the search for a frame begins, or None when nothing is known."""
+        """Return the prior of a frame; None if nothing is known."""
         return self._selector.prior(stamp_ns)
 
     def predict(self, stamp_ns: int) -> tuple[Matrix, Matrix] | None:
         """Carry the last accepted pose on: T_map_base (4, 4) and covariance (6, 6).
 
-        None without one, or when it is older than `max_coast_s`.
+        None without one, or if it is older than `max_coast_s`.
         """
         prior = self._known.accepted.carried(stamp_ns, self._known.odometry)
         return (prior.T_map_base, prior.covariance) if prior else None
@@ -118,7 +118,8 @@ class PoseTracker:
     def update(self, estimate: Estimate) -> Estimate:
         """Take the localizer's verdict: an accepted pose moves map->odom, others change nothing.
 
-        Returns the verdict to publish: a jump that no other frame confirms yet is "unconfirmed".
+        Returns the verdict to publish: a jump that no other frame has confirmed yet is
+        "unconfirmed".
         """
         known = self._known
         known.unconfirmed.find(None, "")
@@ -142,7 +143,7 @@ class PoseTracker:
         return estimate
 
     def forget_pose(self) -> None:
-        """Forget where the vehicle is: the next prior is a fix, or what is stated from now on."""
+        """Forget where the vehicle is: the next prior is a fix, or a pose stated from now on."""
         self.generation += 1
         self._known.forget_poses()
         self._jumps.clear()
@@ -162,7 +163,7 @@ class PoseTracker:
 
     def _miss(self, estimate: Estimate) -> None:
         self._jumps.miss()
-        if estimate.alignment is not None:  # it could be aligned, and did not fit
+        if estimate.alignment is not None:  # it was aligned but did not fit
             self._fallback.miss(estimate.stamp_ns)
-            if self._fallback.due:  # lost: its place is to be compared anew
+            if self._fallback.due:  # lost: compare the next place anew
                 self._known.accepted.comparison.clear()

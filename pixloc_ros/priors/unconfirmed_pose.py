@@ -1,4 +1,4 @@
-"""Where to begin when nothing measured the place: at a pose found by a search, or remembered."""
+"""Poses that no sensor measured: found by a search, or remembered from an earlier run."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from pixloc_ros.priors.stamped_pose import StampedPose, carried
 from pixloc_ros.types import Estimate, Matrix, PosePrior, Reason
 
 LAST_POSE = "last_pose"
-CONTRADICTION = "contradiction"  # what an image says that its prior excluded
-SOURCES = ("retrieval", LAST_POSE, CONTRADICTION)  # of priors that nothing measured
+CONTRADICTION = "contradiction"  # a place that the image shows but the prior excluded
+SOURCES = ("retrieval", LAST_POSE, CONTRADICTION)  # of priors that no sensor measured
 
 
 def source_of(estimate: Estimate) -> str:
-    """The source of an estimate's prior, if nothing measured that; empty otherwise."""
+    """Return the source of an estimate's prior if no sensor measured it; empty otherwise."""
     source = estimate.prior.source if estimate.prior else ""
     return source if source in SOURCES else ""
 
 
 class UnconfirmedPose:
-    """What the last frame found and no other confirms yet, and the pose of an earlier run."""
+    """The pose that the last frame found, not yet confirmed, and the pose of an earlier run."""
 
     def __init__(self, config: ConfigHolder) -> None:
         self._config = config
@@ -30,7 +30,7 @@ class UnconfirmedPose:
         self._remembered: Matrix | None = None
 
     def clear(self) -> None:
-        """Something better is known, or nothing is to be known any more."""
+        """Forget both poses: something better is known, or everything is to be forgotten."""
         self._found = self._remembered = None
 
     def remember(self, T_map_base: Matrix) -> None:
@@ -38,16 +38,18 @@ class UnconfirmedPose:
         self._remembered = T_map_base
 
     def forget(self) -> None:
-        """The pose of the earlier run led nowhere."""
+        """Forget the pose of the earlier run, which did not help."""
         self._remembered = None
 
     def find(self, found: StampedPose | None, source: str) -> None:
-        """Take what the last frame found from a prior of this source; None: nothing."""
+        """Take the pose that the last frame found from a prior of this source; None: no pose."""
         self._found = replace(found, source=source) if found and source else None
 
     def contradict(self, estimate: Estimate, max_wrong_probability: float) -> None:
-        """Take the place where the last frame's image says that the vehicle is, though its prior
-        excludes it, so that the next frame tells whether it is there."""
+        """Take the place that the last image shows although its prior excludes it.
+
+        The next frame then decides whether the vehicle is there.
+        """
         if estimate.reason is not Reason.FAR_FROM_PRIOR:
             return
         found, covariance = estimate.candidate_T_map_base, estimate.candidate_covariance
@@ -58,18 +60,18 @@ class UnconfirmedPose:
             self._found = StampedPose(found, covariance, estimate.stamp_ns, CONTRADICTION)
 
     def read(self, odometry: OdometryBuffer) -> None:
-        """Take odometry that comes after the frame."""
+        """Use odometry that came after the frame."""
         self._found = self._found and self._found.read(odometry)
 
     def found(self, stamp_ns: int, odometry: OdometryBuffer) -> PosePrior | None:
-        """What the last frame found, carried to this stamp."""
+        """Return the pose that the last frame found, carried on to a stamp."""
         found, config = self._found, self._config.current.priors
         if found is None or not found.within(stamp_ns, config.max_coast_s):
             return None
         return carried(found, stamp_ns, odometry, config)
 
     def remembered(self, stamp_ns: int) -> PosePrior | None:
-        """The pose of the earlier run, vague: the vehicle may have been moved."""
+        """Return the pose of the earlier run, with large sigmas: the vehicle may have moved."""
         if self._remembered is None:
             return None
         config = self._config.current.priors

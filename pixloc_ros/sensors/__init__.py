@@ -1,1 +1,1 @@
-"""Messages as typed events, shared by the live node and bags. Knows nothing of ROS."""
+"""Convert messages to typed events, for the live node and for bags. Knows nothing of ROS."""

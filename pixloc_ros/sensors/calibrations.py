@@ -1,4 +1,4 @@
-"""What each camera says of itself, and whether it says it for good."""
+"""Keep the calibration of each camera, and judge whether it is stable."""
 
 from __future__ import annotations
 
@@ -7,89 +7,90 @@ from dataclasses import dataclass, field
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.sensors.events import CameraInfoEvent, RefusedMessage, Size
 
-HOLD_NS = 1_000_000_000  # a calibration that differs from the one before counts when it has held
-ALTERNATION_NS = 10_000_000_000  # and so long where it has given way before: two publishers
+HOLD_NS = 1_000_000_000  # how long a changed calibration must stay the same before it is used
+ALTERNATION_NS = 10_000_000_000  # the same for one that was replaced before: two publishers?
 
 
 @dataclass(slots=True)
 class _Statement:
-    """What one camera says."""
+    """The calibration that one camera publishes, and how it has changed."""
 
     newest: CameraInfoEvent
     description: str
-    before: str = ""  # the calibration that the newest one replaced
-    changed_ns: int | None = None  # when it did
+    before: str = ""  # description of the calibration that the newest one replaced
+    changed_ns: int | None = None  # when it was replaced
     hold_ns: int = HOLD_NS
-    given_way_ns: dict[str, int] = field(default_factory=dict)  # when calibrations were replaced
+    replaced_ns: dict[str, int] = field(default_factory=dict)  # when others were replaced
 
 
 class Calibrations:
-    """The newest calibration of each camera; one that is refused voids the one before.
+    """The newest calibration of each camera; a refused one invalidates the one before.
 
-    An old one may be of another setting of the lens. One that changes during a drive may be of
-    another publisher: until it has held, it counts as little as the one before.
+    The one before may belong to another lens setting. A calibration that changes during a drive may
+    come from a second publisher: until it has been stable for a while, neither it nor the one
+    before is used.
     """
 
     def __init__(self) -> None:
         self._statements: dict[str, _Statement] = {}
         self._problems: dict[str, str] = {}
-        self._anew: set[str] = set()  # cameras whose next calibration counts at once
+        self._trusted_next: set[str] = set()  # cameras whose next calibration is trusted at once
 
     def take(self, event: CameraInfoEvent, now_ns: int) -> str:
-        """Take a calibration; return how it differs from the one before, if it does.
+        """Take a calibration; return its description if it differs from the one before, else "".
 
-        now_ns: the newest stamp of all data, since that of the message may be anything.
+        now_ns: the newest stamp of all data, because the message's own stamp may be anything.
         """
         name, description = event.camera_name, describe(event.camera)
         self._problems.pop(name, None)
         statement = self._statements.get(name)
-        if statement is None or name in self._anew:
-            self._anew.discard(name)
+        if statement is None or name in self._trusted_next:
+            self._trusted_next.discard(name)
             self._statements[name] = _Statement(event, description)
             return ""
         statement.newest = event
         if description == statement.description:
             return ""
         statement.before, statement.description = statement.description, description
-        gave_way_ns = statement.given_way_ns.get(description)
-        alternates = gave_way_ns is not None and now_ns - gave_way_ns <= ALTERNATION_NS
+        was_replaced_ns = statement.replaced_ns.get(description)
+        alternates = was_replaced_ns is not None and now_ns - was_replaced_ns <= ALTERNATION_NS
         statement.hold_ns = ALTERNATION_NS if alternates else HOLD_NS
-        statement.given_way_ns = {statement.before: now_ns} | {
+        statement.replaced_ns = {statement.before: now_ns} | {
             other: then_ns
-            for other, then_ns in statement.given_way_ns.items()
+            for other, then_ns in statement.replaced_ns.items()
             if other != statement.before and now_ns - then_ns <= ALTERNATION_NS
         }
         statement.changed_ns = now_ns
         return description
 
     def refuse(self, refused: RefusedMessage) -> None:
-        """Void a camera's calibration until another one comes."""
+        """Invalidate a camera's calibration until another one comes."""
         self._problems[refused.camera_name] = refused.message
 
     def begin_again(self) -> None:
-        """Believe what is said from now on: time went back, and with it another recording began."""
-        self._anew.update(self._statements)
+        """Trust the next calibrations at once: time went back, so another recording has begun."""
+        self._trusted_next.update(self._statements)
 
     def of(self, camera_name: str) -> CameraInfoEvent | None:
-        """Return the newest calibration, unless one was refused since."""
+        """Return a camera's newest calibration; None if there is none or one was refused since."""
         if camera_name in self._problems:
             return None
         statement = self._statements.get(camera_name)
         return statement.newest if statement else None
 
     def size(self, camera_name: str) -> Size | None:
-        """Return width and height of the images that are calibrated for."""
+        """Return width and height of the calibrated images; None without a calibration."""
         event = self.of(camera_name)
         return (event.camera.width, event.camera.height) if event else None
 
     def problem(self, camera_name: str) -> str:
-        """Return why the last one was refused; empty where none was."""
+        """Return why the camera's last calibration was refused; empty if it was not."""
         return self._problems.get(camera_name, "")
 
     def unsettled(self, camera_name: str, stamp_ns: int) -> str:
-        """Return why the calibration does not count yet at the stamp of an image, or ""."""
+        """Return why the calibration may not be used yet for an image of this stamp, or ""."""
         statement = self._statements.get(camera_name)
-        if statement is None or statement.changed_ns is None or camera_name in self._anew:
+        if statement is None or statement.changed_ns is None or camera_name in self._trusted_next:
             return ""
         if stamp_ns - statement.changed_ns >= statement.hold_ns:
             return ""

@@ -1,4 +1,4 @@
-"""Images of several cameras that were taken at about the same time, as one group."""
+"""Group the images that several cameras took at about the same time."""
 
 from __future__ import annotations
 
@@ -12,28 +12,29 @@ Item = TypeVar("Item")
 
 @dataclass(slots=True)
 class CameraSynchronizer(Generic[Item]):
-    """Collects one item of each camera into a group by their stamps.
+    """Collects one item per camera into a group, by their stamps.
 
-    A group is complete as soon as it has an item of each camera that also had one in the group
-    before: a camera that is lost delays one group, not all that follow, and takes part again as
-    soon as it delivers. An item that comes after its group is counted in `late` and not used. All
-    that a camera without others delivers is a group of its own, whatever its stamp.
+    A group is complete once it has an item of each camera that took part in the group before. So a
+    camera that fails delays one group, not all later ones, and it takes part again as soon as it
+    delivers. An item that comes after its group was closed is counted in `late` and not used. If
+    there is only one camera, each of its items is a group, whatever the stamp.
     """
 
     cameras: Sequence[str]
     tolerance_s: float
     late: Counter[str] = field(default_factory=Counter)
-    _open: dict[str, tuple[int, Item]] = field(default_factory=dict)  # with stamps, as they came
-    _closed: dict[str, int] = field(default_factory=dict)  # stamps of the last group
+    _open: dict[str, tuple[int, Item]] = field(default_factory=dict)  # stamp and item by camera
+    _closed: dict[str, int] = field(default_factory=dict)  # stamps of the last group, by camera
     _awaited: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._awaited = set(self.cameras)
 
     def add(self, camera: str, stamp_ns: int, item: Item) -> list[Mapping[str, Item]]:
-        """The groups that this item closes, oldest first: items by camera, in the order of cameras.
+        """Add an item; return the groups that it closes, oldest first, as items by camera.
 
-        Stamps that go back are late; after a jump of the clock begin anew with `clear`.
+        Items are in the order of `cameras`. Stamps that go back count as late: after a jump of the
+        clock, call `clear`.
         """
         if len(self.cameras) == 1:
             return [{camera: item}]
@@ -50,7 +51,7 @@ class CameraSynchronizer(Generic[Item]):
         return closed
 
     def flush(self) -> list[Mapping[str, Item]]:
-        """Close the open group, if there is one, without waiting any longer."""
+        """Close the open group, if there is one, without further waiting."""
         if not self._open:
             return []
         group = {camera: self._open[camera][1] for camera in self.cameras if camera in self._open}
@@ -63,14 +64,14 @@ class CameraSynchronizer(Generic[Item]):
         self._open, self._closed, self._awaited = {}, {}, set(self.cameras)
 
     def _belongs(self, stamp_ns: int) -> bool:
-        """Whether a stamp is that of the open group, by its first item."""
+        """Return whether a stamp fits the first item of the open group."""
         first_ns, _ = next(iter(self._open.values()))
         return abs(stamp_ns - first_ns) <= self._tolerance_ns
 
     def _is_late(self, camera: str, stamp_ns: int) -> bool:
         if not self._closed:
             return False
-        if camera in self._closed:  # its next item may follow sooner than the tolerance
+        if camera in self._closed:  # its next item may come sooner than the tolerance
             return stamp_ns <= self._closed[camera]
         return stamp_ns <= next(iter(self._closed.values())) + self._tolerance_ns
 

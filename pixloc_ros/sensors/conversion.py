@@ -1,4 +1,4 @@
-"""The door of every drive: a message becomes an event, or a refusal with a reason."""
+"""Convert each message to an event, or to a refusal with a reason: the entrance of every drive."""
 
 from __future__ import annotations
 
@@ -34,11 +34,12 @@ def event_of(
     camera_name: str = "",
     unpack: decoding.Unpack = decoding.unpack,
 ) -> Event:
-    """Convert one message to its event. Raises nothing: what cannot be used is a RefusedMessage.
+    """Convert one message to its event. Raises nothing: an unusable one becomes a RefusedMessage.
 
-    part: which role the message plays, a field of `topics.Topics`; received_ns: stamps a refusal
-    whose message has no stamp; camera_name: of a rig, which camera it is of; unpack: decodes raw
-    images.
+    part: the role of the message, a field of `topics.Topics`.
+    received_ns: stamp of the refusal if the message has none.
+    camera_name: which camera of a rig the message is from.
+    unpack: decodes raw images.
     """
     convert = partial(_image, unpack=unpack) if part == "image" else _CONVERTERS[part]
     try:
@@ -54,33 +55,34 @@ def event_of(
 
 
 def transforms_event(read: Callable[[], Any]) -> TransformsEvent:
-    """Wrap a message of /tf that stays serialized until it is needed; `read` deserializes it."""
+    """Wrap a /tf message that stays serialized until needed; `read` deserializes it."""
     return TransformsEvent(lambda: guarded(lambda: _usable(deserialized(read).transforms)))
 
 
 def deserialized(read: Callable[[], Any]) -> Any:
-    """Return the message that `read` deserializes. Raises BadMessage for half a message."""
+    """Return the message that `read` deserializes. Raises BadMessage if it is truncated."""
     try:
         return read()
-    except Exception as error:  # middlewares have no name for what half a message raises
+    except Exception as error:  # middlewares raise no specific type for a truncated message
         raise BadMessage("malformed", f"{type(error).__name__}: {error}") from error
 
 
 def guarded(convert: Callable[[], Value]) -> Value:
-    """Return what a conversion returns; raises BadMessage and nothing else.
+    """Return what a conversion returns; raise BadMessage and nothing else.
 
-    The last net: `unforeseen` is what no check of ours has caught, and worth a report.
+    This is the last safety net: the reason `unforeseen` means that no check caught the problem, and
+    deserves a bug report.
     """
     try:
         return convert()
     except BadMessage:
         raise
-    except Exception as error:  # whatever a stranger sends, the receiver lives
+    except Exception as error:  # the receiver survives whatever is sent
         raise BadMessage("unforeseen", f"{type(error).__name__}: {error}") from error
 
 
 def stamp_ns(message: Any) -> int:
-    """Return the stamp of a message's header. Raises BadMessage where it was never set."""
+    """Return the stamp of a message's header. Raises BadMessage if it was never set."""
     value = decoding.stamp_ns(message.header)
     if value <= 0:
         raise BadMessage("no_stamp", "the header has no stamp")
@@ -95,7 +97,7 @@ def _stamp_or(message: Any, received_ns: int) -> int:
 
 
 def _frame_id(message: Any) -> str:
-    """The frame of a message's header; raises BadMessage for what no frame is called."""
+    """Return the frame in a message's header. Raises BadMessage for an impossible name."""
     return decoding.frame_id(message.header.frame_id)
 
 
@@ -129,12 +131,12 @@ def _fix(message: Any) -> FixEvent:
 def _pose(source: str, message: Any) -> PoseEvent:
     T_frame_base = decoding.pose(message.pose.pose)
     covariance = decoding.pose_covariance(message.pose)
-    at_ns = decoding.stamp_ns(message.header) and stamp_ns(message)  # 0 is now
+    at_ns = decoding.stamp_ns(message.header) and stamp_ns(message)  # 0 means now
     return PoseEvent(at_ns, T_frame_base, covariance, _frame_id(message), source)
 
 
 def _static_transforms(message: Any) -> StaticTransformsEvent:
-    """Those that can be used; one bad transform does not spoil the others."""
+    """Convert the usable transforms; a bad one does not spoil the others."""
     good: list[StampedTransform] = []
     refused: list[RefusedMessage] = []
     for transform in message.transforms:
@@ -146,7 +148,7 @@ def _static_transforms(message: Any) -> StaticTransformsEvent:
 
 
 def _usable(transforms: Sequence[Any]) -> list[StampedTransform]:
-    """Those of /tf that are transforms; the others are somebody else's business."""
+    """Return the valid transforms of a /tf message; the others concern their own publishers."""
     usable = []
     for transform in transforms:
         try:

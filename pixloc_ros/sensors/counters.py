@@ -1,4 +1,4 @@
-"""Counts of everything that came, was dropped or refused."""
+"""Count everything that was received, dropped or refused."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class Counters:
-    """Counts by name, with the last line about each thing that went wrong.
+    """Counts by name, with the latest line about each kind of trouble.
 
     on_first: called with name and line when something with a line is counted for the first time.
     """
@@ -18,7 +18,7 @@ class Counters:
         self._lines: dict[str, str] = {}
 
     def add(self, name: str, line: str = "") -> None:
-        """Count once more."""
+        """Count one occurrence. line: what went wrong, if anything did."""
         self._counts[name] += 1
         if line:
             self._lines[name] = line
@@ -33,12 +33,12 @@ class Counters:
         return dict(sorted(self._counts.items()))
 
     def last_line(self, prefix: str) -> str:
-        """Return the line of a name that begins so; empty where there is none."""
+        """Return the line of a name with this prefix; empty if there is none."""
         lines = (line for name, line in self._lines.items() if name.startswith(prefix))
         return next(lines, "")
 
     def lines(self) -> list[tuple[str, str]]:
-        """Return names and counts, with the last line where there is one."""
+        """Return names and counts, with the latest line if there is one."""
         return [
             (name, f"{count}: {self._lines[name]}" if name in self._lines else str(count))
             for name, count in sorted(self._counts.items())

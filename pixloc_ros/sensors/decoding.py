@@ -1,8 +1,7 @@
-"""From messages to arrays and matrices, checked at the door. Needs no ROS.
+"""Decode messages to arrays and matrices, and check them. Needs no ROS.
 
-Messages are duck-typed: those of rclpy and those that `rosbags` reads have the same fields. What
-leaves this module is finite, of a size that can be, and safe to reckon with; anything else raises
-BadMessage.
+Messages are duck-typed: those of rclpy and those that `rosbags` reads have the same fields. The
+results are finite, of plausible size and safe to compute with; anything else raises BadMessage.
 """
 
 from __future__ import annotations
@@ -25,16 +24,16 @@ from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.se3 import Matrix
 
 Image = NDArray[np.uint8]
-Unpack = Callable[[Any], NDArray[Any]]  # a packed sensor_msgs/Image to its array
+Unpack = Callable[[Any], NDArray[Any]]  # converts a packed sensor_msgs/Image to its array
 
 MAX_SIDE_PX = 16_384
 MAX_DISTANCE_M = 1e8  # twice around the Earth
-MAX_VARIANCE = 1e12  # m^2 or rad^2; more means unknown to those who send it
-MAX_NAME_LENGTH = 256  # of a frame
-COVARIANCE_TOLERANCE = 1e-3  # of correlations: filters round
+MAX_VARIANCE = 1e12  # m^2 or rad^2; senders use larger values for "unknown"
+MAX_NAME_LENGTH = 256  # characters of a frame name
+COVARIANCE_TOLERANCE = 1e-3  # of correlations, because filters round
 UNIT_TOLERANCE = 0.01  # of a quaternion's length
 
-# Bytes per pixel of the encodings that can be read (sensor_msgs/image_encodings.hpp).
+# Bytes per pixel of the supported encodings (sensor_msgs/image_encodings.hpp).
 ENCODINGS = {
     **dict.fromkeys(["mono8", "bayer_rggb8", "bayer_bggr8", "bayer_gbrg8", "bayer_grbg8"], 1),
     **dict.fromkeys(["mono16", "bayer_rggb16", "bayer_bggr16", "bayer_gbrg16", "bayer_grbg16"], 2),
@@ -44,12 +43,12 @@ ENCODINGS = {
     **dict.fromkeys(["rgb16", "bgr16"], 6),
     **dict.fromkeys(["rgba16", "bgra16"], 8),
 }
-# OpenCV's types say how many channels there are, not their order; drivers mean these.
+# OpenCV's types give the number of channels but not their order; drivers mean these.
 ALIASES = {"8UC1": "mono8", "16UC1": "mono16", "8UC3": "bgr8", "8UC4": "bgra8"}
 
 
 class BadMessage(DataError):
-    """A message that cannot be used: `reason` is a stable code to count it by."""
+    """A message that cannot be used; `reason` is a stable code to count it by."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -57,7 +56,7 @@ class BadMessage(DataError):
 
 
 def stamp_ns(header: Any) -> int:
-    """Stamp of a std_msgs/Header."""
+    """Return the stamp of a std_msgs/Header."""
     return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
 
 
@@ -75,8 +74,10 @@ def image_rgb(
 ) -> Image:
     """Decode a sensor_msgs/Image or CompressedImage to (H, W, 3) RGB. Raises BadMessage.
 
-    size: width and height of the calibration, if known: others are refused by their header, at no
-    cost. max_pixels: the same where no calibration is known. unpack: a node may bring cv_bridge's.
+    size: calibrated width and height, if known; an image of another size is refused by its header,
+    before it is decoded.
+    max_pixels: the limit if the size is not known.
+    unpack: decodes raw images; a node may pass cv_bridge's.
     """
     if hasattr(message, "format"):
         return _decompressed(message, size, max_pixels)
@@ -91,9 +92,9 @@ def image_rgb(
 
 
 def camera(message: Any) -> Camera:
-    """Camera of a sensor_msgs/CameraInfo, with its region of interest and binning applied.
+    """Return the camera of a sensor_msgs/CameraInfo, with region of interest and binning applied.
 
-    Raises BadMessage for a calibration that is missing or impossible.
+    Raises BadMessage if the calibration is missing or impossible.
     """
     try:
         full = Camera.from_ros(
@@ -122,10 +123,10 @@ def camera(message: Any) -> Camera:
 
 
 def pose(message: Any) -> Matrix:
-    """(4, 4) of a geometry_msgs/Pose or Transform.
+    """Return the (4, 4) matrix of a geometry_msgs/Pose or Transform.
 
     Raises BadMessage for NaN, for positions that are not on Earth, and for quaternions that are not
-    of unit length; all zero, as in a message that was never filled in, is one of them.
+    of unit length, such as the zeros of a message that was never filled in.
     """
     translation = message.position if hasattr(message, "position") else message.translation
     rotation = message.orientation if hasattr(message, "orientation") else message.rotation
@@ -142,30 +143,32 @@ def pose(message: Any) -> Matrix:
 
 
 def pose_covariance(message: Any) -> Matrix:
-    """(6, 6) of a geometry_msgs/PoseWithCovariance, symmetric; raises BadMessage."""
+    """Return the symmetric (6, 6) covariance of a PoseWithCovariance. Raises BadMessage."""
     return _covariance(message.covariance, 6)
 
 
 def fix_covariance(message: Any) -> Matrix | None:
-    """(3, 3) ENU of a sensor_msgs/NavSatFix in m^2; None where it says unknown, or is not finite.
+    """Return the (3, 3) ENU covariance of a sensor_msgs/NavSatFix in m^2; None if it is unknown.
 
-    Raises BadMessage for what is no covariance.
+    It is unknown if the message says so or a value is not finite. Raises BadMessage for a matrix
+    that is no covariance.
     """
     known = message.position_covariance_type and np.isfinite(message.position_covariance).all()
     return _covariance(message.position_covariance, 3) if known else None
 
 
 def frame_id(name: str) -> str:
-    """The name of a frame, as it is; raises BadMessage for what no frame is called."""
+    """Return the name of a frame unchanged. Raises BadMessage for an impossible name."""
     if len(name) > MAX_NAME_LENGTH or not name.isprintable():
         raise BadMessage("frame_id", f"frame '{name[:40]}' of {len(name)} characters")
     return name
 
 
 def _covariance(values: Any, size: int) -> Matrix:
-    """(size, size), symmetric and positive semi-definite; what varies without limit varies much.
+    """Check and return a (size, size) covariance, symmetric and positive semi-definite.
 
-    Axes without variance are not known rather than exact, and related to no other.
+    Variances are limited to MAX_VARIANCE. A zero variance means unknown rather than exact, so that
+    axis has no covariance with the others.
     """
     covariance = np.array(values, np.float64).reshape(size, size)
     variances = np.diag(covariance)
@@ -197,7 +200,7 @@ def _encoding(message: Any) -> str:
 
 
 def check_size(size: tuple[int, int], wanted: tuple[int, int] | None, max_pixels: int) -> None:
-    """Raise BadMessage for a size that was not calibrated, or cannot be."""
+    """Raise BadMessage for an image size that differs from the calibration, or is impossible."""
     width, height = size
     if wanted is not None and size != wanted:
         raise BadMessage(
@@ -223,9 +226,9 @@ def _check_image(message: Any, wanted: tuple[int, int] | None, max_pixels: int) 
 
 
 def _packed(message: Any) -> Any:
-    """The fields of a checked Image, in this machine's byte order and without padding.
+    """Return the fields of a checked Image, in this machine's byte order and without padding.
 
-    Not all decoders mind padding, or know how to swap bytes with numpy 2.
+    Some decoders ignore padding, or cannot swap bytes with numpy 2.
     """
     encoding = _encoding(message)
     row_bytes = message.width * ENCODINGS[encoding]
@@ -249,7 +252,7 @@ def _decompressed(message: Any, wanted: tuple[int, int] | None, max_pixels: int)
     size = image_files.size_of(data)
     if size is not None:
         check_size(size, wanted, max_pixels)
-    # OpenCV fills what is missing of a JPEG with grey instead of failing.
+    # OpenCV fills the missing part of a JPEG with grey instead of failing.
     if data.startswith(b"\xff\xd8") and not data.rstrip(b"\0").endswith(b"\xff\xd9"):
         raise BadMessage("image_truncated", f"JPEG of {len(data)} bytes has no end")
     image_rgb = image_files.decode(data, max_pixels)

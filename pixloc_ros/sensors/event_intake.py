@@ -1,4 +1,4 @@
-"""What a session does with each event at once: quick, and before any image is worked on."""
+"""Process each event as it comes: quickly, before any image is decoded or localized."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from pixloc_ros.sensors.image_group import ImageGroup
 from pixloc_ros.sensors.stamp_clock import Admission, Stamp, StampClock
 from pixloc_ros.sensors.vehicle_frames import VehicleFrames
 
-Action = Callable[[], None]  # taking a message whose stamp is confirmed
+Action = Callable[[], None]  # processes a message once its stamp is confirmed
 
-NEAR_S = 1.0  # of the newest data a pose may always be
+NEAR_S = 1.0  # a pose this close to the newest data is always accepted
 
 
 class EventIntake:
-    """Judges the stamps and frames of events, feeds the tracker, and groups images by moment."""
+    """Checks stamps and frames of events, feeds the tracker, and groups images by moment."""
 
     def __init__(self, config: ConfigHolder, tracker: PoseTracker, counters: Counters) -> None:
-        self.enabled = True  # whether images are worked on
+        self.enabled = True  # whether images are processed
         self.epoch = 0  # how often time went back
         self._holder = config
         self._tracker = tracker
@@ -56,9 +56,9 @@ class EventIntake:
         self._synchronizer: CameraSynchronizer[ImageEvent] = CameraSynchronizer(
             node.camera_names, node.camera_sync_tolerance_s
         )
-        self._closed: list[ImageGroup] = []  # by the event that is being taken
+        self._closed: list[ImageGroup] = []  # completed by the current event
         self._last_image_ns: dict[str, int] = {}
-        self._held_pose: PoseEvent | None = None  # of an odd stamp, in case that time moves there
+        self._held_pose: PoseEvent | None = None  # its stamp is odd; used if time moves there
 
     def take(self, event: Event) -> list[ImageGroup]:
         """Take one event, quickly; return the groups of images that it completes."""
@@ -77,7 +77,7 @@ class EventIntake:
         return closed
 
     def is_usable(self, group: ImageGroup) -> bool:
-        """Return whether the images of a group are of the present."""
+        """Return whether a group's stamp is trusted, and time has not gone back since it came."""
         return group.epoch == self.epoch and not group.odd_s
 
     def awaits_calibration(self, group: ImageGroup) -> bool:
@@ -89,7 +89,7 @@ class EventIntake:
         return in_time and self.assembler.awaits(group.images, self._config.node)
 
     def awaits_odometry(self, group: ImageGroup) -> bool:
-        """Return whether odometry has yet to reach a group's images, and has not stopped."""
+        """Return whether odometry has yet to reach a group's images and may still do so."""
         odometry_ns = self._tracker.odometry.stamp_ns
         needed_ns = self._config.camera.exposed_ns(group.newest_ns)[1]
         if odometry_ns is None or odometry_ns >= needed_ns or not self.is_usable(group):
@@ -98,11 +98,11 @@ class EventIntake:
         return self._newest_image_ns(group) - odometry_ns <= gap_ns
 
     def image_sizes(self, group: ImageGroup) -> dict[str, Size | None]:
-        """Return what the images of a group are calibrated for, by camera."""
+        """Return the calibrated image sizes (width, height) of a group, by camera."""
         return {name: self._calibrations.size(name) for name in group.images}
 
     def state_pose(self, event: PoseEvent) -> None:
-        """Take an external pose. Raises BadMessage where it cannot be used."""
+        """Take an external pose. Raises BadMessage if it cannot be used."""
         if fault := self._add_pose(event):
             raise BadMessage(fault, f"the pose is refused: {fault.replace('_', ' ')}")
 
@@ -117,7 +117,7 @@ class EventIntake:
 
     @property
     def newest_ns(self) -> int | None:
-        """The newest stamp that is believed; None before the first."""
+        """The newest trusted stamp; None before the first."""
         return self._clock.newest_ns
 
     @property
@@ -162,8 +162,8 @@ class EventIntake:
                 self._close(images)
             self._count_late()
             return
-        # Neither with nor before the images of other cameras. A camera that nothing else tells the
-        # time may well be slow, and skip ahead.
+        # An image with an odd stamp is not grouped with those of other cameras. Without odometry
+        # to tell the time, a camera that skips ahead may just be slow.
         slow = admission.stamp is Stamp.AHEAD and self._tracker.odometry.stamp_ns is None
         odd_s = 0.0 if slow else (event.stamp_ns - (before_ns or 0)) * 1e-9
         self._close({name: event}, odd_s)
@@ -216,9 +216,9 @@ class EventIntake:
         )
 
     def _add_pose(self, event: PoseEvent) -> str:
-        """Take an external pose in any frame; why the tracker refused it, or "".
+        """Take an external pose in any frame; return why the tracker refused it, or "".
 
-        It is judged before anything is changed. Raises BadMessage.
+        The pose is checked before anything is changed. Raises BadMessage.
         """
         event = self.timed(event)
         T_map_own = self._own_transform(event.stamp_ns)
@@ -228,10 +228,11 @@ class EventIntake:
         )
 
     def timed(self, event: PoseEvent) -> PoseEvent:
-        """The pose with its stamp; 0 is now. Raises BadMessage for one by another clock.
+        """Return the pose with its stamp, 0 being replaced by the present time.
 
-        Beyond `priors.max_coast_s` it would be of no use, unless odometry carries it. A click in
-        Foxglove has the time of day also while a bag is played: it means now.
+        A pose older than `priors.max_coast_s` is useless unless odometry carries it on. A click in
+        Foxglove has the time of day even while a bag is played; it means now. Raises BadMessage for
+        a stamp that seems to be of another clock.
         """
         newest_ns = self.newest_ns
         if not event.stamp_ns:
@@ -249,7 +250,7 @@ class EventIntake:
         )
 
     def _is_timely(self, event: PoseEvent) -> bool:
-        """Whether a pose is of about now, or of a time from which odometry carries it."""
+        """Return whether a pose is recent, or old but carried on by odometry."""
         newest_ns = self.newest_ns
         if newest_ns is None or not event.stamp_ns:
             return True
@@ -258,7 +259,10 @@ class EventIntake:
         return near or (off_s < 0 and self._tracker.odometry.at(event.stamp_ns) is not None)
 
     def _own_transform(self, stamp_ns: int) -> Matrix | None:
-        """What the localizer tells on /tf at a stamp: map<-odom or map<-base (4, 4)."""
+        """Return the transform that the localizer itself publishes on /tf.
+
+        It is map<-odom or map<-base (4, 4); None while there is no pose to publish.
+        """
         predicted = self._tracker.predict(stamp_ns)
         if predicted is None:
             return None
@@ -269,7 +273,7 @@ class EventIntake:
         self.refuse(event.part, BadMessage(event.reason, event.message))
         if event.part == "camera_info":
             self._calibrations.refuse(event)
-        if event.part == "image" and not event.camera_name:  # the others of a rig go on
+        if event.part == "image" and not event.camera_name:  # a rig goes on without this camera
             self._close({"": event})
 
     def _add_odometry(self, stamp_ns: int, T_odom_base: Matrix) -> None:
@@ -278,7 +282,7 @@ class EventIntake:
             take()
 
     def _admit(self, stream: str, stamp_ns: int, take: Action | None = None) -> Admission[Action]:
-        """Judge a stamp; begin anew where time went back, take what was held back."""
+        """Judge a stamp; begin again if time went back, and process what was held back."""
         gap_s = self._config.priors.odometry_max_gap_s
         admission = self._clock.admit(stream, stamp_ns, gap_s, take)
         if admission.went_back:
@@ -289,7 +293,7 @@ class EventIntake:
         return admission
 
     def _take_held_pose(self) -> None:
-        """Take the pose whose stamp was odd, where time has moved to it."""
+        """Use the pose whose stamp was odd, if time has moved there."""
         held = self._held_pose
         if held is None or not self._is_timely(held):
             return
@@ -309,7 +313,7 @@ class EventIntake:
         self._tracker.begin_again(stamp_ns)
 
     def _newest_image_ns(self, group: ImageGroup) -> int:
-        """The newest stamp of images: of a group, and of all that are believed."""
+        """Return the newest stamp of a group's images and of all trusted images."""
         streams = map(_image_stream, self._config.node.camera_names)
         stamps_ns = [self._clock.newest_of(stream) for stream in streams]
         return max(group.newest_ns, *(stamp_ns or 0 for stamp_ns in stamps_ns))
@@ -324,7 +328,7 @@ class EventIntake:
 
 
 def _part_of(event: Event) -> str:
-    """The part that an event's message plays, as in `sensors.topics`."""
+    """Return the role of an event's message, as in `sensors.topics`."""
     if isinstance(event, RefusedMessage):
         return event.part
     if isinstance(event, PoseEvent):

@@ -1,6 +1,7 @@
-"""Everything a drive consists of, as small typed objects: one per usable message.
+"""Events: everything a drive consists of, as one small typed object per usable message.
 
-They come from a live node or from a bag (`conversion.event_of`) and go into `Session.push`.
+They are made from a live node's or a bag's messages (`conversion.event_of`) and passed to
+`Session.push`.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ Size = tuple[int, int]  # width and height in pixels
 
 @dataclass(frozen=True, slots=True)
 class ImageEvent:
-    """An image, decoded only when it is worked on."""
+    """An image, decoded only when it is processed."""
 
     stamp_ns: int
     frame_id: str
-    # (H, W, 3) RGB. Raises BadMessage, also for an image of another size than the one given.
+    # Returns (H, W, 3) RGB. Raises BadMessage, also if the image does not have the given size.
     decode: Callable[[Size | None], Image]
-    camera_name: str = ""  # in a rig
-    received_s: float = 0.0  # time.perf_counter() of a live node
-    # The content of the file that it came as, JPEG or PNG; None where it did not come as one.
+    camera_name: str = ""  # which camera of a rig
+    received_s: float = 0.0  # time.perf_counter(), set by a live node
+    # Returns the JPEG or PNG file that the image came as; None if it came raw.
     encoded: Callable[[], bytes | None] = lambda: None
 
     @property
@@ -40,17 +41,17 @@ class ImageEvent:
 
 @dataclass(frozen=True, slots=True)
 class CameraInfoEvent:
-    """A calibration."""
+    """The calibration of a camera."""
 
     stamp_ns: int
     camera: Camera
     frame_id: str
-    camera_name: str = ""  # in a rig
+    camera_name: str = ""  # which camera of a rig
 
 
 @dataclass(frozen=True, slots=True)
 class OdometryEvent:
-    """A pose of the frame `child_frame_id` in the odometry frame."""
+    """The pose of the frame `child_frame_id` in the odometry frame."""
 
     stamp_ns: int
     T_odom_child: Matrix
@@ -60,31 +61,31 @@ class OdometryEvent:
 
 @dataclass(frozen=True, slots=True)
 class FixEvent:
-    """A GNSS fix as received; what to believe of it is the tracker's affair."""
+    """A GNSS fix as received; the tracker decides how far to trust it."""
 
     stamp_ns: int
     latitude_deg: float
     longitude_deg: float
     altitude_m: float
-    covariance_enu: Matrix | None  # (3, 3) m^2; None where the receiver does not know it
+    covariance_enu: Matrix | None  # (3, 3) m^2; None if the receiver does not know it
     status: int
-    frame_id: str = ""  # of the antenna
+    frame_id: str = ""  # frame of the antenna
 
 
 @dataclass(frozen=True, slots=True)
 class PoseEvent:
-    """An external pose: of a GNSS with attitude, or of a person."""
+    """An external pose, from a GNSS receiver with attitude or from a person."""
 
     stamp_ns: int
     T_frame_base: Matrix
     covariance: Matrix  # (6, 6) in the axes of frame_id
     frame_id: str
     source: str  # "gnss" or "initialpose"
-    received_ns: int = 0  # by the clock of the receiver, for a stamp of 0: now
-    sent_just_now: bool = False  # its stamp is the time of day at which it came
+    received_ns: int = 0  # by the receiver's clock; used for a stamp of 0, which means now
+    sent_just_now: bool = False  # whether its stamp is the time of day at which it arrived
 
     def in_frame(self, frame_id: str, T_new_frame: Matrix) -> PoseEvent:
-        """Return the same pose in another frame."""
+        """Return the same pose in another frame. T_new_frame: (4, 4)."""
         return replace(
             self,
             T_frame_base=T_new_frame @ self.T_frame_base,
@@ -105,7 +106,7 @@ class StampedTransform:
 
 @dataclass(frozen=True, slots=True)
 class StaticTransformsEvent:
-    """The transforms of one message on /tf_static that can be used, and why others cannot."""
+    """The usable transforms of one /tf_static message, and why the others were refused."""
 
     transforms: tuple[StampedTransform, ...]
     refused: tuple[RefusedMessage, ...] = ()
@@ -113,7 +114,7 @@ class StaticTransformsEvent:
 
 @dataclass(frozen=True, slots=True)
 class TransformsEvent:
-    """The transforms of one message on /tf, decoded only when somebody asks for them."""
+    """The transforms of one /tf message, decoded only when needed."""
 
     decode: Callable[[], Sequence[StampedTransform]]  # raises BadMessage
 
@@ -122,11 +123,11 @@ class TransformsEvent:
 class RefusedMessage:
     """A message that cannot be used, with a reason to count it by and one line for people."""
 
-    stamp_ns: int  # when it was received, where its own stamp cannot be used
+    stamp_ns: int  # when it was received, if its own stamp cannot be used
     part: str  # "image", "camera_info", "odom", ...
     reason: str
     message: str
-    camera_name: str = ""  # in a rig
+    camera_name: str = ""  # which camera of a rig
 
 
 Event = (

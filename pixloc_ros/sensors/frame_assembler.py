@@ -1,4 +1,4 @@
-"""From images to frames: with the calibration of their camera and its place on the vehicle."""
+"""Make frames of images: add the camera's calibration and its place on the vehicle."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pixloc_ros.types import Frame, Reason
 
 
 class NotReady(DataError):
-    """A frame cannot be worked on yet: the reason and one line."""
+    """Raised when an image cannot be made a frame yet; has a reason and one line."""
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
@@ -24,14 +24,14 @@ class NotReady(DataError):
 
 
 class FrameAssembler:
-    """Knows what each camera said of itself, and where it sits."""
+    """Knows the calibration of each camera, and where it sits on the vehicle."""
 
     def __init__(self, calibrations: Calibrations, frames: VehicleFrames) -> None:
         self._calibrations = calibrations
         self._frames = frames
 
     def awaits(self, images: Mapping[str, ImageEvent | RefusedMessage], config: NodeConfig) -> bool:
-        """Return whether no camera has all it needs yet, but a message to come may bring it."""
+        """Return whether all cameras lack something that a later message may bring."""
         events = {name: e for name, e in images.items() if isinstance(e, ImageEvent)}
         if any(self._is_ready(name, event, config) for name, event in events.items()):
             return False
@@ -42,8 +42,8 @@ class FrameAssembler:
     ) -> Frame:
         """Return the frame of an image (H, W, 3).
 
-        Raises NotReady where the calibration or the mounting is not known, and BadMessage where
-        the image is not of the camera that was calibrated.
+        Raises NotReady if calibration or mounting is not known, and BadMessage if the image does
+        not match its calibration.
         """
         calibration = self._calibrations.of(camera_name)
         if calibration is None:
@@ -56,7 +56,7 @@ class FrameAssembler:
         return Frame(image_rgb, calibration.camera, stamp_ns, T_base_cam, name, camera_name)
 
     def camera_frame(self, image: ImageEvent | RefusedMessage, config: NodeConfig) -> str:
-        """Return the optical frame that an image is of; empty where nothing says so."""
+        """Return the optical frame of an image's camera; empty if unknown."""
         frame_id = image.frame_id if isinstance(image, ImageEvent) else ""
         calibration = self._calibrations.of(image.camera_name)
         return config.camera_frame or frame_id or (calibration.frame_id if calibration else "")
@@ -74,7 +74,7 @@ class FrameAssembler:
         return f"no usable message on camera_info yet{of}"
 
     def _extrinsics(self, camera_frame: str, config: NodeConfig) -> Matrix:
-        """T_base_cam (4, 4); raises NotReady where nothing says."""
+        """Return T_base_cam (4, 4). Raises NotReady if it is unknown."""
         T_base_cam = self._frames.camera_mounting(camera_frame, config)
         if T_base_cam is not None:
             return T_base_cam

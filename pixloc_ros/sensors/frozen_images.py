@@ -1,4 +1,4 @@
-"""Notices cameras whose image does not change although the vehicle moves."""
+"""Notice cameras whose image does not change although the vehicle moves."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import numpy as np
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.types import Frame
 
-LINES = 8  # every 8th line of an image tells it from others: noise is everywhere
+LINES = 8  # every 8th line is compared: noise makes any two images differ everywhere
 
-# (4, 4) from the vehicle at the second stamp to it at the first; None where nothing tells.
+# Pose (4, 4) of the vehicle at the second stamp in its frame at the first; None if unknown.
 Motion = Callable[[int, int], Matrix | None]
 
 
 @dataclass(frozen=True, slots=True)
 class _LastImage:
-    """The last image of a camera, and how far the vehicle went while it did not change."""
+    """The last image of a camera, and how far the vehicle moved while it stayed the same."""
 
     checksum: int
     stamp_ns: int
@@ -29,16 +29,16 @@ class _LastImage:
 class FrozenImages:
     """Compares each image of a camera with the one before, byte for byte.
 
-    Without odometry nothing is frozen: a vehicle at rest may well see the same twice.
+    Without odometry no image counts as frozen: a vehicle at rest may see the same image twice.
     """
 
     def __init__(self) -> None:
         self._last: dict[str, _LastImage] = {}
 
     def is_frozen(self, frame: Frame, motion: Motion, distance_m: float) -> bool:
-        """Return whether the vehicle has moved by more than a distance during this image.
+        """Return whether the vehicle moved more than distance_m while the image stayed the same.
 
-        To be asked for all frames, in order.
+        Call it for every frame, in order.
         """
         checksum = zlib.crc32(frame.image_rgb[::LINES].tobytes())
         last = self._last.get(frame.camera_name)

@@ -1,4 +1,4 @@
-"""Images of one moment: of the only camera, or of several that were taken together."""
+"""The images of one moment: of the only camera, or of several that were taken together."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ DecodedImages = Mapping[str, Image | BadMessage]
 
 @dataclass(frozen=True, slots=True)
 class ImageGroup:
-    """Undecoded images by camera, the lead first; a refused one stands for a camera alone."""
+    """Undecoded images by camera, the lead first; a refused image is always alone."""
 
     images: Mapping[str, ImageEvent | RefusedMessage]
     epoch: int  # how often time had gone back when they came
-    odd_s: float = 0.0  # how far an odd stamp is from the last one; 0: it is not odd
+    odd_s: float = 0.0  # how far an odd stamp is from the previous one; 0: the stamp is not odd
 
     @property
     def lead(self) -> ImageEvent | RefusedMessage:
@@ -36,14 +36,14 @@ class ImageGroup:
 
     @property
     def received_s(self) -> float:
-        """When the first of them came, time.perf_counter() of a live node."""
+        """When the first image arrived, by time.perf_counter() of a live node."""
         images = self.images.values()
         return min((i.received_s for i in images if isinstance(i, ImageEvent)), default=0.0)
 
     def decode(self, sizes: Mapping[str, Size | None]) -> DecodedImages:
-        """Decode all images, or say by camera why one cannot be.
+        """Decode all images; a BadMessage stands for an image that cannot be decoded.
 
-        sizes: of the calibrations, by camera; images of another size are not decoded at all.
+        sizes: calibrated sizes (width, height) by camera; an image of another size is not decoded.
         """
         return {name: _decoded(image, sizes.get(name)) for name, image in self.images.items()}
 

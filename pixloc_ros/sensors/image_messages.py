@@ -1,4 +1,4 @@
-"""The images of one camera, whichever way its messages carry them."""
+"""Convert the image messages of one camera: pictures, or packets of a video."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pixloc_ros.sensors.events import Event
 
 
 class ImageMessages:
-    """Makes events of one camera's messages in their order: pictures, or packets of a video.
+    """Converts one camera's messages, in order: pictures, or packets of a video.
 
-    camera_name: in a rig; unpack: decodes raw images.
+    camera_name: which camera of a rig.
+    unpack: decodes raw images.
     """
 
     def __init__(self, camera_name: str = "", unpack: decoding.Unpack = decoding.unpack) -> None:
@@ -20,12 +21,12 @@ class ImageMessages:
         self._video = video.VideoDecoder(camera_name)
 
     def take(self, message: Any, received_ns: int) -> list[Event]:
-        """Return the events of one message. Raises nothing, as `conversion.event_of`."""
+        """Return the events of one message. Raises nothing, like `conversion.event_of`."""
         if video.is_packet(message):
             return self._video.take(message, received_ns)
         event = conversion.event_of("image", message, received_ns, self._camera_name, self._unpack)
         return [event]
 
     def finish(self) -> list[Event]:
-        """Return the images of a video that were still to come."""
+        """Return the remaining images of a video."""
         return self._video.finish()

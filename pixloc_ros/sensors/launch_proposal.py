@@ -1,4 +1,4 @@
-"""Which of a robot's topics to give to the localizer, as a launch file to begin with."""
+"""Choose which of a robot's topics to give to the localizer, and write a launch file for them."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ import yaml
 from pixloc_ros.errors import BagError
 from pixloc_ros.sensors import topics
 
-# Parts of names of images that are none of a camera, or drawn.
+# Substrings of the names of image topics that are not camera images, or are drawings.
 NO_CAMERA = ("depth", "disparity", "mask", "label", "overlay", "debug", "thermal")
 CLOCK = "rosgraph_msgs/msg/Clock"
 
 
 @dataclass(frozen=True, slots=True)
 class LaunchProposal:
-    """Arguments for localizer.launch.py, and what else might have been meant."""
+    """Arguments for localizer.launch.py, and the topics that might have been meant instead."""
 
     arguments: dict[str, str]
     others: dict[str, list[str]]  # by argument, topics of the same type
 
     def command(self) -> str:
-        """The line for a shell."""
+        """Return the shell command."""
         words = [f"{name}:={value}" for name, value in self.arguments.items()]
         return " ".join(["ros2 launch pixloc_ros localizer.launch.py", *words])
 
     def launch_file(self) -> str:
-        """A launch file in YAML; the topics that were not chosen are comments."""
+        """Return a launch file in YAML; topics that were not chosen are comments."""
         arguments = [{"name": name, "value": value} for name, value in self.arguments.items()]
         file = "$(find-pkg-share pixloc_ros)/launch/localizer.launch.py"
         content = {"launch": [{"include": {"file": file, "arg": arguments}}]}
@@ -40,9 +40,10 @@ class LaunchProposal:
 
 
 def propose(types: Mapping[str, str], map_folder: str = "") -> LaunchProposal:
-    """Choose by type, and among several by name, from the types of published topics by name.
+    """Choose topics by type and, among several of a type, by name.
 
-    Raises BagError where no image comes with a calibration.
+    types: type by name of all published topics. Raises BagError if no image topic has a
+    calibration.
     """
     images = sorted({_raw(name) for name, kind in types.items() if _is_camera(name, kind)})
     pairs = [(image, info) for image in images if (info := _calibration(image, types))]
@@ -75,14 +76,14 @@ def _is_camera(name: str, kind: str) -> bool:
 
 
 def _raw(name: str) -> str:
-    """The topic that one of image_transport belongs to, as image_topic names it."""
+    """Return the raw topic that a topic of image_transport belongs to, as image_topic names it."""
     for end in topics.TRANSPORTS:
         name = name.removesuffix(end)
     return name
 
 
 def _calibration(image: str, types: Mapping[str, str]) -> str | None:
-    """The calibration beside a topic of images, by the convention of image_transport."""
+    """Return the calibration topic beside an image topic, by the convention of image_transport."""
     beside = f"{image.rpartition('/')[0]}/camera_info"
     return beside if types.get(beside) == topics.CAMERA_INFO else None
 
@@ -92,5 +93,5 @@ def _of(types: Mapping[str, str], kind: str) -> list[str]:
 
 
 def _sorted(names: Iterable[str]) -> list[str]:
-    """By name; what localizers publish is not what they listen to."""
+    """Sort by name, without the topics that localizers publish."""
     return sorted(name for name in names if "pixloc_localizer/" not in name)

@@ -1,4 +1,4 @@
-"""Transforms of /tf over the last seconds, joined by those of /tf_static."""
+"""Keep the /tf transforms of the last seconds, and join them with those of /tf_static."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from pixloc_ros.sensors.static_transforms import (
 
 KEPT_NS = 10_000_000_000
 MAX_GAP_S = 1.0  # between the stamps of one transform; see StampClock
-AHEAD_NS = 500_000_000  # the newest transform holds so much longer
+AHEAD_NS = 500_000_000  # how long the newest transform remains valid
 UNREAD = 5000  # messages kept undecoded; some seconds of a busy /tf
 
 
 class MovingTransforms:
-    """What tf2's buffer is, for chains with few moving frames, and without its threads.
+    """Does what tf2's buffer does, for chains with few moving frames and without threads.
 
-    Messages stay undecoded until somebody looks something up: /tf is busy.
+    Messages stay undecoded until a transform is looked up, because /tf is busy.
     """
 
     def __init__(self, static: StaticTransforms) -> None:
@@ -46,9 +46,10 @@ class MovingTransforms:
         self._unread.append(event)
 
     def read(self, own_parent: str = "", own_child: str = "") -> list[BadMessage]:
-        """Decode the messages kept, without one transform; return why some could not be.
+        """Decode the messages kept; return why some could not be decoded.
 
-        own_parent, own_child: the frames of a transform that is not to be learned from others.
+        own_parent, own_child: frames of a transform to skip, because the localizer itself publishes
+        it.
         """
         refused = []
         own = normalized(own_parent), normalized(own_child)
@@ -64,7 +65,7 @@ class MovingTransforms:
         return refused
 
     def admit(self, transform: StampedTransform) -> None:
-        """Add a transform unless its stamp is odd; where time has moved back, begin anew."""
+        """Add a transform unless its stamp is odd; forget later ones if time has gone back."""
         if self._is_full(normalized(transform.child)):
             return
         stream = f"{normalized(transform.parent)} {normalized(transform.child)}"
@@ -76,7 +77,7 @@ class MovingTransforms:
                 self.add(each)
 
     def add(self, transform: StampedTransform) -> bool:
-        """Add one transform; False where it is not rigid, names no frames, or is one too many."""
+        """Add a transform; return False if it is not rigid, names no frames, or is one too many."""
         parent, child = normalized(transform.parent), normalized(transform.child)
         if self._is_full(child) or not is_transform(parent, child, transform.T_parent_child):
             return False
@@ -89,13 +90,13 @@ class MovingTransforms:
         return len(self._parents) >= MAX_FRAMES and child not in self._parents
 
     def pin(self, transform: StampedTransform) -> None:
-        """Know a transform at one stamp, and at no other any more."""
+        """Replace what is known of a transform by its value at one stamp."""
         parent, child = normalized(transform.parent), normalized(transform.child)
         self._histories.get(parent, {}).pop(child, None)
         self.add(transform)
 
     def lookup(self, target: str, source: str, stamp_ns: int) -> Matrix | None:
-        """T_target_source (4, 4) at a stamp; None where no chain joins the frames at that time."""
+        """Return T_target_source (4, 4) at a stamp; None if no chain joins the frames then."""
         T_target_source = np.eye(4)
         for before, after in pairwise(self._chain(target, source) or ("", "")):
             T_before_after = self._between(before, after, stamp_ns)
@@ -105,14 +106,14 @@ class MovingTransforms:
         return T_target_source
 
     def newest_ns(self, target: str, source: str) -> int | None:
-        """The newest stamp at which all of the chain is known; None where nothing in it moves."""
+        """Return the newest stamp at which all of a chain is known; None if nothing in it moves."""
         links = pairwise(self._chain(target, source) or ())
         histories = [self._history(*link) or self._history(*link[::-1]) for link in links]
         return min((h.newest_ns for h in histories if h is not None), default=None)
 
     @property
     def frames(self) -> tuple[str, ...]:
-        """Names of all frames, sorted."""
+        """Return the names of all frames, sorted."""
         return tuple(sorted({*self._static.frames, *self._histories, *self._parents}))
 
     def _chain(self, target: str, source: str) -> tuple[str, ...] | None:
@@ -124,7 +125,7 @@ class MovingTransforms:
         yield from self._parents.get(frame, ())
 
     def _between(self, before: str, after: str, stamp_ns: int) -> Matrix | None:
-        """Of two neighbours; a frame that moved once moves."""
+        """Return the transform between neighbours; one that was ever on /tf counts as moving."""
         if (history := self._history(before, after)) is not None:
             return history.at(stamp_ns)
         if (history := self._history(after, before)) is not None:
@@ -162,7 +163,7 @@ class _History:
             del self._T_of[self._stamps_ns.pop(0)]
 
     def at(self, stamp_ns: int) -> Matrix | None:
-        """Interpolated; None before the oldest and long after the newest."""
+        """Interpolate; None before the oldest stamp and long after the newest."""
         stamps_ns = self._stamps_ns
         if not stamps_ns[0] <= stamp_ns <= stamps_ns[-1] + AHEAD_NS:
             return None

@@ -1,4 +1,4 @@
-"""Chains of fixed transforms between frames, as published on /tf_static."""
+"""Look up fixed transforms between frames, as published on /tf_static."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy as np
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.se3 import Matrix
 
-MAX_FRAMES = 10_000  # no vehicle has more; names made up anew with each message do
+MAX_FRAMES = 10_000  # more than any vehicle has; stops names that are invented anew per message
 
 
 class StaticTransforms:
-    """A graph of rigid transforms that never change; the newest of two between a pair wins."""
+    """A graph of rigid transforms; of several between the same two frames, the newest counts."""
 
     def __init__(self) -> None:
         self._neighbours: dict[str, dict[str, Matrix]] = {}
 
     def add(self, parent: str, child: str, T_parent_child: Matrix) -> bool:
-        """Add one transform; False where it is not rigid, names no frames, or is one too many."""
+        """Add a transform; return False if it is not rigid, names no frames, or is one too many."""
         parent, child = normalized(parent), normalized(child)
         full = len(self._neighbours) >= MAX_FRAMES and child not in self._neighbours
         if full or not is_transform(parent, child, T_parent_child):
@@ -32,7 +32,7 @@ class StaticTransforms:
         return True
 
     def lookup(self, target: str, source: str) -> Matrix | None:
-        """T_target_source (4, 4) along the shortest chain, or None where no chain joins them."""
+        """Return T_target_source (4, 4) along the shortest chain; None if no chain joins them."""
         frames = chain(normalized(target), normalized(source), self.around)
         if frames is None:
             return None
@@ -42,19 +42,19 @@ class StaticTransforms:
         return T_target_source
 
     def around(self, frame: str) -> dict[str, Matrix]:
-        """The frames that a transform joins to this one, with T_frame_neighbour."""
+        """Return the frames that a transform joins to this one, with T_frame_neighbour."""
         return self._neighbours.get(frame, {})
 
     @property
     def frames(self) -> tuple[str, ...]:
-        """Names of all frames, sorted."""
+        """Return the names of all frames, sorted."""
         return tuple(sorted(self._neighbours))
 
 
 def chain(
     target: str, source: str, around: Callable[[str], Iterable[str]]
 ) -> tuple[str, ...] | None:
-    """The shortest way from one frame to another over neighbours, or None."""
+    """Return the shortest path between two frames over neighbours; None if there is none."""
     if not target:
         return None
     before: dict[str, str] = {target: ""}
@@ -74,10 +74,10 @@ def chain(
 
 
 def is_transform(parent: str, child: str, T_parent_child: Matrix) -> bool:
-    """Whether it joins two different frames by a rigid motion."""
+    """Return whether it joins two different frames by a rigid motion."""
     return bool(parent and child and parent != child and se3.is_rigid(T_parent_child))
 
 
 def normalized(frame_id: str) -> str:
-    """A frame id without the leading slash of ROS 1."""
+    """Return a frame id without the leading slash of ROS 1."""
     return frame_id.removeprefix("/")

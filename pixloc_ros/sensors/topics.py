@@ -1,4 +1,4 @@
-"""Which topic plays which part: one set of names for writing and reading bags."""
+"""The topic of each input: one set of names, for writing and for reading bags."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAV_SAT_FIX = "sensor_msgs/msg/NavSatFix"
 POSE_WITH_COVARIANCE = "geometry_msgs/msg/PoseWithCovarianceStamped"
 TF_MESSAGE = "tf2_msgs/msg/TFMessage"
 
-# Message types that each part may have.
+# Message types that each input may have.
 TYPES: dict[str, tuple[str, ...]] = {
     "image": (IMAGE, COMPRESSED_IMAGE, FFMPEG_PACKET, COMPRESSED_VIDEO),
     "camera_info": (CAMERA_INFO,),
@@ -29,21 +29,21 @@ TYPES: dict[str, tuple[str, ...]] = {
     "tf": (TF_MESSAGE,),
 }
 VIDEO = (FFMPEG_PACKET, COMPRESSED_VIDEO)
-# What plugins of image_transport publish, by the end of their topics' names.
+# Message types published by plugins of image_transport, by the suffix of the topic's name.
 TRANSPORTS = {
     "/compressed": COMPRESSED_IMAGE,
     "/ffmpeg": FFMPEG_PACKET,
     "/foxglove": COMPRESSED_VIDEO,
 }
 REQUIRED = ("image", "camera_info")
-# Where a bag has exactly one topic of the type, it is taken whatever its name. Poses are not
-# guessed: a pose topic may as well be another localizer's answer.
+# If a bag has exactly one topic of the type, it is used whatever its name. Poses are not guessed:
+# a pose topic may as well be another localizer's answer.
 DISCOVERED = ("image", "camera_info", "odom", "gnss_fix")
 
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """Topic per part; the names are those of the node."""
+    """Topic of each input; the defaults are the node's names."""
 
     image: str = "/image"
     camera_info: str = "/camera_info"
@@ -53,16 +53,16 @@ class Topics:
     initialpose: str = "/initialpose"
     tf_static: str = "/tf_static"
     tf: str = "/tf"
-    chosen: frozenset[str] = frozenset()  # parts whose topic the user named
+    chosen: frozenset[str] = frozenset()  # inputs whose topic the user named
 
     def remapped(self, assignments: Iterable[str]) -> Topics:
-        """With `part=/topic` assignments; raises ConfigError for parts that do not exist."""
+        """Apply `part=/topic` assignments. Raises ConfigError for a part that does not exist."""
         names = dict(_split(assignment) for assignment in assignments)
         return replace(self, **names, chosen=self.chosen | frozenset(names))
 
     @property
     def images(self) -> list[str]:
-        """Topics that images may be on: the named one, and those of image_transport below it."""
+        """Return the topics that may carry images: the named one, and image_transport's below."""
         return [self.image, *(self.image + end for end in TRANSPORTS)]
 
     @property

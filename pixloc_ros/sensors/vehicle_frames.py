@@ -1,4 +1,4 @@
-"""Coordinate frames of the vehicle and around it, through /tf_static and /tf."""
+"""Convert poses between frames of the vehicle and its surroundings, by /tf_static and /tf."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ CHANGE_M, CHANGE_DEG = 1e-4, 0.01  # less is rounding
 
 
 class VehicleFrames:
-    """Brings what messages state in their frames to the vehicle's base and to the map."""
+    """Converts what messages state in their own frames to the vehicle's base and to the map."""
 
     def __init__(self, on_refused: Callable[[BadMessage], None]) -> None:
-        self._on_refused = on_refused  # told of messages of /tf that cannot be decoded
+        self._on_refused = on_refused  # called for /tf messages that cannot be decoded
         self._static = StaticTransforms()
         self._moving = MovingTransforms(self._static)
         self._followed_ns: int | None = None
 
     def add_static(self, event: StaticTransformsEvent) -> list[str]:
-        """Take transforms of /tf_static; return a line about each that was another before."""
+        """Take transforms of /tf_static; return a line about each that has changed."""
         changes = []
         for each in event.transforms:
             before = self._static.around(normalized(each.parent)).get(normalized(each.child))
@@ -46,15 +46,15 @@ class VehicleFrames:
 
     @property
     def fixed_frames(self) -> str:
-        """The frames of /tf_static, for messages to people."""
+        """The frames of /tf_static, as text for messages."""
         return ", ".join(self._static.frames) or "nothing yet"
 
     def lookup_static(self, target: str, source: str) -> Matrix | None:
-        """T_target_source (4, 4) along /tf_static; None where nothing joins the two."""
+        """Return T_target_source (4, 4) along /tf_static; None if nothing joins the frames."""
         return self._static.lookup(target, source)
 
     def camera_mounting(self, camera_frame: str, config: NodeConfig) -> Matrix | None:
-        """T_base_cam (4, 4): as configured, or along /tf_static; None where nothing tells it."""
+        """Return T_base_cam (4, 4): as configured, or along /tf_static; None if unknown."""
         if any(config.camera_mounting):
             return se3.from_quat_xyzw(config.camera_mounting[3:], config.camera_mounting[:3])
         T_base_cam = self._static.lookup(config.base_frame, camera_frame)
@@ -63,7 +63,7 @@ class VehicleFrames:
         return T_base_cam
 
     def odometry_of_base(self, event: OdometryEvent, config: NodeConfig) -> Matrix:
-        """T_odom_base (4, 4) of a message. Raises BadMessage for frames that nothing joins."""
+        """Return T_odom_base (4, 4) of a message. Raises BadMessage if its frames are unknown."""
         if normalized(event.frame_id) != normalized(config.odom_frame):
             raise BadMessage(
                 "frame",
@@ -81,7 +81,7 @@ class VehicleFrames:
         return event.T_odom_child @ T_child_base
 
     def odometry_on_tf(self, config: NodeConfig) -> tuple[int, Matrix] | None:
-        """Stamp and T_odom_base (4, 4) where /tf has told something new."""
+        """Return stamp and T_odom_base (4, 4) if /tf has something new; None otherwise."""
         self._read(config)
         frames = config.odom_frame, config.base_frame
         newest_ns = self._moving.newest_ns(*frames)
@@ -96,10 +96,10 @@ class VehicleFrames:
     def pose_in_map(
         self, event: PoseEvent, config: NodeConfig, T_map_own: Matrix | None
     ) -> PoseEvent:
-        """Return a pose in the map, from any frame that /tf joins to it at that time.
+        """Convert a pose to the map frame, from any frame that /tf joins to it at that time.
 
-        T_map_own: the transform that the localizer itself tells (see `own_frame`), at the stamp
-        of the pose; None while it tells none. Raises BadMessage for a frame that nothing joins.
+        T_map_own: the transform that the localizer itself publishes (see `own_frame`), at the stamp
+        of the pose; None while it publishes none. Raises BadMessage for a frame that is not joined.
         """
         map_frame, frame = config.map_frame, event.frame_id
         if normalized(frame) == normalized(map_frame):
@@ -119,13 +119,13 @@ class VehicleFrames:
         return event.in_frame(map_frame, T_map_frame)
 
     def _read(self, config: NodeConfig) -> None:
-        """Decode what came on /tf, except for what the localizer itself tells there."""
+        """Decode what came on /tf, except for what the localizer itself publishes."""
         for refused in self._moving.read(config.map_frame, own_frame(config)):
             self._on_refused(refused)
 
 
 def _change(T_before: Matrix, now: StampedTransform) -> str:
-    """How a transform that is said to be static has moved, or ""."""
+    """Describe how a transform that should be static has moved; empty if it has not."""
     moved_m = se3.distance_m(T_before, now.T_parent_child)
     turned_deg = se3.angle_deg(T_before, now.T_parent_child)
     if moved_m < CHANGE_M and turned_deg < CHANGE_DEG:
@@ -137,5 +137,5 @@ def _change(T_before: Matrix, now: StampedTransform) -> str:
 
 
 def own_frame(config: NodeConfig) -> str:
-    """Return the frame whose place in the map is the localizer's to tell; empty where none is."""
+    """Return the frame that the localizer publishes as a child of the map; empty if none."""
     return {"map_odom": config.odom_frame, "map_base": config.base_frame}.get(config.tf_mode, "")

@@ -1,8 +1,8 @@
-"""Video of a camera: packets of H.264 or H.265 to images, each with the stamp of its packet.
+"""Decode a camera's video: packets of H.264 or H.265 to images, each with its packet's stamp.
 
-Every packet is decoded when it comes, as later ones build upon it; to RGB an image is converted
-only when it is worked on. Where a packet is missing or broken, nothing is handed on before the
-next key frame: what a decoder conceals looks like an image and is none.
+Each packet is decoded when it comes, because later ones depend on it; the conversion to RGB waits
+until an image is processed. After a missing or broken packet no image is returned until the next
+key frame: decoders conceal errors by inventing image content.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from pixloc_ros.sensors.video_bitstream import H264FrameNumbers, Malformed, is_k
 REMEDY = "pip install 'pixloc_ros[video]'"
 MAX_PIXELS = 139_264 * 256  # the most that any level of H.264 and H.265 allows
 MAX_PACKET_BYTES = 64 << 20
-MAX_EXPECTED = 64  # packets whose images have yet to come; both standards reorder 16 at most
+MAX_EXPECTED = 64  # packets whose images have yet to come; both standards reorder at most 16
 _BEGINNING = "the beginning"
-# Parts of the names of codecs, and of FFmpeg's encoders for them.
+# Substrings of codec names, and of the names of FFmpeg's encoders for them.
 _CODECS = {"264": "h264", "265": "hevc", "hevc": "hevc"}
 _OPTIONS = {
-    "max_pixels": str(MAX_PIXELS),  # judged before memory is asked for
-    "err_detect": "explode+crccheck",  # an error rather than an image that hides one
+    "max_pixels": str(MAX_PIXELS),  # checked before memory is allocated
+    "err_detect": "explode+crccheck",  # report an error instead of concealing it
 }
 
 
@@ -40,13 +40,13 @@ def is_packet(message: Any) -> bool:
 
 
 def require_decoder() -> None:
-    """Raise DataError where PyAV is not installed."""
+    """Raise DataError if PyAV is not installed."""
     if find_spec("av") is None:
         raise DataError(f"images that come as H.264 or H.265 need PyAV: {REMEDY}")
 
 
 def is_key(message: Any) -> bool:
-    """Return whether decoding can begin with a packet; False for what is none."""
+    """Return whether decoding can begin with this message; False if it is no packet."""
     try:
         return is_key_frame(_codec(message), units(bytes(message.data)))
     except (BadMessage, Malformed):
@@ -57,14 +57,14 @@ def is_key(message: Any) -> bool:
 class _Packet:
     stamp_ns: int
     frame_id: str
-    codec: str  # as FFmpeg calls it
+    codec: str  # FFmpeg's name
     data: bytes
 
 
 class VideoDecoder:
-    """Makes events of the packets of one camera, in their order: an image or a refusal of each.
+    """Converts the packets of one camera, in order, each to an image or a refusal.
 
-    Images come in the order in which they were taken; where the video has B-frames, that is some
+    Images come in the order in which they were taken; if the video has B-frames, that is some
     packets after their own.
     """
 
@@ -73,12 +73,12 @@ class VideoDecoder:
         self._codec = ""
         self._decoder: Any = None  # av.CodecContext
         self._numbers = H264FrameNumbers()
-        self._broken = _BEGINNING  # after what no packet can be decoded but a key frame
+        self._broken = _BEGINNING  # why only a key frame can be decoded next; empty: any packet can
         self._count = 0
-        self._expected: dict[int, _Packet] = {}  # by number, whose images have yet to come
+        self._expected: dict[int, _Packet] = {}  # packets whose images have yet to come, by number
 
     def take(self, message: Any, received_ns: int) -> list[Event]:
-        """Decode one packet. Raises nothing: what cannot be used is a RefusedMessage."""
+        """Decode one packet. Raises nothing: an unusable one becomes a RefusedMessage."""
         stamp_ns, events = received_ns, list[Event]()
         try:
             stamp_ns = guarded(lambda: _stamp_ns(message))
@@ -92,7 +92,7 @@ class VideoDecoder:
             return [*events, *self.finish(), self._refusal(stamp_ns, error)]
 
     def finish(self) -> list[Event]:
-        """Return the images that were still to come; only a key frame can follow."""
+        """Return the images that were still to come; after that only a key frame can follow."""
         self._broken = self._broken or "a packet that was refused"
         if self._decoder is None or not self._decoder.is_open:
             return []
@@ -106,7 +106,7 @@ class VideoDecoder:
         return events + self._given_up(list(self._expected))
 
     def _begin(self, codec: str) -> None:
-        """Make a decoder. Raises BadMessage where there is none."""
+        """Create a decoder. Raises BadMessage if there is none for the codec."""
         try:
             require_decoder()
         except DataError as error:
@@ -114,12 +114,12 @@ class VideoDecoder:
         import av
 
         self._decoder = av.CodecContext.create(codec, "r")
-        self._decoder.thread_count = 1  # more of them would hand images out later
+        self._decoder.thread_count = 1  # with more threads images come out later
         self._decoder.options = _OPTIONS
         self._codec, self._numbers, self._broken = codec, H264FrameNumbers(), _BEGINNING
 
     def _judge(self, packet: _Packet) -> None:
-        """Raise BadMessage for a packet that cannot be decoded after those before."""
+        """Raise BadMessage for a packet that cannot be decoded after those before it."""
         try:
             headers = units(packet.data)
             if is_key_frame(packet.codec, headers):
@@ -136,7 +136,7 @@ class VideoDecoder:
             raise BadMessage("video_packet_lost", "a picture that it builds upon has not come")
 
     def _decode(self, packet: _Packet) -> list[Event]:
-        """Hand a packet to the decoder, take what comes out. Raises BadMessage for an error."""
+        """Pass a packet to the decoder, return what comes out. Raises BadMessage for an error."""
         import av
 
         self._count += 1
@@ -154,7 +154,7 @@ class VideoDecoder:
         return events + self._given_up(list(self._expected)[:-MAX_EXPECTED])
 
     def _images(self, frames: list[Any]) -> list[Event]:
-        """Events of decoded frames, and of the packets that were passed over."""
+        """Return events of decoded frames, and refusals of the packets that were skipped."""
         events: list[Event] = []
         for frame in frames:
             packet = self._expected.pop(frame.pts, None)
@@ -176,7 +176,7 @@ class VideoDecoder:
         return ImageEvent(packet.stamp_ns, packet.frame_id, decode, self._camera_name)
 
     def _given_up(self, numbers: list[int]) -> list[Event]:
-        """Refusals of packets whose images will not come any more."""
+        """Return refusals of packets whose images will not come any more."""
         packets = [self._expected.pop(number) for number in numbers]
         return [self._refusal(packet.stamp_ns, _undecodable(packet)) for packet in packets]
 
@@ -192,7 +192,7 @@ def header(message: Any) -> Any:
 
 
 def _stamp_ns(message: Any) -> int:
-    """The stamp of a message. Raises BadMessage where it was never set."""
+    """Return the stamp of a message. Raises BadMessage if it was never set."""
     stamp_ns = decoding.stamp_ns(header(message))
     if stamp_ns <= 0:
         raise BadMessage("no_stamp", "the packet has no stamp")
@@ -200,7 +200,7 @@ def _stamp_ns(message: Any) -> int:
 
 
 def _packet(message: Any) -> _Packet:
-    """A packet whose fields can be used. Raises BadMessage."""
+    """Read and check the fields of a packet. Raises BadMessage."""
     if not 0 < len(message.data) <= MAX_PACKET_BYTES:
         raise BadMessage("video_malformed", f"a packet of {len(message.data)} bytes")
     frame_id = decoding.frame_id(header(message).frame_id)
@@ -208,7 +208,7 @@ def _packet(message: Any) -> _Packet:
 
 
 def _codec(message: Any) -> str:
-    """The codec by the name that it has in a message. Raises BadMessage for those not read."""
+    """Return FFmpeg's name of a message's codec. Raises BadMessage if it is not supported."""
     named = message.encoding if hasattr(message, "encoding") else message.format
     name = named.partition(";")[0].lower()
     for part, codec in _CODECS.items():

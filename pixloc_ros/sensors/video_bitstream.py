@@ -1,8 +1,8 @@
-"""What the headers of an H.264 or H.265 picture tell before it is decoded.
+"""Read the headers of an H.264 or H.265 picture before it is decoded.
 
-Pictures are sequences of NAL units behind start codes (Annex B of ITU-T H.264 and H.265). A lost
-reference picture is noticed here for H.264, by `frame_num` (7.4.3), because its decoders conceal
-the loss; of H.265 they tell.
+Pictures are sequences of NAL units behind start codes (Annex B of ITU-T H.264 and H.265). For
+H.264, a lost reference picture is noticed here, by `frame_num` (7.4.3), because its decoders
+conceal the loss; decoders of H.265 report it.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _START_CODE = re.compile(b"\0\0\1")
-MAX_UNITS = 4096  # of one picture: one per row of macroblocks is usual, one in all is most so
-_HEADER_BYTES = 512  # of a unit; parameter sets and the beginnings of slices are shorter
+MAX_UNITS = 4096  # of one picture: usually at most one per row, at the very most one per macroblock
+_HEADER_BYTES = 512  # read of each unit; parameter sets and slice headers are shorter
 
 # Types of NAL units.
 _H264_SLICE, _H264_IDR, _H264_SPS, _H264_PPS = 1, 5, 7, 8
 _HEVC_RANDOM_ACCESS = range(16, 22)  # IRAP: decoding can begin here
-# Profiles of H.264 whose SPS says more about colours (7.3.2.1.1).
+# Profiles of H.264 whose SPS has fields about the chroma format (7.3.2.1.1).
 _HIGH_PROFILES = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
 
 
@@ -27,7 +27,7 @@ class Malformed(Exception):
 
 
 def units(data: bytes) -> list[bytes]:
-    """The beginnings of the NAL units of a picture. Raises Malformed where there is none."""
+    """Return the beginnings of a picture's NAL units. Raises Malformed if there is none."""
     starts = []
     for found in _START_CODE.finditer(data):
         starts.append(found.end())
@@ -46,7 +46,7 @@ def units(data: bytes) -> list[bytes]:
 
 
 def is_key_frame(codec: str, headers: list[bytes]) -> bool:
-    """Whether decoding can begin with a picture."""
+    """Return whether decoding can begin with a picture."""
     if codec == "h264":
         return any(header[0] & 31 == _H264_IDR for header in headers)
     return any(header[0] >> 1 & 63 in _HEVC_RANDOM_ACCESS for header in headers)
@@ -54,7 +54,7 @@ def is_key_frame(codec: str, headers: list[bytes]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Sequence:
-    """What an SPS of H.264 says of the numbers of frames."""
+    """The fields of an H.264 SPS that concern frame numbers."""
 
     number_bits: int
     gaps_allowed: bool
@@ -66,13 +66,13 @@ class H264FrameNumbers:
 
     def __init__(self) -> None:
         self._sequences: dict[int, _Sequence] = {}
-        self._sequence_of: dict[int, int] = {}  # by picture parameter set
+        self._sequence_of: dict[int, int] = {}  # id of the SPS by id of the PPS
         self._reference: int | None = None  # frame_num of the last reference picture
 
     def follows(self, headers: list[bytes]) -> bool:
-        """Take the next picture; False where a reference picture before it is missing.
+        """Take the next picture; return False if a reference picture before it is missing.
 
-        Raises Malformed where its headers cannot be read.
+        Raises Malformed if its headers cannot be read.
         """
         for header in headers:
             kind = header[0] & 31
@@ -103,7 +103,7 @@ class H264FrameNumbers:
         return number in (before, (before + 1) % (1 << sequence.number_bits))
 
     def _read_sequence(self, bits: _Bits) -> None:
-        """A sequence parameter set, as far as it matters here (7.3.2.1.1)."""
+        """Read a sequence parameter set as far as needed here (7.3.2.1.1)."""
         profile = bits.number(8)
         bits.number(16)  # constraints, level
         identity, separate_planes = bits.exp_golomb(), False
@@ -134,7 +134,7 @@ class H264FrameNumbers:
 
 
 class _Bits:
-    """Reads bits from the left, without the bytes that keep start codes from appearing (7.4.1)."""
+    """Reads bits from the left and skips emulation prevention bytes (7.4.1)."""
 
     def __init__(self, unit: bytes) -> None:
         self._left: Iterator[str] = iter(
@@ -142,14 +142,14 @@ class _Bits:
         )
 
     def number(self, bits: int) -> int:
-        """The next bits as a number."""
+        """Read an unsigned number of this many bits."""
         value = 0
         for _ in range(bits):
             value = value << 1 | self._bit()
         return value
 
     def exp_golomb(self) -> int:
-        """A number of variable length (9.1); also for signed ones, where only its end matters."""
+        """Read an Exp-Golomb number (9.1), also a signed one if its value does not matter."""
         zeros = 0
         while not self._bit():
             zeros += 1
