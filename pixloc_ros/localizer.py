@@ -100,9 +100,10 @@ class Localizer:
                 images = [ImageFeatures(f, self.features.extract(f.image_rgb)) for f in frames]
             with watch("retrieval"):
                 priors = given or self._propose(images[0], views)
-            estimate = self._align(images, priors, config, watch)
+            estimate = self._align(images, priors, views.with_images(images, config), watch)
             if given and _worth_second_attempt(estimate, config):
-                second = self._align(images, priors, _from_middle_level(config), watch)
+                closer = views.with_images(images, _from_middle_level(config))
+                second = self._align(images, priors, closer, watch)
                 estimate = second if second.ok else estimate
         except CannotLocalize as failure:
             return failed(frame, failure.reason, failure.message, given)
@@ -122,11 +123,11 @@ class Localizer:
         self,
         images: Sequence[ImageFeatures],
         priors: Sequence[PosePrior],
-        config: Config,
+        views: ViewSelector,
         watch: Stopwatch,
     ) -> Estimate:
         """Find the pose that explains the images best, and judge it."""
-        views = ViewSelector(self.map, config, images)
+        config = views.config
         selector = HypothesisSelector(views, self.aligner(config), config)
         with watch("initial_poses"):
             problems = alignment_problems(images, priors, views)

@@ -107,8 +107,9 @@ class Aligner:
             found = [self.refine([stage], *problem).history[0][1] for problem in problems]
             return [(ends.T_cam_local, float(ends.cost[0])) for ends in found]
         initial = Pose.cat([poses for _, poses in problems])
-        observations = _on_device([observations[0] for observations, _ in problems], initial)
-        system = LevelSystem.stack([self.system(each, stage) for each in observations])
+        system = LevelSystem.stack(
+            [_on_device(self.system(observations[0], stage)) for observations, _ in problems]
+        )
         ends = minimize(system, initial, self.damping[level], stage.iterations, self.policy)
         return [(ends.T_cam_local[i : i + 1], float(ends.cost[i])) for i in range(len(problems))]
 
@@ -120,7 +121,6 @@ class Aligner:
             systems = [self.system(observations[0], stage) for stage in stages]
             return self.fused.refine(stages, systems, poses, self.policy, self.hypotheses)
         count, history = len(poses.t), []
-        observations = _on_device(observations, poses)
         for stage in stages:
             system, damping = self.joint_system(observations, stage), self.damping[stage.level]
             ends = minimize(system, poses, damping, stage.iterations, self.policy)
@@ -165,11 +165,11 @@ class Aligner:
     def joint_system(self, observations: Sequence[CameraObservation], stage: Stage) -> System:
         """The least-squares problem of all cameras in one stage, in the lead's pose."""
         if len(observations) == 1:
-            return self.system(observations[0], stage)
+            return _on_device(self.system(observations[0], stage))
         origin = observations[0].view.origin
         if stage.max_points is not None:  # for all cameras together
             stage = replace(stage, max_points=max(1, stage.max_points // len(observations)))
-        systems = [self.system(observation, stage, origin) for observation in observations]
+        systems = [_on_device(self.system(each, stage, origin)) for each in observations]
         T_cam_lead = torch.from_numpy(np.stack([each.T_cam_lead for each in observations]))
         return RigSystem(systems, Pose.from_matrix(T_cam_lead).to(systems[0].points))
 
@@ -217,11 +217,9 @@ class Aligner:
         return ends[torch.tensor(chosen, device=order.device)]
 
 
-def _on_device(
-    observations: Sequence[CameraObservation], poses: Pose
-) -> Sequence[CameraObservation]:
-    """The observations with their cameras where the poses are."""
-    return [replace(each, camera=each.camera.to(poses.t.device)) for each in observations]
+def _on_device(system: LevelSystem) -> LevelSystem:
+    """The system with its camera where its points are."""
+    return replace(system, camera=system.camera.to(system.points.device))
 
 
 def same_pose(T_0: Matrix, T_1: Matrix, limits: HypothesesConfig) -> bool:

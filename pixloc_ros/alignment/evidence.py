@@ -90,15 +90,9 @@ class EvidenceGatherer:
         lead = self.problem.observations[0]
         points, camera = lead.view.points, lead.camera.to(lead.view.points.device)
         camera = camera.scale(lead.pyramid.scale)
-        poses = [self._pose]
-        for motion_px in (SHARPNESS_PX, CONTRAST_PX):
-            poses.append(poses_around(self._pose[0], points, camera, motion_px, AROUND))
-        on_device = [
-            replace(each, camera=each.camera.to(points.device))
-            for each in self.problem.observations
-        ]
-        system = self.aligner.joint_system(on_device, Stage(FINE, 0, keep=None))
-        return system.cost(Pose.cat(poses)).double().cpu().numpy()
+        around = poses_around(self._pose[0], points, camera, (SHARPNESS_PX, CONTRAST_PX), AROUND)
+        system = self.aligner.joint_system(self.problem.observations, Stage(FINE, 0, keep=None))
+        return system.cost(Pose.cat([self._pose, around])).double().cpu().numpy()
 
     def _spread(self) -> float:
         """Share of the images' cells with points in which enough of them are inliers."""

@@ -8,13 +8,15 @@ directions left.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from pixloc_ros.config import HypothesesConfig
 from pixloc_ros.geometry.camera import Camera
-from pixloc_ros.geometry.pose import Pose, jacobian_of_transform
+from pixloc_ros.geometry.pose import Pose, through_transform
 from pixloc_ros.types import Matrix
 
 LEAST_MOTION = 1e-6  # squared, of the largest: no pose is drawn farther to move points at all
@@ -48,11 +50,12 @@ def draw_initial_poses(
 
 
 def poses_around(
-    T_cam_local: Pose, points: Tensor, camera: Camera, motion_px: float, count: int
+    T_cam_local: Pose, points: Tensor, camera: Camera, motions_px: Sequence[float], count: int
 ) -> Pose:
-    """Draw poses (K,) around an unbatched one from which the points have moved by so many pixels.
+    """Draw poses around an unbatched one from which the points have moved by so many pixels.
 
-    They move so far on average, in directions drawn evenly from those that move points at all.
+    They move so far on average, in directions drawn evenly from those that move points at all:
+    `count` poses for each motion, in the same directions.
     camera: of the image that the network sees.
     """
     squared_px, vectors = np.linalg.eigh(_motion_matrix(T_cam_local, points, camera))
@@ -60,7 +63,8 @@ def poses_around(
     root = vectors / np.sqrt(squared_px.clip(min=least))
     directions = np.random.default_rng(0).standard_normal((count, 6))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    twists = torch.from_numpy(motion_px * directions @ root.T).to(T_cam_local.t)
+    offsets = np.concatenate([motion_px * directions for motion_px in motions_px])
+    twists = torch.from_numpy(offsets @ root.T).to(T_cam_local.t)
     return Pose(T_cam_local.R[None], T_cam_local.t[None]).retract(twists)
 
 
@@ -70,7 +74,7 @@ def _motion_matrix(T_cam_local: Pose, points: Tensor, camera: Camera) -> Matrix:
     _, valid, J_pixel_cam = camera.project_with_jacobian(points_cam)
     if not valid.any():
         return np.zeros((6, 6))
-    J = (J_pixel_cam @ jacobian_of_transform(points_cam))[valid].flatten(0, 1).double()
+    J = through_transform(J_pixel_cam, points_cam)[valid].flatten(0, 1).double()
     return (J.mT @ J).cpu().numpy() / int(valid.sum())
 
 

@@ -44,15 +44,17 @@ def minimize(
     kept = _without_a_step(initial, at, policy)
     number_of = torch.arange(len(kept.cost), device=kept.cost.device)
     running = _Running(system, number_of, initial, initial, at, kept)
-    going, ended = ~kept.failed, list[_Running]()
+    going, ended = ~kept.failed, list[_Ended]()
     for number in range(iterations):
-        if not going.all():
-            ended.append(running[torch.nonzero(~going)[:, 0]])
-            running = running[torch.nonzero(going)[:, 0]]
-        if len(running.number) == 0:
+        further = torch.nonzero(going)[:, 0]
+        if len(further) == 0:
             break
+        if len(further) < len(going):
+            done = torch.nonzero(~going)[:, 0]
+            ended.append((running.number[done], running.kept[done]))
+            running = running[further]
         running, going = _step(running, damping, number, number + 1 == iterations, policy)
-    return _in_order([*ended, running])
+    return _in_order([*ended, (running.number, running.kept)])
 
 
 def damped_step(hessian: Tensor, gradient: Tensor, damping: Tensor, policy: Policy) -> Tensor:
@@ -81,6 +83,9 @@ def motion_px(before: Linearization, after: Linearization) -> Tensor:
     both = ~(before.squared.isnan() | after.squared.isnan())
     motion = (after.pixels - before.pixels).norm(dim=-1)
     return torch.where(both, motion, 0).sum(-1) / both.sum(-1).clamp(min=1)
+
+
+_Ended = tuple[Tensor, LevelResult]  # which problems (K,) they are, and what they keep
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +134,9 @@ def _failed(at: Linearization, policy: Policy) -> Tensor:
     return (at.in_view < policy.min_points) | ~finite
 
 
-def _in_order(parts: Sequence[_Running]) -> LevelResult:
+def _in_order(parts: Sequence[_Ended]) -> LevelResult:
     """What all problems keep, in the order of their initial poses."""
+    numbers, kept = zip(*parts, strict=True)
     if len(parts) == 1:
-        return parts[0].kept
-    order = torch.argsort(torch.cat([part.number for part in parts]))
-    return LevelResult.cat([part.kept for part in parts])[order]
+        return kept[0]
+    return LevelResult.cat(kept)[torch.argsort(torch.cat(numbers))]

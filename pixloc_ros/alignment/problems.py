@@ -85,7 +85,16 @@ class ViewSelector:
         self.config = config
         several = map.keyframe_condition is not None
         self._descriptors = {id(i.frame): describe(i.pyramid) for i in images if several}
-        self._views: dict[tuple[int, bytes, int], MapView] = {}
+        self._views: dict[tuple[int, bytes, int, int], MapView] = {}
+
+    def with_images(self, images: Sequence[ImageFeatures], config: Config) -> ViewSelector:
+        """Make one that knows the images, with other options of the search: it keeps the views.
+
+        config: its `view` must be the same.
+        """
+        selector = ViewSelector(self.map, config, images)
+        selector._views = self._views
+        return selector
 
     def view(
         self, frame: Frame, T_map_base: Matrix, point_ids: NDArray[np.int32] | None = None
@@ -94,9 +103,10 @@ class ViewSelector:
 
         point_ids: (N,) of the only points to choose from, as a prior has them.
         """
-        key = (id(frame), T_map_base.tobytes(), id(point_ids))
+        T_map_cam, config = T_map_base @ frame.T_base_cam, self.config
+        condition = self._condition(frame, T_map_cam)
+        key = (id(frame), T_map_base.tobytes(), id(point_ids), condition)
         if key not in self._views:
-            T_map_cam, config = T_map_base @ frame.T_base_cam, self.config
             self._views[key] = select_view(
                 self.map,
                 T_map_cam,
@@ -104,7 +114,7 @@ class ViewSelector:
                 config.view,
                 config.device,
                 point_ids,
-                self._condition(frame, T_map_cam),
+                condition,
             )
         return self._views[key]
 

@@ -119,9 +119,9 @@ class LevelSystem:
         pixels, valid = self.camera.project(points_cam)
         if self.sampling.border_px:
             valid = valid & self.sampling.inside(self.level, pixels)
-        features = self.sampling.values(self.level, pixels)[..., :-1]
-        squared = (features - self.reference).square().sum(-1)
-        return self._mean_cost(squared, valid)
+        residual = self.sampling.values(self.level, pixels)[..., :-1]
+        residual -= self.reference  # in place: there are many poses
+        return self._mean_cost(residual.square_().sum(-1), valid)
 
     def _products(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Gram matrix (K, N, 3, 3) of residual and feature gradients [r, dF/dx, dF/dy].

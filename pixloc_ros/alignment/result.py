@@ -132,9 +132,10 @@ def _cells(
     pixels: NDArray[np.float32], cameras: NDArray[np.int64], side_px: float
 ) -> NDArray[np.int64]:
     """(N,) numbers of the image cells, of this side, that pixels (N, 2) of cameras (N,) are in."""
-    column_row = np.nan_to_num(pixels // side_px, nan=-1).clip(-1, MAX_CELL).astype(np.int64)
-    keys = np.column_stack([cameras, column_row])
-    return np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
+    column, row = np.nan_to_num(pixels // side_px, nan=-1).clip(-1, MAX_CELL).astype(np.int64).T
+    across = MAX_CELL + 2
+    keys = (cameras * across + row + 1) * across + column + 1
+    return np.unique(keys, return_inverse=True)[1]
 
 
 def scaled_condition(hessian: Matrix) -> float:

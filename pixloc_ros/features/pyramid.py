@@ -8,12 +8,11 @@ from typing import Literal, Protocol
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from pixloc_ros.errors import ConfigError
-from pixloc_ros.features.architecture import Architecture, unpack
+from pixloc_ros.features.architecture import Architecture
 from pixloc_ros.features.exported_network import ExportedNetwork, is_exported
 from pixloc_ros.features.sampling import BILINEAR, FeatureLevel
 from pixloc_ros.features.torch_network import Precision, TorchNetwork
@@ -21,6 +20,8 @@ from pixloc_ros.geometry.camera import Camera
 
 # Of the packaged networks: they were trained at 528 px, and see farther in a smaller image.
 MAX_SIDE_PX = 800
+
+LEAST_NORM = 1e-12  # of raw features: where they vanish nothing is divided by zero
 
 Backend = Literal["auto", "torch", "onnxruntime", "tensorrt"]
 
@@ -124,11 +125,10 @@ class FeatureExtractor:
         return cv2.resize(image, size, interpolation=cv2.INTER_AREA), scale
 
     def _to_tensor(self, image: NDArray) -> Tensor:
-        pixels = upload(torch.from_numpy(np.ascontiguousarray(image)), self.device)
-        x = pixels.permute(2, 0, 1)[None].float().div(255)
-        pad = [self._padding(side) for side in (image.shape[1], image.shape[0])]
-        x = F.pad(x, (0, pad[0], 0, pad[1]), mode="replicate")
-        return x.contiguous(memory_format=torch.channels_last)
+        below, right = (self._padding(side) for side in image.shape[:2])
+        image = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REPLICATE)
+        pixels = upload(torch.from_numpy(image), self.device)
+        return pixels.permute(2, 0, 1)[None].float().div(255)  # channels last, as the pixels are
 
     def _padding(self, side_px: int) -> int:
         least = 2 * self.strides[0]  # a map needs two pixels for its bilinear patch
@@ -150,11 +150,13 @@ def open_network(
 
 def level_of(maps: Tensor, stride: int, image_size: Tensor, with_norms: bool) -> FeatureLevel:
     """The level that a network's packed maps (B, C + 1, H, W) of images of one size stand for."""
-    features, confidence = unpack(maps)
-    rows = torch.cat([features, confidence], 1).permute(0, 2, 3, 1).flatten(0, 2)
-    norms = maps[:, :-1].norm(dim=1).flatten() if with_norms else None
+    raw = maps.permute(0, 2, 3, 1).flatten(0, 2)
+    norms = raw[:, :-1].norm(dim=1)
+    # Whole rows, though the confidence has no norm: a part of each takes twice the time.
+    rows = (raw / norms[:, None].clamp(min=LEAST_NORM)).contiguous()
+    rows[:, -1] = raw[:, -1].sigmoid()
     height, width = maps.shape[-2:]
-    return FeatureLevel(rows.contiguous(), height, width, stride, image_size, norms)
+    return FeatureLevel(rows, height, width, stride, image_size, norms if with_norms else None)
 
 
 def upload(image: Tensor, device: torch.device) -> Tensor:
