@@ -1,6 +1,7 @@
-"""Every default of the package, once. CLI options, YAML files and ROS parameters derive from here.
+"""Every default of the package, in one place.
 
-ROS parameter names are the dotted paths of these fields: `alignment.robust_scale`.
+CLI options, YAML files and ROS parameters derive from it. ROS parameter names are the dotted paths
+of these fields: `alignment.robust_scale`.
 """
 
 from __future__ import annotations
@@ -57,20 +58,20 @@ __all__ = [
 
 
 class Config(Section):
-    """The whole configuration of a localizer, live or over files."""
+    """The whole configuration of a localizer, live or on recorded data."""
 
     map: str = Field(default="", description="Folder of the map, or its URL.")
     device: str = Field(
         default="cpu",
         pattern=r"^(cpu|cuda(:\d+)?)$",
-        description="Device that computes: cpu, cuda, or cuda:N for one of several.",
+        description="Device to compute on: cpu, cuda, or cuda:N for one of several.",
     )
     threads: int = Field(
         default=0,
         ge=0,
         le=1024,
-        description="Number of CPU threads; 0 takes as many as there are cores. Where other "
-        "programs are busy, fewer are faster.",
+        description="Number of CPU threads; 0: as many as there are cores. If other programs are "
+        "busy, fewer threads are faster.",
     )
     camera: CameraConfig = CameraConfig()
     features: FeaturesConfig = FeaturesConfig()
@@ -85,7 +86,7 @@ class Config(Section):
     node: NodeConfig = NodeConfig()
 
 
-# Names, and beginnings of names, of ROS parameters that can be set while the node works.
+# Names, and prefixes of names, of ROS parameters that can be set while the node is running.
 LIVE = (
     "acceptance.",
     "camera.",
@@ -97,7 +98,7 @@ LIVE = (
 )
 
 
-# Settings of earlier versions, and what they are called now.
+# Renamed settings: old name to new name.
 RENAMED = {
     "view.max_unlikeness": "view.max_viewpoint_change",
     "view.anchor_spacing_m": "view.extra_view_spacing_m",
@@ -126,7 +127,7 @@ RENAMED = {
 }
 
 
-# Settings of earlier versions that nothing replaces one to one, and what does their work now.
+# Removed settings without an exact replacement, and the setting that does their work now.
 REPLACED = {
     "acceptance.min_inlier_share": "acceptance.max_wrong_probability",
     "acceptance.ambiguity_margin": "acceptance.min_runner_up_loss",
@@ -134,7 +135,7 @@ REPLACED = {
 
 
 def flatten(config: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names and values of all fields, in order."""
+    """Yield dotted names and values of all fields, in order."""
     for name, value in config:
         if isinstance(value, BaseModel):
             yield from flatten(value, f"{prefix}{name}.")
@@ -144,23 +145,23 @@ def flatten(config: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a setting means and may be, for help texts and ROS parameter descriptors."""
+    """Meaning and range of a setting, for help texts and ROS parameter descriptors."""
 
     description: str
-    low: float | None = None  # of a number, or of each of several
+    low: float | None = None  # of a number, or of each number of a sequence
     high: float | None = None
     choices: tuple[str, ...] = ()
 
     @property
     def allowed(self) -> str:
-        """The range or the choices in words; empty for free text and switches."""
+        """Range or choices in words; empty for free text and switches."""
         if self.low is not None:
             return f"{self.low:.7g} to {self.high:.7g}"
         return ", ".join(self.choices)
 
 
 def setting(dotted_name: str) -> Setting:
-    """Describe the setting of this name."""
+    """Return the description and range of a setting."""
     model: type[BaseModel] = Config
     *sections, leaf = dotted_name.split(".")
     for section in sections:
@@ -178,7 +179,7 @@ def setting(dotted_name: str) -> Setting:
 def from_flat(values: Mapping[str, Any]) -> Config:
     """Build the configuration from dotted names.
 
-    Raises ConfigError for an unknown name (the nearest one is named) or a value out of range.
+    Raises ConfigError for an unknown name (suggesting the nearest) or a value out of range.
     """
     known = dict(flatten(Config()))
     nested: dict[str, Any] = {}
@@ -201,16 +202,16 @@ def from_flat(values: Mapping[str, Any]) -> Config:
 
 
 def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
-    """Read a YAML file: plain nested keys, or the node's `ros__parameters` file.
+    """Read a YAML file: either nested keys, or the node's `ros__parameters` file.
 
-    Raises ConfigError for a file that cannot be read and for unknown keys or bad values.
+    Raises ConfigError for an unreadable file, unknown keys or bad values.
     """
     flat = dict(_flatten_mapping(_unwrap_ros(read_yaml(path))))
     return from_flat({**flat, **(overrides or {})})
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises ConfigError where there is none."""
+    """Return the mapping in a YAML file. Raises ConfigError if there is none."""
     content = foreign_files.read_yaml(path, ConfigError) or {}
     if not isinstance(content, dict):
         raise ConfigError(f"configuration {path} is not a mapping of names to values")

@@ -1,4 +1,4 @@
-"""How the camera takes an image, beyond what camera_info says."""
+"""How the camera takes an image, as far as camera_info does not say."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from pydantic import Field
 
 from pixloc_ros.config.section import Section
 
-STAMP_SHARES = {"first": 0.0, "middle": 0.5, "last": 1.0}  # of the time that the readout takes
+STAMP_SHARES = {"first": 0.0, "middle": 0.5, "last": 1.0}  # share of the readout time
 
 
 class CameraConfig(Section):
-    """The shutter. Of a rig, all cameras have the same."""
+    """The shutter. All cameras of a rig share these settings."""
 
     readout_s: float = Field(
         default=0.0,
         ge=0.0,
         le=1.0,
-        description="Time from the exposure of the first row to that of the last, in seconds, of a "
-        "camera with a rolling shutter; 0: all rows are exposed at once. Rows are aligned from "
-        "where the odometry has the camera when they are exposed. The image must be as the sensor "
-        "read it: neither rectified nor turned.",
+        description="Time in seconds from the exposure of the first row to that of the last, for a "
+        "camera with a rolling shutter; 0: all rows are exposed at once. Each row is then aligned "
+        "from where the odometry puts the camera at its exposure. The image must be as the sensor "
+        "read it: neither rectified nor rotated.",
     )
     stamp_row: Literal["first", "middle", "last"] = Field(
         default="first",
-        description="The row whose exposure the stamp of an image is of; the pose is of that time. "
-        "Only for a rolling shutter.",
+        description="The row that is exposed at the stamp of an image; the pose refers to that "
+        "time. Only for a rolling shutter.",
     )
 
     @property
     def stamp_share(self) -> float:
-        """When the stamp is: 0 at the first row, 1 at the last."""
+        """When the stamp is taken: 0 at the first row, 1 at the last."""
         return STAMP_SHARES[self.stamp_row]
 
     def exposed_ns(self, stamp_ns: int) -> tuple[int, int]:
-        """When the first row of an image is exposed, and when the last."""
+        """Return when the first and the last row of an image are exposed."""
         first_ns = stamp_ns - round(self.stamp_share * self.readout_s * 1e9)
         return first_ns, first_ns + round(self.readout_s * 1e9)

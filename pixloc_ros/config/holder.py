@@ -1,4 +1,4 @@
-"""The configuration of a running localizer, in one place."""
+"""The current configuration of a running localizer."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pixloc_ros.config import Config
 class ConfigHolder:
     """Holds the current configuration for everything that must follow its changes.
 
-    Take `current` once per piece of work, a frame or a message, and hand its sections on: nothing
-    keeps a section for later, so no copy can go stale. A configuration is frozen and replaced as
-    a whole by one assignment, so a thread sees the one before or the one after, never a mixture.
+    Read `current` once per piece of work (a frame or a message) and pass its sections on. Nothing
+    may keep a section longer, so no copy gets outdated. A configuration is frozen and replaced as a
+    whole by one assignment, so a thread sees the old one or the new one, never a mixture.
     """
 
     __slots__ = ("_current",)
@@ -20,9 +20,9 @@ class ConfigHolder:
 
     @property
     def current(self) -> Config:
-        """Return the configuration in force now."""
+        """Return the current configuration."""
         return self._current
 
     def replace(self, config: Config) -> None:
-        """Put another configuration in force."""
+        """Make another configuration the current one."""
         self._current = config

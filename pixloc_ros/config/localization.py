@@ -9,11 +9,12 @@ from pydantic import Field, field_validator
 from pixloc_ros.config.section import Section
 
 Iterations = Annotated[int, Field(ge=1, le=1000)]
-CLOSER_ON_MIDDLE_LEVEL = 3.0  # times, than alignment needs them that begins on the coarse level
+# Alignment from the middle level on needs initial poses closer by this factor.
+CLOSER_ON_MIDDLE_LEVEL = 3.0
 
 
 class FeaturesConfig(Section):
-    """The network, and the size of the image that it is given."""
+    """The network, and the size of the image that it receives."""
 
     weights: str = Field(
         default="compact_seed",
@@ -22,23 +23,23 @@ class FeaturesConfig(Section):
     )
     backend: Literal["auto", "torch", "onnxruntime", "tensorrt"] = Field(
         default="auto",
-        description="What runs the network: auto takes onnxruntime for an exported network and "
-        "torch for all other weights; tensorrt is that of onnxruntime, on a GPU. onnxruntime and "
-        "tensorrt need features.weights to name a file that `pixloc export` wrote.",
+        description="Library that runs the network. auto: onnxruntime for an exported network, "
+        "torch for all other weights. tensorrt: TensorRT by way of onnxruntime, on a GPU. With "
+        "onnxruntime and tensorrt, features.weights must name a file that `pixloc export` wrote.",
     )
     max_side_px: int = Field(
         default=0,
         ge=0,
         le=16384,
-        description="Images with a longer side than this are reduced to it before the network, in "
-        "pixels: smaller is faster and converges from farther, larger is more accurate. 0 takes "
-        "the size that the map was built with.",
+        description="Images with a longer side than this, in pixels, are reduced to it before the "
+        "network sees them. Smaller is faster and converges from farther away, larger is more "
+        "accurate. 0: the size that the map was built with.",
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
-        description="Number format of the network on a CPU: auto takes bfloat16, which is faster, "
-        "where the CPU has instructions for it. A GPU always uses float16, and onnxruntime on a "
-        "CPU float32.",
+        description="Number format of the network on a CPU. auto: bfloat16, which is faster, if "
+        "the CPU has instructions for it. A GPU always uses float16, and onnxruntime on a CPU "
+        "float32.",
     )
 
     @field_validator("max_side_px")
@@ -50,101 +51,103 @@ class FeaturesConfig(Section):
 
 
 class ViewConfig(Section):
-    """Which part of the map a frame is aligned against."""
+    """Which part of the map a frame is aligned with."""
 
     keyframes: int = Field(
         default=3,
         ge=1,
         le=1000,
-        description="Number of keyframes, near the prior and sharing points, whose points are "
-        "considered. More give more to choose from and take longer.",
+        description="Number of keyframes whose points are considered; they are near the prior and "
+        "share points. More keyframes offer more points to choose from and take longer.",
     )
     max_points: int = Field(
         default=1500,
         ge=16,
         le=1_000_000,
-        description="Number of map points that a frame is aligned against, at most. More are more "
-        "accurate, and time grows in proportion.",
+        description="Maximum number of map points that a frame is aligned with. More points are "
+        "more accurate; time grows in proportion.",
     )
     observations: int = Field(
         default=1,
         ge=1,
         le=1000,
-        description="Number of keyframes that a point is compared with, at most, those that saw it "
-        "most as the prior does first. More take longer; the published method compares with all.",
+        description="Maximum number of keyframes that a point is compared with; those that "
+        "observed it from a view most similar to the prior's come first. More take longer; the "
+        "published method compares with all.",
     )
     min_points: int = Field(
         default=50,
         ge=1,
         le=1_000_000,
-        description="A camera that has fewer map points than this in view is left out; if all "
-        "have, the frame fails with too_few_points.",
+        description="A camera with fewer map points in view than this is left out; if no camera is "
+        "left, the frame fails with too_few_points.",
     )
     max_viewpoint_change: float = Field(
         default=0.4,
         ge=1e-3,
         le=10.0,
-        description="A point is used if the prior views it about as its keyframe did: the angle "
-        "between the two rays in rad plus the logarithm of the change of scale is at most this. "
-        "Larger keeps more points, which match less well.",
+        description="A point is used if the prior views it much as its keyframe did: the angle "
+        "between the two rays in rad, plus the absolute logarithm of the change of scale, must be "
+        "at most this. Larger keeps more points, which match less well.",
     )
     cull_hidden: bool = Field(
         default=True,
-        description="Leave out points that, seen from the prior, lie behind the surfaces of the "
-        "keyframes. Only maps of clouds, meshes and depth images know their surfaces.",
+        description="Leave out points that are hidden from the prior by the surfaces of the "
+        "keyframes. Only maps of clouds, meshes and depth images have surfaces.",
     )
     max_distance_m: float = Field(
         default=30.0,
         ge=0.1,
         le=1e5,
-        description="A prior farther than this from every keyframe, in metres, is outside of the "
-        "map: the frame fails with out_of_map.",
+        description="A prior farther than this from every keyframe, in metres, is outside the map: "
+        "the frame fails with out_of_map.",
     )
     condition_radius_m: float = Field(
         default=10.0,
         ge=0.1,
         le=1e5,
-        description="On maps that were updated: the keyframe within this distance of the prior, in "
-        "metres, that looks most like the image decides in which light points are compared.",
+        description="Only for updated maps: the most similar keyframe within this distance of the "
+        "prior, in metres, decides under which light condition points are compared.",
     )
     extra_view_spacing_m: float = Field(
         default=5.0,
         ge=0.1,
         le=1e5,
-        description="Where the prior is vague, more views of the map are chosen along it, at "
-        "least this far apart, in metres. Smaller finds more frames and takes longer.",
+        description="If the prior is vague, further views of the map are chosen along it, at least "
+        "this far apart, in metres. Smaller localizes more frames and takes longer.",
     )
     max_extra_views: int = Field(
         default=8,
         ge=0,
         le=1000,
-        description="Number of such views, besides the one at the prior, at most.",
+        description="Maximum number of these further views, besides the one at the prior.",
     )
     reselect_distance_m: float = Field(
         default=0.5,
         ge=0.0,
         le=1e5,
-        description="Where alignment moved the pose by more than this, in metres, points are "
-        "chosen anew and the frame is aligned once more. Larger saves time and costs accuracy.",
+        description="If alignment moved the pose by more than this, in metres, points are selected "
+        "again and the frame is aligned once more. Larger saves time and costs accuracy.",
     )
     reselect_angle_deg: float = Field(
         default=2.0,
         ge=0.0,
         le=180.0,
-        description="Where alignment turned the pose by more than this, in degrees, points are "
-        "chosen anew and the frame is aligned once more.",
+        description="If alignment turned the pose by more than this, in degrees, points are "
+        "selected again and the frame is aligned once more.",
     )
 
 
 class TilesConfig(Section):
-    """Which tiles of the map are kept in memory, on the device."""
+    """Which tiles of the map are kept in the device's memory."""
 
     budget_mb: float = Field(
         default=2000.0,
         ge=0.0,
         le=1e7,
-        description="Memory for open tiles of the map in MB. Beyond it the tiles unused for the "
-        "longest time are closed; those of the current view stay open whatever their size.",
+        description="Memory for open tiles of the map in MB. Beyond it, the tiles that were not "
+        "used for the longest time are closed; those of the current view stay open whatever their "
+        "size.",
     )
     prefetch_m: float = Field(
         default=150.0,
@@ -157,40 +160,40 @@ class TilesConfig(Section):
         default=1000.0,
         ge=0.0,
         le=1e6,
-        description="Tiles of a map behind a URL that are nearer to the vehicle than this, in "
-        "metres, are fetched into the cache on disk before it needs them, those on the way first.",
+        description="For a map behind a URL: tiles nearer to the vehicle than this, in metres, are "
+        "fetched into the cache on disk before they are needed, those ahead of the vehicle first.",
     )
     cache_folder: str = Field(
         default="",
-        description="Folder of the cache on disk for maps behind a URL, which several processes "
-        "may share. Empty: pixloc/tiles below $XDG_CACHE_HOME, or ~/.cache.",
+        description="Folder of the cache on disk for maps behind a URL; several processes may "
+        "share it. Empty: pixloc/tiles below $XDG_CACHE_HOME, or ~/.cache.",
     )
     cache_mb: float = Field(
         default=10_000.0,
         ge=1.0,
         le=1e9,
-        description="Size of that cache in MB. Beyond it the files unused for the longest time are "
-        "removed.",
+        description="Size of that cache in MB. Beyond it, the files that were not used for the "
+        "longest time are removed.",
     )
 
 
 class HypothesesConfig(Section):
-    """How many initial poses are drawn from the prior's covariance, and which are kept."""
+    """How many initial poses are drawn from the prior's covariance, and which of them are kept."""
 
     max_initial_poses: int = Field(
         default=256,
         ge=1,
         le=16384,
-        description="Number of initial poses that are drawn from the prior, at most; the vaguer "
-        "the prior, the more are drawn. More find more frames and take longer; 1 uses the prior "
-        "alone.",
+        description="Maximum number of initial poses that are drawn from the prior; the larger its "
+        "covariance, the more are drawn. More poses localize more frames and take longer; 1 uses "
+        "only the prior itself.",
     )
     convergence_radius_px: float = Field(
         default=25.0,
         ge=0.1,
         le=1e4,
-        description="Mean distance, in pixels of the image given to the network, from which "
-        "alignment is expected to converge. Larger draws fewer initial poses.",
+        description="Mean distance, in pixels of the network's image, from which alignment is "
+        "expected to converge. Larger draws fewer initial poses.",
     )
     coverage_sigma: float = Field(
         default=2.0,
@@ -202,8 +205,8 @@ class HypothesesConfig(Section):
         default=400,
         ge=16,
         le=1_000_000,
-        description="Number of points used by the coarse screening, which finds the promising ones "
-        "among many initial poses.",
+        description="Number of points used by the coarse screening, which selects promising poses "
+        "among many initial ones.",
     )
     screening_iterations: int = Field(
         default=8, ge=1, le=1000, description="Number of steps of the coarse screening."
@@ -212,77 +215,79 @@ class HypothesesConfig(Section):
         default=4,
         ge=1,
         le=1000,
-        description="Number of views that are aligned in full after the coarse screening.",
+        description="Number of views that are fully aligned after the coarse screening.",
     )
     keep_screened: int = Field(
         default=12,
         ge=1,
         le=16384,
-        description="Number of poses of each view that go on after the coarse screening.",
+        description="Number of poses per view kept after the coarse screening.",
     )
     keep_coarse: int = Field(
-        default=6, ge=1, le=16384, description="Number of poses that go on after the coarse level."
+        default=6, ge=1, le=16384, description="Number of poses kept after the coarse level."
     )
     keep_middle: int = Field(
-        default=2, ge=1, le=16384, description="Number of poses that go on after the middle level."
+        default=2, ge=1, le=16384, description="Number of poses kept after the middle level."
     )
     keep_fine: int = Field(
         default=2,
         ge=1,
         le=16384,
         description="Number of poses that are compared after the fine level. With 1, poses that "
-        "fit equally well are not noticed.",
+        "fit equally well go unnoticed.",
     )
     min_agreement_share: float = Field(
         default=0.75,
         ge=0.0,
         le=1.0,
-        description="Poses whose agreement (1 - cost) on the coarse or middle level is below this "
-        "share of the best one's are given up. Larger is faster and may give up the right one.",
+        description="On the coarse and middle level, poses whose agreement (1 - cost) is below "
+        "this share of the best one's are dropped. Larger is faster but may drop the right pose.",
     )
     second_attempt_from: int = Field(
         default=3,
         ge=0,
         le=16384,
-        description="A frame that is refused, and whose prior it takes at least this many initial "
-        "poses to cover, is aligned once more: from poses that are drawn three times as close, and "
-        "from the middle level on, which is not misled by what covers the image. Refused frames "
-        "then take about twice as long. 0: never.",
+        description="A rejected frame is aligned a second time if at least this many initial poses "
+        "are needed to cover its prior. The second attempt draws poses three times as close and "
+        "begins on the middle level, which occlusion does not mislead. Rejected frames then take "
+        "about twice as long. 0: no second attempt.",
     )
     second_attempt_poses: int = Field(
         default=256,
         ge=1,
         le=16384,
-        description="Number of initial poses of the second attempt, at most, whatever "
-        "max_initial_poses is. More find more frames and take longer.",
+        description="Maximum number of initial poses of the second attempt, whatever "
+        "max_initial_poses is. More localize more frames and take longer.",
     )
     re_alignment_margin: float = Field(
         default=0.1,
         ge=0.0,
         le=1.0,
-        description="Results whose cost is above the least one by at most this are aligned again, "
-        "with the views that suit them, before they are compared.",
+        description="Results whose cost is at most this much above the lowest are aligned again, "
+        "with views selected at the poses found, before they are compared.",
     )
     alternative_step_m: float = Field(
         default=3.0,
         ge=0.1,
         le=1e4,
-        description="The pose found is compared with alternative poses ahead and behind at "
-        "multiples of this distance, in metres, as far as the prior allows: streets repeat.",
+        description="The pose found is compared with alternative poses ahead and behind, at "
+        "multiples of this distance in metres, as far as the prior allows, because streets "
+        "repeat.",
     )
     max_alternatives: int = Field(
         default=8,
         ge=0,
         le=1000,
-        description="Number of these alternative poses, at most. 0 saves their time and gives up "
+        description="Maximum number of these alternative poses. 0 saves their time and gives up "
         "the protection against repeating streets.",
     )
     beyond_prior_m: float = Field(
         default=16.0,
         ge=0.0,
         le=1e4,
-        description="The pose believed is compared with poses so far ahead and behind, in metres, "
-        "that the prior excludes: it may be wrong, and streets repeat. 0: not compared.",
+        description="An accepted pose is also compared with poses up to this far ahead and behind, "
+        "in metres, that the prior excludes, because the prior may be wrong and streets repeat. "
+        "0: no comparison.",
     )
     beyond_prior_step_m: float = Field(
         default=2.0,
@@ -295,9 +300,9 @@ class HypothesesConfig(Section):
         default=50.0,
         ge=0.0,
         le=1e5,
-        description="While tracking they are compared once in this distance, in metres, and every "
-        "alternative_step_m where some explain the images as well. Smaller notices a wrong prior "
-        "sooner and takes longer.",
+        description="While tracking, this comparison is made once per this distance, in metres, "
+        "and every alternative_step_m if some of the poses explain the images as well. Smaller "
+        "notices a wrong prior sooner and takes longer.",
     )
     same_pose_m: float = Field(
         default=0.3,
@@ -315,7 +320,7 @@ class HypothesesConfig(Section):
     )
 
     def drawn_closer(self) -> HypothesesConfig:
-        """The settings with poses as close as alignment from the middle level on needs them."""
+        """Return these settings with initial poses as close as the middle level needs them."""
         radius_px = self.convergence_radius_px / CLOSER_ON_MIDDLE_LEVEL
         count = self.second_attempt_poses
         return self.model_copy(
@@ -324,28 +329,29 @@ class HypothesesConfig(Section):
 
 
 class AlignmentConfig(Section):
-    """Levenberg-Marquardt of section 3.1 of the paper. Numbers are those of policy pixloc_ros."""
+    """Levenberg-Marquardt (PixLoc, section 3.1). The defaults are those of policy pixloc_ros."""
 
     policy: Literal["pixloc_ros", "reference"] = Field(
         default="pixloc_ros",
-        description="Rules of the alignment: reference takes those of PixLoc as published, and "
-        "ignores the other settings of this section but inlier_max_squared_residual.",
+        description="Rules of the alignment. reference: those of PixLoc as published; the other "
+        "settings of this section are then ignored, except inlier_max_squared_residual.",
     )
     robust_scale: float = Field(
         default=0.1,
         ge=1e-6,
         le=100.0,
         description="Squared feature residual at which a point loses half of its weight. Larger "
-        "trusts points that differ more.",
+        "gives more weight to points that differ more.",
     )
     first_level: Literal["coarse", "middle"] = Field(
         default="coarse",
-        description="Level that alignment begins on: coarse converges from farther and bears blur; "
-        "middle is not misled by what covers parts of the image, and needs closer initial poses.",
+        description="Level at which alignment begins. coarse: converges from farther away and "
+        "tolerates blur. middle: is not misled by what covers parts of the image, but needs "
+        "closer initial poses.",
     )
     iterations: tuple[Iterations, Iterations, Iterations] = Field(
         default=(20, 20, 20),
-        description="Number of steps at most on the coarse, middle and fine level.",
+        description="Maximum number of steps on the coarse, middle and fine level.",
     )
     stop_motion_px: float = Field(
         default=0.02,
@@ -358,14 +364,14 @@ class AlignmentConfig(Section):
         default=0.3,
         ge=1e-6,
         le=4.0,
-        description="A point is an inlier if its squared feature residual is below this. "
-        "Features that have nothing to do with each other have 2.",
+        description="A point is an inlier if its squared feature residual is below this. For "
+        "unrelated features it is 2.",
     )
     min_points: int = Field(
         default=12,
         ge=6,
         le=1_000_000,
-        description="A pose from which fewer points than this are in the image is given up.",
+        description="A pose from which fewer points than this are in the image is dropped.",
     )
     max_step_m: float = Field(
         default=5.0, ge=1e-3, le=1e4, description="Longer steps are shortened to this, in metres."
@@ -374,68 +380,68 @@ class AlignmentConfig(Section):
         default=10.0,
         ge=1e-3,
         le=180.0,
-        description="Steps that turn further are shortened to this, in degrees.",
+        description="Steps that turn farther are shortened to this, in degrees.",
     )
 
 
 class AcceptanceConfig(Section):
-    """When a result is believed. Anything else is a status with a reason."""
+    """When a result is accepted. Any other result gets a status with a reason."""
 
     max_wrong_probability: float = Field(
         default=0.05,
         ge=1e-9,
         le=1.0,
-        description="A pose is believed if its probability of being wrong, estimated from all "
-        "evidence in the image, is at most this. Larger accepts more, and more that is wrong.",
+        description="A pose is accepted if its probability of being wrong, estimated from all "
+        "evidence in the image, is at most this. Larger accepts more poses, and more wrong ones.",
     )
     max_cost: float = Field(
         default=0.90,
         ge=0.0,
         le=1.0,
-        description="Above this mean robust cost no pose is believed, whatever else speaks for it: "
-        "0 is a perfect match, 1 none at all.",
+        description="No pose with a mean robust cost above this is accepted, whatever the other "
+        "evidence: 0 is a perfect match, 1 no match at all.",
     )
     min_runner_up_loss: float = Field(
         default=0.12,
         ge=0.0,
         le=10.0,
-        description="A result is ambiguous if the next best other pose loses a smaller share of "
-        "the agreement (1 - cost) than this. Larger refuses more where streets repeat.",
+        description="A result is ambiguous if the next best pose loses a smaller share of the "
+        "agreement (1 - cost) than this. Larger rejects more frames where streets repeat.",
     )
     beyond_prior_margin: float = Field(
         default=0.2,
         ge=0.0,
         le=10.0,
-        description="Share of the agreement by which a result and a pose that its prior excludes "
-        "must differ to be told apart by the image. If the result loses more than it, the prior is "
-        "contradicted: far_from_prior. If neither does, only the prior tells, and the protection "
-        "level covers both.",
+        description="A result and a pose that its prior excludes are told apart by the image only "
+        "if one of them loses more than this share of the agreement. If the result does, it is "
+        "rejected with far_from_prior, because the image contradicts the prior. If neither does, "
+        "only the prior tells them apart, and the protection level covers both.",
     )
     always_compare_halves: bool = Field(
         default=False,
-        description="Compare the poses of two halves of the points also where the other evidence "
-        "is enough: slower, for `pixloc verification collect` and for studies of the evidence.",
+        description="Compare the poses of two halves of the points even if the other evidence is "
+        "sufficient: slower, for `pixloc verification collect` and for studies of the evidence.",
     )
     min_camera_share: float = Field(
         default=0.05,
         ge=0.0,
         le=1.0,
         description="A camera of a rig with a smaller share of inliers than this is left out, as "
-        "if it were covered or frozen.",
+        "it may be covered or frozen.",
     )
     max_condition: float = Field(
         default=1e5,
         ge=1.0,
         le=1e15,
-        description="A result is refused with ill_conditioned if the condition number of its "
-        "scaled Hessian is above this: some direction is then hardly determined.",
+        description="A result is rejected with ill_conditioned if the condition number of its "
+        "scaled Hessian is above this, because some direction is then hardly determined.",
     )
     max_sigma_from_prior: float = Field(
         default=5.0,
         ge=0.0,
         le=1e6,
         description="A result farther than this from the prior, in standard deviations of both, is "
-        "refused with far_from_prior. Larger accepts more with a prior that is off.",
+        "rejected with far_from_prior. Larger accepts more results if priors are inaccurate.",
     )
 
 
@@ -444,8 +450,8 @@ class CovarianceConfig(Section):
 
     from_map: bool = Field(
         default=True,
-        description="Use the calibration in the map, made by `pixloc map calibrate`, if it has "
-        "one, instead of the following numbers.",
+        description="Use the map's calibration, made by `pixloc map calibrate`, instead of the "
+        "following numbers, if the map has one.",
     )
     scale: float = Field(
         default=4.0,
@@ -458,38 +464,37 @@ class CovarianceConfig(Section):
         ge=0.0,
         le=1e3,
         description="Standard deviation of the map itself along each axis, in metres, which is "
-        "added.",
+        "added to the covariance.",
     )
     floor_deg: float = Field(
         default=0.02,
         ge=0.0,
         le=180.0,
         description="Standard deviation of the map itself about each axis, in degrees, which is "
-        "added.",
+        "added to the covariance.",
     )
 
 
 class RetrievalConfig(Section):
-    """Where to search for a frame that has no prior: where keyframes look like it."""
+    """Where to search for a frame without a prior: at keyframes that resemble it."""
 
     enabled: bool = Field(
         default=True,
-        description="Search the whole map for a frame if no odometry, GNSS or initial pose says "
-        "where it is.",
+        description="Search the whole map for a frame if neither odometry nor GNSS nor an initial "
+        "pose tells where it is.",
     )
     candidates: int = Field(
         default=10,
         ge=1,
         le=10_000,
-        description="Number of keyframes that look most like the frame, from which places are "
-        "made.",
+        description="Number of keyframes most similar to the frame, which are grouped into places.",
     )
     places: int = Field(
         default=3,
         ge=1,
         le=1000,
-        description="Number of distinct places among them that are tried. More find more frames "
-        "and take longer.",
+        description="Number of these places that are tried. More localize more frames and take "
+        "longer.",
     )
     same_place_m: float = Field(
         default=15.0,
@@ -501,13 +506,13 @@ class RetrievalConfig(Section):
         default=1.5,
         ge=1e-3,
         le=1e4,
-        description="Standard deviation per axis, in metres, with which the vehicle is expected "
-        "off the keyframes' way; along it their spacing is added.",
+        description="Standard deviation per axis, in metres, of the vehicle's position across the "
+        "keyframes' path; along the path, their spacing is added.",
     )
     sigma_deg: float = Field(
         default=3.0,
         ge=1e-3,
         le=180.0,
-        description="Standard deviation per axis, in degrees, with which the vehicle is expected "
-        "to be turned from the keyframes.",
+        description="Standard deviation per axis, in degrees, of the vehicle's attitude relative "
+        "to the keyframes'.",
     )

@@ -1,4 +1,4 @@
-"""How a map is made of a recorded drive (`pixloc map build --bag`)."""
+"""Settings for building a map from a recorded drive (`pixloc map build --bag`)."""
 
 from __future__ import annotations
 
@@ -10,122 +10,125 @@ from pixloc_ros.config.section import Section
 
 
 class MappingConfig(Section):
-    """Choice of keyframes, adjustment, and when a map is good."""
+    """Selection of keyframes, adjustment, and criteria for a good map."""
 
     keyframe_spacing_m: float = Field(
         default=1.0,
         ge=0.01,
         le=1000.0,
-        description="Distance between keyframes, in metres, where the drive has odometry.",
+        description="Distance between keyframes, in metres, if the drive has odometry.",
     )
     keyframe_turn_deg: float = Field(
         default=10.0,
         ge=0.1,
         le=180.0,
-        description="Angle between keyframes, in degrees, where the vehicle turns on the spot.",
+        description="Angle between keyframes, in degrees, if the vehicle turns on the spot.",
     )
     keyframe_flow_share: float = Field(
         default=0.02,
         ge=0.001,
         le=1.0,
-        description="Without odometry: motion in the image between keyframes, as a share of its "
+        description="Without odometry: image motion between keyframes, as a share of the image "
         "width.",
     )
     neighbours: int = Field(
         default=8,
         ge=2,
         le=100,
-        description="Number of keyframes that each is matched with, by distance and by time.",
+        description="Number of keyframes near in space and time that each keyframe is matched "
+        "with.",
     )
     places: int = Field(
         default=5,
         ge=0,
         le=100,
-        description="Number of keyframes that each is matched with because they look alike; they "
-        "close loops where odometry has drifted. 0 looks for none.",
+        description="Number of similar-looking keyframes that each keyframe is matched with; they "
+        "close loops where odometry has drifted. 0: none.",
     )
     rounds: int = Field(
         default=3,
         ge=1,
         le=20,
-        description="How often points are triangulated and poses adjusted.",
+        description="Number of rounds of triangulating points and adjusting poses.",
     )
     chunk_keyframes: int = Field(
         default=400,
         ge=6,
         le=1_000_000,
-        description="Longer drives with odometry are placed in chunks of at most so many "
-        "keyframes, which share an eighth of them, or mapping.neighbours; that bounds the memory.",
+        description="A longer drive with odometry is reconstructed in chunks of at most this many "
+        "keyframes, which limits memory. Neighbouring chunks share an eighth of their keyframes, "
+        "or mapping.neighbours if that is more.",
     )
     position_sigma_m: float = Field(
         default=0.1,
         ge=0.001,
         le=1000.0,
-        description="Standard deviation per axis, in metres, by which bundle adjustment takes the "
-        "smoothed trajectory of odometry and fixes to be off.",
+        description="Standard deviation per axis, in metres, that bundle adjustment assumes for "
+        "the smoothed trajectory of odometry and fixes.",
     )
     fix_correlation_s: float = Field(
         default=10.0,
         ge=0.0,
         le=3600.0,
-        description="Time, in seconds, within which errors of GNSS fixes are alike: so many fixes "
-        "count as one.",
+        description="Time, in seconds, within which errors of GNSS fixes are alike: all fixes "
+        "within it count as one.",
     )
     fix_delay_sigma_s: float = Field(
         default=0.1,
         ge=0.0,
         le=10.0,
         description="Standard deviation, in seconds, of the unknown delay of fixes, which is "
-        "estimated; 0 takes stamps as they are.",
+        "estimated; 0: stamps are taken as they are.",
     )
     odometry_scale_sigma: float = Field(
         default=0.02,
         ge=0.0,
         le=1.0,
-        description="Standard deviation of the unknown factor of odometry's distances, which is "
-        "estimated where there are fixes.",
+        description="Standard deviation of the unknown scale factor of odometry, which is "
+        "estimated if there are fixes.",
     )
     refine_intrinsics: Literal["auto", "never", "always"] = Field(
         default="auto",
-        description="Whether bundle adjustment changes the calibration: auto does where the "
-        "reprojection error falls by a fifth or more for it.",
+        description="Whether bundle adjustment changes the calibration. auto: if that lowers the "
+        "reprojection error by a fifth or more.",
     )
     min_placed_share: float = Field(
         default=0.9,
         ge=0.0,
         le=1.0,
-        description="Share of the keyframes that must be placed for the map to be good.",
+        description="Minimum share of keyframes that are placed in a good map.",
     )
     max_error_px: float = Field(
         default=1.5,
         ge=0.1,
         le=100.0,
-        description="Mean reprojection error, in pixels, that a good map is below.",
+        description="Maximum mean reprojection error of a good map, in pixels.",
     )
     min_track_length: float = Field(
         default=3.0,
         ge=2.0,
         le=100.0,
-        description="Number of keyframes that see a point of a good map, on average.",
+        description="Minimum mean number of keyframes per point of a good map.",
     )
     max_fix_error_m: float = Field(
         default=5.0,
         ge=0.01,
         le=1e4,
-        description="Median horizontal distance, in metres, of fixes from a good map's trajectory.",
+        description="Maximum median horizontal distance, in metres, between the fixes and a good "
+        "map's trajectory.",
     )
     max_odometry_error_share: float = Field(
         default=0.05,
         ge=0.001,
         le=10.0,
-        description="Difference from odometry over ten keyframes, as a share of the way, that nine "
-        "tenths of a good map are below.",
+        description="Maximum difference from odometry over ten keyframes, as a share of the "
+        "distance, for nine tenths of a good map.",
     )
     weak_points: int = Field(
         default=60,
         ge=1,
         le=100_000,
-        description="A keyframe that sees fewer points than this is weak.",
+        description="A keyframe that observes fewer points than this is weak.",
     )
     weak_neighbours: int = Field(
         default=2,
@@ -137,7 +140,7 @@ class MappingConfig(Section):
         default=0.3,
         ge=0.0,
         le=1.0,
-        description="Share of weak keyframes that a good map is below.",
+        description="Maximum share of weak keyframes in a good map.",
     )
 
     @model_validator(mode="after")

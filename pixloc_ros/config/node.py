@@ -1,4 +1,4 @@
-"""The node: frames, topics and rates."""
+"""Settings of the node: frames, topics and rates."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from pixloc_ros.config.section import Section
 
 Number = Annotated[float, Field(ge=-1000.0, le=1000.0)]
-FRAME_SPACING_M = 0.7  # between frames that maps are updated with
+FRAME_SPACING_M = 0.7  # between recorded frames, from which maps are updated
 Mounting = tuple[Number, Number, Number, Number, Number, Number, Number]
 
 
@@ -22,13 +22,13 @@ class NodeConfig(Section):
     base_frame: str = Field(default="base_link", description="Name of the vehicle's frame.")
     odom_source: Literal["topic", "tf"] = Field(
         default="topic",
-        description="Where odometry comes from: the topic odom, or the transform from odom_frame "
-        "to base_frame on /tf.",
+        description="Source of odometry: the topic odom, or the transform from odom_frame to "
+        "base_frame on /tf.",
     )
     cameras: str = Field(
         default="",
         pattern=r"^([A-Za-z][A-Za-z0-9_]*(,[A-Za-z][A-Za-z0-9_]*)*)?$",
-        description="Names of the cameras of a rig, separated by commas: front,left listens to "
+        description="Names of the cameras of a rig, separated by commas: front,left subscribes to "
         "front/image, front/camera_info, left/image and so on. Empty: one camera, on image and "
         "camera_info.",
     )
@@ -36,56 +36,56 @@ class NodeConfig(Section):
         default=0.03,
         ge=0.0,
         le=10.0,
-        description="Images of a rig's cameras that are this close in time, in seconds, are "
-        "localized together.",
+        description="Images of a rig's cameras whose stamps differ by at most this, in seconds, "
+        "are localized together.",
     )
     frozen_image_distance_m: float = Field(
         default=0.5,
         ge=0.0,
         le=1e5,
-        description="An image that stays the same, byte by byte, while the vehicle drives farther "
-        "than this, in metres, comes from a camera that hangs.",
+        description="An image that stays the same, byte for byte, while the vehicle drives farther "
+        "than this, in metres, is rejected: the camera is frozen.",
     )
     camera_frame: str = Field(
         default="",
-        description="Name of the camera's optical frame. Empty: the frame of the image's header.",
+        description="Name of the camera's optical frame. Empty: the frame in the image's header.",
     )
     camera_mounting: Mounting = Field(
         default=(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
-        description="Pose of the camera's optical frame in the vehicle's: x, y, z in metres and "
-        "quaternion x, y, z, w, as pixloc calibrate finds it. All zero: /tf_static says where the "
-        "camera is. Not for a rig.",
+        description="Pose of the camera's optical frame in the vehicle's frame, as `pixloc "
+        "calibrate` finds it: x, y, z in metres and quaternion x, y, z, w. All zero: taken from "
+        "/tf_static. Not for a rig.",
     )
     camera_time_offset_s: float = Field(
         default=0.0,
         ge=-10.0,
         le=10.0,
-        description="What is added to the stamps of images, in seconds, so that they are in the "
-        "odometry's time, as pixloc calibrate finds it.",
+        description="Time, in seconds, that is added to the stamps of images to match those of "
+        "odometry, as `pixloc calibrate` finds it.",
     )
     tf_mode: Literal["none", "map_odom", "map_base"] = Field(
         default="map_odom",
-        description="Transform to send on /tf: from map to odom, as REP 105 wants it; from map to "
-        "the vehicle, where there is no odometry; or none.",
+        description="Transform to publish on /tf: from map to odom, as in REP 105; from map to the "
+        "vehicle, if there is no odometry; or none.",
     )
     tf_rate_hz: float = Field(
         default=20.0,
         ge=0.01,
         le=1000.0,
-        description="Rate at which the transform is sent again, in Hz.",
+        description="Rate at which the transform is published, in Hz.",
     )
     transform_tolerance_s: float = Field(
         default=0.1,
         ge=0.0,
         le=60.0,
-        description="Time by which the stamp of the transform lies ahead, in seconds, so that it "
-        "can be used until the next one comes.",
+        description="Time by which the transform is post-dated, in seconds, so that it remains "
+        "valid until the next one.",
     )
     tf_smoothing_s: float = Field(
         default=0.0,
         ge=0.0,
         le=86400.0,
-        description="Time constant, in seconds, with which corrections of map to odom are spread, "
+        description="Time constant, in seconds, over which corrections of map to odom are spread, "
         "so that the vehicle does not jump in the map; 0 applies them at once. ~/pose is not "
         "smoothed.",
     )
@@ -107,41 +107,41 @@ class NodeConfig(Section):
         default=200_000,
         ge=1,
         le=100_000_000,
-        description="Number of points on ~/map_points, at most.",
+        description="Maximum number of points on ~/map_points.",
     )
     max_path_poses: int = Field(
-        default=1000, ge=1, le=1_000_000, description="Number of poses on ~/path, at most."
+        default=1000, ge=1, le=1_000_000, description="Maximum number of poses on ~/path."
     )
     path_spacing_m: float = Field(
         default=0.5,
         ge=0.0,
         le=1e5,
-        description="Distance between the poses on ~/path, in metres, at least.",
+        description="Minimum distance between the poses on ~/path, in metres.",
     )
     last_pose_file: str = Field(
         default="last_pose.json",
-        description="File in which the last pose is kept for the next start. A relative path is "
-        "below $ROS_HOME, in a folder of the node's name; empty keeps nothing.",
+        description="File that keeps the last pose for the next start. A relative path is below "
+        "$ROS_HOME, in a folder with the node's name; empty: no pose is kept.",
     )
     record_sessions: str = Field(
         default="",
-        description="Folder in which each activation leaves a session folder of accepted frames, "
-        "for pixloc map update --session. A relative path is below $ROS_HOME, in a folder of the "
-        "node's name; empty records nothing.",
+        description="Folder in which each activation creates a session folder of accepted frames, "
+        "for `pixloc map update --session`. A relative path is below $ROS_HOME, in a folder with "
+        "the node's name; empty: nothing is recorded.",
     )
     session_spacing_m: float = Field(
         default=FRAME_SPACING_M,
         ge=0.01,
         le=1e5,
         description="Distance between recorded frames, in metres; a turn by 10 degrees counts as "
-        "much.",
+        "this distance.",
     )
     sessions_max_mb: float = Field(
         default=2000.0,
         ge=1.0,
         le=1e8,
-        description="Size of all sessions in node.record_sessions together, in MB; the oldest "
-        "frames are removed for new ones.",
+        description="Maximum size of all sessions in node.record_sessions together, in MB; the "
+        "oldest frames are removed for new ones.",
     )
     map_root: str = Field(
         default="",
@@ -153,8 +153,9 @@ class NodeConfig(Section):
     )
     compressed: bool = Field(
         default=False,
-        description="Listen to image/compressed only. Otherwise the node takes what is published: "
-        "the raw image first, then image/compressed, image/ffmpeg and image/foxglove.",
+        description="Subscribe only to image/compressed. Otherwise the node takes what is "
+        "published; if several are, it prefers the raw image, then image/compressed, image/ffmpeg "
+        "and image/foxglove.",
     )
     diagnostics_rate_hz: float = Field(
         default=1.0,
@@ -164,30 +165,30 @@ class NodeConfig(Section):
     )
     bond: bool = Field(
         default=False,
-        description="Send heartbeats on the topic bond while the node is active, as the lifecycle "
-        "manager of nav2 expects them.",
+        description="Publish heartbeats on the topic bond while the node is active, as nav2's "
+        "lifecycle manager expects.",
     )
     amcl_interface: bool = Field(
         default=False,
-        description="Offer what AMCL offers, too: the topic amcl_pose and the services "
+        description="Also offer AMCL's interface: the topic amcl_pose and the services "
         "reinitialize_global_localization, request_nomotion_update and, with nav2_msgs, "
         "set_initial_pose.",
     )
     odometry_at_full_rate: bool = Field(
         default=False,
-        description="Send ~/odometry with every odometry message that comes, instead of at the "
-        "rate of the transform.",
+        description="Publish ~/odometry with every odometry message that arrives, instead of at "
+        "the rate of the transform.",
     )
     identity_extrinsics: bool = Field(
         default=False,
-        description="Without a transform to the camera, assume that it sits at the vehicle's "
-        "origin and points ahead, instead of waiting for /tf_static.",
+        description="Without a transform to the camera, assume that it is at the vehicle's origin "
+        "and points ahead, instead of waiting for /tf_static.",
     )
     calibration_wait_s: float = Field(
         default=0.5,
         ge=0.0,
         le=60.0,
-        description="Time that a frame waits for camera_info and /tf_static, in seconds.",
+        description="Maximum time that a frame waits for camera_info and /tf_static, in seconds.",
     )
 
     @model_validator(mode="after")
@@ -201,10 +202,10 @@ class NodeConfig(Section):
 
     @property
     def camera_time_offset_ns(self) -> int:
-        """The time offset in whole nanoseconds, as stamps are."""
+        """The time offset in whole nanoseconds, like stamps."""
         return round(self.camera_time_offset_s * 1e9)
 
     @property
     def camera_names(self) -> tuple[str, ...]:
-        """The names of a rig's cameras; one empty name for a camera that is alone."""
+        """Names of a rig's cameras; a single empty name if there is only one camera."""
         return tuple(self.cameras.split(","))

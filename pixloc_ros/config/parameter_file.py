@@ -1,4 +1,4 @@
-"""The node's parameter file, written from the configuration. Needs no ROS."""
+"""Write the node's parameter file from the configuration. Needs no ROS."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WIDTH = 100
 
 
 def render(config: Config) -> str:
-    """Write YAML with every parameter, and its description and range as a comment above it."""
+    """Return YAML with every parameter, its description and range as a comment above it."""
     lines = ["/**/pixloc_localizer:", "  ros__parameters:", *_section(config, "", " " * 4)]
     return _HEADER + "\n".join(lines) + "\n"
 
@@ -40,7 +40,7 @@ def _section(section: BaseModel, prefix: str, indent: str) -> Iterator[str]:
 
 
 def scalar(value: Any) -> str:
-    """Write a value as YAML on one line."""
+    """Return a value as YAML on one line."""
     plain = value if isinstance(value, str | int | float) else list(value)
     return yaml.safe_dump(plain, default_flow_style=True).splitlines()[0]
 

@@ -1,4 +1,4 @@
-"""The page about all parameters, written from the configuration. Needs no ROS.
+"""Write the page about all parameters from the configuration. Needs no ROS.
 
 python -m pixloc_ros.config.parameter_page > docs/guide/parameters.md
 """
@@ -21,14 +21,14 @@ line (`--set NAME=VALUE`, `--config FILE`, `pixloc config`) and for Python (`pix
 This page is made from the configuration:
 `python -m pixloc_ros.config.parameter_page > docs/guide/parameters.md`.
 
-Names that do not exist are refused with the nearest that does, old names with the new one, values
-out of range with the range. Those marked **live** can be set while the node works; the others are
-read when it is configured.
+Unknown names are refused, with the nearest existing one as a hint; renamed ones, with the new name;
+values out of range, with the range. Settings marked **live** can be changed while the node is
+running; the others are read when it is configured.
 """
 
 
 def render() -> str:
-    """Write the page in Markdown."""
+    """Return the page in Markdown."""
     return _HEADER + "".join(f"\n{section}\n" for section in _sections(Config()))
 
 

@@ -1,4 +1,4 @@
-"""Where the vehicle is believed to be between frames: odometry, GNSS, external poses."""
+"""Settings for the vehicle's pose between frames: odometry, GNSS, external poses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class PriorsConfig(Section):
         ge=0.0,
         le=10.0,
         description="Standard deviation of the odometry's position as a share of the distance "
-        "driven. Larger makes priors vaguer, so that more initial poses are tried.",
+        "driven. Larger widens priors, so that more initial poses are tried.",
     )
     odometry_heading_sigma_deg_per_m: float = Field(
         default=0.05,
@@ -31,27 +31,29 @@ class PriorsConfig(Section):
         default=0.05,
         ge=0.0,
         le=1e4,
-        description="Standard deviation of a prediction per axis, in metres, however short it is.",
+        description="Minimum standard deviation of a prediction per axis, in metres, however short "
+        "it is.",
     )
     odometry_min_sigma_deg: float = Field(
         default=0.1,
         ge=0.0,
         le=180.0,
-        description="Standard deviation of a prediction per axis, in degrees, however short it is.",
+        description="Minimum standard deviation of a prediction per axis, in degrees, however "
+        "short it is.",
     )
     odometry_max_gap_s: float = Field(
         default=1.0,
         ge=1e-3,
         le=3600.0,
-        description="A gap between two odometry messages that is longer than this, in seconds, "
-        "breaks the odometry: motion across it is unknown.",
+        description="A gap between two odometry messages longer than this, in seconds, breaks the "
+        "odometry: the motion across it is unknown.",
     )
     odometry_max_extrapolation_s: float = Field(
         default=0.2,
         ge=0.0,
         le=60.0,
         description="Time beyond the newest odometry message, in seconds, for which its motion is "
-        "assumed to go on.",
+        "assumed to continue.",
     )
     odometry_max_speed_mps: float = Field(
         default=70.0,
@@ -63,8 +65,8 @@ class PriorsConfig(Section):
         default=0.1,
         ge=0.0,
         le=10.0,
-        description="Time that a frame waits for odometry that is not older than itself, in "
-        "seconds. Larger makes late odometry count and may delay frames.",
+        description="Maximum time, in seconds, that a frame waits for odometry at or after its "
+        "stamp. Larger makes use of late odometry but may delay frames.",
     )
     motion_sigma_mps: float = Field(
         default=3.0,
@@ -89,14 +91,14 @@ class PriorsConfig(Section):
         default=1.0,
         ge=1e-3,
         le=1e5,
-        description="Standard deviation of a fix per axis, in metres, however sure its receiver "
-        "says it is: receivers are optimistic.",
+        description="Minimum standard deviation of a fix per axis, in metres, however accurate its "
+        "receiver claims to be: receivers are optimistic.",
     )
     gnss_max_sigma_m: float = Field(
         default=30.0,
         ge=1e-3,
         le=1e5,
-        description="A fix with a larger horizontal standard deviation than this, in metres, is "
+        description="A fix whose horizontal standard deviation is larger than this, in metres, is "
         "not used.",
     )
     gnss_default_sigma_m: float = Field(
@@ -111,7 +113,7 @@ class PriorsConfig(Section):
         ge=1e-3,
         le=1e4,
         description="Standard deviation, in metres, of the height, which is taken from the nearest "
-        "keyframe and not from the fix.",
+        "keyframe, not from the fix.",
     )
     gnss_tilt_sigma_deg: float = Field(
         default=1.0,
@@ -124,59 +126,59 @@ class PriorsConfig(Section):
         default=8.0,
         ge=1e-3,
         le=180.0,
-        description="Standard deviation, in degrees, of a heading that is taken from the nearest "
-        "keyframe, until the motion of the fixes determines it better.",
+        description="Standard deviation, in degrees, of a heading taken from the nearest keyframe. "
+        "It is used until the motion of the fixes determines the heading better.",
     )
     gnss_antenna_m: tuple[Offset, Offset, Offset] = Field(
         default=(0.0, 0.0, 0.0),
         description="Position x, y, z of the antenna in the vehicle's frame, in metres. All zero: "
-        "/tf_static says where the frame of the fixes is.",
+        "/tf_static tells where the frame of the fixes is.",
     )
     jump_sigma: float = Field(
         default=5.0,
         ge=0.0,
         le=1e6,
-        description="A pose farther than this from the predicted one, in standard deviations, is "
-        "a jump, which is unconfirmed until other frames agree with it.",
+        description="A pose farther than this from the predicted one, in standard deviations, is a "
+        "jump; it remains unconfirmed until other frames agree with it.",
     )
     jump_frames: int = Field(
         default=2,
         ge=1,
         le=1000,
-        description="Number of frames that must agree on a jump before it is followed; 1 follows "
+        description="Number of frames that must agree on a jump before it is accepted; 1 accepts "
         "any jump at once.",
     )
     jump_window: int = Field(
         default=3,
         ge=1,
         le=1000,
-        description="Number of the last frames among which those that agree on a jump are counted.",
+        description="Number of latest frames among which those that agree on a jump are counted.",
     )
     max_coast_s: float = Field(
         default=5.0,
         ge=0.0,
         le=3600.0,
-        description="Time without an accepted pose, in seconds, for which the last one is still "
-        "carried on by odometry as the prior. After it the vehicle is lost.",
+        description="Maximum time without an accepted pose, in seconds, for which odometry carries "
+        "the last one on as the prior. After that the vehicle is lost.",
     )
     fallback_after_misses: int = Field(
         default=3,
         ge=1,
         le=100_000,
-        description="Number of frames in a row without an accepted pose after which GNSS, or a "
+        description="Number of successive frames without an accepted pose after which GNSS, or a "
         "search of the map, is tried in turn with the prediction.",
     )
     last_pose_sigma_m: float = Field(
         default=2.0,
         ge=1e-3,
         le=1e5,
-        description="Standard deviation per axis, in metres, by which the vehicle may have been "
-        "moved since the last run ended.",
+        description="Standard deviation per axis, in metres, by which the vehicle may have moved "
+        "since the last run ended.",
     )
     last_pose_sigma_deg: float = Field(
         default=5.0,
         ge=1e-3,
         le=180.0,
-        description="Standard deviation per axis, in degrees, by which the vehicle may have been "
-        "turned since the last run ended.",
+        description="Standard deviation per axis, in degrees, by which the vehicle may have turned "
+        "since the last run ended.",
     )

@@ -1,1 +1,1 @@
-"""Deep features: the network, its weights, and the pyramid of maps it makes of an image."""
+"""Deep features: the network, its weights, and the feature pyramid that it computes of an image."""

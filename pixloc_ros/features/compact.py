@@ -1,7 +1,7 @@
 """The packaged networks, compact and fast: an EfficientNet-Lite0 encoder and a small U-Net decoder.
 
-Three levels come out, coarse to fine: strides 16, 4, 2 with 128, 64, 32 feature channels and one
-confidence channel each. Attribute names are the prefixes of the state dict.
+Both compute three levels, coarse to fine: strides 16, 4, 2 with 128, 64, 32 feature channels and
+one confidence channel each. Attribute names are the prefixes of the state dict.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SKIP_AFTER_BLOCK = (0, 2, 4, 10, 15)  # strides 2, 4, 8, 16, 32
 
 
 class InvertedResidual(nn.Module):
-    """Expand, depthwise convolution, project; residual where the shape is kept."""
+    """Expands, convolves depthwise, projects; adds the input if the shape is kept."""
 
     def __init__(self, c_in: int, c_out: int, expansion: int, kernel: int, stride: int):
         super().__init__()
@@ -84,12 +84,12 @@ def conv_bn(c_in: int, c_out: int) -> list[nn.Module]:
 
 
 def conv_bn_relu(c_in: int, c_out: int) -> nn.Sequential:
-    # In place: fresh memory for each activation costs a CPU a fifth of the network's time.
+    # In place: allocating each activation anew takes a fifth of the network's time on a CPU.
     return nn.Sequential(*conv_bn(c_in, c_out), nn.ReLU(inplace=True))
 
 
 class Residual(nn.Module):
-    """Two convolutions beside a shortcut."""
+    """Two convolutions with a shortcut around them."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -101,7 +101,7 @@ class Residual(nn.Module):
 
 
 def upsample_and_join(x: Tensor, skip: Tensor) -> Tensor:
-    """(B, C1 + C2, H, W) of x (B, C1, h, w) and skip (B, C2, H, W)."""
+    """Upsample x (B, C1, h, w) and append skip (B, C2, H, W): (B, C1 + C2, H, W)."""
     x = F.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=False)
     return torch.cat([x, skip], 1)
 
@@ -119,15 +119,15 @@ class Up(nn.Module):
 
 
 def make_heads() -> nn.ModuleList:
-    """Per level, from its map to features and confidence."""
+    """Build the layers that map each level to features and confidence."""
     return nn.ModuleList(nn.Conv2d(dim, dim + 1, 1) for dim in DIMS)
 
 
 class CompactNet(nn.Module):
-    """Image (B, 3, H, W) in [0, 1], H and W multiples of 32, to three packed maps.
+    """Computes three packed maps from an image (B, 3, H, W) in [0, 1], H and W multiples of 32.
 
-    Each output (B, C + 1, H / stride, W / stride), coarse to fine, holds C raw feature channels
-    and the raw confidence; `unpack` normalises. theta (3, 6) is the learned damping (eq. 7).
+    Each output (B, C + 1, H / stride, W / stride), coarse to fine, holds C raw feature channels and
+    the raw confidence; `unpack` normalises them. theta (3, 6) is the learned damping (eq. 7).
     """
 
     architecture = Architecture("compact", STRIDES, DIMS, size_multiple=32)
@@ -152,7 +152,7 @@ class CompactNet(nn.Module):
 
 
 class NarrowUp(nn.Module):
-    """One step of the fast decoder: narrow, upsample, join the skip, one convolution."""
+    """One step of the fast decoder: narrow, upsample, append the skip, convolve once."""
 
     def __init__(self, c_in: int, c_narrow: int, c_skip: int, c_out: int):
         super().__init__()
@@ -164,10 +164,10 @@ class NarrowUp(nn.Module):
 
 
 class FastNet(nn.Module):
-    """The encoder of `CompactNet` and a third of its decoder's arithmetic.
+    """Combines the encoder of `CompactNet` with a decoder that needs a third of the arithmetic.
 
-    Maps are narrowed by a 1x1 convolution before they are upsampled, and each step of the decoder
-    has one 3x3 convolution instead of three. Inputs and outputs are those of `CompactNet`.
+    A 1x1 convolution narrows maps before they are upsampled, and each step of the decoder has one
+    3x3 convolution instead of three. Inputs and outputs are those of `CompactNet`.
     """
 
     architecture = Architecture("fast", STRIDES, DIMS, size_multiple=32)

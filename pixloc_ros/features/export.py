@@ -1,4 +1,4 @@
-"""A network as an ONNX file, for runtimes such as TensorRT."""
+"""Write a network as an ONNX file, for runtimes such as TensorRT."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from pixloc_ros.features import weights
 from pixloc_ros.features.architecture import Architecture, damping
 from pixloc_ros.features.exported_network import INPUT, NetworkCard
 
-OPSET = 17  # TensorRT reads it from 8.5 on, which is that of JetPack 5.1
+OPSET = 17  # read by TensorRT 8.5 and later, so by that of JetPack 5.1
 PACKING = "features, to be normalised along channels, then confidence, to be put through a sigmoid"
 
 
 def write_onnx(path: Path, weights_name: str, size: tuple[int, int] | None = None) -> None:
-    """Write the network of some weights, as `FeatureExtractor` runs it in float32.
+    """Write the network of the named weights, as `FeatureExtractor` runs it in float32.
 
-    size: width and height of its images; by default any multiples of the network's. Outputs
-    `stride16`, `stride4`, ...: (1, C + 1, H / stride, W / stride), packed as the metadata say.
-    Raises WeightsError, and ConfigError for a size that the network cannot have.
+    size: width and height of its images; by default any multiple of `size_multiple` fits.
+
+    Outputs `stride16`, `stride4`, ...: (1, C + 1, H / stride, W / stride), packed as the metadata
+    describe. Raises WeightsError, and ConfigError for a size that the network cannot process.
     """
     onnx = _library()
     loaded = weights.load(weights_name)
@@ -30,7 +31,7 @@ def write_onnx(path: Path, weights_name: str, size: tuple[int, int] | None = Non
     width, height = size or (4 * architecture.strides[0], 2 * architecture.strides[0])
     _check_size(width, height, architecture)
     with warnings.catch_warnings():
-        # The newer exporter needs onnxscript and takes a minute where this one takes seconds.
+        # The newer exporter needs onnxscript and takes a minute instead of seconds.
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
             loaded.network,
@@ -56,7 +57,7 @@ def _free_sides(card: NetworkCard) -> dict[str, dict[int, str]]:
 
 
 def _card(loaded: weights.LoadedWeights) -> NetworkCard:
-    """What a runtime needs to know."""
+    """Describe the network for the runtime that loads the file."""
     architecture = loaded.network.architecture
     return NetworkCard(
         weights=loaded.model_id,

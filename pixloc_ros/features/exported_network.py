@@ -1,4 +1,4 @@
-"""A network of `pixloc export`, run by onnxruntime in place of torch."""
+"""Run a network of `pixloc export` by onnxruntime instead of torch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Triple = tuple[int, int, int]
 
 
 class NetworkCard(BaseModel):
-    """What an exported network says of itself, as JSON in the metadata of its file."""
+    """The description of an exported network, stored as JSON in its file's metadata."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -38,7 +38,7 @@ class NetworkCard(BaseModel):
 
     @classmethod
     def read(cls, properties: Mapping[str, str], path: Path) -> NetworkCard:
-        """The card in the metadata of a file. Raises WeightsError where it is none."""
+        """Read the card in a file's metadata. Raises WeightsError if it is missing or invalid."""
         try:
             values = {name: json.loads(properties[name]) for name in cls.model_fields}
             return cls.model_validate(values)
@@ -49,7 +49,7 @@ class NetworkCard(BaseModel):
             ) from None
 
     def properties(self) -> dict[str, str]:
-        """Metadata for a file."""
+        """Return the metadata to store in a file."""
         return {name: json.dumps(value) for name, value in self.model_dump().items()}
 
     @property
@@ -59,10 +59,10 @@ class NetworkCard(BaseModel):
 
 
 class ExportedNetwork:
-    """A network in an ONNX file, in float32 on a CPU or by a provider of onnxruntime on a GPU.
+    """Runs the network of an ONNX file in float32, on a CPU or with onnxruntime's GPU providers.
 
-    It computes with as many threads as torch has. Raises WeightsError for a file that `pixloc
-    export` did not write, and ConfigError where onnxruntime or the provider is missing.
+    It uses as many threads as torch does. Raises WeightsError for a file that `pixloc export` did
+    not write, and ConfigError if onnxruntime or the provider is missing.
     """
 
     dtype = torch.float32
@@ -82,12 +82,12 @@ class ExportedNetwork:
         )
         self.damping = torch.tensor(card.damping, device=device)
         self._outputs = card.output_names
-        self._sides = session.get_inputs()[0].shape[2:]  # height and width, or names of free ones
+        self._sides = session.get_inputs()[0].shape[2:]  # height, width; strings if they are free
 
     def __call__(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Packed maps, coarse to fine, of an image (1, 3, H, W) float32.
+        """Return the packed maps, coarse to fine, of an image (1, 3, H, W) float32.
 
-        Raises ConfigError when the file is for images of another size.
+        Raises ConfigError if the file is for images of another size.
         """
         self._check_size(image)
         pixels = image.contiguous().cpu().numpy()
@@ -103,7 +103,7 @@ class ExportedNetwork:
     def _open(self, threads: int) -> Any:
         options = self._library.SessionOptions()
         options.intra_op_num_threads = threads
-        # Idle threads would spin in the time of other programs: common/process.py.
+        # Spinning idle threads would take time from other programs: see common/process.py.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3  # errors
         try:
@@ -124,14 +124,14 @@ class ExportedNetwork:
 
 
 def is_exported(weights_name: str) -> bool:
-    """Whether weights are named by an ONNX file."""
+    """Return whether the weights are an ONNX file."""
     return Path(weights_name).suffix == SUFFIX
 
 
 def _providers(
     library: ModuleType, device: torch.device, path: Path, tensorrt: bool
 ) -> dict[str, dict[str, Any]]:
-    """Providers and their options, the first one that can runs a layer of the network."""
+    """Return providers and their options; each layer runs on the first one that supports it."""
     if device.type == "cpu" and tensorrt:
         raise ConfigError("features.backend=tensorrt needs a GPU: set device=cuda")
     wanted: dict[str, dict[str, Any]] = {}
@@ -141,7 +141,7 @@ def _providers(
     if device.type == "cuda":
         wanted["CUDAExecutionProvider"] = {"device_id": device.index or 0}
     wanted["CPUExecutionProvider"] = {}
-    # onnxruntime itself would take the CPU without a word.
+    # onnxruntime itself would silently fall back to the CPU.
     if missing := wanted.keys() - set(library.get_available_providers()):
         raise ConfigError(
             f"this onnxruntime has no {' and no '.join(sorted(missing))}: install onnxruntime-gpu "

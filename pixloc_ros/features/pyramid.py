@@ -1,4 +1,4 @@
-"""From an image to a pyramid of features and confidences, as fast as the device can."""
+"""Compute a pyramid of features and confidences from an image, as fast as the device allows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pixloc_ros.features.sampling import BILINEAR, FeatureLevel
 from pixloc_ros.features.torch_network import Precision, TorchNetwork
 from pixloc_ros.geometry.camera import Camera
 
-# Of the packaged networks: they were trained at 528 px, and see farther in a smaller image.
+# For the packaged networks: trained at 528 px; in a smaller image they cover a wider context.
 MAX_SIDE_PX = 800
 
 LEAST_NORM = 1e-12  # of raw features: where they vanish nothing is divided by zero
@@ -27,9 +27,9 @@ Backend = Literal["auto", "torch", "onnxruntime", "tensorrt"]
 
 
 class Network(Protocol):
-    """What runs a network on one device, and what it says of the weights."""
+    """Runs a network on one device, and describes its weights."""
 
-    runtime: str  # library and version: features differ in the last digits
+    runtime: str  # library and version, because features differ in the last digits
     model_id: str
     sha256: str  # of the weights
     architecture: Architecture
@@ -37,12 +37,12 @@ class Network(Protocol):
     dtype: torch.dtype
 
     def __call__(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Packed maps (1, C + 1, H / stride, W / stride), coarse to fine, of (1, 3, H, W)."""
+        """Map (1, 3, H, W) to packed maps (1, C + 1, H / stride, W / stride), coarse to fine."""
 
 
 @dataclass(frozen=True, slots=True)
 class FeaturePyramid:
-    """Levels of one image, coarse to fine. scale: network pixels per image pixel, (x, y)."""
+    """The levels of one image, coarse to fine. scale: network pixels per image pixel, (x, y)."""
 
     levels: tuple[FeatureLevel, ...]
     scale: tuple[float, float]
@@ -53,12 +53,15 @@ class FeaturePyramid:
         return tuple(level.rows[:, -1].view(level.height, level.width) for level in self.levels)
 
     def camera(self, camera: Camera, level: FeatureLevel) -> Camera:
-        """The camera of the image as the camera of one level's map."""
+        """Scale the image's camera to the map of one level."""
         scaled = camera.scale([s / level.stride for s in self.scale])
         return replace(scaled, size=level.clip(scaled.size))
 
     def sample(self, pixels: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Features (N, C) of unit norm, confidences (N,), validity (N,) at image pixels (N, 2)."""
+        """Read all levels at image pixels (N, 2).
+
+        Returns, per level, unit features (N, C), confidences (N,) and validity (N,).
+        """
         return [self._sample_level(level, pixels) for level in self.levels]
 
     def _sample_level(self, level: FeatureLevel, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -72,8 +75,10 @@ class FeaturePyramid:
 class FeatureExtractor:
     """Runs the network on one image at a time, on one device.
 
-    weights_name: of packaged weights, the path of a weights file, or of an exported network.
-    precision is that of torch on a CPU; a GPU uses float16. Features are always float32.
+    weights_name: packaged weights, or the path of a weights file or of an exported network.
+    precision: of torch on a CPU; a GPU uses float16. Features are always float32.
+
+    Raises WeightsError and ConfigError as `open_network` does.
     """
 
     def __init__(
@@ -95,10 +100,13 @@ class FeatureExtractor:
 
     @torch.inference_mode()
     def extract(self, image_rgb: NDArray[np.uint8]) -> FeaturePyramid:
-        """The pyramid of an image (H, W, 3); larger ones are reduced to max_side_px first."""
+        """Return the pyramid of an image (H, W, 3) RGB.
+
+        An image larger than max_side_px is reduced first.
+        """
         image, scale = self._reduce(image_rgb)
         height, width = image.shape[:2]
-        # Before the network: on a GPU this waits for what is enqueued.
+        # Done before the network runs: on a GPU this waits for the work enqueued so far.
         size = torch.tensor([width, height], dtype=torch.float32, device=self.device)
         packed = self.network(self._to_tensor(image))
         levels = [
@@ -118,7 +126,7 @@ class FeatureExtractor:
         if factor >= 1:
             return image, (1.0, 1.0)
         size = (max(1, round(width * factor)), max(1, round(height * factor)))
-        # The rounded size decides, per axis: not the factor that was asked for.
+        # Per axis, the scale follows from the rounded size, not from the requested factor.
         scale = (size[0] / width, size[1] / height)
         if self.architecture.as_published:
             return cv2.resize(image.astype(np.float32), size), scale
@@ -131,14 +139,14 @@ class FeatureExtractor:
         return pixels.permute(2, 0, 1)[None].float().div(255)  # channels last, as the pixels are
 
     def _padding(self, side_px: int) -> int:
-        least = 2 * self.strides[0]  # a map needs two pixels for its bilinear patch
+        least = 2 * self.strides[0]  # a bilinear patch needs two pixels of the coarsest map
         return max(-side_px % self.architecture.size_multiple, least - side_px)
 
 
 def open_network(
     weights_name: str, device: torch.device, precision: Precision, backend: Backend
 ) -> Network:
-    """Open a network with what can run its file. Raises WeightsError, ConfigError."""
+    """Open a network with the library that runs its file. Raises WeightsError and ConfigError."""
     exported = is_exported(weights_name)
     if backend != "auto" and exported != (backend != "torch"):
         what = "runs weights" if backend == "torch" else "runs what `pixloc export` wrote (.onnx)"
@@ -149,7 +157,7 @@ def open_network(
 
 
 def level_of(maps: Tensor, stride: int, image_size: Tensor, with_norms: bool) -> FeatureLevel:
-    """The level that a network's packed maps (B, C + 1, H, W) of images of one size stand for."""
+    """Make a level of a network's packed maps (B, C + 1, H, W), of images of equal size."""
     raw = maps.permute(0, 2, 3, 1).flatten(0, 2)
     norms = raw[:, :-1].norm(dim=1)
     # Whole rows, though the confidence has no norm: a part of each takes twice the time.
@@ -160,7 +168,7 @@ def level_of(maps: Tensor, stride: int, image_size: Tensor, with_norms: bool) ->
 
 
 def upload(image: Tensor, device: torch.device) -> Tensor:
-    """Copy to the device; to a GPU from pinned memory, so that the call returns at once."""
+    """Copy to the device; from pinned memory to a GPU, so that the call does not block."""
     if device.type == "cuda":
         image = image.pin_memory()
     return image.to(device, non_blocking=True)

@@ -1,7 +1,7 @@
-"""A feature map, and the one way to read it between its pixels.
+"""A feature map, and the only way to read it between its pixels.
 
-A stencil gives the neighbours' weights for the value and for the slopes along x and y: what is
-stored in a map, what the residual compares and what training differentiates is read alike.
+A stencil weights a pixel's neighbours to give the value and the slopes along x and y. Map building,
+residuals and training all use it, so what they read is consistent.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Stencil = Callable[[Tensor], Tensor]  # fraction of the cell (..., 2) to (..., 3, taps^2)
-Kernel = Callable[[Tensor], tuple[Tensor, Tensor]]  # the same along one axis: value and slope
-BLOCK_ELEMENTS = 2**20  # read at a time: results of 4 MB stay in the cache and in reused memory
+Stencil = Callable[[Tensor], Tensor]  # position in the cell (..., 2) to weights (..., 3, taps^2)
+Kernel = Callable[[Tensor], tuple[Tensor, Tensor]]  # along one axis: weights of value and slope
+BLOCK_ELEMENTS = 2**20  # read at a time: 4 MB stay in the cache, and their memory is reused
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureLevel:
-    """One level of a pyramid: a map whose rows are pixels, ready to be gathered.
+    """One level of a pyramid: its map stored as one row per pixel, ready to be gathered.
 
-    The maps of B images may lie one after the other; pixels (K, N, 2) are then read in image k,
-    or in the image that `image` names for k.
+    It may hold the maps of B images, one after the other. Pixels (K, N, 2) are then read in image
+    k, or in the image that `image` gives for k.
     """
 
     rows: Tensor  # (B * H * W, C + 1): unit feature and confidence
@@ -31,24 +31,24 @@ class FeatureLevel:
     width: int
     stride: int
     image_size: Tensor  # (2,) width and height of the network's image, without padding
-    norms: Tensor | None = None  # (B * H * W,) of the raw features, where references need them
-    image: Tensor | None = None  # (K,) of which image the K problems read; None: the first K
+    norms: Tensor | None = None  # (B * H * W,) of the raw features, if references need them
+    image: Tensor | None = None  # (K,) image that each of the K problems reads; None: image k
 
     def __getitem__(self, index: Tensor) -> FeatureLevel:
-        """The level for some of K problems, each of which reads an image of its own."""
+        """Return the level for some of the K problems, each of which reads its own image."""
         image = torch.arange(self._images, device=self.rows.device)
         return replace(self, image=(image if self.image is None else self.image)[index])
 
     def clip(self, size: Tensor) -> Tensor:
-        """Width and height (..., 2) of an image at this stride, as far as the map covers it.
+        """Limit the width and height (..., 2) of an image at this stride to what the map covers.
 
-        Pooling may drop the last rows and columns: what lies there is not in the map.
+        Pooling may drop the last rows and columns, which are then missing in the map.
         """
         width, height = size.unbind(-1)
         return torch.stack([width.clamp(max=self.width), height.clamp(max=self.height)], -1)
 
     def index(self, pixels: Tensor, taps: int) -> tuple[Tensor, Tensor]:
-        """Row numbers (..., taps^2) of the pixels around, and the position (..., 2) in the cell.
+        """Return the rows (..., taps^2) around pixels, and the positions (..., 2) in the cells.
 
         pixels: (..., 2) of this level. Beyond the border the map is continued by its edge.
         """
@@ -71,7 +71,7 @@ class FeatureLevel:
         return len(self.rows) // (self.height * self.width)
 
     def _of_own_image(self, index: Tensor) -> Tensor:
-        """Row numbers (K, N, taps^2) from those within each image."""
+        """Convert row numbers within each image to row numbers (K, N, taps^2) of this level."""
         if self._images == 1:
             return index
         image = (
@@ -82,26 +82,26 @@ class FeatureLevel:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """A stencil, and the border in pixels of the level in which points do not count."""
+    """A stencil, and the width of the border, in pixels of the level, where points are ignored."""
 
     stencil: Stencil
     taps: int
     border_px: int = 0
 
     def read(self, level: FeatureLevel, pixels: Tensor) -> Tensor:
-        """Values, x slopes and y slopes (..., 3, C + 1) of the map at pixels (..., 2)."""
+        """Return value, x slope and y slope (..., 3, C + 1) of the map at pixels (..., 2)."""
         index, fraction = level.index(pixels, self.taps)
         return _weighted_sums(level, index, self.stencil(fraction))
 
     def values(self, level: FeatureLevel, pixels: Tensor) -> Tensor:
-        """Values (..., C + 1) of the map at pixels (..., 2), as those of `read`."""
+        """Return only the values (..., C + 1) that `read` gives at pixels (..., 2)."""
         index, fraction = level.index(pixels, self.taps)
         return _weighted_sums(level, index, self.stencil(fraction)[..., :1, :])[..., 0, :]
 
     def unit_features(self, level: FeatureLevel, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (..., C) of unit norm and confidences (...) at pixels (..., 2): references.
+        """Return unit features (..., C) and confidences (...) at pixels (..., 2), for references.
 
-        Where the level has the norms of its raw features, these are interpolated, as published.
+        If the level has the norms of its raw features, raw features are interpolated, as published.
         """
         index, fraction = level.index(pixels, self.taps)
         weights = self.stencil(fraction)[..., :1, :]
@@ -111,15 +111,15 @@ class Sampling:
         return F.normalize(rows[..., 0, :-1], dim=-1), rows[..., -1, -1]
 
     def inside(self, level: FeatureLevel, pixels: Tensor) -> Tensor:
-        """Whether pixels (..., 2) keep the border from the edge of the map."""
+        """Return whether pixels (..., 2) are inside the map by at least the border."""
         last = pixels.new_tensor([level.width - 1, level.height - 1])
         return ((pixels >= self.border_px) & (pixels <= last - self.border_px)).all(-1)
 
 
 def _weighted_sums(level: FeatureLevel, index: Tensor, weights: Tensor) -> Tensor:
-    """Sums (..., M, C + 1) of rows index (..., T) with weights (..., M, T)."""
+    """Return sums (..., M, C + 1) of the rows `index` (..., T), weighted by (..., M, T)."""
     index = index[..., None, :].expand(weights.shape)
-    # Gathers and sums in one pass: half the time of a gather and a product.
+    # Gathers and sums in one pass, in half the time of a gather and a product.
     sums = F.embedding_bag(
         index.flatten(0, -2), level.rows, mode="sum", per_sample_weights=weights.flatten(0, -2)
     )
@@ -127,7 +127,7 @@ def _weighted_sums(level: FeatureLevel, index: Tensor, weights: Tensor) -> Tenso
 
 
 def bilinear(fraction: Tensor) -> Tensor:
-    """Bilinear interpolation and its exact slopes within the cell."""
+    """Return the weights of bilinear interpolation and of its exact slopes within the cell."""
     x, y = fraction.unbind(-1)
     u, v = 1 - x, 1 - y
     weights = [u * v, x * v, u * y, x * y, -v, v, -y, y, -u, -x, u, x]
@@ -135,7 +135,7 @@ def bilinear(fraction: Tensor) -> Tensor:
 
 
 def separable(kernel: Kernel) -> Stencil:
-    """The stencil that uses a kernel along both axes."""
+    """Make a stencil that applies a kernel along both axes."""
 
     def stencil(fraction: Tensor) -> Tensor:
         (value_x, slope_x), (value_y, slope_y) = (kernel(f) for f in fraction.unbind(-1))
@@ -147,13 +147,13 @@ def separable(kernel: Kernel) -> Stencil:
 
 
 def central(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Linear interpolation f, and (f(x + 1) - f(x - 1)) / 2 as its slope; (..., 4) each."""
+    """Return weights of linear interpolation f and of (f(x + 1) - f(x - 1)) / 2; (..., 4) each."""
     o, y = torch.zeros_like(x), 1 - x
     return torch.stack([o, y, x, o], -1), torch.stack([-y, -x, y, x], -1) / 2
 
 
 def cubic(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Cubic convolution (Keys 1981, a = -1/2) and its exact slope; (..., 4) each."""
+    """Return weights of cubic convolution (Keys 1981, a = -1/2) and of its slope; (..., 4) each."""
     y = 1 - x
     value = [_keys_far(1 + x), _keys_near(x), _keys_near(y), _keys_far(1 + y)]
     slope = [_keys_far_slope(1 + x), _keys_near_slope(x)]

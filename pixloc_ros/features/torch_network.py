@@ -1,4 +1,4 @@
-"""A network that torch runs, as fast as the device can."""
+"""Run a network by torch, as fast as the device allows."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from pixloc_ros.features import weights
 from pixloc_ros.features.architecture import damping
 
-SIZES_KEPT = 2  # of images; each holds the activations of its graph
-WARM_UP_RUNS = 3  # before a capture, so that libraries have chosen and allocated
+SIZES_KEPT = 2  # image sizes; each one's CUDA graph holds its activations
+WARM_UP_RUNS = 3  # before a capture, in which libraries choose algorithms and allocate
 
 Precision = Literal["auto", "float32", "bfloat16", "float64"]
 Captured = tuple[torch.cuda.CUDAGraph, Tensor, tuple[Tensor, ...]]
 
 
 class TorchNetwork:
-    """The network of a weights file. Raises WeightsError as `weights.load` does.
+    """Runs the network of a weights file. Raises WeightsError as `weights.load` does.
 
-    precision is that of a CPU; a GPU uses float16.
+    precision: on a CPU; a GPU uses float16.
     """
 
     runtime = f"torch {torch.__version__}"
@@ -40,14 +40,14 @@ class TorchNetwork:
         self._forward = CapturedNetwork(module) if device.type == "cuda" else module
 
     def __call__(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Packed maps, coarse to fine, of an image (1, 3, H, W) float32."""
+        """Return the packed maps, coarse to fine, of an image (1, 3, H, W) float32."""
         return self._forward(image.to(self.dtype))
 
 
 def fused(network: nn.Module, device: torch.device, precision: Precision) -> nn.Module:
-    """The network for inference, changed in place: batch norms folded, channels last.
+    """Prepare a network for inference, in place: fold batch norms, use channels last.
 
-    Both together halve the time on a CPU, and bfloat16 halves it again where the CPU has it.
+    Both together halve the time on a CPU, and bfloat16 halves it again if the CPU supports it.
     """
     fold_batch_norms(network)
     network = network.to(device)
@@ -67,19 +67,19 @@ def fold_batch_norms(network: nn.Module) -> None:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether a CPU multiplies in bfloat16; others only emulate it, slower than float32."""
+    """Return whether a CPU multiplies in bfloat16; others emulate it, slower than float32."""
     if device.type != "cpu":
         return False
-    if not hasattr(torch.cpu, "get_capabilities"):  # older versions of torch cannot tell
+    if not hasattr(torch.cpu, "get_capabilities"):  # missing in older versions of torch
         return False
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
 class CapturedNetwork:
-    """A network on a GPU in half precision, replayed as one CUDA graph per image size.
+    """Runs a network on a GPU in half precision, as one CUDA graph per image size.
 
-    What a call returns is overwritten by the next call.
+    Each call overwrites what the last one returned.
     """
 
     def __init__(self, network: nn.Module):

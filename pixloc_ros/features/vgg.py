@@ -1,6 +1,6 @@
-"""The networks of the PixLoc paper: a VGG encoder and a U-Net decoder.
+"""The networks of the PixLoc paper: a VGG encoder with a U-Net decoder.
 
-Attribute names are the prefixes of the state dict of the official checkpoints.
+Attribute names are the prefixes of the state dict in the official checkpoints.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pixloc_ros.features.architecture import Architecture
 
-# Channels of the convolutions of each block; blocks after the first begin with a pooling.
+# Output channels of each block's convolutions; all blocks but the first begin with a pooling.
 VGG16 = ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)
 VGG19 = ((64,) * 2, (128,) * 2, (256,) * 4, (512,) * 4, (512,) * 4)
 DECODER = (64, 64, 64, 32)
@@ -28,7 +28,7 @@ def encoder_block(c_in: int, channels: tuple[int, ...], pool: bool) -> nn.Sequen
 
 
 class DecoderBlock(nn.Module):
-    """Double the size, join the encoder's map of that size."""
+    """Doubles the size and appends the encoder's map of that size."""
 
     def __init__(self, c_in: int, c_skip: int, c_out: int):
         super().__init__()
@@ -37,13 +37,13 @@ class DecoderBlock(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
-        # Pooling has dropped an odd last row or column: the skip loses it too.
+        # Pooling has dropped an odd last row or column, so the skip drops it, too.
         skip = skip[:, :, : x.shape[2], : x.shape[3]]
         return self.layers(torch.cat([x, skip], 1))
 
 
 class Extractor(nn.Module):
-    """Encoder, decoder, and a 1x1 convolution per level for features and for uncertainty."""
+    """Encoder, decoder, and one 1x1 convolution per level for features and for uncertainty."""
 
     def __init__(self, blocks: tuple[tuple[int, ...], ...]):
         super().__init__()
@@ -59,7 +59,7 @@ class Extractor(nn.Module):
         self.uncertainty = nn.ModuleList(nn.Sequential(nn.Conv2d(a, 1, 1)) for a, _ in HEADS)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Packed maps at strides 16, 4, 1, for an image (B, 3, H, W) in [0, 1]."""
+        """Return packed maps at strides 16, 4, 1 of an image (B, 3, H, W) in [0, 1]."""
         x = torch.stack([(image[:, i] - MEAN[i]) / STD[i] for i in range(3)], 1)
         skips = []
         for block in self.encoder:
@@ -72,12 +72,12 @@ class Extractor(nn.Module):
         return tuple(self._head(level, maps[-1 - 2 * level]) for level in (2, 1, 0))
 
     def _head(self, level: int, x: Tensor) -> Tensor:
-        # The confidence is 1 / (1 + exp(uncertainty)): the sigmoid of its negative.
+        # confidence = 1 / (1 + exp(uncertainty)), the sigmoid of the negative uncertainty
         return torch.cat([self.adaptation[level](x), -self.uncertainty[level](x)], 1)
 
 
 class VggNet(nn.Module):
-    """Network and learned damping, as in a checkpoint. Outputs are coarse to fine."""
+    """Network and learned damping, as in a checkpoint. Outputs are ordered from coarse to fine."""
 
     def __init__(self, name: str, blocks: tuple[tuple[int, ...], ...]):
         super().__init__()
@@ -92,7 +92,7 @@ class VggNet(nn.Module):
 
     @property
     def theta(self) -> Tensor:
-        """Raw damping (3, 6), coarse to fine; the checkpoint counts from fine to coarse."""
+        """Raw damping (3, 6), coarse to fine; the checkpoint has it from fine to coarse."""
         names = (f"optimizer.{level}.dampingnet.const" for level in (2, 1, 0))
         return torch.stack([self.get_parameter(name) for name in names])
 
@@ -101,10 +101,10 @@ class VggNet(nn.Module):
 
 
 def vgg16() -> VggNet:
-    """The network of the CMU checkpoint, 15,712,405 parameters."""
+    """Build the network of the CMU checkpoint, 15,712,405 parameters."""
     return VggNet("vgg16", VGG16)
 
 
 def vgg19() -> VggNet:
-    """The network of the MegaDepth checkpoint, 21,022,101 parameters."""
+    """Build the network of the MegaDepth checkpoint, 21,022,101 parameters."""
     return VggNet("vgg19", VGG19)

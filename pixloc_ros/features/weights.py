@@ -1,7 +1,8 @@
-"""Network weights by name or by path: checked, never downloaded.
+"""Load network weights by name or path: always checked, never downloaded.
 
-A weights file `NAME.safetensors` has a `NAME.json` beside it with its SHA-256 and its licence.
-Any other suffix is a checkpoint of the PixLoc release. The names of the tensors tell the network.
+A weights file `NAME.safetensors` has a `NAME.json` beside it with its SHA-256 and its licence. A
+file with any other suffix is taken for a checkpoint of the PixLoc release. The names of the tensors
+tell which architecture they belong to.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     "vgg16": vgg16,
     "vgg19": vgg19,
 }
-NAMED_KEYS = 4  # of each kind of difference, in an error
+NAMED_KEYS = 4  # tensor names listed per kind of difference in an error message
 
 Allowed = Callable[..., Any] | tuple[Callable[..., Any], str]
 SCALARS = (np.bool_, np.int32, np.int64, np.float32, np.float64)
@@ -42,7 +43,7 @@ SCALARS = (np.bool_, np.int32, np.int64, np.float32, np.float64)
 
 @dataclass(frozen=True, slots=True)
 class LoadedWeights:
-    """A network with its weights, and what tells them from others."""
+    """A network with its weights, and the weights' identity."""
 
     network: Network  # float32, eval mode
     model_id: str
@@ -50,12 +51,12 @@ class LoadedWeights:
 
 
 def available() -> list[str]:
-    """Names of the packaged weights."""
+    """Return the names of the packaged weights."""
     return sorted(path.stem for path in PACKAGED.glob("*.safetensors"))
 
 
 def build(architecture: str) -> Network:
-    """A network with random weights, by the name of its architecture. Raises WeightsError."""
+    """Build a network with random weights, by its architecture's name. Raises WeightsError."""
     if architecture not in NETWORKS:
         raise WeightsError(f"no network '{architecture}': there are {', '.join(NETWORKS)}")
     return NETWORKS[architecture]()
@@ -64,7 +65,7 @@ def build(architecture: str) -> Network:
 def load(name_or_path: str) -> LoadedWeights:
     """Load packaged weights by name, any `.safetensors` file, or a `checkpoint_best.tar`.
 
-    Raises WeightsError when the file is absent, altered, or of another architecture.
+    Raises WeightsError if the file is missing, altered, or of another architecture.
     """
     path = find(name_or_path)
     with path.open("rb") as file:
@@ -92,17 +93,16 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The state dict in a checkpoint of torch.save, without running any code that it may hold.
+    """Return the state dict in a checkpoint of torch.save, without running any code in it.
 
-    Those of the PixLoc release have it under `model`.
-
-    Raises WeightsError for a file that is damaged, or holds more than tensors and numbers.
+    Checkpoints of the PixLoc release have it under `model`. Raises WeightsError for a file that is
+    damaged, or holds more than tensors and numbers.
     """
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(_numpy_scalars()):
             warnings.simplefilter("ignore")  # torch's, of a pickle's protocol: the error says it
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a stranger's pickle makes torch raise
+    except Exception as error:  # torch raises all kinds for a malicious or broken pickle
         raise WeightsError(f"cannot read weights {path}: {_reason(error)}") from error
     state = content.get("model", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not _is_state(state):
@@ -111,15 +111,15 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 
 
 def _is_state(content: dict[Any, Any]) -> bool:
-    """Whether all of it are tensors with names, and there are some."""
+    """Return whether the content is not empty and all of it are named tensors."""
     named = all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
     return named and bool(content)
 
 
 def _numpy_scalars() -> list[Allowed]:
-    """What numpy's numbers are made of in a pickle: results of the evaluation, in a checkpoint."""
+    """Return what a pickle needs for numpy numbers: checkpoints may hold evaluation results."""
     scalar: Any = np.float64(0).__reduce__()[0]
-    # Files written with numpy 1 name the function by its old place.
+    # Files written with numpy 1 refer to the function's old module.
     names: list[Allowed] = [
         (scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")
     ]
@@ -134,7 +134,7 @@ def _reason(error: Exception) -> str:
 
 
 def _most_alike(state: dict[str, Tensor]) -> str:
-    """The architecture that shares most names with the state dict."""
+    """Return the architecture that has most tensor names in common with the state dict."""
 
     def unlike(architecture: str) -> tuple[int, int]:
         names = _names_of(architecture)
@@ -145,13 +145,13 @@ def _most_alike(state: dict[str, Tensor]) -> str:
 
 @cache
 def _names_of(architecture: str) -> frozenset[str]:
-    """Names in the state dict of a network; making one to ask it takes longer than reading one."""
+    """Return the tensor names of an architecture; cached, since building it takes longest."""
     with torch.device("meta"):  # no memory
         return frozenset(build(architecture).state_dict())
 
 
 def find(name_or_path: str) -> Path:
-    """The file of packaged weights, or the one at a path. Raises WeightsError for none."""
+    """Return the file of packaged weights, or the one at a path. Raises WeightsError if missing."""
     packaged = PACKAGED / f"{name_or_path}.safetensors"
     for path in (packaged, Path(name_or_path).expanduser()):
         if path.is_file():

@@ -1,1 +1,1 @@
-"""Poses, cameras and covariances. Depends on nothing else of the package."""
+"""Poses, cameras and covariances. Imports nothing else of the package."""

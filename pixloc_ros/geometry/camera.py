@@ -1,6 +1,6 @@
 """Batched cameras in torch: projection and its analytic Jacobian.
 
-The centre of the top-left pixel is (0, 0), as in OpenCV and CameraInfo; in COLMAP (0.5, 0.5).
+The centre of the top-left pixel is (0, 0), as in OpenCV and CameraInfo; in COLMAP it is (0.5, 0.5).
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from pixloc_ros.geometry.rolling_shutter import RollingShutter
 from pixloc_ros.geometry.se3 import Matrix
 
 MIN_DEPTH_M = 1e-3
-# No camera is beyond these, and within them nothing overflows.
-MAX_VALUE = 1e300  # of a parameter; integers in text may be of any size
+# Real cameras stay within these limits, and calculations do not overflow within them.
+MAX_VALUE = 1e300  # of any parameter; integers in text may be of any size
 MAX_SIDE_PX = 1e6
-MAX_FOCAL_RATIO = 1e4  # of focal length and image side, either way
+MAX_FOCAL_RATIO = 1e4  # of focal length to image side, and vice versa
 MAX_COEFFICIENT = 1e12
-MAX_ROWS_PER_ROW = 0.5  # that a point moves while one row is read: nothing so near is matched
+MAX_ROWS_PER_ROW = 0.5  # that a point moves while one row is read; points so near are not matched
 TENSORS = ("size", "focal", "center", "distortion", "max_radius2")
 
-# COLMAP name -> (our model, number of focal lengths, order of the distortion coefficients)
+# COLMAP model -> (our model, number of focal lengths, order of the distortion coefficients)
 COLMAP_MODELS: dict[str, tuple[str, int, int]] = {
     "SIMPLE_PINHOLE": ("PINHOLE", 1, 0),
     "PINHOLE": ("PINHOLE", 2, 0),
@@ -48,10 +48,13 @@ ROS_MODELS = {
 class Camera:
     """One camera, or a batch of cameras of one model.
 
-    model: a key of COEFFICIENTS. size: (..., 2) width and height in pixels, possibly fractional
-    after scaling. focal, center: (..., 2) pixels. distortion: (..., D). max_radius2: (...), squared
-    radius (angle for fisheye) in the normalised plane up to which the distortion is one to one.
-    shutter: how the camera moves while its rows are read; None where all are exposed at once.
+    model: a key of COEFFICIENTS.
+    size: (..., 2) width and height in pixels; may be fractional after scaling.
+    focal, center: (..., 2) pixels.
+    distortion: (..., D) coefficients in the model's order.
+    max_radius2: (...) squared radius in the normalised plane (fisheye: squared angle in rad^2) up
+    to which the distortion is one-to-one.
+    shutter: how the camera moves while its rows are read; None for a global shutter.
     """
 
     model: str
@@ -71,7 +74,7 @@ class Camera:
         center: Sequence[float],
         distortion: Sequence[float] = (),
     ) -> Camera:
-        """An unbatched float64 camera; raises CameraError for values no camera can have."""
+        """Build an unbatched float64 camera. Raises CameraError for impossible values."""
         _check(model, size, focal, center, distortion)
         used = distortion[: COEFFICIENTS[model]]
         d = np.zeros(COEFFICIENTS[model])
@@ -87,7 +90,10 @@ class Camera:
 
     @classmethod
     def from_colmap(cls, model: str, width: int, height: int, params: Sequence[float]) -> Camera:
-        """From COLMAP's parameters, whose pixel centres are at +0.5."""
+        """Build a camera from COLMAP's parameters, whose pixel centres are at +0.5.
+
+        Raises CameraError for unsupported models and impossible values.
+        """
         if model not in COLMAP_MODELS:
             known = ", ".join(COLMAP_MODELS)
             raise CameraError(f"camera model {model} is not supported; convert to one of {known}")
@@ -103,10 +109,11 @@ class Camera:
     def from_ros(
         cls, model: str, width: int, height: int, K: Sequence[float], D: Sequence[float]
     ) -> Camera:
-        """From sensor_msgs/CameraInfo: K is row-major 3x3, D belongs to the distortion model.
+        """Build a camera from sensor_msgs/CameraInfo: K is row-major 3x3, D as the model has it.
 
         Coefficients are in OpenCV's order; drivers send all 5, 8, 12 or 14 with zeros for those
-        that the model does not use.
+        that the model does not use. Raises CameraError for unsupported models and impossible
+        values.
         """
         pinhole = not model or not any(D)
         ours = "PINHOLE" if pinhole else ROS_MODELS.get(model, model)
@@ -114,17 +121,18 @@ class Camera:
         return cls.create(ours, [width, height], [K[0], K[4]], [K[2], K[5]], distortion)
 
     def to_colmap(self) -> tuple[str, int, int, list[float]]:
-        """Model, width, height and parameters as COLMAP has them, pixel centres at +0.5."""
+        """Return model, width, height and parameters in COLMAP's format, pixel centres at +0.5."""
         model, distortion = self.model, self.distortion.tolist()
-        if model == "RADIAL":  # COLMAP's has one focal length
+        if model == "RADIAL":  # COLMAP's RADIAL has a single focal length
             model, distortion = "OPENCV", [*distortion, 0.0, 0.0]
         params = [*self.focal.tolist(), *(self.center + 0.5).tolist(), *distortion]
         return model, self.width, self.height, params
 
     def to_ros(self) -> tuple[str, list[float]]:
-        """The distortion model and coefficients of sensor_msgs/CameraInfo, of an unbatched camera.
+        """Return distortion model and coefficients of sensor_msgs/CameraInfo, unbatched.
 
-        The opposite of from_ros; models that OpenCV lacks are written as the one they are part of.
+        This inverts from_ros; a model that OpenCV lacks becomes the more general one that includes
+        it.
         """
         d = self.distortion.tolist()
         if self.model == FISHEYE:
@@ -138,14 +146,14 @@ class Camera:
 
     @classmethod
     def stack(cls, cameras: Sequence[Camera]) -> Camera:
-        """Batch (B,) of cameras of one model, all with a rolling shutter or none."""
+        """Make a batch (B,) of cameras of one model, all with a rolling shutter or all without."""
         stacked = (torch.stack([getattr(c, name) for c in cameras]) for name in TENSORS)
         shutters = [camera.shutter for camera in cameras if camera.shutter is not None]
         shutter = RollingShutter.stack(shutters) if shutters else None
         return cls(cameras[0].model, *stacked, shutter=shutter)
 
     def __getitem__(self, index: Tensor) -> Camera:
-        """Some cameras of a batch."""
+        """Select cameras of a batch."""
         return self._each(lambda tensor: tensor[index])
 
     @property
@@ -165,7 +173,7 @@ class Camera:
         return self._each(lambda tensor: tensor.to(*args, **kwargs))  # type: ignore[call-overload]
 
     def scale(self, factor: float | Sequence[float]) -> Camera:
-        """The camera of the image resized by (sx, sy); pixel centres stay pixel centres."""
+        """Return the camera of the image resized by (sx, sy): c becomes (c + 0.5) * s - 0.5."""
         s = torch.as_tensor(factor, dtype=self.size.dtype, device=self.size.device)
         center = (self.center + 0.5) * s - 0.5
         shutter = self.shutter and self.shutter.scale(s.expand(2)[1])
@@ -174,30 +182,30 @@ class Camera:
         )
 
     def crop(self, left_top: Sequence[float], size: Sequence[float]) -> Camera:
-        """The camera of a cut-out that begins at pixel left_top."""
+        """Return the camera of a crop of size (width, height) from the pixel left_top (x, y)."""
         shift = torch.as_tensor(left_top, dtype=self.size.dtype, device=self.size.device)
         new_size = torch.as_tensor(size, dtype=self.size.dtype, device=self.size.device)
         shutter = self.shutter and self.shutter.crop(left_top[1])
         return replace(self, size=new_size, center=self.center - shift, shutter=shutter)
 
     def rolling(self, T_first_last: Matrix, stamp_share: float) -> Camera:
-        """The camera that moves by T_first_last (4, 4) from its first row's exposure to its last's.
+        """Return a camera that moves by T_first_last (4, 4) while its rows are exposed one by one.
 
-        stamp_share: when the stamp is, of which the pose is: 0 at the first row, 1 at the last.
+        stamp_share: when the image's stamp and pose are taken: 0 at the first row, 1 at the last.
         """
         shutter = RollingShutter.of_motion(T_first_last, self.height, stamp_share)
         return replace(self, shutter=shutter.each(lambda tensor: tensor.to(self.size)))
 
     def in_image(self, pixels: Tensor) -> Tensor:
-        """Whether pixels (..., N, 2) lie between the centres of the border pixels."""
+        """Return whether pixels (..., N, 2) lie within the centres of the border pixels."""
         return ((pixels >= 0) & (pixels <= self.size[..., None, :] - 1)).all(-1)
 
     def project(self, points_cam: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels (..., N, 2) of points (..., N, 3), and whether each can be seen (..., N).
+        """Return pixels (..., N, 2) of points (..., N, 3) in metres, and their visibility (..., N).
 
-        Depths below MIN_DEPTH_M are clamped and marked; so are points beyond the distortion's
-        range and, as in the reference, points outside the image. Of a rolling shutter, points are
-        those of the camera at the stamp.
+        Depths below MIN_DEPTH_M are clamped, and not visible; neither are points beyond the
+        distortion's range nor, as in the reference implementation, points outside the image. With a
+        rolling shutter, points are given in the camera frame at the stamp.
         """
         if self.shutter is not None:
             return self.project_with_jacobian(points_cam)[:2]
@@ -205,7 +213,7 @@ class Camera:
         return pixels, valid & self.in_image(pixels)
 
     def project_with_jacobian(self, points_cam: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As project, and d(pixel)/d(point_cam) (..., N, 2, 3)."""
+        """Project, and also return d(pixel)/d(point_cam) (..., N, 2, 3)."""
         if self.shutter is not None:
             pixels, valid, J = self._project_rolling(points_cam, self.shutter)
         else:
@@ -215,11 +223,11 @@ class Camera:
     def _project_rolling(
         self, points_cam: Tensor, shutter: RollingShutter
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Project each point to the row that is read when the camera is where it shows it there.
+        """Project each point to the row that is read when the moving camera sees it there.
 
-        The row at the stamp is the first guess; from the point as that row shows it, one Newton
-        step. What the image shows of a point depends on its row, so the derivative has a part by
-        the row as well. It neglects how far the camera has turned since the stamp, some 0.01 rad.
+        The first guess is the row at the stamp. From the row where the point then appears, one
+        Newton step follows. Where a point appears depends on its row, so the derivative has a term
+        for the row as well. It neglects the camera's rotation since the stamp, about 0.01 rad.
         """
         height = self.size[..., 1, None]
         guess = self._project(points_cam, want_jacobian=False)[0][..., 1]
@@ -237,7 +245,7 @@ class Camera:
         return pixels, valid, J
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Camera:
-        """The same with each of its tensors changed."""
+        """Return a copy with each tensor changed."""
         changed = (change(getattr(self, name)) for name in TENSORS)
         shutter = self.shutter and self.shutter.each(change)
         return Camera(self.model, *changed, shutter=shutter)
@@ -265,9 +273,9 @@ def _float64(values: float | Sequence[float] | np.ndarray) -> Tensor:
 
 
 def _jacobian_of_projection(scale: Tensor, uv: Tensor, J_distort: Tensor | None) -> Tensor:
-    """d(pixel)/d(point_cam) (..., 2, 3). scale: focal length over depth (..., 2).
+    """Return d(pixel)/d(point_cam) (..., 2, 3). scale: focal length over depth (..., 2).
 
-    With d(uv)/d(point) = [1 0 -u; 0 1 -v] / z written out, which is faster than its product.
+    The product with d(uv)/d(point) = [1 0 -u; 0 1 -v] / z is written out, which is faster.
     """
     if J_distort is None:
         (a, b), (u, v) = scale.unbind(-1), uv.unbind(-1)

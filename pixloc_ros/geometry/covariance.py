@@ -1,8 +1,8 @@
-"""The one place where pose covariances change frames.
+"""Convert pose covariances between frames: the only place that does.
 
-The aligner perturbs the camera: `T_cam_map <- exp(twist) T_cam_map`, twist in the camera frame.
-ROS (REP-103, PoseWithCovariance) perturbs the vehicle: position of base_link in map axes, and a
-rotation about fixed map axes. Both are translation first, then rotation.
+The aligner perturbs the camera: `T_cam_map <- exp(twist) T_cam_map`, with the twist in the camera
+frame. ROS (REP-103, PoseWithCovariance) perturbs the vehicle: the position of base_link in map
+axes, and a rotation about fixed map axes. Both put translation first, then rotation.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pixloc_ros.geometry.se3 import Matrix
 
 
 def skew(v: NDArray[np.float64]) -> Matrix:
-    """Cross-product matrices (..., 3, 3) of vectors (..., 3)."""
+    """Return cross-product matrices (..., 3, 3) of vectors (..., 3)."""
     x, y, z = np.moveaxis(v, -1, 0)
     o = np.zeros_like(x)
     rows = [np.stack(row, -1) for row in ((o, -z, y), (z, o, -x), (-y, x, o))]
@@ -24,10 +24,10 @@ def skew(v: NDArray[np.float64]) -> Matrix:
 
 
 def cam_twist_from_base(T_map_base: Matrix, T_base_cam: Matrix) -> Matrix:
-    """First-order map (6, 6) from a perturbation of the base, ROS order, to the camera's twist.
+    """Return the first-order map (6, 6) from a base perturbation in ROS order to a camera twist.
 
-    With c and b the positions of camera and base: the camera moves by dt + dw x (c - b), and the
-    map moves the other way in the camera frame.
+    With c and b the positions of camera and base, a perturbation (dt, dw) moves the camera by dt +
+    dw x (c - b); in the camera frame the map moves the opposite way.
     """
     T_map_cam = T_map_base @ T_base_cam
     R_cam_map = T_map_cam[:3, :3].T
@@ -42,21 +42,21 @@ def cam_twist_from_base(T_map_base: Matrix, T_base_cam: Matrix) -> Matrix:
 def base_covariance_from_cam(
     covariance_cam: Matrix, T_map_base: Matrix, T_base_cam: Matrix
 ) -> Matrix:
-    """Covariance of the base in ROS order from that of the camera's twist, both (6, 6)."""
+    """Convert a camera twist's covariance to the base's in ROS order, both (6, 6)."""
     A = np.linalg.inv(cam_twist_from_base(T_map_base, T_base_cam))
     return A @ covariance_cam @ A.T
 
 
 def cam_covariance_from_base(covariance: Matrix, T_map_base: Matrix, T_base_cam: Matrix) -> Matrix:
-    """Covariance of the camera's twist from that of the base in ROS order, both (6, 6)."""
+    """Convert the base's covariance in ROS order to the camera twist's, both (6, 6)."""
     A = cam_twist_from_base(T_map_base, T_base_cam)
     return A @ covariance @ A.T
 
 
 def turned(covariance: Matrix, R_a_b: Matrix) -> Matrix:
-    """Covariance (6, 6) in the axes of frame a from that in those of b; (3, 3) between them.
+    """Rotate a covariance (6, 6) or (3, 3) from the axes of frame b to those of frame a.
 
-    Axes without variance are not known rather than exact (RViz, flat GNSS) and stay without.
+    A zero variance means unknown rather than exact (RViz, planar GNSS), and remains zero.
     """
     J = np.kron(np.eye(2), R_a_b)
     result = J @ covariance @ J.T
@@ -66,30 +66,30 @@ def turned(covariance: Matrix, R_a_b: Matrix) -> Matrix:
 
 
 def floor_along_base(sigmas: Matrix, T_map_base: Matrix) -> Matrix:
-    """Covariance (6, 6) in ROS order of sigmas (6,) along and about the axes of the vehicle."""
+    """Return the covariance (6, 6), ROS order, of sigmas (6,) along and about the vehicle axes."""
     J = np.kron(np.eye(2), T_map_base[:3, :3])
     result: Matrix = J @ np.diag(sigmas**2) @ J.T
     return result
 
 
 def base_error(T_map_base: Matrix, T_map_base_true: Matrix) -> Matrix:
-    """Error (6,) of an estimate in ROS order: what the covariance describes."""
+    """Return the error (6,) of an estimate in ROS order, which its covariance describes."""
     rotation = T_map_base[:3, :3] @ T_map_base_true[:3, :3].T
     translation = T_map_base[:3, 3] - T_map_base_true[:3, 3]
     return np.concatenate([translation, Rotation.from_matrix(rotation).as_rotvec()])
 
 
 def perturb_base(T_map_base: Matrix, error: Matrix) -> Matrix:
-    """The pose whose base_error to T_map_base is `error` (6,)."""
+    """Return the pose whose base_error relative to T_map_base is `error` (6,)."""
     rotation = Rotation.from_rotvec(error[3:]).as_matrix() @ T_map_base[:3, :3]
     return se3.make(rotation, T_map_base[:3, 3] + error[:3])
 
 
 def mahalanobis2(error: Matrix, covariance: Matrix) -> float:
-    """Squared Mahalanobis distance of an error (6,)."""
+    """Return the squared Mahalanobis distance of an error (6,)."""
     return float(error @ np.linalg.solve(covariance, error))
 
 
 def diagonal(sigma_m: float, sigma_deg: float) -> Matrix:
-    """Isotropic covariance (6, 6) from a translation and a rotation sigma per axis."""
+    """Return an isotropic covariance (6, 6) from translation and rotation sigmas per axis."""
     return np.diag([sigma_m**2] * 3 + [np.deg2rad(sigma_deg) ** 2] * 3)

@@ -1,6 +1,6 @@
 """Lens distortion in torch, with its analytic Jacobian: one function for all camera models.
 
-A model maps points (u, v) of the plane at depth 1 to where the lens shows them in that plane.
+A model maps points (u, v) in the plane at depth 1 to where the lens shows them in that plane.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from torch import Tensor
 
 from pixloc_ros.geometry.se3 import Matrix
 
-FISHEYE = "OPENCV_FISHEYE"  # may see sideways and backwards, where depth 1 is never reached
+FISHEYE = "OPENCV_FISHEYE"  # may see sideways and backwards, which the plane at depth 1 cannot hold
 COEFFICIENTS = {"PINHOLE": 0, "RADIAL": 2, "OPENCV": 4, "FULL_OPENCV": 8, FISHEYE: 4}
 
-NEGLIGIBLE = 1e-100  # as the leading coefficient of a polynomial
+NEGLIGIBLE = 1e-100  # a leading coefficient of a polynomial below this counts as zero
 
 
 def distort(
     model: str, coefficients: Tensor, uv: Tensor, want_jacobian: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Distort points (..., N, 2) by the coefficients (..., D) of a model that has some.
+    """Distort points (..., N, 2) by the coefficients (..., D) of a model.
 
-    Also returns the squared radius (squared angle for fisheye) (..., N), and the Jacobian
-    (..., N, 2, 2) if wanted.
+    Also returns the squared radius (fisheye: squared angle) (..., N), and the Jacobian (..., N, 2,
+    2) if wanted.
     """
     r2 = (uv * uv).sum(-1)
     k = [each[..., None] for each in coefficients.unbind(-1)]
@@ -45,7 +45,7 @@ def distort(
 
 
 def one_to_one_limit(model: str, d: Matrix) -> float:
-    """Squared radius (angle) of the first fold of the radial distortion; inf when it has none."""
+    """Return the squared radius (angle) at the first fold of the radial distortion; inf if none."""
     P = np.polynomial.Polynomial
     if model == "PINHOLE":
         return np.inf
@@ -55,7 +55,7 @@ def one_to_one_limit(model: str, d: Matrix) -> float:
         N, D = P([1.0, d[0], d[1]]), P([1.0])
         if model == "FULL_OPENCV":
             N, D = P([1.0, d[0], d[1], d[4]]), P([1.0, *d[5:8]])
-        # d(r N/D)/dr is zero where this polynomial of r^2 is; a pole of D is beyond a fold too.
+        # d(r N/D)/dr is zero at a root of this polynomial of r^2; a pole of D lies beyond a fold.
         fold = (N * D + P([0.0, 2.0]) * (N.deriv() * D - N * D.deriv())) * D
     roots = fold.trim(NEGLIGIBLE).roots()
     real = roots[np.abs(roots.imag) < 1e-9].real
@@ -63,7 +63,7 @@ def one_to_one_limit(model: str, d: Matrix) -> float:
 
 
 def _radial(k: Sequence[Tensor], r2: Tensor) -> tuple[Tensor, Tensor]:
-    """Radial factor N/D (Brown-Conrady or rational) and its derivative by r2."""
+    """Return the radial factor N/D (Brown-Conrady or rational) and its derivative by r2."""
     N, dN = _cubic([k[0], k[1], k[4] if len(k) > 4 else torch.zeros_like(k[0])], r2)
     if len(k) <= 4:
         return N, dN
@@ -72,8 +72,8 @@ def _radial(k: Sequence[Tensor], r2: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _fisheye(k: Sequence[Tensor], r2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Kannala-Brandt: factor theta_d / r, its derivative by r2, and theta^2."""
-    r2 = r2.clamp(min=1e-12)  # the limit at the axis is regular
+    """Return, for Kannala-Brandt, the factor theta_d / r, its derivative by r2, and theta^2."""
+    r2 = r2.clamp(min=1e-12)  # avoids 0/0 on the axis, where the limit exists
     r = r2.sqrt()
     theta = torch.atan(r)
     t2 = theta * theta

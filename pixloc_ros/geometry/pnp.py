@@ -1,4 +1,4 @@
-"""The pose that makes points meet the rays of pixels; by OpenCV."""
+"""Find the camera pose from points and their pixels (perspective-n-point), by OpenCV."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from pixloc_ros.geometry.pose import jacobian_of_transform
 from pixloc_ros.geometry.rays import rays
 from pixloc_ros.geometry.se3 import Matrix
 
-MAX_ERROR_PX = 3.0  # of an inlier
+MAX_ERROR_PX = 3.0  # reprojection error of an inlier
 RANSAC_ITERATIONS = 5000
 CONFIDENCE = 0.9999
-LEAST = 6  # correspondences; fewer agree by chance
+LEAST = 6  # correspondences; fewer may agree by chance
 
 
 @dataclass(frozen=True, slots=True)
 class PnpPose:
-    """A camera pose in the map, and which correspondences agree with it."""
+    """A camera pose in the map, and the correspondences that agree with it."""
 
     T_map_cam: Matrix  # (4, 4)
-    inliers: NDArray[np.intp]  # (I,) of those given
+    inliers: NDArray[np.intp]  # (I,) indices of the given correspondences
 
     def covariance(self, points_map: Matrix, camera: Camera, sigma_px: float) -> Matrix:
-        """(6, 6) in map axes, of pixels with independent errors of sigma_px per axis."""
+        """Return (6, 6) in map axes, if pixel errors are independent with sigma_px per axis."""
         points = torch.from_numpy(points_map[self.inliers])
         T_cam_map = torch.from_numpy(se3.inverse(self.T_map_cam))
         points_cam = points @ T_cam_map[:3, :3].T + T_cam_map[:3, 3]
@@ -41,13 +41,14 @@ class PnpPose:
 
 
 def solve_pnp(points_map: Matrix, pixels: NDArray[np.floating], camera: Camera) -> PnpPose | None:
-    """Solve by RANSAC, and least squares on its inliers; None where nothing agrees.
+    """Solve by RANSAC, then by least squares on its inliers; None if too few agree.
 
-    points_map: (N, 3); pixels: (N, 2) where they were matched.
+    points_map: (N, 3) metres.
+    pixels: (N, 2) where they were observed.
     """
     if len(points_map) < LEAST:
         return None
-    zero = points_map.mean(0)  # OpenCV's small numbers suffer from coordinates of UTM size
+    zero = points_map.mean(0)  # OpenCV loses precision with coordinates as large as UTM's
     points, at_one = points_map - zero, rays(pixels, camera)[:, :2]
     K, tolerance = np.eye(3), MAX_ERROR_PX / float(camera.focal.mean())
     found, turn, shift, inliers = cv2.solvePnPRansac(

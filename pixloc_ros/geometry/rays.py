@@ -1,4 +1,4 @@
-"""Where pixels look, in every camera model."""
+"""Viewing rays of pixels, for every camera model."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ NEWTON_STEPS = 10
 
 
 def rays(pixels: NDArray[np.floating], camera: Camera) -> NDArray[np.float64]:
-    """Points (N, 3) at z = 1 of the camera that project to pixels (N, 2).
+    """Return points (N, 3) at z = 1 in the camera frame that project to pixels (N, 2).
 
-    OpenCV's undistortPoints is off by half a pixel in the corners of a strong lens.
+    OpenCV's undistortPoints is not used: in the corners of a strong lens it is off by half a pixel.
     """
     target = torch.from_numpy(np.asarray(pixels, np.float64))
     camera = camera.to("cpu", torch.float64)

@@ -1,8 +1,8 @@
 """Trajectories over time, and the two plain-text formats of poses.
 
-TUM: `t tx ty tz qx qy qz qw`, the pose T_map_base at t seconds, sorted by time.
-Named poses: `name qw qx qy qz tx ty tz`, the pose T_cam_map (COLMAP's cam_from_world) of an image.
-In both, empty lines and lines that begin with # say nothing.
+TUM: `t tx ty tz qx qy qz qw`, the pose T_map_base at t seconds, sorted by time. Named poses: `name
+qw qx qy qz tx ty tz`, the pose T_cam_map (COLMAP's cam_from_world) of an image. In both, empty
+lines and lines that begin with # are ignored.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from pixloc_ros.geometry.se3 import Matrix
 Stamps = NDArray[np.int64]
 
 NS_PER_S = 1_000_000_000
-SAME_INSTANT_NS = 100_000  # files round stamps; a car moves millimetres in this time
-NORM_TOLERANCE = 0.01  # beyond it the four numbers are something else
-MAX_STAMP_S = 9_000_000_000  # in nanoseconds, more are no 64 bits
+SAME_INSTANT_NS = 100_000  # files round stamps; a car moves only millimetres in this time
+NORM_TOLERANCE = 0.01  # beyond it, the four numbers are not a quaternion
+MAX_STAMP_S = 9_000_000_000  # more does not fit 64 bits in nanoseconds
 TUM_COLUMNS = "t tx ty tz qx qy qz qw"
 POSES_COLUMNS = "name qw qx qy qz tx ty tz"
 
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
-    """Poses of the vehicle at strictly increasing instants. May be empty."""
+    """Poses of the vehicle at strictly increasing stamps. May be empty."""
 
     stamps_ns: Stamps  # (N,)
     T_map_base: Matrix  # (N, 4, 4)
 
     def __post_init__(self) -> None:
-        """Raises DataError for shapes, values or an order that no trajectory has."""
+        """Raise DataError for impossible shapes, values or order."""
         if self.T_map_base.shape != (*self.stamps_ns.shape, 4, 4):
             shapes = f"{self.stamps_ns.shape} stamps and {self.T_map_base.shape} poses"
             raise DataError(f"a trajectory has (N,) stamps and (N, 4, 4) poses, got {shapes}")
@@ -49,7 +49,7 @@ class Trajectory:
 
     @classmethod
     def create(cls, stamps_ns: Iterable[int], poses: Iterable[Matrix]) -> Trajectory:
-        """From poses in any order; of poses with the same stamp the last one counts."""
+        """Build a trajectory of poses in any order; of several with one stamp the last counts."""
         latest = dict(sorted(zip(stamps_ns, poses, strict=True), key=lambda item: item[0]))
         matrices = np.array(list(latest.values()), dtype=np.float64).reshape(-1, 4, 4)
         return cls(np.array(list(latest), dtype=np.int64), matrices)
@@ -58,7 +58,7 @@ class Trajectory:
         return len(self.stamps_ns)
 
     def at(self, stamp_ns: int, max_gap_s: float = 0.5) -> Matrix | None:
-        """T_map_base (4, 4) at an instant, interpolated between its two neighbours.
+        """Return T_map_base (4, 4) at a stamp, interpolated between its two neighbours.
 
         None outside the trajectory, and inside gaps longer than max_gap_s.
         """
@@ -76,9 +76,9 @@ class Trajectory:
 
 
 def associate(a_ns: Stamps, b_ns: Stamps, tolerance_s: float) -> tuple[Stamps, Stamps]:
-    """Indices (M,), (M,) of the stamps of a and b that belong together, each used once at most.
+    """Match stamps of a and b; return indices (M,) into each. Each stamp is used at most once.
 
-    Both are sorted; partners are nearest neighbours no further apart than tolerance_s.
+    Both must be sorted; partners are nearest neighbours at most tolerance_s apart.
     """
     if len(a_ns) == 0 or len(b_ns) == 0:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
@@ -93,7 +93,7 @@ def associate(a_ns: Stamps, b_ns: Stamps, tolerance_s: float) -> tuple[Stamps, S
 
 
 def read_tum(path: str | Path) -> Trajectory:
-    """Read a TUM file; raises DataError with the line that is wrong."""
+    """Read a TUM file. Raises DataError naming the wrong line."""
     stamps_ns: list[int] = []
     poses: list[Matrix] = []
     for where, words in _rows(path, TUM_COLUMNS):
@@ -118,7 +118,7 @@ def write_tum(path: str | Path, trajectory: Trajectory) -> None:
 
 
 def read_poses(path: str | Path) -> dict[str, Matrix]:
-    """Read named poses T_cam_map (4, 4) in file order; raises DataError with the wrong line."""
+    """Read named poses T_cam_map (4, 4) in file order. Raises DataError naming the wrong line."""
     poses: dict[str, Matrix] = {}
     for where, words in _rows(path, POSES_COLUMNS, maxsplit=7):
         if words[0] in poses:
@@ -139,7 +139,7 @@ def write_poses(path: str | Path, T_cam_map: Mapping[str, Matrix]) -> None:
 
 
 def has_named_poses(path: str | Path) -> bool:
-    """Whether the first pose of a file begins with a name rather than with a time."""
+    """Return whether the first pose of a file begins with a name rather than with a time."""
     _, words = next(_rows(path, POSES_COLUMNS, maxsplit=7), ("", ["0"]))
     try:
         float(words[0])
@@ -149,7 +149,7 @@ def has_named_poses(path: str | Path) -> bool:
 
 
 def format_stamp(stamp_ns: int) -> str:
-    """Seconds with nine decimals, without the rounding of floats."""
+    """Return a stamp in seconds with nine decimals, without floating-point rounding."""
     sign, rest = ("-", -stamp_ns) if stamp_ns < 0 else ("", stamp_ns)
     return f"{sign}{rest // NS_PER_S}.{rest % NS_PER_S:09d}"
 
@@ -159,7 +159,7 @@ def _words(values: ArrayLike) -> str:
 
 
 def _rows(path: str | Path, columns: str, maxsplit: int = -1) -> Iterator[tuple[str, list[str]]]:
-    """Place and words of each line; names may hold blanks, so words are split from the right."""
+    """Yield location and words of each line; the name comes first and may contain blanks."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

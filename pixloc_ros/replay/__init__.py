@@ -1,1 +1,1 @@
-"""Bags and image lists: writing them with simulated sensors, reading them, localizing over them."""
+"""Bags and image lists: write them with simulated sensors, read them, localize them."""

@@ -1,4 +1,4 @@
-"""What to simulate and how to store it."""
+"""Options of a bag that is written with simulated sensors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STORAGES = ("mcap", "sqlite3")
 
 @dataclass(frozen=True, slots=True)
 class BagOptions:
-    """What goes into the bag, and under which names."""
+    """What to write to the bag, and under which names."""
 
     topics: Topics = field(default_factory=Topics)
     compressed: bool = True
@@ -39,10 +39,10 @@ class BagOptions:
     odom_frame: str = "odom"
     base_frame: str = "base_link"
     camera_frame: str = "camera_optical"
-    gnss_frame: str = "base_link"  # the simulated antenna stands there
+    gnss_frame: str = "base_link"  # where the simulated antenna is
 
     def check(self) -> None:
-        """Raises ConfigError or BagError for options that cannot be, DataError without PyAV."""
+        """Raise ConfigError or BagError for impossible options, DataError if PyAV is missing."""
         if self.degrade:
             degradation(self.degrade)
         if self.video:
@@ -61,7 +61,7 @@ class BagOptions:
             raise BagError(f"images can be reduced, not enlarged: --scale {self.scale}")
 
     def selected(self, count: int) -> np.ndarray:
-        """Indices of the frames that go into the bag; raises DataError when none is left."""
+        """Return the indices of the frames to write. Raises DataError if none is left."""
         index = np.arange(count)
         keep = index % max(1, self.every) == 0
         if self.exclude_every > 0:

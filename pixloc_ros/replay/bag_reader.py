@@ -1,4 +1,4 @@
-"""The events of a rosbag2 (mcap or sqlite3) in order of recording, without ROS."""
+"""Read the events of a rosbag2 (mcap or sqlite3) in the order of recording, without ROS."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ from pixloc_ros.sensors.topics import DISCOVERED, REQUIRED, TYPES, VIDEO, Topics
 
 
 class BagReader:
-    """Iterates the events of a bag; messages of other types are passed over, and those that
-    cannot be used become a RefusedMessage.
+    """Iterates over the events of a bag.
 
-    A part of `topics` that the bag lacks under its name is taken from the only topic of its type.
-    cameras: names of the cameras of a rig, whose topics begin with them.
-    Raises BagError when the bag cannot be read, or when images or CameraInfo are missing: then
-    with the topics it has; DataError where images are a video and nothing decodes it. `truncated`
-    says, after iterating, why reading ended early.
+    Messages of other types are skipped; unusable ones become a RefusedMessage. If the bag lacks one
+    of `topics`, the only topic of the same type is read instead.
+
+    cameras: names of a rig's cameras, with which their topics begin.
+
+    Raises BagError if the bag cannot be read, or lacks images or CameraInfo (then listing its
+    topics), and DataError if the images are a video that no installed package decodes. After
+    iterating, `truncated` says why reading ended early.
     """
 
     def __init__(
@@ -44,11 +46,11 @@ class BagReader:
         except PixlocError:
             self.close()
             raise
-        self._log_ns: dict[tuple[str, int], int] = {}  # where to read an image, by camera and stamp
+        self._log_ns: dict[tuple[str, int], int] = {}  # recording time by camera and image stamp
         self._key_ns: dict[
             str, tuple[int, int]
-        ] = {}  # recording times of a video's last key frames
-        self._reading: dict[str, Iterator[Event]] = {}  # of `image`, for each video
+        ] = {}  # recording times of a video's latest key frames
+        self._reading: dict[str, Iterator[Event]] = {}  # state of `image`, per video
 
     def __enter__(self) -> BagReader:
         return self
@@ -66,21 +68,21 @@ class BagReader:
 
     @property
     def truncated(self) -> str | None:
-        """One line about what could not be read, or None."""
+        """One line about what could not be read; None if everything was read."""
         damages = [source.damage for source in self._sources if source.damage]
         return "; ".join(damages) or None
 
     @property
     def image_count(self) -> int:
-        """How many images the bag says to have."""
+        """The number of images that the bag claims to have."""
         return self.counts[self.topics_of("image")[0]]
 
     def topics_of(self, part: str) -> list[str]:
-        """Topics of a part: as many as there are cameras for images and calibrations."""
+        """Return the topics of an input: for images and calibrations one per camera."""
         return [topic for key, topic in self.parts.items() if _part(key) == part]
 
     def events(self, parts: Collection[str] = TYPES, every: int = 1) -> Iterator[Event]:
-        """Yield the events of some parts; of images every Nth, the others are left out."""
+        """Yield the events of some inputs; of the images only every Nth."""
         key_of = {topic: key for key, topic in self.parts.items() if _part(key) in parts}
         images = Counter[str]()
         for key, event in self._events(self._raw(key_of), key_of):
@@ -91,7 +93,7 @@ class BagReader:
             yield event
 
     def image(self, stamp_ns: int, camera_name: str = "") -> ImageEvent | None:
-        """A frame that was read before, once more."""
+        """Read again an image that was read before; None if it cannot be read."""
         log_ns = self._log_ns.get((camera_name, stamp_ns))
         if log_ns is None:
             return None
@@ -101,7 +103,7 @@ class BagReader:
         return _stamped(self._images(key, log_ns, log_ns + 1), stamp_ns)
 
     def _image_of_video(self, key: str, stamp_ns: int, log_ns: int) -> ImageEvent | None:
-        """Read on after the last image that was asked for, or else from a key frame before."""
+        """Read on from the image that was last asked for, or else from an earlier key frame."""
         reading = self._reading.get(key)
         event = _stamped(reading, stamp_ns) if reading is not None else None
         if event is None:
@@ -123,7 +125,7 @@ class BagReader:
     def _events(
         self, raws: Iterator[RawMessage], key_of: Mapping[str, str]
     ) -> Iterator[tuple[str, Event]]:
-        """The events of messages, with the keys of their topics."""
+        """Convert messages to events, each with the key of its topic."""
         images = {key: ImageMessages(_camera(key)) for key in key_of.values()}
         for raw in raws:
             key = key_of[raw.topic]
@@ -134,7 +136,7 @@ class BagReader:
                 yield key, event
 
     def _converted(self, key: str, raw: RawMessage, images: ImageMessages) -> Sequence[Event]:
-        """What becomes of one message."""
+        """Convert one message to its events."""
         part, camera_name = _part(key), _camera(key)
         deserialize = partial(self._deserialized, raw)
         if part == "tf":
@@ -149,9 +151,9 @@ class BagReader:
         return images.take(message, raw.log_ns)
 
     def _remember(self, key: str, raw: RawMessage, message: Any) -> None:
-        """Note from where an image can be read again: of a video, from the key frame before last.
+        """Note where to start reading this image again; in a video, at the key frame before last.
 
-        Images between two key frames may build upon both.
+        Images between two key frames may depend on both.
         """
         log_ns = raw.log_ns
         if self.types[raw.topic] in VIDEO:
@@ -224,7 +226,7 @@ def _camera(key: str) -> str:
 
 
 def _stamped(events: Iterator[Event], stamp_ns: int) -> ImageEvent | None:
-    """The image of a stamp, reading as far as that or beyond it."""
+    """Return the image with a stamp; reads up to it or just beyond."""
     for event in events:
         if isinstance(event, ImageEvent) and event.stamp_ns >= stamp_ns:
             return event if event.stamp_ns == stamp_ns else None

@@ -1,4 +1,4 @@
-"""A rosbag2 from images with known poses and simulated sensors, or from a video, without ROS."""
+"""Write a rosbag2 from posed images with simulated sensors, or from a video, without ROS."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PLUGINS = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 
 @dataclass(frozen=True, slots=True)
 class BagSummary:
-    """What was written."""
+    """What was written to a bag."""
 
     path: Path
     truth: Path | None
@@ -37,7 +37,7 @@ class BagSummary:
 
 
 def truth_path(bag: Path) -> Path:
-    """Where the ground truth of a bag lies: beside it, as a folder with it in is no longer one."""
+    """Return the ground-truth file of a bag: beside it, as a bag's folder may hold nothing else."""
     return bag.with_name(f"{bag.name}.truth.txt")
 
 
@@ -47,16 +47,16 @@ def create_bag(
     options: BagOptions,
     progress: Progress = silent,
 ) -> BagSummary:
-    """Write a rosbag2 folder and the true poses (TUM, map_from_base) of its frames beside it.
+    """Write a rosbag2 folder, and beside it the true poses of its frames (TUM, map_from_base).
 
-    The bag appears when both are complete. Raises BagError when the output exists, DataError for
-    images that cannot be read, ConfigError for options that cannot be.
+    The bag appears when both are complete. Raises BagError if the output exists, DataError for
+    unreadable images, and ConfigError for impossible options.
     """
     options.check()
     _refuse_existing(output)
     selected = options.selected(len(drive.files))
     with _workplace(output) as folder:
-        # The storage file is named after its folder, so the folder has its final name already.
+        # The storage file is named after its folder, so the folder needs its final name already.
         unfinished, truth = folder / output.name, folder / "truth.txt"
         timed = drive_messages(drive, selected, options, progress)
         written = _write(unfinished, timed, options.topics, options.storage)
@@ -72,9 +72,9 @@ def create_bag_from_video(
     storage: str,
     progress: Progress = silent,
 ) -> BagSummary:
-    """Write a rosbag2 folder of a video, which appears when it is complete.
+    """Write a rosbag2 folder from a video; it appears when it is complete.
 
-    Raises BagError when the output exists, DataError for a video that cannot be used.
+    Raises BagError if the output exists, and DataError for an unusable video.
     """
     _refuse_existing(output)
     with _workplace(output) as folder:
@@ -85,7 +85,7 @@ def create_bag_from_video(
 
 @contextmanager
 def _workplace(output: Path) -> Iterator[Path]:
-    """A folder beside the output, gone afterwards whatever happens."""
+    """Provide a folder beside the output, which is removed in any case."""
     with _writing(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         with temporary_folder(output) as folder:
@@ -94,7 +94,7 @@ def _workplace(output: Path) -> Iterator[Path]:
 
 @contextmanager
 def _writing(output: Path) -> Iterator[None]:
-    """Turns errors of the file system into one line."""
+    """Turn errors of the file system into one line."""
     try:
         yield
     except (OSError, sqlite3.Error) as error:

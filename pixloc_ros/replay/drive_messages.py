@@ -1,4 +1,4 @@
-"""The messages of a simulated drive, in the order in which a recorder would write them."""
+"""Generate the messages of a simulated drive, in the order in which a recorder would write them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pixloc_ros.replay import messages, simulated_sensors
 from pixloc_ros.replay.bag_options import BagOptions
 from pixloc_ros.replay.video_encoder import VideoEncoder
 
-# Of the pose that starts the drive, and of pose fixes: an INS with heading, not a bare receiver.
+# Of the initial pose, and of pose fixes: those of an INS with heading, not of a bare receiver.
 INITIAL_SIGMA_M, INITIAL_SIGMA_DEG = 0.5, 2.0
 POSE_SIGMA_DEG = 1.0
 
@@ -33,9 +33,9 @@ Timed = tuple[int, str, Any]  # stamp_ns, part, message
 def drive_messages(
     drive: PosedImages, selected: np.ndarray, options: BagOptions, progress: Progress
 ) -> Iterator[Timed]:
-    """All messages by stamp; at equal stamps odometry and CameraInfo come before the image."""
+    """Yield all messages by stamp; at equal stamps odometry and CameraInfo precede the image."""
     path = simulated_sensors.TimedPoses(drive.stamps_ns, drive.T_map_base)
-    # One generator per sensor, so that leaving one out does not change the others.
+    # One generator per sensor, so that omitting a sensor does not change the others' noise.
     rng_odometry, rng_gnss, rng_start = np.random.default_rng(options.seed).spawn(3)
     others = [*_odometry(path, options, rng_odometry), *_gnss(path, options, rng_gnss)]
     if options.initial_pose:
@@ -93,7 +93,7 @@ def _prepared(
 
 
 def check_size(what: str, image_rgb: np.ndarray, camera: Camera) -> None:
-    """Raise DataError for an image (H, W, 3) of another size than that of its calibration."""
+    """Raise DataError for an image (H, W, 3) whose size differs from its calibration."""
     height, width = image_rgb.shape[:2]
     if (width, height) != (camera.width, camera.height):
         calibrated = f"{camera.width}x{camera.height}"

@@ -1,4 +1,4 @@
-"""ROS 2 messages from our types, serialized without ROS by `rosbags`."""
+"""Build ROS 2 messages from our types, serialized without ROS by `rosbags`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pixloc_ros.sensors import topics
 
 NS_PER_S = 1_000_000_000
 JPEG_FORMAT = "rgb8; jpeg compressed bgr8"  # as image_transport writes it
-# Definitions of messages that do not come with ROS.
+# Definitions of messages that are not part of ROS.
 _DEFINITIONS = {
     topics.FFMPEG_PACKET: """std_msgs/Header header
         int32 width
@@ -41,7 +41,7 @@ _DEFINITIONS = {
         string format""",
 }
 _FOREVER = QosTime(9223372036, 854775807)  # as rosbag2 writes it
-# A latched topic: players and recorders hand it to subscribers that come late.
+# A latched topic: players and recorders repeat its messages to late subscribers.
 LATCHED = Qos(
     history=QosHistory.KEEP_LAST,
     depth=1,
@@ -57,7 +57,7 @@ LATCHED = Qos(
 
 @cache
 def typestore() -> Typestore:
-    """Message definitions of ROS 2 Jazzy, and those of video."""
+    """Return the message definitions of ROS 2 Jazzy, and those of video."""
     store = get_typestore(Stores.ROS2_JAZZY)
     for name, definition in _DEFINITIONS.items():
         store.register(get_types_from_msg(definition, name))
@@ -69,7 +69,7 @@ def _make(msgtype: str, **values: Any) -> Any:
 
 
 def header(stamp_ns: int, frame_id: str) -> Any:
-    """std_msgs/Header."""
+    """Build a std_msgs/Header."""
     time = _make(
         "builtin_interfaces/msg/Time", sec=stamp_ns // NS_PER_S, nanosec=stamp_ns % NS_PER_S
     )
@@ -77,7 +77,7 @@ def header(stamp_ns: int, frame_id: str) -> Any:
 
 
 def image(stamp_ns: int, frame_id: str, image_rgb: np.ndarray) -> Any:
-    """sensor_msgs/Image, rgb8, of an image (H, W, 3)."""
+    """Build a sensor_msgs/Image, rgb8, of an image (H, W, 3)."""
     height, width = image_rgb.shape[:2]
     return _make(
         topics.IMAGE,
@@ -92,7 +92,7 @@ def image(stamp_ns: int, frame_id: str, image_rgb: np.ndarray) -> Any:
 
 
 def video_packet(stamp_ns: int, frame_id: str, encoding: str, data: bytes) -> Any:
-    """ffmpeg_image_transport_msgs/FFMPEGPacket of one image; sizes are those of the video."""
+    """Build an ffmpeg_image_transport_msgs/FFMPEGPacket of one image; its size is the video's."""
     return _make(
         topics.FFMPEG_PACKET,
         header=header(stamp_ns, frame_id),
@@ -107,7 +107,7 @@ def video_packet(stamp_ns: int, frame_id: str, encoding: str, data: bytes) -> An
 
 
 def compressed_image(stamp_ns: int, frame_id: str, jpeg: bytes) -> Any:
-    """sensor_msgs/CompressedImage of JPEG bytes."""
+    """Build a sensor_msgs/CompressedImage of JPEG bytes."""
     data = np.frombuffer(jpeg, np.uint8)
     return _make(
         topics.COMPRESSED_IMAGE,
@@ -118,13 +118,13 @@ def compressed_image(stamp_ns: int, frame_id: str, jpeg: bytes) -> Any:
 
 
 def jpeg_image(stamp_ns: int, frame_id: str, image_rgb: np.ndarray) -> Any:
-    """sensor_msgs/CompressedImage of an image (H, W, 3), encoded here."""
+    """Build a sensor_msgs/CompressedImage of an image (H, W, 3), which is encoded as JPEG."""
     jpeg = image_files.encode(image_rgb, jpeg_quality=image_files.IMAGE_QUALITY)
     return compressed_image(stamp_ns, frame_id, jpeg)
 
 
 def camera_info(stamp_ns: int, frame_id: str, camera: Camera) -> Any:
-    """sensor_msgs/CameraInfo."""
+    """Build a sensor_msgs/CameraInfo."""
     K, (model, coefficients) = camera.K(), camera.to_ros()
     roi = _make(
         "sensor_msgs/msg/RegionOfInterest",
@@ -151,7 +151,7 @@ def camera_info(stamp_ns: int, frame_id: str, camera: Camera) -> Any:
 
 
 def odometry(stamp_ns: int, frame_id: str, child_frame_id: str, T_odom_base: Matrix) -> Any:
-    """nav_msgs/Odometry; covariances unknown (zero), the twist is left at zero."""
+    """Build a nav_msgs/Odometry; covariances are zero (unknown), and so is the twist."""
     zero = _vector("Vector3", np.zeros(3))
     twist = _make("geometry_msgs/msg/Twist", linear=zero, angular=zero)
     return _make(
@@ -166,7 +166,11 @@ def odometry(stamp_ns: int, frame_id: str, child_frame_id: str, T_odom_base: Mat
 def nav_sat_fix(
     stamp_ns: int, frame_id: str, geodetic: tuple[float, float, float], sigma_enu_m: np.ndarray
 ) -> Any:
-    """sensor_msgs/NavSatFix at latitude and longitude in degrees, altitude in metres."""
+    """Build a sensor_msgs/NavSatFix.
+
+    geodetic: latitude and longitude in degrees, altitude in metres.
+    sigma_enu_m: (3,) sigmas to the east, north and up.
+    """
     status = _make("sensor_msgs/msg/NavSatStatus", status=0, service=1)
     return _make(
         topics.NAV_SAT_FIX,
@@ -183,7 +187,7 @@ def nav_sat_fix(
 def pose_with_covariance(
     stamp_ns: int, frame_id: str, T_map_base: Matrix, covariance: Matrix
 ) -> Any:
-    """geometry_msgs/PoseWithCovarianceStamped; covariance (6, 6) in map axes."""
+    """Build a geometry_msgs/PoseWithCovarianceStamped; covariance (6, 6) in map axes."""
     return _make(
         topics.POSE_WITH_COVARIANCE,
         header=header(stamp_ns, frame_id),
@@ -192,7 +196,7 @@ def pose_with_covariance(
 
 
 def static_transform(stamp_ns: int, parent: str, child: str, T_parent_child: Matrix) -> Any:
-    """tf2_msgs/TFMessage with one transform."""
+    """Build a tf2_msgs/TFMessage with one transform."""
     transform = _make(
         "geometry_msgs/msg/Transform",
         translation=_vector("Vector3", T_parent_child[:3, 3]),

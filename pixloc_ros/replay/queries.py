@@ -1,4 +1,4 @@
-"""Localize a list of images, in the file formats of hloc."""
+"""Localize a list of images, in hloc's file formats."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Query:
 def read_queries(path: Path, images_dir: Path | None = None) -> list[Query]:
     """Read `name MODEL width height params...` lines.
 
-    Raises DataError with the wrong line, and for images that do not exist where a folder is given.
+    Raises DataError naming the wrong line; also, if a folder is given, for images missing there.
     """
     queries = [Query(name, camera) for name, camera in hloc.read_cameras(path).items()]
     if images_dir is not None:
@@ -49,9 +49,9 @@ def localize_queries(
     queries: Iterable[Query],
     global_prior: GlobalPrior | None = None,
 ) -> Iterator[Estimate]:
-    """Give an estimate per query, in order; the camera is the base, so T_map_base is T_map_cam.
+    """Yield one estimate per query, in order; the camera is the base, so T_map_base is T_map_cam.
 
-    global_prior: who knows where queries are. Those that it does not know are searched for on the
+    global_prior: proposes poses of queries. A query for which it has none is searched for on the
     whole map.
     """
     for index, query in enumerate(queries):
@@ -73,7 +73,10 @@ def localize_files(
     global_prior: GlobalPrior | None = None,
     progress: Progress = silent,
 ) -> list[Estimate]:
-    """Write the poses (cam_from_world) of localized images, and a record of every one beside it."""
+    """Localize images and write their poses (cam_from_world) to a file.
+
+    A record of every image, localized or not, is written beside it, see `frames_path`.
+    """
     frames = localize_queries(localizer, images_dir, queries, global_prior)
     estimates = list(progress(frames, "localizing", len(queries)))
     T_map_world = map_from_world(localizer.map)
@@ -90,7 +93,7 @@ def localize_files(
 
 
 def frames_path(output: Path) -> Path:
-    """Where the records of all images go, with the reasons of those that were not localized."""
+    """Return the file for the records of all images, with the reasons of failures."""
     return output.with_suffix(".frames.jsonl")
 
 

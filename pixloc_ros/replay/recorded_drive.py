@@ -1,4 +1,4 @@
-"""A bag as a recorded drive: what maps are built from."""
+"""Read a bag as a recorded drive, from which maps are built."""
 
 from __future__ import annotations
 
@@ -42,10 +42,12 @@ def read_drives(
     topics: Topics | None = None,
     datum: AnyDatum | None = None,
 ) -> tuple[RecordedDrive, ...]:
-    """Read what bags tell of cameras, odometry and fixes; images are read later, one by one.
+    """Read cameras, odometry and fixes of bags; images are read later, one by one.
 
-    config: `node` names frames and the cameras of a rig, `priors` the antenna and what to believe
-    of a fix. datum: of the map; without one, the first fix of the first bag becomes it.
+    config: `node` names frames and the cameras of a rig, `priors` has the antenna and the limits of
+    trusted fixes.
+    datum: of the map; if None, the first usable fix of the first bag becomes it.
+
     Raises BagError for bags that cannot be used.
     """
     drives: list[RecordedDrive] = []
@@ -81,7 +83,10 @@ def _read_drive(
 
 
 def _cameras(reader: BagReader, frames: VehicleFrames, config: Config) -> Iterator[RecordedCamera]:
-    """Each camera with its first calibration. Raises BagError where one has none, or no place."""
+    """Yield each camera with its first calibration.
+
+    Raises BagError for a camera without calibration or mounting.
+    """
     found: dict[str, CameraInfoEvent] = {}
     problem, wanted = "the topic holds no message", len(reader.topics_of("camera_info"))
     for event in reader.events(parts=("camera_info",)):
@@ -116,7 +121,7 @@ def _mounting(
 def _motion(
     reader: BagReader, frames: VehicleFrames, config: Config
 ) -> tuple[list[tuple[int, Matrix]], list[FixEvent]]:
-    """Stamped poses of the vehicle in the odometry frame, and fixes, in the order of recording."""
+    """Return stamped vehicle poses in the odometry frame, and fixes, in the order of recording."""
     poses: list[tuple[int, Matrix]] = []
     fixes: list[FixEvent] = []
     on_tf = config.node.odom_source == "tf"
@@ -140,7 +145,7 @@ def _motion(
 
 
 def _odometry(poses: list[tuple[int, Matrix]], config: Config) -> RecordedOdometry | None:
-    """Sorted, cut into epochs where there is a gap or a jump."""
+    """Sort poses, and start a new epoch at each gap or jump; None without poses."""
     latest = dict(poses)
     if len(latest) < 2:
         return None
@@ -157,7 +162,7 @@ def _odometry(poses: list[tuple[int, Matrix]], config: Config) -> RecordedOdomet
 def _fixes(
     events: list[FixEvent], frames: VehicleFrames, config: Config, datum: AnyDatum | None
 ) -> tuple[RecordedFixes | None, AnyDatum | None]:
-    """The fixes that the node would believe, in the axes of the datum."""
+    """Return the fixes that the node would accept, in the axes of the datum, and the datum."""
     fixes: list[Fix] = []
     gate: GnssGate | None = None
     for event in sorted(events, key=lambda event: event.stamp_ns):
@@ -184,7 +189,7 @@ def _fixes(
 
 
 def _datum_at(event: FixEvent, config: Config) -> Datum | None:
-    """A datum at a fix, x to the east; None where the fix itself is of no use."""
+    """Return a datum at a fix, x pointing east; None if the fix itself is unusable."""
     if not np.isfinite([event.latitude_deg, event.longitude_deg]).all():
         return None
     if abs(event.latitude_deg) > 90 or abs(event.longitude_deg) > 180:

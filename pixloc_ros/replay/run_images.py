@@ -1,4 +1,4 @@
-"""The images of a bag for the frames of a run, with the points of the map at the poses found."""
+"""Read a bag's images for the frames of a run, and draw the map's points at the poses found."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ Image = NDArray[np.uint8]
 def run_images(
     bag: Path, run: Path, frames: Sequence[FrameResult], map_: Map | None
 ) -> Iterator[tuple[int, Callable[[], Image]]]:
-    """Yield the stamp of each image, and what decodes it and draws the map's points over it.
+    """Yield each image's stamp, and a function that decodes it and draws the map's points on it.
 
-    run: folder that has the run's settings, else the defaults hold. Without a map, and of a rig,
-    images stay as they are. Raises BagError and ConfigError.
+    run: folder with the run's settings; without them the defaults apply.
+
+    Nothing is drawn without a map, nor for a rig. Raises BagError and ConfigError.
     """
     settings = run / CONFIG_FILE
     config = load(settings) if settings.exists() else Config()
@@ -45,6 +46,6 @@ def run_images(
 
 
 def _drawn(event: ImageEvent, overlay: MapOverlay | None, frame: FrameResult | None) -> Image:
-    """The image of an event, decoded; raises DataError."""
+    """Decode the image of an event and draw on it. Raises DataError."""
     image_rgb = event.decode(None)
     return image_rgb if overlay is None or frame is None else overlay.draw(image_rgb, frame)

@@ -1,4 +1,4 @@
-"""Localize along a bag: read, replay, write the files of the run."""
+"""Localize along a bag: read it, replay it, write the files of the run."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ from pixloc_ros.session import Session
 from pixloc_ros.types import Estimate, Reason
 from pixloc_ros.visualization.recording import record, rerun_sdk
 
-CONFIG_FILE = "config.yaml"  # what this run was made with, ready for --config
+CONFIG_FILE = "config.yaml"  # the resolved configuration of this run, usable with --config
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayResult:
-    """What came of a bag."""
+    """The result of replaying a bag."""
 
     estimates: list[Estimate]
     summary: Summary
     output: Path
-    notes: list[str]  # what people should know of the bag: damage, refused messages, loops
+    notes: list[str]  # what users should know about the bag: damage, refused messages, loops
 
 
 def replay(
@@ -59,10 +59,12 @@ def replay(
 ) -> ReplayResult:
     """Localize all images of a bag and write the files of the run to a folder.
 
-    Ground truth (TUM, map_from_base) defaults to the file that `pixloc bag create` leaves beside
-    the bag. view: file for the rerun viewer, which needs rerun-sdk. record_session: new folder for
-    the accepted frames, as a node records them. Raises BagError, MapError and others of PixlocError
-    before anything is written.
+    ground_truth: TUM file, map_from_base; by default the one that `pixloc bag create` wrote beside
+    the bag.
+    view: file for the rerun viewer; needs rerun-sdk.
+    record_session: new folder for the accepted frames, as a node records them.
+
+    Raises BagError, MapError and other PixlocErrors before anything is written.
     """
     if view is not None:
         rerun_sdk()
@@ -99,7 +101,7 @@ def replay(
 def _answered(
     session: Session, reader: BagReader, every: int, map_: Map, folder: Path | None
 ) -> Iterator[Estimate]:
-    """The estimates of a drive, recorded to a session folder where one is named."""
+    """Yield the estimates of a drive, and record it to a session folder if one is given."""
     events = drive_events(reader, every)
     if folder is None:
         return session.run(events)
@@ -116,7 +118,7 @@ def localize_drive(
 
 
 def drive_events(reader: BagReader, every: int = 1) -> Iterator[Event]:
-    """Yield a bag's events in the order of recording, but /tf_static first: it holds throughout."""
+    """Yield a bag's events in the order of recording, but /tf_static first: it is always valid."""
     yield from reader.events(parts=("tf_static",))
     yield from reader.events(parts=TYPES.keys() - {"tf_static"}, every=every)
 
@@ -143,7 +145,7 @@ def _truth(bag: Path, ground_truth: Path | None) -> Trajectory | None:
 
 
 def _checked(estimates: Iterator[Estimate], reader: BagReader) -> Iterator[Estimate]:
-    """The same; raises BagError for a camera that nothing in the bag joins to the vehicle."""
+    """Pass estimates on. Raises BagError if the mounting of a camera is missing in the bag."""
     for estimate in estimates:
         if estimate.reason is Reason.NO_EXTRINSICS:
             raise BagError(f"bag {reader.path}: {estimate.message}")
@@ -151,9 +153,9 @@ def _checked(estimates: Iterator[Estimate], reader: BagReader) -> Iterator[Estim
 
 
 def _first_camera(reader: BagReader) -> Camera:
-    """The first calibration of the first camera; raises BagError where a camera has no usable one.
+    """Return the first calibration of the first camera. Raises BagError if any camera has none.
 
-    A replay of an hour is not to begin where no frame can be localized.
+    Found out at the start: without a calibration, an hour of replay would localize nothing.
     """
     found, problem, topics = dict[str, Camera](), "", reader.topics_of("camera_info")
     for event in reader.events(parts=("camera_info",)):
@@ -169,7 +171,7 @@ def _first_camera(reader: BagReader) -> Camera:
 
 
 def image_loader(reader: BagReader, config: Config) -> LoadImage:
-    """What reads the image of an estimate once more, of its first camera; None where it cannot."""
+    """Return a function that reads an estimate's image again; it returns None if it cannot."""
     offset_ns = config.node.camera_time_offset_ns
 
     def load(estimate: Estimate) -> NDArray[np.uint8] | None:
@@ -180,7 +182,7 @@ def image_loader(reader: BagReader, config: Config) -> LoadImage:
 
 
 def _notes(reader: BagReader, counters: Counters, rejected: Mapping[str, int]) -> list[str]:
-    """What people should know of the bag: all that was counted but what is usual."""
+    """List what users should know about the bag: everything unusual that was counted."""
     notes = [f"{reader.truncated}; what could be read was used"] if reader.truncated else []
     unusual = [line for line in counters.lines() if not _is_usual(line[0])]
     counts = [(f"prior.rejected.{reason}", str(count)) for reason, count in rejected.items()]

@@ -1,4 +1,4 @@
-"""Which frames of a drive are recorded for an update of the map, and what is kept of each."""
+"""Choose which frames of a drive are recorded for map updates, and what is stored of each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pixloc_ros.sensors.events import ImageEvent
 from pixloc_ros.session import Answer
 from pixloc_ros.types import Estimate, Frame
 
-SUFFIXES = {b"\xff\xd8": ".jpg", b"\x89P": ".png"}  # by the first bytes of a file
+SUFFIXES = {b"\xff\xd8": ".jpg", b"\x89P": ".png"}  # by a file's first bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,21 +27,21 @@ class RecordedFrame:
     answer: Answer
     frame: Frame
     T_map_base: Matrix  # (4, 4)
-    images: int  # of the drive so far
+    images: int  # number of images of the drive so far
 
     @property
     def T_map_cam(self) -> Matrix:
-        """(4, 4) where the camera was."""
+        """Pose (4, 4) of the camera."""
         return self.T_map_base @ self.frame.T_base_cam
 
     def image(self) -> Image | bytes:
-        """RGB (H, W, 3), or the JPEG or PNG that it came as."""
+        """Return RGB (H, W, 3), or the bytes of the JPEG or PNG file that the image came as."""
         event = self.answer.group.images[self.frame.camera_name]
         encoded = event.encoded() if isinstance(event, ImageEvent) else None
         return encoded if encoded and encoded[:2] in SUFFIXES else self.frame.image_rgb
 
     def entry(self, image: Image | bytes) -> FrameEntry:
-        """What is stored beside the image."""
+        """Return what is stored beside the image."""
         estimate, frame = self.answer.estimate, self.frame
         assert estimate.covariance is not None and estimate.alignment is not None  # accepted
         suffix = SUFFIXES[image[:2]] if isinstance(image, bytes) else ".jpg"
@@ -60,7 +60,7 @@ class RecordedFrame:
 
 
 class FrameChooser:
-    """Chooses accepted frames that are some way apart; the last one taken is remembered."""
+    """Chooses accepted frames at some distance from the last one chosen."""
 
     def __init__(self, spacing_m: float) -> None:
         self._spacing_m = spacing_m
@@ -68,7 +68,7 @@ class FrameChooser:
         self._last: Matrix | None = None  # T_map_cam
 
     def choose(self, answer: Answer) -> RecordedFrame | None:
-        """Return the frame if it is to be recorded; called with all answers of a drive."""
+        """Return the frame if it is to be recorded; call it with all answers of a drive."""
         self._images += 1
         T_map_base, frame = answer.estimate.T_map_base, answer.frame
         if T_map_base is None or frame is None:
@@ -79,16 +79,16 @@ class FrameChooser:
         return None
 
     def took(self, chosen: RecordedFrame) -> None:
-        """Measure the way to the next frame from this one."""
+        """Measure the distance to the next frame from this one."""
         self._last = chosen.T_map_cam
 
 
 def recorded(
     answers: Iterable[Answer], folder: Path, map_: Map, spacing_m: float
 ) -> Iterator[Estimate]:
-    """Yield the estimates of a drive, whose chosen frames are written to a new session folder.
+    """Yield the estimates of a drive, and write its chosen frames to a new session folder.
 
-    Raises DataError where the folder cannot be written.
+    Raises DataError if the folder cannot be written.
     """
     session, chooser = SessionFolder(folder, SessionHeader.of(map_)), FrameChooser(spacing_m)
     for answer in answers:
@@ -100,6 +100,6 @@ def recorded(
 
 
 def check_new(folder: Path) -> None:
-    """Raise DataError where something is already: sessions are not mixed."""
+    """Raise DataError if the folder is not empty: sessions are not mixed."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} exists and is not empty; name a new folder for the session")

@@ -1,8 +1,9 @@
-"""Simulated odometry and GNSS along a true path, with noise as measured on real drives.
+"""Simulate odometry and GNSS along a true path, with noise as measured on real drives.
 
-Measured: wheel speed biased by -0.9 % with 0.06 m/s noise (60 s, 1 km); a u-blox at 10 Hz with a
-mean horizontal error of 1.45 m as stamped, of which all but 0.54 m is 100 ms of latency, and 1.1 m
-too high; a phone at 0.5 Hz with 3.3 m. The heading rate noise is that of a consumer gyro.
+Measured: wheel speed biased by -0.9 % with 0.06 m/s noise (60 s, 1 km); a u-blox receiver at 10 Hz
+with a mean horizontal error of 1.45 m at its own stamps, of which all but 0.54 m is due to 100 ms
+of latency, and 1.1 m too high; a phone at 0.5 Hz with 3.3 m. The heading rate noise is that of a
+consumer gyro.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from scipy.spatial.transform import Rotation, Slerp
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.se3 import Matrix
 
-# The mean of a 2D Gaussian's norm is this many sigmas (Rayleigh).
+# The mean norm of a 2D Gaussian vector, in sigmas per axis (Rayleigh).
 RAYLEIGH_MEAN = float(np.sqrt(np.pi / 2))
 
 
@@ -23,9 +24,9 @@ RAYLEIGH_MEAN = float(np.sqrt(np.pi / 2))
 class OdometryModel:
     """Wheel encoders with a gyro: increments in 6 degrees of freedom.
 
-    The speed is wrong by a share and by white noise along the direction of travel, the heading
-    drifts by white rate noise; roll, pitch and their effect on the height are exact, as of an IMU.
-    Both sigmas are those of averages over `averaging_s`, so that drift does not depend on the rate.
+    Speed has a proportional error and white noise along the direction of travel; the heading drifts
+    by white rate noise. Roll and pitch, and hence height, are exact, as from an IMU. Both sigmas
+    refer to averages over `averaging_s`, so that drift does not depend on the rate.
     """
 
     rate_hz: float = 50.0
@@ -37,7 +38,7 @@ class OdometryModel:
 
 @dataclass(frozen=True, slots=True)
 class GnssModel:
-    """A receiver whose error wanders slowly (Gauss-Markov), on top of latency and a bias."""
+    """A receiver whose error varies slowly (Gauss-Markov), with latency and a bias."""
 
     rate_hz: float
     horizontal_sigma_m: float  # per axis, after removing the latency
@@ -54,13 +55,13 @@ RECEIVERS = {"ublox": UBLOX, "phone": PHONE}
 
 @dataclass(frozen=True, slots=True)
 class TimedPoses:
-    """Poses (N, 4, 4) of base_link at rising stamps (N,)."""
+    """Poses (N, 4, 4) of base_link at increasing stamps (N,)."""
 
     stamps_ns: np.ndarray
     T_target_base: Matrix
 
     def at(self, stamps_ns: np.ndarray) -> Matrix:
-        """Poses (M, 4, 4) at stamps, held at both ends; linear translation and SLERP between."""
+        """Interpolate poses (M, 4, 4), linearly and by SLERP; constant beyond both ends."""
         if len(self.stamps_ns) == 1:
             return np.repeat(self.T_target_base, len(stamps_ns), axis=0)
         t = np.clip(stamps_ns - self.stamps_ns[0], 0, self.stamps_ns[-1] - self.stamps_ns[0]) / 1e9
@@ -73,7 +74,7 @@ class TimedPoses:
         return out
 
     def ticks(self, rate_hz: float) -> np.ndarray:
-        """Stamps at a rate from the first pose to at least the last one."""
+        """Return stamps at a fixed rate from the first pose to at least the last one."""
         step_ns = round(1e9 / rate_hz)
         count = -(-int(self.stamps_ns[-1] - self.stamps_ns[0]) // step_ns)
         return self.stamps_ns[0] + step_ns * np.arange(count + 1, dtype=np.int64)
@@ -82,7 +83,7 @@ class TimedPoses:
 def simulate_odometry(
     path: TimedPoses, model: OdometryModel, rng: np.random.Generator
 ) -> TimedPoses:
-    """Drifting T_odom_base along a true path; identity at its first pose."""
+    """Return drifting poses T_odom_base along a true path, starting with the identity."""
     stamps_ns = path.ticks(model.rate_hz)
     T_map_base = path.at(stamps_ns)
     steps = se3.inverse(T_map_base[:-1]) @ T_map_base[1:]
@@ -99,7 +100,7 @@ def _disturbed(
     white = np.sqrt(model.averaging_s / dt_s)  # the noise density stays the same at any rate
     length_m = np.linalg.norm(steps[:, :3, 3], axis=1)
     noise_m = rng.normal(0.0, model.speed_sigma_mps * white * dt_s, len(steps))
-    # Wheels at rest report exactly no motion.
+    # Wheels at rest report no motion at all.
     factor = 1.0 + model.speed_bias_share + noise_m / np.where(length_m > 1e-6, length_m, np.inf)
     heading_rad = rng.normal(
         0.0, np.deg2rad(model.heading_rate_sigma_deg_per_s) * white * dt_s, len(steps)
@@ -113,7 +114,7 @@ def _disturbed(
 def simulate_gnss(
     path: TimedPoses, model: GnssModel, rng: np.random.Generator
 ) -> tuple[np.ndarray, Matrix]:
-    """Stamps (N,) and measured positions (N, 3) in map axes, with the latency still in them."""
+    """Return stamps (N,) and measured positions (N, 3) in map axes, delayed by the latency."""
     stamps_ns = path.ticks(model.rate_hz)
     positions = path.at(stamps_ns - round(model.latency_s * 1e9))[:, :3, 3]
     sigma = [model.horizontal_sigma_m, model.horizontal_sigma_m, model.vertical_sigma_m]
@@ -124,7 +125,7 @@ def simulate_gnss(
 def _gauss_markov(
     count: int, dt_s: float, correlation_s: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Unit-variance first-order process (count, 3)."""
+    """Sample a first-order process of unit variance (count, 3)."""
     keep = np.exp(-dt_s / correlation_s)
     out = rng.normal(size=(count, 3))
     out[1:] *= np.sqrt(1.0 - keep**2)

@@ -1,8 +1,8 @@
-"""The raw messages of a bag, as far as they can be read.
+"""Read the raw messages of a bag, as far as possible.
 
-A recording that ended with a full disk or a lost battery has no index, and perhaps no
-metadata.yaml. An mcap file is then read from the beginning up to the damage; a sqlite3 file is to
-be recovered by sqlite3 first.
+A recording that ended with a full disk or an empty battery has no index, and perhaps no
+metadata.yaml. An mcap file is then read from its beginning up to the damage; a sqlite3 file must be
+recovered by sqlite3 first.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SUFFIXES = (".mcap", ".db3")
 
 
 class RawMessage(NamedTuple):
-    """A serialized message (CDR) and when it was recorded."""
+    """A serialized message (CDR) and the time when it was recorded."""
 
     topic: str
     log_ns: int
@@ -30,20 +30,20 @@ class RawMessage(NamedTuple):
 
 
 class BagSource(Protocol):
-    """Something with topics and messages in the order of recording."""
+    """A source of messages in the order of recording."""
 
     types: dict[str, str]  # message type per topic
     counts: Counter[str]  # messages per topic
-    damage: str | None  # why reading ended early
+    damage: str | None  # why reading ended early, if it did
 
     def messages(
         self, topics: Collection[str], start_ns: int | None, stop_ns: int | None
     ) -> Iterator[RawMessage]:
-        """Messages of some topics between two times of recording, None: from end to end."""
+        """Yield messages of some topics between two recording times; None: no limit."""
         ...
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         ...
 
 
@@ -69,7 +69,7 @@ class IndexedSource:
         try:
             for connection, log_ns, data in self._reader.messages(wanted, start_ns, stop_ns):
                 yield RawMessage(connection.topic, log_ns, data)
-        except Exception as error:  # of rosbags, apsw, zstd, lz4: all mean that it ends here
+        except Exception as error:  # from rosbags, apsw, zstd or lz4: all mean that the file ends
             self.damage = f"{self._path.name} is damaged: {_line(error)}"
 
     def close(self) -> None:
@@ -77,7 +77,7 @@ class IndexedSource:
 
 
 class DamagedMcap:
-    """An mcap file without its index, read record by record up to the first that is not whole."""
+    """An mcap file without index, read record by record up to the first incomplete one."""
 
     def __init__(self, path: Path):
         self._path = path
@@ -105,17 +105,17 @@ class DamagedMcap:
                         self.types[record.topic] = schemas.get(record.schema_id, "unknown")
                     elif isinstance(record, Message):
                         yield RawMessage(channels[record.channel_id], record.log_time, record.data)
-            except Exception as error:  # whatever half a record makes the parser say
+            except Exception as error:  # the parser raises anything for half a record
                 self.damage = f"{self._path.name} is cut off or damaged ({_line(error)})"
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing: no file is kept open."""
 
 
 def open_sources(path: Path) -> list[BagSource]:
-    """The files of a bag in order, or the whole healthy bag as one source.
+    """Return the files of a bag in order, or a healthy bag as a single source.
 
-    Raises BagError when nothing there can be read, and for a damaged sqlite3 file.
+    Raises BagError if nothing there can be read, and for a damaged sqlite3 file.
     """
     if not path.exists():
         raise BagError(f"bag {path} does not exist")
@@ -143,7 +143,7 @@ def _indexed(path: Path) -> BagSource | None:
 
 
 def _damaged(file: Path) -> BagSource:
-    """An mcap file up to its damage; raises BagError for a sqlite3 file, with what mends it."""
+    """Open an mcap file up to its damage. Raises BagError for a sqlite3 file, with the remedy."""
     if file.suffix == ".mcap":
         return DamagedMcap(file)
     raise BagError(

@@ -1,4 +1,4 @@
-"""A drive localized on a map, as the frames whose poses were verified."""
+"""Localize a drive on a map, and give the frames whose poses were verified."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from pixloc_ros.types import Estimate
 def localized_bag(
     bag: Path, config: Config, topics: Topics | None = None, progress: Progress = silent
 ) -> Iterator[DriveSession]:
-    """Localize all images of a bag, as a replay does; give those that were accepted.
+    """Localize all images of a bag, as a replay does, and yield those that were accepted.
 
-    Of a rig, the images of the camera that was aligned first. They are read while the bag is open.
+    For a rig, they are the images of the lead camera. They can be read while the bag is open.
     Raises PixlocError for a bag or a map that cannot be used.
     """
     localizer = Localizer(config)
@@ -48,7 +48,7 @@ def localized_bag(
 
 
 def posed_session(name: str, drive: PosedImages) -> DriveSession:
-    """Images with poses that something else has found, and verified."""
+    """Make a session of images whose poses were found and verified elsewhere."""
     frames = [
         VerifiedFrame(path.stem, int(stamp_ns), camera, T, drive.T_base_cam, _reading(path, camera))
         for path, stamp_ns, camera, T in zip(

@@ -1,4 +1,4 @@
-"""A drive from a video file: its images, a calibration, and the GNSS track recorded beside it."""
+"""A drive from a video file, with a calibration and a GNSS track recorded beside it."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from pixloc_ros.replay.bag_options import BagOptions
 from pixloc_ros.replay.drive_messages import Timed, check_size
 from pixloc_ros.sensors.video import MAX_PIXELS, require_decoder
 
-FRAMES = BagOptions()  # whose names of frames hold here, too
+FRAMES = BagOptions()  # its names of frames apply here, too
 NS_PER_S = 1e9
 
 
 @dataclass(frozen=True, slots=True)
 class TrackPoint:
-    """A line of a track; `time_s` counts from the first image of the video."""
+    """One line of a track; `time_s` counts from the video's first image."""
 
     time_s: float
     geodetic: tuple[float, float, float]  # latitude, longitude (degrees) and altitude (m)
@@ -42,18 +42,19 @@ class TrackPoint:
 
 @dataclass(frozen=True, slots=True)
 class VideoDrive:
-    """What is known of a filmed drive."""
+    """A filmed drive: video, calibration, mounting and fixes."""
 
     video: Path
     camera: Camera
-    fixes: tuple[TrackPoint, ...] = ()  # in the order of time, of the vehicle's base
+    fixes: tuple[TrackPoint, ...] = ()  # by time, at the vehicle's base
     T_base_cam: Matrix = field(default_factory=se3.base_from_optical)
     every: int = 1  # keep every n-th image
 
     def messages(self, progress: Progress = silent) -> Iterator[Timed]:
-        """Stamp, part and message, by stamp; stamps begin when the camera says that it began.
+        """Yield stamp, input and message, by stamp; the first stamp is the camera's recording time.
 
-        Raises DataError for a video that cannot be read or has images of another size.
+        Raises DataError for a video that cannot be read or whose image size is not the calibrated
+        one.
         """
         with _opened(self.video) as film:
             start_ns = _start_ns(film)
@@ -65,7 +66,7 @@ class VideoDrive:
             yield from heapq.merge(*in_order, key=itemgetter(0))
 
     def _images(self, film: Any, start_ns: int, progress: Progress) -> Iterator[Timed]:
-        count = film.streams.video[0].frames  # 0 where the file does not say
+        count = film.streams.video[0].frames  # 0 if the file does not say
         for index, frame in enumerate(progress(self._frames(film), "reading the video", count)):
             if index % self.every == 0:
                 stamp_ns = start_ns + round(frame.time * NS_PER_S)
@@ -97,14 +98,14 @@ class VideoDrive:
 
 
 def video_size(video: Path) -> tuple[int, int]:
-    """Width and height in pixels; raises DataError for a video that cannot be read."""
+    """Return width and height in pixels. Raises DataError for a video that cannot be read."""
     with _opened(video) as film:
         codec = film.streams.video[0].codec_context
         return codec.width, codec.height
 
 
 def pinhole(size_px: tuple[int, int], horizontal_fov_deg: float) -> Camera:
-    """A camera without distortion whose axis meets the centre of the image."""
+    """Return a camera without distortion, whose axis passes through the image's centre."""
     width, height = size_px
     focal = width / 2 / np.tan(np.deg2rad(horizontal_fov_deg) / 2)
     centre = [(width - 1) / 2, (height - 1) / 2]
@@ -116,7 +117,7 @@ class _TrackLine(BaseModel):
     latitude_deg: FiniteFloat = Field(ge=-90, le=90)
     longitude_deg: FiniteFloat = Field(ge=-180, le=180)
     altitude_m: FiniteFloat
-    sigma_m: FiniteFloat = Field(3.0, gt=0)  # of an ordinary receiver under the open sky
+    sigma_m: FiniteFloat = Field(3.0, gt=0)  # of an ordinary receiver under open sky
 
     def point(self) -> TrackPoint:
         geodetic = self.latitude_deg, self.longitude_deg, self.altitude_m
@@ -124,9 +125,9 @@ class _TrackLine(BaseModel):
 
 
 def read_track(path: Path) -> tuple[TrackPoint, ...]:
-    """Fixes of a CSV file with columns time_s, latitude_deg, longitude_deg, altitude_m, [sigma_m].
+    """Read the fixes of a CSV file with time_s, latitude_deg, longitude_deg, altitude_m, [sigma_m].
 
-    time_s counts from the first image. Raises DataError with the line that cannot be used.
+    time_s counts from the first image. Raises DataError naming the wrong line.
     """
     lines = foreign_files.read_text(path, DataError).splitlines()
     fixes = []
@@ -156,7 +157,7 @@ class _CalibrationFile(BaseModel):
 
 
 def read_calibration(path: Path) -> Camera:
-    """The camera of a YAML file as camera_calibration writes it; raises DataError."""
+    """Read a camera from a YAML file as camera_calibration writes it. Raises DataError."""
     content = foreign_files.read_yaml(path, DataError)
     with foreign_files.refusing(DataError, path, "is it written by camera_calibration?"):
         file = _CalibrationFile.model_validate(content)
@@ -168,7 +169,7 @@ def read_calibration(path: Path) -> Camera:
 
 
 def _opened(video: Path) -> Any:
-    """The container, to be closed; raises DataError for what is no video."""
+    """Open a video, to be closed by the caller. Raises DataError for a file that is no video."""
     require_decoder()
     import av
 
@@ -184,7 +185,7 @@ def _opened(video: Path) -> Any:
 
 
 def _start_ns(film: Any) -> int:
-    """When the camera says that the video began, else a fixed date: ROS takes zero for unset."""
+    """Return the recording time that a video states, else a fixed date: 0 means unset in ROS."""
     try:
         began = datetime.fromisoformat(film.metadata.get("creation_time", ""))
         return round(began.timestamp() * NS_PER_S) or RELATIVE_START_NS

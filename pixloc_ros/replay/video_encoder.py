@@ -1,4 +1,4 @@
-"""Images as the packets of a video, one each, as cameras with an encoder send them."""
+"""Encode images as the packets of a video, one each, as cameras with an encoder send them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pixloc_ros.sensors import video
 from pixloc_ros.sensors.events import Image
 
 ENCODERS = {"h264": "libx264", "h265": "libx265"}
-KEY_EVERY = 10  # images: after a lost packet nothing can be decoded before the next key frame
-_QUALITY = "18"  # visually without loss
-# Hashes of the pictures, by which a decoder of H.265 notices damage.
+KEY_EVERY = 10  # images; after a lost packet, decoding resumes at the next key frame
+_QUALITY = "18"  # visually lossless
+# Adds hashes of the pictures, by which an H.265 decoder notices damage.
 _X265 = {"x265-params": "hash=1:log-level=none:pools=none:frame-threads=1"}
 
 
 class VideoEncoder:
-    """Encodes images in their order, each into a packet that needs none after it.
+    """Encodes images in order, each into a packet that does not depend on later ones.
 
-    Raises DataError where PyAV is missing, and for images of another size than the first.
+    Raises DataError if PyAV is missing, and for an image whose size differs from the first one's.
     """
 
     def __init__(self, codec: str) -> None:
@@ -33,11 +33,11 @@ class VideoEncoder:
 
     @property
     def encoding(self) -> str:
-        """The codec and the formats of pixels, as an FFMPEGPacket names them."""
+        """The codec and the pixel formats, as an FFMPEGPacket names them."""
         return f"{'hevc' if self._codec == 'h265' else 'h264'};{self._encoder.pix_fmt};rgb8;rgb8"
 
     def encode(self, image_rgb: Image) -> bytes:
-        """The packet of the next image (H, W, 3)."""
+        """Return the packet of the next image (H, W, 3)."""
         import av
 
         if self._encoder is None:
@@ -54,7 +54,7 @@ class VideoEncoder:
 
         encoder: Any = av.CodecContext.create(ENCODERS[self._codec], "w")
         encoder.height, encoder.width = height, width
-        # Colours of half the resolution want even sizes.
+        # Colours at half the resolution require even sizes.
         encoder.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"
         encoder.gop_size = KEY_EVERY
         encoder.time_base, encoder.framerate = Fraction(1, 10), Fraction(10)
