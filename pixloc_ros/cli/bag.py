@@ -1,4 +1,4 @@
-"""`pixloc bag`: rosbags from image sequences and videos."""
+"""`pixloc bag`: make rosbags from image sequences and videos."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def create(
     images: Annotated[Path, typer.Option(help="folder of the images")],
     meta: Annotated[Path, typer.Option(help="meta.json with calibration, poses and times")],
     output: Annotated[Path, typer.Option(help="bag folder to write")],
-    topic: Annotated[list[str] | None, typer.Option(help="part=/topic, may be repeated")] = None,
+    topic: Annotated[list[str] | None, typer.Option(help="part=/topic; repeatable")] = None,
     degrade: Annotated[
         str, typer.Option(help="night, blur, defocus, rain, fog or occlusion")
     ] = DEFAULT.degrade,
@@ -48,30 +48,40 @@ def create(
         bool, typer.Option("--compressed/--raw", help="JPEG or raw images")
     ] = DEFAULT.compressed,
     video: Annotated[
-        Literal["", "h264", "h265"], typer.Option(help="h264 or h265 instead of single images")
+        Literal["", "h264", "h265"],
+        typer.Option(help="encode as h264 or h265 video instead of single images"),
     ] = "",
     gnss: Annotated[
-        Literal["fix", "pose", "none"], typer.Option(help="NavSatFix, pose with covariance, none")
+        Literal["fix", "pose", "none"],
+        typer.Option(help="GNSS as NavSatFix, as pose with covariance, or none"),
     ] = DEFAULT.gnss,
-    receiver: Annotated[str, typer.Option(help="noise of GNSS: ublox or phone")] = DEFAULT.receiver,
+    receiver: Annotated[
+        str, typer.Option(help="whose GNSS noise to simulate: ublox or phone")
+    ] = DEFAULT.receiver,
     datum: Annotated[
-        str, typer.Option(help="LAT,LON,ALT,YAW of the map: degrees, metres, x axis from east")
+        str,
+        typer.Option(
+            help="LAT,LON,ALT,YAW of the map's origin: degrees, metres, angle of x from east"
+        ),
     ] = "",
     initial_pose: Annotated[
-        bool, typer.Option(help="also one /initialpose at the start")
+        bool, typer.Option(help="also write one /initialpose at the start")
     ] = DEFAULT.initial_pose,
     axes: Annotated[
-        Literal["keep", "optical_to_ros"], typer.Option(help="axes of the world of the poses")
+        Literal["keep", "optical_to_ros"],
+        typer.Option(
+            help="optical_to_ros turns a world with x right, y down, z forward into one with z up"
+        ),
     ] = "keep",
     scale: Annotated[float, typer.Option(help="reduce images by this factor")] = DEFAULT.scale,
     every: Annotated[int, typer.Option(min=1, help="keep every Nth image")] = DEFAULT.every,
     exclude_every: Annotated[
-        int, typer.Option(min=0, help="leave out every Nth image (those of the map); 0: none")
+        int, typer.Option(min=0, help="leave out every Nth image (those used for the map); 0: none")
     ] = DEFAULT.exclude_every,
     storage: Annotated[
         Literal["mcap", "sqlite3"], typer.Option(help="file format of the bag")
     ] = "mcap",
-    seed: Annotated[int, typer.Option(help="of all noise")] = DEFAULT.seed,
+    seed: Annotated[int, typer.Option(help="seed of all noise")] = DEFAULT.seed,
 ) -> None:
     """Write images with known poses to a rosbag2, with simulated odometry and GNSS.
 
@@ -103,13 +113,18 @@ def create(
 
 @app.command()
 def from_video(
-    video: Annotated[Path, typer.Argument(help="video of a phone, a dashcam or an action camera")],
+    video: Annotated[
+        Path, typer.Argument(help="video from a phone, a dashcam or an action camera")
+    ],
     output: Annotated[Path, typer.Option(help="bag folder to write")],
     calibration: Annotated[
-        Path | None, typer.Option(help="YAML as camera_calibration writes it")
+        Path | None, typer.Option(help="YAML file as camera_calibration writes it")
     ] = None,
     hfov: Annotated[
-        float, typer.Option(min=1.0, max=170.0, help="angle of view in degrees, for want of it")
+        float,
+        typer.Option(
+            min=1.0, max=170.0, help="without --calibration: horizontal field of view in degrees"
+        ),
     ] = 70.0,
     track: Annotated[
         Path | None,
@@ -123,7 +138,7 @@ def from_video(
         Literal["mcap", "sqlite3"], typer.Option(help="file format of the bag")
     ] = "mcap",
 ) -> None:
-    """Write a video, and the GNSS track recorded with it, to a rosbag2: one to make a map of.
+    """Write a video, and the GNSS track recorded with it, to a rosbag2 from which to build a map.
 
     Example: pixloc bag from-video walk.mp4 --hfov 90 --track walk.csv --output walk_bag
     """

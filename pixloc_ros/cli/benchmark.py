@@ -1,4 +1,4 @@
-"""`pixloc benchmark`: what each stage costs on this machine."""
+"""`pixloc benchmark`: measure how long each stage takes on this machine."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ def benchmark(
     runs: Annotated[int, typer.Option(min=3, help="runs per row, after a warm-up")] = 20,
     json: Annotated[Path | None, typer.Option(help="file for the figures")] = None,
     beside: Annotated[
-        int, typer.Option(min=0, help="other programs that run on this machine meanwhile")
+        int, typer.Option(min=0, help="number of other programs to run on this machine meanwhile")
     ] = 0,
     neighbour: Annotated[
-        Neighbour, typer.Option(help="what they are: busy loops, or torch with its threads")
+        Neighbour,
+        typer.Option(help="what those programs are: busy loops, or torch with its threads"),
     ] = "busy",
     config: ConfigOption = None,
     settings: SetOption = None,
     device: DeviceOption = None,
 ) -> None:
-    """Time network, iterations and alignment, against the floor that this machine sets.
+    """Time network, iterations and alignment, and compare with the least time this machine allows.
 
-    The floor is measured before the other programs start.
-    Example: pixloc benchmark --size 1248x384 --beside 2 --json benchmark.json
+    That floor is measured before the other programs start. Example: pixloc benchmark --size
+    1248x384 --beside 2 --json benchmark.json
     """
     from json import dumps
 
@@ -61,7 +62,7 @@ def benchmark(
 
 
 def parse_size(size: str) -> tuple[int, int]:
-    """Width and height of WIDTHxHEIGHT; raises BadParameter."""
+    """Return width and height of WIDTHxHEIGHT. Raises BadParameter."""
     try:
         width, height = (int(side) for side in size.lower().split("x"))
     except ValueError:

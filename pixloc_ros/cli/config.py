@@ -1,4 +1,4 @@
-"""`pixloc config`: every setting with its default."""
+"""`pixloc config`: list every setting with its default."""
 
 from __future__ import annotations
 

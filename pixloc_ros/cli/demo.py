@@ -1,4 +1,4 @@
-"""`pixloc demo`: everything, end to end, on a generated street."""
+"""`pixloc demo`: run everything, end to end, on a generated street."""
 
 from __future__ import annotations
 
@@ -13,29 +13,35 @@ from pixloc_ros.cli.progress import track
 
 
 def demo(
-    output: Annotated[Path, typer.Option(help="new folder for everything made")] = Path("demo_run"),
+    output: Annotated[Path, typer.Option(help="new folder for all results")] = Path("demo_run"),
     length: Annotated[float, typer.Option(min=15.0, help="metres to drive")] = 100.0,
     rate: Annotated[float, typer.Option(min=0.05, help="pace of the bag; 1: as recorded")] = 1.0,
-    seed: Annotated[int, typer.Option(help="another seed is another street")] = 0,
+    seed: Annotated[int, typer.Option(help="another seed gives another street")] = 0,
     session: Annotated[
-        str, typer.Option(help="the day of the drive: later, night, low_sun, wet, snow, ...")
+        str, typer.Option(help="conditions of the drive: later, night, low_sun, wet, snow, ...")
     ] = "later",
     mapping_lens: Annotated[
         str,
         typer.Option(help="pinhole, plumb_bob, rational_polynomial or equidistant (fisheye)"),
     ] = "pinhole",
-    lens: Annotated[str, typer.Option(help="of the drive; without: as the mapping drive's")] = "",
-    speed: Annotated[float, typer.Option(min=0.5, max=50.0, help="of the drive, in m/s")] = 8.0,
+    lens: Annotated[
+        str, typer.Option(help="lens of the drive; default: that of the mapping drive")
+    ] = "",
+    speed: Annotated[
+        float, typer.Option(min=0.5, max=50.0, help="speed of the drive, in m/s")
+    ] = 8.0,
     readout_s: Annotated[
         float,
-        typer.Option(min=0.0, max=0.1, help="a rolling shutter: seconds from first row to last"),
+        typer.Option(
+            min=0.0, max=0.1, help="use a rolling shutter: seconds from first row to last"
+        ),
     ] = 0.0,
 ) -> None:
     """Generate a street, map it, drive through it live over DDS, and report.
 
     Example: pixloc demo --output demo_run
     """
-    # Torch and the plotting libraries take seconds to import: only for this command.
+    # Imported here because torch and the plotting libraries take seconds.
     from pixloc_ros.demo.run import DemoResult, run_demo
     from pixloc_ros.demo.street.dataset import DatasetOptions
     from pixloc_ros.evaluation.metrics import Summary

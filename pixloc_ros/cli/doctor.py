@@ -1,4 +1,4 @@
-"""`pixloc doctor`: is everything here?"""
+"""`pixloc doctor`: find out what is missing."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ if TYPE_CHECKING:
 
 
 def doctor(
-    map_folder: Annotated[str | None, typer.Option("--map", help="a map to check too")] = None,
+    map_folder: Annotated[str | None, typer.Option("--map", help="also check this map")] = None,
     live: Annotated[bool, typer.Option("--live", help="watch a running robot's topics")] = False,
-    seconds: Annotated[float, typer.Option(help="how long to watch them", min=0.1)] = 5.0,
+    seconds: Annotated[float, typer.Option(help="how long to watch topics", min=0.1)] = 5.0,
     node: Annotated[str, typer.Option(help="full name of the localizer")] = "/pixloc_localizer",
     write: Annotated[
-        Path | None, typer.Option(help="with --live: a launch file for this robot's topics")
+        Path | None, typer.Option(help="with --live: write a launch file for this robot's topics")
     ] = None,
 ) -> None:
-    """Say what is missing on this machine, and the remedy. Exit code 1 if something needed is.
+    """Say what is missing on this machine, and the remedy.
 
-    With --live, of the topics instead: type, quality of service, rate, frames, stamps.
+    Exits with code 1 if something needed is missing. With --live, it checks the topics instead:
+    type, quality of service, rate, frames, stamps.
 
     Example: pixloc doctor --map campus_map
 
@@ -46,7 +47,7 @@ def doctor(
 
 
 def _absolute(location: str | None) -> str:
-    """The path of a map from anywhere; a URL as it is."""
+    """Return the absolute path of a map; a URL unchanged."""
     from pixloc_ros.common.foreign_files import is_url
 
     if not location or is_url(location):

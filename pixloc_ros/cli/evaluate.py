@@ -1,4 +1,4 @@
-"""`pixloc evaluate`: how good were the poses?"""
+"""`pixloc evaluate`: measure how good poses are."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ def evaluate(
         Path, typer.Option(help="run folder, TUM trajectory (map_from_base), or named poses")
     ],
     ground_truth: Annotated[
-        Path | None, typer.Option(help="true poses; a run folder may have its own")
+        Path | None, typer.Option(help="true poses; default: those in the run folder, if any")
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="folder for summary.json, plots and report.md")
     ] = None,
     tolerance: Annotated[
-        float, typer.Option(min=0.0, help="seconds between stamps of the same frame")
+        float,
+        typer.Option(
+            min=0.0, help="largest difference in seconds between stamps of the same frame"
+        ),
     ] = 0.01,
 ) -> None:
-    """Compare poses with the truth; frames without a pose count as failed.
+    """Compare poses with the ground truth; frames without a pose count as failed.
 
     Example: pixloc evaluate --estimate run/ --ground-truth drive.truth.txt --output report/
     """
-    # Plotting libraries take a second to import, which other commands should not have to wait for.
+    # Imported here: plotting libraries take a second, which other commands need not wait for.
     from pixloc_ros.evaluation import metrics, report, sources, tables
 
     frames = sources.load_frames(estimate, ground_truth, tolerance)

@@ -1,4 +1,4 @@
-"""`pixloc evaluate-dataset`: the public benchmarks, from their files to their table."""
+"""`pixloc evaluate-dataset`: run the public benchmarks, from their files to their table."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ def evaluate_dataset(
         str,
         typer.Argument(help="cambridge, 7scenes, aachen, aachen-v1.1, robotcar, cmu or 4seasons"),
     ],
-    root: Annotated[Path, typer.Option(help="folder of the dataset, as it was downloaded")],
+    root: Annotated[Path, typer.Option(help="folder of the downloaded dataset")],
     output: Annotated[Path, typer.Option(help="folder for maps, results and the submission")],
     scene: Annotated[
-        list[str] | None, typer.Option(help="one of its scenes, repeatable; default: all there are")
+        list[str] | None,
+        typer.Option(help="one of its scenes, repeatable; default: all that are present"),
     ] = None,
     hloc: Annotated[
         Path | None, typer.Option(help="outputs of hloc, with retrieval lists by scene")
@@ -42,7 +43,7 @@ def evaluate_dataset(
     model: Annotated[
         str, typer.Option(help="COLMAP model of the references; {scene} stands for the scene")
     ] = "",
-    pairs: Annotated[str, typer.Option(help="retrieval list; {scene} as above")] = "",
+    pairs: Annotated[str, typer.Option(help="retrieval list; {scene} stands for the scene")] = "",
     descriptors: Annotated[
         list[str] | None, typer.Option(help="HDF5 with global descriptors; repeatable")
     ] = None,
@@ -51,36 +52,47 @@ def evaluate_dataset(
     ] = None,
     depth: Annotated[
         Path | None,
-        typer.Option(help="7scenes: folder of rendered depth, 7scenes_heads/..."),
+        typer.Option(help="7scenes: folder of rendered depth images, 7scenes_heads/..."),
     ] = None,
     rig: Annotated[
-        bool, typer.Option("--rig", help="robotcar: with the left and the right camera")
+        bool, typer.Option("--rig", help="robotcar: also use the left and the right camera")
     ] = False,
     estimates: Annotated[
-        str, typer.Option(help="score these poses instead; {scene} stands for the scene")
+        str,
+        typer.Option(help="do not localize, but score these poses; {scene} stands for the scene"),
     ] = "",
     published: Annotated[
         Path | None,
-        typer.Option(help="file of config/paper: the published method, without a map"),
+        typer.Option(
+            help="run the published method, without a map, with this file of config/paper"
+        ),
     ] = None,
     inliers: Annotated[
-        str, typer.Option(help="with --published: hloc's log, whose poses are refined; {scene}")
+        str,
+        typer.Option(
+            help="with --published: refine the poses in hloc's log; {scene} stands for the scene"
+        ),
     ] = "",
     image_pyramid: Annotated[
-        str, typer.Option(help="parts of the image size, aligned in turn, each on its own map")
+        str,
+        typer.Option(
+            help="fractions 1/N of the image size, e.g. 4,1: aligned in turn, each on its own map"
+        ),
     ] = "1",
-    limit: Annotated[int, typer.Option(min=0, help="only so many queries per scene; 0: all")] = 0,
+    limit: Annotated[
+        int, typer.Option(min=0, help="localize only this many queries per scene; 0: all")
+    ] = 0,
     config: ConfigOption = None,
     settings: SetOption = None,
     device: DeviceOption = None,
-    workers: Annotated[int, typer.Option(min=1, help="processes that localize")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="number of processes that localize")] = 1,
     ray: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="of a Ray cluster that localizes instead")
+        str, typer.Option(metavar="ADDRESS", help="address of a Ray cluster that localizes instead")
     ] = "",
 ) -> None:
-    """Localize the queries of a public benchmark, and score them or write the submission.
+    """Localize the queries of a public benchmark; score the poses or write the submission.
 
-    An interrupted run goes on where it was when it is started again.
+    An interrupted run continues when it is started again.
 
     Example: pixloc evaluate-dataset cambridge --root Cambridge --scene ShopFacade --output results
     """
@@ -126,7 +138,7 @@ def evaluate_dataset(
 
 
 def parse_pyramid(text: str) -> tuple[int, ...]:
-    """The parts in `4,1`; raises ConfigError unless they fall to 1."""
+    """Return the numbers of `4,1`. Raises ConfigError unless they decrease to 1."""
     from pixloc_ros.errors import ConfigError
 
     words = text.split(",")
@@ -138,7 +150,7 @@ def parse_pyramid(text: str) -> tuple[int, ...]:
 
 
 def score_given(scene: Scene, estimates: str) -> SceneResult:
-    """Results of poses that something else has estimated; `{scene}` stands for the scene's name."""
+    """Read poses that another system has estimated; `{scene}` stands for the scene's name."""
     from pixloc_ros.evaluation.datasets import pose_lists
     from pixloc_ros.evaluation.datasets.report import SceneResult
 
@@ -150,7 +162,7 @@ def score_given(scene: Scene, estimates: str) -> SceneResult:
 
 @dataclass(frozen=True, slots=True)
 class PublishedRun:
-    """The published method on the scenes of a benchmark."""
+    """Runs the published method on the scenes of a benchmark."""
 
     dataset: str
     files: DatasetFiles
@@ -181,7 +193,7 @@ class PublishedRun:
 
 @dataclass(frozen=True, slots=True)
 class MapRun:
-    """This package's localizer on the scenes of a benchmark."""
+    """Runs this package's localizer on the scenes of a benchmark."""
 
     dataset: Dataset
     output: Path
@@ -214,7 +226,7 @@ class MapRun:
         return _result(scene, folder, found, map_from_world(map_))
 
     def _config(self, scene: Scene, part: int) -> Config:
-        """Settings of the dataset, of the file and of --set, for a part of the image size."""
+        """Return the settings from dataset, file and --set, for one fraction of the image size."""
         from pixloc_ros import config as configuration
         from pixloc_ros.features.pyramid import MAX_SIDE_PX
 
@@ -237,7 +249,7 @@ class MapRun:
 def _result(
     scene: Scene, folder: Path, found: Sequence[FrameResult], T_map_world: Matrix
 ) -> SceneResult:
-    """Poses of a scene's queries, written into its folder as well."""
+    """Collect the poses of a scene's queries, and write them to its folder."""
     from pixloc_ros.evaluation.datasets import localization
     from pixloc_ros.evaluation.datasets.report import SceneResult
     from pixloc_ros.geometry.trajectory import write_poses
@@ -250,7 +262,7 @@ def _result(
 
 
 def _open_map(scene: Scene, config: Config) -> Map:
-    """The map of a scene; built where there is none yet."""
+    """Open the map of a scene; build it if there is none yet."""
     from pixloc_ros.features.pyramid import MAX_SIDE_PX, FeatureExtractor
     from pixloc_ros.maps.build.builder import build_map
     from pixloc_ros.maps.map import Map
@@ -271,19 +283,19 @@ def _report(line: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class SceneSource:
-    """What a scene's map is built from: its model, or posed images without points."""
+    """Source of a scene's map: its model, or posed images without points."""
 
     scene: Scene
 
     @property
     def images(self) -> Path:
-        """Folder that the names of the references start from."""
+        """Folder that the references' names are relative to."""
         return self.scene.reference_images
 
     def model(
         self, options: BuildOptions, context: BuildContext
     ) -> tuple[ColmapModel, BuildOptions]:
-        """Read the references, and triangulate where they come without points."""
+        """Read the references; triangulate points if they come without any."""
         from pixloc_ros.geometry import se3
         from pixloc_ros.maps.build.triangulation import triangulate
         from pixloc_ros.maps.files.colmap import ColmapModel

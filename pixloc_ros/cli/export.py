@@ -1,4 +1,4 @@
-"""`pixloc export`: a network for other runtimes."""
+"""`pixloc export`: write a network for other runtimes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def export(
     weights: Annotated[str, typer.Argument(help="name of packaged weights, or a path")],
     onnx: Annotated[Path, typer.Option(help="file to write")],
     size: Annotated[
-        str, typer.Option(help="WIDTHxHEIGHT of its images; when empty any that fit")
+        str, typer.Option(help="WIDTHxHEIGHT of its images; default: any size that fits")
     ] = "",
 ) -> None:
     """Write a network as an ONNX file, for TensorRT, onnxruntime and others.

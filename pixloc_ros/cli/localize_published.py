@@ -1,4 +1,4 @@
-"""`pixloc localize-published`: PixLoc as published, on a COLMAP model, to compare with."""
+"""`pixloc localize-published`: run PixLoc as published, on a COLMAP model, for comparison."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ Localize = Callable[[str, "Image", "Camera"], "PublishedResult | None"]
 
 def localize_published(
     colmap: Annotated[Path, typer.Option(help="COLMAP model of the references")],
-    references: Annotated[Path, typer.Option(help="folder that its image names start from")],
+    references: Annotated[
+        Path, typer.Option(help="folder that the model's image names are relative to")
+    ],
     images: Annotated[Path, typer.Option(help="folder of the queries")],
     queries: Annotated[Path, typer.Option(help="lines `name MODEL width height params...`")],
     output: Annotated[Path, typer.Option(help="file for poses, cam_from_world")],
@@ -31,7 +33,7 @@ def localize_published(
         list[Path] | None, typer.Option(help="HDF5, for the mean pose of references; repeatable")
     ] = None,
     inliers: Annotated[
-        Path | None, typer.Option(help="instead of pairs: hloc's log, whose poses are refined")
+        Path | None, typer.Option(help="instead of --pairs: hloc's log, whose poses are refined")
     ] = None,
     priors: Annotated[
         Path | None, typer.Option(help="with --inliers: poses to refine instead of the log's")
@@ -40,10 +42,10 @@ def localize_published(
 ) -> None:
     """Localize images as PixLoc's released code does, or refine the poses of hloc.
 
-    Writes a pose for every query, as published results have: one that failed has its initial pose.
+    Writes a pose for every query, as in published results: a failed one keeps its initial pose.
 
-    Example: pixloc localize-published --colmap sfm --references db --images query
-    --queries queries.txt --pairs pairs.txt --config config/paper/cambridge.yaml --output poses.txt
+    Example: pixloc localize-published --colmap sfm --references db --images query --queries
+    queries.txt --pairs pairs.txt --config config/paper/cambridge.yaml --output poses.txt
     """
     from pixloc_ros.alignment.published import PublishedLocalizer
     from pixloc_ros.common.atomic_write import check_writable

@@ -1,4 +1,4 @@
-"""`pixloc`: every command, and one clean line for every expected error."""
+"""`pixloc`: assemble all commands, and print every expected error as one clean line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pixloc_ros.errors import PixlocError, one_line
 MAX_LINE = 2000  # characters of an error with its notes
 
 # Command or group -> module and attribute. Modules are imported when the command line is built:
-# those of commands are light, those of groups bring torch.
+# modules of commands are light, those of groups import torch.
 COMMANDS = {
     "localize": "pixloc_ros.cli.replay:localize",
     "localize-published": "pixloc_ros.cli.localize_published:localize_published",
@@ -46,7 +46,7 @@ GROUPS = {
 def build(called: str | None = None) -> typer.Typer:
     """Build the command line.
 
-    called: the command or group that is wanted; all other groups are left without their commands.
+    called: the command or group that is wanted; other groups are added without their commands.
     """
     app = typer.Typer(
         help="Where am I on this map? Localize a camera by aligning deep features.",
@@ -74,19 +74,19 @@ def _load(target: str):  # type: ignore[no-untyped-def]
 
 
 def main() -> None:
-    """Entry point: exit code 0 done, 1 expected error in one line, 2 usage."""
+    """Run the command line; exit with 0 when done, 1 after an expected error, 2 for wrong usage."""
     prepare_process()  # before the commands import torch
     run(build(called=next((word for word in sys.argv[1:] if not word.startswith("-")), "")))
 
 
 def run(app: typer.Typer) -> None:
-    """Run a command line; every expected error becomes one line and exit code 1."""
+    """Run an app; every expected error becomes one line and exit code 1."""
     signal.signal(signal.SIGINT, _interrupt)
     try:
         app()
     except PixlocError as error:
         _end(f"error: {error}", error, 1)
-    except OSError as error:  # a disk that is full or read-only, wherever that came out
+    except OSError as error:  # such as a full or read-only disk, anywhere
         where = f"{error.filename}: " if error.filename else ""
         _end(f"error: {where}{error.strerror or error}", error, 1)
     except _Interruption as interruption:
@@ -94,7 +94,7 @@ def run(app: typer.Typer) -> None:
 
 
 class _Interruption(BaseException):
-    """Ctrl-C; notes say what is kept. Typer would end a KeyboardInterrupt with one word."""
+    """Raised by Ctrl-C; notes say what is kept. Typer reduces a KeyboardInterrupt to one word."""
 
 
 def _interrupt(signum: int, frame: object) -> None:
@@ -102,7 +102,7 @@ def _interrupt(signum: int, frame: object) -> None:
 
 
 def _end(line: str, error: BaseException, code: int, otherwise: str = "") -> NoReturn:
-    """Print one line, with the notes of what is kept and how to go on."""
+    """Print one line, with notes on what is kept and how to continue, and exit."""
     notes = getattr(error, "__notes__", []) or [otherwise]
     _print(one_line("; ".join([line, *filter(None, notes)]), MAX_LINE))
     sys.exit(code)

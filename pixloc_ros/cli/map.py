@@ -35,9 +35,9 @@ AnyMapArgument = Annotated[str, typer.Argument(metavar="MAP", help="map folder, 
 @app.command()
 def info(
     folder: AnyMapArgument,
-    plot: Annotated[Path | None, typer.Option(help="also draw it from above, as PNG")] = None,
+    plot: Annotated[Path | None, typer.Option(help="also draw the map from above, as PNG")] = None,
     history: Annotated[
-        bool, typer.Option("--history", help="also list the drives that it was updated with")
+        bool, typer.Option("--history", help="also list the drives that the map was updated with")
     ] = False,
 ) -> None:
     """Show what is in a map. Example: pixloc map info my_map --plot my_map.png"""
@@ -55,13 +55,13 @@ def info(
 def crop(
     folder: MapArgument,
     output: Annotated[Path, typer.Option(help="map folder to write")],
-    low: Annotated[str, typer.Option("--from", help="X,Y in metres, the lower corner")],
-    high: Annotated[str, typer.Option("--to", help="X,Y in metres, the upper corner")],
+    low: Annotated[str, typer.Option("--from", help="X,Y of the lower corner, in metres")],
+    high: Annotated[str, typer.Option("--to", help="X,Y of the upper corner, in metres")],
     tile: TileOption = None,
     rows: RowsOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing map")] = False,
 ) -> None:
-    """Cut out the keyframes between two corners, with what they see.
+    """Cut out the keyframes between two corners, with the points that they observe.
 
     Example: pixloc map crop town --from 0,-50 --to 100,50 --output square
     """
@@ -80,7 +80,8 @@ def export(
 ) -> None:
     """Write a map for other programs, in the map's frame: keyframes and points, or points only.
 
-    Cameras and pixels are those of the images as the map has them, at most 800 px wide by default.
+    Cameras and pixels refer to images of the size stored in the map, by default at most 800 px
+    wide.
 
     Example: pixloc map export town --colmap town_model --ply town.ply
     """
@@ -100,11 +101,11 @@ def export(
 
 @app.command()
 def fetch(
-    url: Annotated[str, typer.Argument(help="URL of a map, as https://host/maps/campus")],
+    url: Annotated[str, typer.Argument(help="URL of a map, e.g. https://host/maps/campus")],
     output: Annotated[Path, typer.Option(help="map folder to write")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing map")] = False,
 ) -> None:
-    """Take a map behind a URL along as a folder; every file is compared with its hash.
+    """Download a map behind a URL to a folder; every file is compared with its hash.
 
     Example: pixloc map fetch https://host/maps/campus --output campus
     """
@@ -119,7 +120,7 @@ def publish(
 ) -> None:
     """Write a map with its files named by their hashes, beside those of earlier versions.
 
-    Vehicles that drive with an earlier version still find its files. map.json is written last.
+    Vehicles that use an earlier version still find its files. map.json is written last.
 
     Example: pixloc map publish campus --output /srv/www/maps/campus
     """

@@ -1,4 +1,4 @@
-"""`pixloc map build`: the options of the command line as a source for `build_map`."""
+"""`pixloc map build`: turn the options of the command line into a source for `build_map`."""
 
 from __future__ import annotations
 
@@ -79,22 +79,22 @@ def build(
     intrinsics: Annotated[
         str,
         typer.Option(
-            help="FX,FY,CX,CY[,K1,K2,P1,P2] in pixels, where the poses come without intrinsics"
+            help="FX,FY,CX,CY[,K1,K2,P1,P2] in pixels, if the poses come without intrinsics"
         ),
     ] = "",
     align_to: Annotated[
         Path | None,
         typer.Option(
-            help="positions of the model's images, to scale and place it: meta.json, poses or GNSS "
-            "fixes by image name"
+            help="positions of the model's images, by which it is scaled and placed: "
+            "meta.json, poses or GNSS fixes by image name"
         ),
     ] = None,
     align_tolerance: Annotated[
-        float, typer.Option(min=0, help="largest error in metres of a good position")
+        float, typer.Option(min=0, help="largest error of a good position, in metres")
     ] = TOLERANCE_M,
     antenna: Annotated[
         str,
-        typer.Option(help="X,Y,Z in base_link of the antenna that took the fixes of --align-to"),
+        typer.Option(help="X,Y,Z in base_link of the antenna whose fixes are given by --align-to"),
     ] = "",
     axes: Annotated[
         Literal["keep", "optical_to_ros"],
@@ -111,17 +111,17 @@ def build(
     crs: Annotated[
         str,
         typer.Option(
-            help="CODE[,E,N,ALT] of a projected frame such as EPSG:25832, and the origin there"
+            help="CODE[,E,N,ALT]: a projected frame such as EPSG:25832, and the map's origin there"
         ),
     ] = "",
     camera_mount: Annotated[
-        str, typer.Option(help="X,Y,Z,QX,QY,QZ,QW of the mapping camera in base_link")
+        str, typer.Option(help="X,Y,Z,QX,QY,QZ,QW: pose of the mapping camera in base_link")
     ] = "",
     weights: Annotated[
         str, typer.Option(help="name of packaged weights, or a path")
     ] = NETWORK.weights,
     max_side_px: Annotated[
-        int, typer.Option(help="longer side that larger images, and later queries, are reduced to")
+        int, typer.Option(help="larger images, and later queries, are reduced to this longer side")
     ] = MAX_SIDE_PX,
     features: Annotated[
         Storage,
@@ -138,7 +138,7 @@ def build(
         int, typer.Option(min=1, help="take every N-th image by name")
     ] = DEFAULT.keyframe_step,
     min_track_length: Annotated[
-        int, typer.Option(min=1, help="number of images that must see a point")
+        int, typer.Option(min=1, help="minimum number of images that observe a point")
     ] = DEFAULT.min_track_length,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
     workers: Annotated[
@@ -167,27 +167,27 @@ def build(
     ] = None,
     mask: Annotated[
         Path | None,
-        typer.Option(help="for bags: image, black where the vehicle itself is in view"),
+        typer.Option(help="for bags: image that is black where the vehicle itself is visible"),
     ] = None,
     scale_from: Annotated[
         float | None,
         typer.Option(
             min=1e-6,
-            help="for bags with neither odometry nor GNSS: metres from the first keyframe to the "
-            "last, as the crow flies",
+            help="for bags with neither odometry nor GNSS: straight distance in metres "
+            "from the first keyframe to the last",
         ),
     ] = None,
     report: Annotated[
         Path | None, typer.Option(help="for bags: folder of the report; default: OUTPUT_report")
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="for bags: write a map that is not good")
+        bool, typer.Option("--force", help="for bags: write the map even if it is not good")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing map")] = False,
 ) -> None:
     """Build a map: from a recorded drive, from a COLMAP model, or from images with known poses.
 
-    A build that was interrupted continues when it is started again.
+    An interrupted build continues when it is started again.
 
     Example: pixloc map build --bag drive --output my_map
     """
@@ -196,7 +196,7 @@ def build(
     map_datum = _parse_datum(datum, crs, axes)
     source: MapSource
     if bag:
-        from pixloc_ros.cli.map_from_bag import BagBuild  # only for this: matplotlib takes a second
+        from pixloc_ros.cli.map_from_bag import BagBuild  # imported here: matplotlib takes a second
 
         source = BagBuild(
             bags=bag,
@@ -241,7 +241,7 @@ def _check_one_source(
     surfaces: dict[str, Path | None],
     align_to: Path | None,
 ) -> None:
-    """Raise MapError unless it is clear what to build from."""
+    """Raise MapError unless the options name exactly one source."""
     if sum(map(bool, (bags, colmap, posed_images))) != 1:
         raise MapError("give one of --bag, --colmap and --posed-images (with or without --cloud)")
     given = [name for name, path in surfaces.items() if path is not None]

@@ -1,4 +1,4 @@
-"""`pixloc map calibrate`: covariances that fit the map."""
+"""`pixloc map calibrate`: fit covariances to the errors on a map."""
 
 from __future__ import annotations
 
@@ -31,18 +31,22 @@ AXES = ("forward", "left", "up", "about forward", "about left", "about up")
 
 
 def calibrate(
-    folder: Annotated[Path, typer.Argument(metavar="MAP", help="map folder, gets the calibration")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="MAP", help="map folder, to which the calibration is written")
+    ],
     images: Annotated[Path, typer.Option(help="folder of images that are not in the map")],
     meta: Annotated[Path, typer.Option(help="meta.json with their true poses")],
-    exclude_every: Annotated[int, typer.Option(help="leave out every Nth frame, the map's")] = 0,
-    every: Annotated[int, typer.Option(min=1, help="use every Nth frame of the rest")] = 1,
+    exclude_every: Annotated[
+        int, typer.Option(help="leave out every Nth frame, as used for the map")
+    ] = 0,
+    every: Annotated[int, typer.Option(min=1, help="use every Nth of the remaining frames")] = 1,
     axes: Annotated[str, typer.Option(help="keep or optical_to_ros, as for the map")] = "keep",
-    dry_run: Annotated[bool, typer.Option(help="measure only, leave the map as it is")] = False,
+    dry_run: Annotated[bool, typer.Option(help="only measure, do not change the map")] = False,
     config: ConfigOption = None,
     settings: SetOption = None,
     device: DeviceOption = None,
 ) -> None:
-    """Measure how accurate poses on a map are, and let its covariances say so.
+    """Measure how accurate poses on a map are, and calibrate its covariances accordingly.
 
     Example: pixloc map calibrate town --images drive2/images --meta drive2/meta.json
     """

@@ -1,4 +1,4 @@
-"""`pixloc map cloud`: lidar scans with poses as one cloud, for `pixloc map build --cloud`."""
+"""`pixloc map cloud`: join posed lidar scans to one cloud, for `pixloc map build --cloud`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from pixloc_ros.maps.files.clouds import read_cloud, write_cloud
 
 
 def cloud(
-    scans: Annotated[Path, typer.Option(help="folder that the names of scans start from")],
-    poses: Annotated[Path, typer.Option(help="`name qw qx qy qz tx ty tz`, map in the lidar")],
+    scans: Annotated[Path, typer.Option(help="folder that the names of scans are relative to")],
+    poses: Annotated[Path, typer.Option(help="lines `name qw qx qy qz tx ty tz`, lidar_from_map")],
     output: Annotated[Path, typer.Option(help="PLY file to write")],
 ) -> None:
-    """Join lidar scans into one cloud, without the points that other scans saw through.
+    """Join lidar scans into one cloud, without moving objects: points that other scans see through.
 
     Example: pixloc map cloud --scans scans --poses lidar_poses.txt --output site.ply
     """

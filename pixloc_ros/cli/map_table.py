@@ -1,4 +1,4 @@
-"""The table that describes a map."""
+"""Tables that describe a map."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pixloc_ros.maps.schema import SessionEntry
 
 
 def map_table(map_: Map, folder: str | Path) -> Table:
-    """Describe the content, the origin and the size of a map in `folder`."""
+    """Describe content, origin and size of the map in `folder`."""
     table = Table("", Column(overflow="fold"), title=str(folder), show_header=False)
     for name, value in {**_describe_content(map_, folder), **_describe_origin(map_)}.items():
         table.add_row(name, value)
@@ -38,7 +38,7 @@ def _describe_content(map_: Map, folder: str | Path) -> dict[str, str]:
 
 
 def _describe_size(map_: Map, folder: str | Path) -> tuple[int, str]:
-    """Bytes of a map, and of what: behind a URL only those of the tiles are known."""
+    """Return bytes, and what they are the size of: behind a URL only the tiles' sizes are known."""
     if is_url(folder):
         return sum(tile.bytes for tile in map_.metadata.tiles), "size of tiles"
     return sum(file.stat().st_size for file in Path(folder).expanduser().iterdir()), "on disk"
@@ -66,7 +66,7 @@ def _describe_origin(map_: Map) -> dict[str, str]:
 
 
 def history_table(history: Sequence[SessionEntry]) -> Table:
-    """List the drives that a map was updated with, the first one first."""
+    """List the drives that a map was updated with, oldest first."""
     columns = ("drive", "date", "frames", "keyframes", "observations", "points added", "retired")
     table = Table(*columns, title="history" if history else "never updated")
     for entry in history:

@@ -1,4 +1,4 @@
-"""Options that are several numbers in one word."""
+"""Parse options that hold several numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pixloc_ros.geometry import se3
 
 
 def parse_numbers(option: str, text: str, form: str, example: str) -> list[float]:
-    """Finite numbers between commas, as many as the form has, as in `X,Y in metres`.
+    """Return finite numbers separated by commas, as many as the form has, e.g. `X,Y in metres`.
 
     Raises ConfigError that names the option, the form and the example.
     """
@@ -25,7 +25,10 @@ def parse_numbers(option: str, text: str, form: str, example: str) -> list[float
 
 
 def parse_mount(text: str) -> np.ndarray:
-    """T_base_cam (4, 4) from the numbers that static_transform_publisher takes."""
+    """Return T_base_cam (4, 4) of the numbers that static_transform_publisher takes.
+
+    Raises ConfigError if they are no pose.
+    """
     form, example = "X,Y,Z,QX,QY,QZ,QW", "1.5,0,1.4,-0.5,0.5,-0.5,0.5"
     numbers = np.array(parse_numbers("--camera-mount", text, form, example))
     try:

@@ -1,4 +1,4 @@
-"""What other systems say of where images were taken, as `pixloc localize` is given it."""
+"""Files of other systems that tell where images were taken, as options of `pixloc localize`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PriorFormat = Literal["poses", "ace", "planar"]
 
 @dataclass(frozen=True, slots=True)
 class PriorFiles:
-    """Files of one way to place the images; none of them: the map is searched."""
+    """Files of one way to place the images; without any, the map is searched."""
 
     priors: Path | None
     prior_format: PriorFormat
@@ -35,7 +35,7 @@ class PriorFiles:
         return bool(self.priors or self.pairs or self.descriptors or self.inliers)
 
     def check(self) -> None:
-        """Raise ConfigError for files that do not go together, or one that lacks another."""
+        """Raise ConfigError for files that do not go together, or of which one is missing."""
         if sum(bool(given) for given in (self.priors, self.pairs, self.descriptors)) > 1:
             raise ConfigError("give one of --priors, --pairs and --descriptors")
         if self.inliers and (not self.colmap or self.pairs or self.descriptors or self.matches):
@@ -49,7 +49,7 @@ class PriorFiles:
         self._sigma()
 
     def read(self, localizer: Localizer, names: list[str]) -> GlobalPrior | None:
-        """What the files say of the images with these names. Raises DataError for wrong ones."""
+        """Return what the files know about the named images. Raises DataError for wrong files."""
         from pixloc_ros.priors import file_priors
 
         options = localizer.config.retrieval

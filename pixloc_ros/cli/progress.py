@@ -1,4 +1,4 @@
-"""One style of progress bar for all long work."""
+"""The progress bar for all long work."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def track(
     total: int | None = None,
     describe: Callable[[Item], str] | None = None,
 ) -> Iterator[Item]:
-    """Iterate with a bar on stderr, with count and time left where the total is known.
+    """Iterate with a bar on stderr that shows the count and, if the total is known, the time left.
 
-    describe: what to say of the latest item, beside the description.
+    describe: text about the latest item, shown beside the description.
     """
     columns = (
         TextColumn("{task.description}"),

@@ -1,4 +1,4 @@
-"""`pixloc replay` and `pixloc localize`: poses from bags and from lists of images."""
+"""`pixloc replay` and `pixloc localize`: compute poses for bags and for lists of images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AnyMapOption = Annotated[str, typer.Option("--map", help="folder of the map, or 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML file with settings")]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", help="name=value of a setting, may be repeated; see `pixloc config`"),
+    typer.Option("--set", help="name=value of a setting, repeatable; see `pixloc config`"),
 ]
 DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N")]
 
@@ -31,7 +31,8 @@ def replay(
     map_folder: AnyMapOption,
     output: Annotated[Path, typer.Option(help="folder for poses, records, summary and report")],
     ground_truth: Annotated[
-        Path | None, typer.Option(help="TUM file, map_from_base; default: BAG.truth.txt if there")
+        Path | None,
+        typer.Option(help="TUM file, map_from_base; default: BAG.truth.txt if it exists"),
     ] = None,
     config: ConfigOption = None,
     settings: SetOption = None,
@@ -53,7 +54,7 @@ def replay(
 
     Example: pixloc replay drive_bag --map campus_map --output run
     """
-    # Torch and the plotting libraries take seconds to import: only for this command.
+    # Imported here because torch and the plotting libraries take seconds.
     from pixloc_ros.evaluation.tables import summary_table
     from pixloc_ros.replay import runner
 
@@ -85,36 +86,46 @@ def localize(
     ],
     priors: Annotated[Path | None, typer.Option(help="approximate poses of the images")] = None,
     prior_format: Annotated[
-        PriorFormat, typer.Option(help="poses: as the output; ace: of ACE; planar: x, y and yaw")
+        PriorFormat,
+        typer.Option(help="poses: like the output; ace: as ACE writes them; planar: x, y and yaw"),
     ] = "poses",
     pairs: Annotated[
-        Path | None, typer.Option(help="instead of priors: lines `query keyframe`, as from hloc")
+        Path | None,
+        typer.Option(help="instead of --priors: lines `query keyframe`, as hloc writes them"),
     ] = None,
     descriptors: Annotated[
         list[Path] | None,
-        typer.Option(help="instead: HDF5 with hloc's global descriptors; repeatable"),
+        typer.Option(help="instead of --priors: HDF5 with hloc's global descriptors; repeatable"),
     ] = None,
     smaller_map: Annotated[
         list[Path] | None,
-        typer.Option(help="aligned with first: the same map of smaller images, smallest first"),
+        typer.Option(
+            help="map of the same place with smaller images, aligned with first; "
+            "repeatable, smallest first"
+        ),
     ] = None,
     inliers: Annotated[
         Path | None,
-        typer.Option(help="hloc's log: align with the points it matched, from its poses or priors"),
+        typer.Option(
+            help="hloc's log: align with the points that it matched, from its poses or "
+            "from --priors"
+        ),
     ] = None,
     matches: Annotated[
         Path | None,
-        typer.Option(help="hloc's HDF5, of LoFTR and others: PnP with the references of --pairs"),
+        typer.Option(
+            help="hloc's HDF5 of matches (LoFTR and others): PnP with the references of --pairs"
+        ),
     ] = None,
     keypoints: Annotated[
-        Path | None, typer.Option(help="with --matches: hloc's HDF5 of the queries' keypoints")
+        Path | None, typer.Option(help="with --matches: hloc's HDF5 of keypoints")
     ] = None,
     colmap: Annotated[
         Path | None,
-        typer.Option(help="with --inliers, --matches: COLMAP model with the points they name"),
+        typer.Option(help="with --inliers or --matches: COLMAP model that has the points"),
     ] = None,
     prior_sigma: Annotated[
-        str, typer.Option(help="METRES,DEGREES by which priors may be off, per axis")
+        str, typer.Option(help="METRES,DEGREES: sigmas of the priors, per axis")
     ] = "1.0,2.0",
     config: ConfigOption = None,
     settings: SetOption = None,
@@ -122,8 +133,8 @@ def localize(
 ) -> None:
     """Localize images; without approximate poses they are searched for on the whole map.
 
-    Example: pixloc localize --map campus_map --images query --queries queries.txt
-    --output poses.txt
+    Example: pixloc localize --map campus_map --images query --queries queries.txt --output
+    poses.txt
     """
     from pixloc_ros.common.atomic_write import check_writable
     from pixloc_ros.image_pyramid import PyramidLocalizer
@@ -164,7 +175,10 @@ def localize(
 def resolve_config(
     file: Path | None, settings: list[str] | None, map_folder: str | Path, device: str | None
 ) -> Config:
-    """Settings of a file, overridden by --set, --map and --device; raises ConfigError."""
+    """Return the settings of a file, overridden by --set, --map and --device.
+
+    Raises ConfigError.
+    """
     overrides = dict(parse_setting(setting) for setting in settings or [])
     overrides["map"] = str(map_folder)
     if device is not None:
@@ -173,7 +187,7 @@ def resolve_config(
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
-    """Name and value of `name=value`; raises ConfigError."""
+    """Split `name=value`; the value is parsed as YAML. Raises ConfigError."""
     name, separator, value = text.partition("=")
     if not separator:
         raise ConfigError(f"--set {text}: expected name=value, e.g. alignment.robust_scale=0.2")

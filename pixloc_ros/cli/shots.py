@@ -1,4 +1,4 @@
-"""`pixloc shots`: how wrong may a prior be?"""
+"""`pixloc shots`: measure how wrong a prior may be."""
 
 from __future__ import annotations
 
@@ -22,17 +22,19 @@ if TYPE_CHECKING:
 ImagesOption = Annotated[Path, typer.Option(help="folder of the query images")]
 MetaOption = Annotated[Path, typer.Option(help="meta.json with their true poses")]
 OffsetOption = Annotated[
-    list[str] | None, typer.Option(help="METRES,DEGREES, or none: no prior; repeatable")
+    list[str] | None, typer.Option(help="METRES,DEGREES, or none for no prior; repeatable")
 ]
-ExcludeOption = Annotated[int, typer.Option(help="leave out every Nth frame, the map's")]
-EveryOption = Annotated[int, typer.Option(min=1, help="use every Nth frame of the rest")]
-PerFrameOption = Annotated[int, typer.Option(min=1, help="shots at each frame")]
-AllAxesOption = Annotated[bool, typer.Option(help="offsets in six dimensions, not planar")]
+ExcludeOption = Annotated[int, typer.Option(help="leave out every Nth frame, as used for the map")]
+EveryOption = Annotated[int, typer.Option(min=1, help="use every Nth of the remaining frames")]
+PerFrameOption = Annotated[int, typer.Option(min=1, help="number of shots per frame")]
+AllAxesOption = Annotated[
+    bool, typer.Option(help="offsets in six dimensions, instead of planar ones")
+]
 DegradeOption = Annotated[
-    list[str] | None, typer.Option(help="clean, night, blur, ...: as in bag create; repeatable")
+    list[str] | None, typer.Option(help="clean, night, blur, ... as in `bag create`; repeatable")
 ]
 AxesOption = Annotated[str, typer.Option(help="keep or optical_to_ros, as for the map")]
-SeedOption = Annotated[int, typer.Option(help="of offsets and degradations")]
+SeedOption = Annotated[int, typer.Option(help="seed of offsets and degradations")]
 OutputOption = Annotated[Path | None, typer.Option(help="JSON file for the figures")]
 
 
@@ -85,7 +87,7 @@ class ShotSeries:
 
     @property
     def index(self) -> list[int]:
-        """Of the frames to localize."""
+        """Indices of the frames to localize."""
         skip = self.exclude_every
         frames = [i for i in range(len(self.drive.files)) if not skip or i % skip]
         return frames[:: self.every]
@@ -100,7 +102,7 @@ def measure(
 ) -> None:
     """Localize the series from every offset under every degradation, and print a table.
 
-    The figures are written to `output` after each case, so that an interrupted run keeps its own.
+    Figures are written to `output` after each case, so that an interrupted run keeps them.
     """
     import json
     from itertools import product
@@ -129,7 +131,7 @@ def measure(
 
 
 def parse_offset(text: str, planar: bool) -> Offset | None:
-    """The offset in METRES,DEGREES, or None for `none`: no prior."""
+    """Return the offset given by METRES,DEGREES; None for `none`, no prior. Raises ConfigError."""
     from pixloc_ros.evaluation.shots import Offset
 
     if text == "none":

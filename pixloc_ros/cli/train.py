@@ -1,4 +1,4 @@
-"""`pixloc train`: features of one's own."""
+"""`pixloc train`: train your own features."""
 
 from __future__ import annotations
 
@@ -23,16 +23,20 @@ def train(
     output: Annotated[
         Path | None, typer.Option(help="folder for checkpoint, figures and weights")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="go on where the folder ends")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="continue where the folder's last run ended")
+    ] = False,
     preview: Annotated[
-        Path | None, typer.Option(help="draw some training pairs into this PNG, and stop")
+        Path | None, typer.Option(help="only draw some training pairs to this PNG file")
     ] = None,
 ) -> None:
-    """Train features on your own photos or posed images. More GPUs: torchrun --no-python pixloc ...
+    """Train features on your own photos or posed images.
+
+    On several GPUs: torchrun --no-python pixloc train ...
 
     Example: pixloc train config/training/recipe.yaml --output run
     """
-    # Torch takes seconds to import: only for this command.
+    # Imported here because torch takes seconds.
     from pixloc_ros.training import run
     from pixloc_ros.training.config import load
 

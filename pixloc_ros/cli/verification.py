@@ -1,4 +1,4 @@
-"""`pixloc verification`: what tells right poses from wrong ones, fitted and judged."""
+"""`pixloc verification`: fit and judge the probability that a pose is wrong."""
 
 from __future__ import annotations
 
@@ -33,15 +33,23 @@ def collect(
     map_folder: MapOption,
     images: cli.ImagesOption,
     meta: cli.MetaOption,
-    output: Annotated[Path, typer.Option(help="JSON lines file, one line per shot; appended to")],
-    place: Annotated[str, typer.Option(help="name of the place, for the groups of the fit")],
-    session: Annotated[str, typer.Option(help="name of the day; degradations are added")] = "day",
+    output: Annotated[
+        Path, typer.Option(help="JSON lines file, to which one line per shot is appended")
+    ],
+    place: Annotated[str, typer.Option(help="name of the place, by which the fit groups shots")],
+    session: Annotated[
+        str, typer.Option(help="name of the session; degradations are appended to it")
+    ] = "day",
     elsewhere: Annotated[
-        bool, typer.Option(help="the images are not of the map: priors at random keyframes")
+        bool,
+        typer.Option(
+            help="the images show another place than the map: priors are at random keyframes"
+        ),
     ] = False,
     offset: cli.OffsetOption = None,
     claim: Annotated[
-        str | None, typer.Option(help="METRES,DEGREES that priors claim, if not their offset")
+        str | None,
+        typer.Option(help="METRES,DEGREES: error that priors claim, if not their offset"),
     ] = None,
     exclude_every: cli.ExcludeOption = 0,
     every: cli.EveryOption = 1,
@@ -110,13 +118,17 @@ def _shots(
 @app.command()
 def fit(
     records: RecordsArgument,
-    output: Annotated[Path, typer.Option(help="NAME.verification.json, beside the weights")],
+    output: Annotated[
+        Path, typer.Option(help="NAME.verification.json, to be put beside the weights")
+    ],
     weights: Annotated[
-        str, typer.Option(help="packaged weights or a file that the shots were taken with")
+        str, typer.Option(help="packaged weights or the file that the shots were made with")
     ] = FeaturesConfig().weights,
-    policy: Annotated[str, typer.Option(help="of the alignment")] = AlignmentConfig().policy,
+    policy: Annotated[str, typer.Option(help="policy of the alignment")] = AlignmentConfig().policy,
 ) -> None:
-    """Fit the probability that a pose is wrong to recorded shots, half of them right.
+    """Fit the probability that a pose is wrong to recorded shots.
+
+    Right and wrong shots are weighted equally.
 
     Example: pixloc verification fit fit/*.jsonl --output town.verification.json
     """
@@ -138,12 +150,13 @@ def fit(
 @app.command()
 def judge(
     records: RecordsArgument,
-    model: Annotated[Path, typer.Option(help="what `verification fit` wrote")],
+    model: Annotated[Path, typer.Option(help="file written by `verification fit`")],
 ) -> None:
-    """Tell what a model lets pass, and what wrongly, at several limits of the probability.
+    """Count the right and wrong poses that a model accepts, at several limits of the probability.
 
-    Judge by shots that it was not fitted to. Example: pixloc verification judge judge/*.jsonl
-    --model town.verification.json
+    Use shots that the model was not fitted to.
+
+    Example: pixloc verification judge judge/*.jsonl --model town.verification.json
     """
     from pixloc_ros.alignment.wrong_probability import read_model
     from pixloc_ros.evaluation import verification_fit

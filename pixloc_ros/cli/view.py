@@ -1,4 +1,4 @@
-"""`pixloc view`: a run as one page of HTML."""
+"""`pixloc view`: show a run as one HTML page."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ def view(
     map_folder: Annotated[
         str | None, typer.Option("--map", help="the map, to draw its keyframes and points")
     ] = None,
-    bag: Annotated[Path | None, typer.Option(help="the bag, for the pictures of frames")] = None,
+    bag: Annotated[Path | None, typer.Option(help="the bag, for the images of the frames")] = None,
     ground_truth: Annotated[
-        Path | None, typer.Option(help="true poses; a run folder may have its own")
+        Path | None, typer.Option(help="true poses; default: those in the run folder, if any")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="file to write; else page.html in the run's folder")
+        Path | None, typer.Option(help="file to write; default: page.html in the run's folder")
     ] = None,
 ) -> None:
-    """Write a run as one HTML page: trajectory, errors, evidence, and each frame at a click.
+    """Write a run as one HTML page: trajectory, errors, evidence; a click shows a frame's details.
 
     Example: pixloc view run --map my_map --bag drive.mcap
     """
