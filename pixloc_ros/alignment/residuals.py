@@ -87,8 +87,12 @@ class LevelSystem:
             present=None if self.present is None else self.present[index],
         )
 
-    def linearize(self, T_cam_local: Pose) -> Linearization:
-        """Normal equations at K poses."""
+    def linearize(self, T_cam_local: Pose, J_camera: Tensor | None = None) -> Linearization:
+        """Normal equations at K poses.
+
+        J_camera: (K, N, 2, P) derivative of the pixels by P parameters of the camera, which then
+        are unknowns like the six of the pose, behind them.
+        """
         points_cam = T_cam_local.transform(self.points)
         # A point that is not finite counts as one behind the camera; zero weight times NaN is NaN.
         points_cam = torch.where(points_cam.isfinite().all(-1, keepdim=True), points_cam, -1.0)
@@ -98,6 +102,8 @@ class LevelSystem:
         if self.present is not None:
             valid = valid & self.present
         J = through_transform(J_pixel_cam, points_cam)  # (K, N, 2, 6)
+        if J_camera is not None:
+            J = torch.cat([J, J_camera], -1)
         products, confidence_query = self._products(pixels)
         squared = products[..., 0, 0]
         confidence = torch.where(valid, self.confidence * confidence_query, 0)

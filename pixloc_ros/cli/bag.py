@@ -16,13 +16,8 @@ from pixloc_ros.maps.datum import Datum
 from pixloc_ros.maps.files.posed_images import read_posed_images
 from pixloc_ros.replay.bag_options import BagOptions
 from pixloc_ros.replay.bag_writer import BagSummary, create_bag, create_bag_from_video
-from pixloc_ros.replay.video_drive import (
-    VideoDrive,
-    pinhole,
-    read_calibration,
-    read_track,
-    video_size,
-)
+from pixloc_ros.replay.calibration_file import read_calibration
+from pixloc_ros.replay.video_drive import VideoDrive, pinhole, read_track, video_size
 from pixloc_ros.sensors.topics import Topics
 
 app = typer.Typer(help="Make rosbags.", no_args_is_help=True)

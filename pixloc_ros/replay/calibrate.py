@@ -1,9 +1,14 @@
-"""Calibrate a camera by a drive over a map: localize the bag, compare with its odometry."""
+"""Calibrate a camera by a drive over a map: localize the bag, compare with its odometry.
+
+Focal length and readout time, where they are asked for, come first and from the images; the drive
+is then localized once more with them, for its mounting.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -12,6 +17,7 @@ from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.config import Config
 from pixloc_ros.errors import BagError, ConfigError
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.files.recorded_drive import RecordedOdometry
@@ -23,9 +29,18 @@ from pixloc_ros.priors.mounting import (
     estimate_mounting,
 )
 from pixloc_ros.replay.bag_reader import BagReader
+from pixloc_ros.replay.camera_parameters import (
+    MAX_FRAMES,
+    ParameterEstimate,
+    estimate_parameters,
+    localized_frames,
+)
 from pixloc_ros.replay.recorded_drive import read_drives
-from pixloc_ros.replay.runner import localize_drive
+from pixloc_ros.replay.runner import drive_events
+from pixloc_ros.sensors.events import CameraInfoEvent, Event
 from pixloc_ros.sensors.topics import Topics
+from pixloc_ros.session import Session
+from pixloc_ros.types import Estimate, Frame
 
 HELD_SHARE = 0.25  # of the frames, at the end: they judge what the others tell
 
@@ -39,6 +54,8 @@ class CameraCalibration:
     time_offset_s: float  # to be added to the stamps of images
     localized: int
     frames: int
+    camera: Camera  # as on camera_info, with the focal length that was found
+    parameters_found: ParameterEstimate | None  # None: not asked for
     # Of steps that were held out, how poses and odometry differ: metres and radians.
     before: tuple[float, float]
     after: tuple[float, float]
@@ -51,16 +68,25 @@ class CameraCalibration:
             "camera_mounting": numbers,
             "camera_time_offset_s": round(self.time_offset_s, 4),
         }
-        settings = {"/**": {"ros__parameters": {"node": node}}}
-        return yaml.safe_dump(settings, default_flow_style=None, sort_keys=False)
+        settings: dict[str, Any] = {"node": node}
+        if self.parameters_found is not None and self.parameters_found.determined[1]:
+            settings["camera"] = {"readout_s": round(self.parameters_found.readout_s, 5)}
+        file = {"/**": {"ros__parameters": settings}}
+        return yaml.safe_dump(file, default_flow_style=None, sort_keys=False)
 
 
 def calibrate(
-    bag: Path, config: Config, topics: Topics | None = None, progress: Progress = silent
+    bag: Path,
+    config: Config,
+    topics: Topics | None = None,
+    progress: Progress = silent,
+    focal_length: bool = False,
+    readout: bool = False,
 ) -> CameraCalibration:
     """Localize a bag on the configured map, and find mounting and time offset by its odometry.
 
-    Raises BagError, DataError and others of PixlocError for a bag that cannot tell.
+    focal_length, readout: find these as well. Raises BagError, DataError and others of PixlocError
+    for a bag that cannot tell.
     """
     if config.node.cameras:
         raise ConfigError("one camera at a time: leave out node.cameras and name its --topic")
@@ -68,7 +94,18 @@ def calibrate(
     if recorded.odometry is None:
         raise BagError(f"bag {bag} has no odometry, by which a mounting shows: record it too")
     (camera,) = recorded.cameras
-    drive, frames = _localized(bag, config, topics, camera.T_base_cam, progress)
+    drives = _Drives(bag, topics, progress)
+    answered = drives.localized(config)
+    found = None
+    if focal_length or readout:
+        asked = np.array([focal_length, readout])
+        sample = localized_frames(answered.sample, recorded.odometry)
+        found = estimate_parameters(answered.localizer, sample, asked, progress)
+        if found.off.any():
+            shutter = config.camera.model_copy(update={"readout_s": found.readout_s})
+            config = config.model_copy(update={"camera": shutter})
+            answered = drives.localized(config, found.focal_factor)
+    drive = LocalizedDrive.of(answered.estimates, camera.T_base_cam)
     estimate = estimate_mounting(drive, recorded.odometry)
     before, after = _held(drive, recorded.odometry)
     return CameraCalibration(
@@ -76,22 +113,59 @@ def calibrate(
         T_base_cam=corrected(camera.T_base_cam, estimate.values),
         time_offset_s=config.node.camera_time_offset_s + float(estimate.values[6]),
         localized=len(drive.stamps_ns),
-        frames=frames,
+        frames=len(answered.estimates),
+        camera=_focused(camera.camera, found.focal_factor if found else 1.0),
+        parameters_found=found,
         before=before,
         after=after,
     )
 
 
-def _localized(
-    bag: Path, config: Config, topics: Topics | None, T_base_cam: Matrix, progress: Progress
-) -> tuple[LocalizedDrive, int]:
-    """The frames with a pose, and the number of all."""
-    with BagReader(bag, topics) as reader:
-        estimates = localize_drive(reader, Localizer(config), progress)
-    drive = LocalizedDrive.of(estimates, T_base_cam)
-    if not len(drive.stamps_ns):
-        raise BagError(f"no image of bag {bag} was localized on the map: try `pixloc replay`")
-    return drive, len(estimates)
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """What came of a drive: all estimates, and some of the frames with theirs."""
+
+    localizer: Localizer
+    estimates: list[Estimate]
+    sample: list[tuple[Frame, Estimate]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Drives:
+    """Localizes a bag, as often as needed."""
+
+    bag: Path
+    topics: Topics | None
+    progress: Progress
+
+    def localized(self, config: Config, focal_factor: float = 1.0) -> _Answered:
+        """As the live node would, with a camera of another focal length."""
+        localizer = Localizer(config)
+        estimates: list[Estimate] = []
+        sample: list[tuple[Frame, Estimate]] = []
+        with BagReader(self.bag, self.topics) as reader:
+            events = (_with_focal_length(e, focal_factor) for e in drive_events(reader))
+            answers = Session(localizer).answers(events)
+            spacing = max(1, -(-reader.image_count // MAX_FRAMES))
+            for answer in self.progress(answers, "localizing", reader.image_count):
+                if answer.frame is not None and len(estimates) % spacing == 0:
+                    sample.append((answer.frame, answer.estimate))
+                estimates.append(answer.estimate)
+        if not any(estimate.ok for estimate in estimates):
+            raise BagError(
+                f"no image of bag {self.bag} was localized on the map: try `pixloc replay`"
+            )
+        return _Answered(localizer, estimates, sample)
+
+
+def _with_focal_length(event: Event, factor: float) -> Event:
+    if not isinstance(event, CameraInfoEvent):
+        return event
+    return replace(event, camera=_focused(event.camera, factor))
+
+
+def _focused(camera: Camera, factor: float) -> Camera:
+    return replace(camera, focal=camera.focal * factor)
 
 
 def _held(

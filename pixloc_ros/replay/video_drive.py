@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, FiniteFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from pixloc_ros.common import foreign_files
 from pixloc_ros.common.progress import Progress, silent
@@ -142,30 +142,6 @@ def read_track(path: Path) -> tuple[TrackPoint, ...]:
         needed = ", ".join(_TrackLine.model_fields)
         raise DataError(f"{path} has no fixes: expected lines of numbers below a line `{needed}`")
     return tuple(sorted(fixes, key=lambda fix: fix.time_s))
-
-
-class _MatrixData(BaseModel):
-    data: list[FiniteFloat]
-
-
-class _CalibrationFile(BaseModel):
-    image_width: PositiveInt
-    image_height: PositiveInt
-    camera_matrix: _MatrixData
-    distortion_model: str = "plumb_bob"
-    distortion_coefficients: _MatrixData = _MatrixData(data=[])
-
-
-def read_calibration(path: Path) -> Camera:
-    """Read a camera from a YAML file as camera_calibration writes it. Raises DataError."""
-    content = foreign_files.read_yaml(path, DataError)
-    with foreign_files.refusing(DataError, path, "is it written by camera_calibration?"):
-        file = _CalibrationFile.model_validate(content)
-        K, D = file.camera_matrix.data, file.distortion_coefficients.data
-        if len(K) != 9:
-            raise ValueError(f"camera_matrix has {len(K)} numbers instead of 9")
-        model = file.distortion_model
-        return Camera.from_ros(model, file.image_width, file.image_height, K, D)
 
 
 def _opened(video: Path) -> Any:

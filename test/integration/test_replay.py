@@ -30,9 +30,11 @@ from pixloc_ros.maps.files.posed_images import PosedImages, read_posed_images
 from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.retrieval import describe
 from pixloc_ros.priors import mounting
+from pixloc_ros.replay import camera_parameters
 from pixloc_ros.replay.bag_options import BagOptions
 from pixloc_ros.replay.bag_reader import BagReader
 from pixloc_ros.replay.bag_writer import create_bag, truth_path
+from pixloc_ros.replay.calibration_file import read_calibration
 from pixloc_ros.replay.queries import frames_path, read_queries
 from pixloc_ros.replay.recorded_drive import read_drives
 from pixloc_ros.replay.runner import replay
@@ -191,16 +193,28 @@ def test_images_are_found_again_although_their_stamps_are_shifted(bag, map_folde
             np.testing.assert_array_equal(frame.read_image(), seen)
 
 
-def test_the_mounting_of_a_bag_is_calibrated(bag, map_folder, tmp_path, monkeypatch):
-    output = tmp_path / "camera.yaml"
-    command = ["calibrate", str(map_folder), str(bag), "--output", str(output)]
+def test_the_camera_of_a_bag_is_calibrated(bag, drive, map_folder, tmp_path, monkeypatch):
+    true = drive.cameras[0]
+    wrong = [replace(true, focal=1.01 * true.focal)] * len(drive.files)
+    unfocused = tmp_path / "unfocused"
+    options = BagOptions(gnss="none", initial_pose=True, exclude_every=0)
+    create_bag(replace(drive, cameras=wrong), unfocused, options)
+    output, camera_info = tmp_path / "camera.yaml", tmp_path / "camera_info.yaml"
+    command = ["calibrate", str(map_folder), str(unfocused), "--output", str(output)]
+    unasked = CliRunner().invoke(main.build(), [*command, "--camera-info", str(camera_info)])
+    assert isinstance(unasked.exception, ConfigError) and "--focal" in str(unasked.exception)
+    command += ["--focal-length", "--readout", "--camera-info", str(camera_info)]
     refused = CliRunner().invoke(main.build(), command)
     assert isinstance(refused.exception, DataError) and "longer drive" in str(refused.exception)
-    assert not output.exists()
+    assert not output.exists() and not camera_info.exists()
     monkeypatch.setattr(mounting, "MIN_STEPS", 4)
+    monkeypatch.setattr(camera_parameters, "MIN_FRAMES", 4)
     done = CliRunner().invoke(main.build(), command)
     assert done.exit_code == 0, done.output
     assert "not told by this drive" in done.output  # it is straight
+    focal = read_calibration(camera_info).focal
+    np.testing.assert_allclose(focal, true.focal, rtol=0.0015)
+    assert load(output).camera.readout_s == pytest.approx(0.0, abs=0.003)
     found, node = read_drives([bag])[0].cameras[0].T_base_cam, load(output).node
     calibrated = se3.from_quat_xyzw(node.camera_mounting[3:], node.camera_mounting[:3])
     assert se3.distance_m(calibrated, found) < 0.1 and se3.angle_deg(calibrated, found) < 1.0

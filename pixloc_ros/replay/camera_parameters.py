@@ -1,0 +1,268 @@
+"""Focal length and readout time of a camera, from images that are localized on a map.
+
+Each image is aligned in its pose and in the parameters at once: the Jacobian of the features has a
+column more for each. Poses are of one image each and are eliminated (Schur complement); parameters
+are common to all, so what images tell of them adds up. That is a bundle adjustment on features
+(Lindenberger et al., ICCV 2021) in which the map is held. How much images contradict each other
+tells the sigmas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pixloc_ros.alignment.coarse_to_fine import FINE, MIDDLE, Stage
+from pixloc_ros.alignment.problems import ImageFeatures, ViewSelector, local_poses
+from pixloc_ros.alignment.residuals import LevelSystem
+from pixloc_ros.alignment.result import to_map
+from pixloc_ros.alignment.rig import CameraObservation
+from pixloc_ros.common.progress import Progress, silent
+from pixloc_ros.errors import DataError
+from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.geometry.pose import Pose
+from pixloc_ros.geometry.rolling_shutter import RollingShutter
+from pixloc_ros.geometry.se3 import Matrix
+from pixloc_ros.localizer import Localizer
+from pixloc_ros.maps.files.recorded_drive import RecordedOdometry
+from pixloc_ros.types import Estimate, Frame
+
+# The order of all that is estimated: true focal length per configured one, minus one; and seconds.
+PARAMETERS = ("focal length", "readout")
+PRIOR_SIGMA = np.array([0.05, 0.05])
+MAX_SIGMA = np.array([0.002, 0.003])  # a parameter with a larger one is not determined
+DERIVATIVE_STEP = np.array([1e-3, 1e-3])
+SURE_SIGMAS = 3.0  # that a parameter must be off by for it to be changed
+MIN_FRAMES, MAX_FRAMES = 12, 60  # evenly along the drive
+MAX_ROUNDS = 10  # of Gauss-Newton
+SETTLED_SIGMAS = 0.25  # of a step that is the last
+VELOCITY_S = 0.2  # over which odometry tells how a camera moves
+CORRELATED_FRAMES = 4  # how many in a row may err alike: they share keyframes
+HELD_SHARE = 0.25  # of the frames, at the end: they judge what the others tell
+STAGES = (Stage(MIDDLE, 10, 1), Stage(FINE, 20, 1))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LocalizedFrame:
+    """A frame, where it is on the map, and how its camera moves."""
+
+    frame: Frame  # with the camera as it is calibrated: all rows at once
+    T_map_base: Matrix  # (4, 4)
+    twist_cam: Matrix  # (6,) metres and radians per second, in the axes of the camera
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ParameterEstimate:
+    """What images tell, in the order of PARAMETERS."""
+
+    asked: NDArray[np.bool_]  # (2,)
+    configured: Matrix  # (2,)
+    values: Matrix  # (2,) as configured where nothing is determined
+    sigmas: Matrix  # (2,) infinite for what was not asked for, or is not determined
+    frames: int
+    # Of the images that were held out, the mean robust cost of their points, 0 (all agree) to 1.
+    held_cost_before: float
+    held_cost_after: float
+
+    @property
+    def determined(self) -> NDArray[np.bool_]:
+        """(2,) the others stay as they were."""
+        return np.isfinite(self.sigmas)
+
+    @property
+    def off(self) -> NDArray[np.bool_]:
+        """(2,) what is surely not as it is configured."""
+        return np.abs(self.values - self.configured) > SURE_SIGMAS * self.sigmas
+
+    @property
+    def focal_factor(self) -> float:
+        """True focal length per configured one; 1 where no difference is sure."""
+        return 1.0 + float(self.values[0]) if self.off[0] else 1.0
+
+    @property
+    def readout_s(self) -> float:
+        """As configured where no difference is sure."""
+        return max(0.0, float((self.values if self.off[1] else self.configured)[1]))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Contribution:
+    """What one image tells: gradient (2,) and Hessian (2, 2), its own pose eliminated."""
+
+    gradient: Matrix
+    hessian: Matrix
+    cost: float
+    T_map_base: Matrix  # (4, 4) aligned
+
+
+def localized_frames(
+    answers: Iterable[tuple[Frame, Estimate]], odometry: RecordedOdometry
+) -> list[LocalizedFrame]:
+    """Take frames with a pose and with odometry around them."""
+    found: list[LocalizedFrame] = []
+    half_ns = VELOCITY_S / 2 * 1e9
+    for frame, estimate in answers:
+        around_ns = frame.stamp_ns + np.array([-half_ns, half_ns]).astype(np.int64)
+        epochs = odometry.epoch_at(around_ns)
+        if estimate.T_map_base is None or not odometry.covers(around_ns).all() or np.ptp(epochs):
+            continue
+        twist = _twist_cam(odometry, frame)
+        still = replace(frame, camera=replace(frame.camera, shutter=None))
+        found.append(LocalizedFrame(still, estimate.T_map_base, twist))
+    return found
+
+
+def with_parameters(found: LocalizedFrame, values: Matrix, stamp_share: float) -> Camera:
+    """The camera of a frame with these parameters."""
+    camera = found.frame.camera
+    steps = max(1, camera.height - 1)
+    twist = torch.from_numpy(found.twist_cam * values[1] / steps)
+    shutter = RollingShutter(twist, torch.tensor(stamp_share * steps, dtype=torch.float64))
+    return replace(camera, focal=camera.focal * (1.0 + float(values[0])), shutter=shutter)
+
+
+def estimate_parameters(
+    localizer: Localizer,
+    frames: Sequence[LocalizedFrame],
+    asked: NDArray[np.bool_],
+    progress: Progress = silent,
+) -> ParameterEstimate:
+    """Find the parameters that are asked for (2,); the others stay as they are configured.
+
+    Raises DataError for too few frames.
+    """
+    fit = _Fit(localizer, progress)
+    start = np.array([0.0, localizer.config.camera.readout_s])
+    values, step, sigmas = start, np.zeros(2), np.full(2, np.inf)
+    told: list[_Contribution] = []
+    for number in range(MAX_ROUNDS):
+        frames, told = fit.linearized(frames, values, f"camera's parameters, round {number + 1}")
+        if len(told) < MIN_FRAMES:
+            raise DataError(
+                f"{len(told)} localized images have odometry; focal length and readout need at "
+                f"least {MIN_FRAMES}: take a longer drive"
+            )
+        step, sigmas = _solved(told, asked)
+        values = np.where(np.isfinite(sigmas), values + step, start)
+        if (np.abs(step) <= SETTLED_SIGMAS * sigmas).all():
+            break
+    held = round((1.0 - HELD_SHARE) * len(told))
+    by_first_part = values - step + _solved(told[:held], np.isfinite(sigmas))[0]
+    before, after = (
+        float(np.mean([each.cost for each in fit.linearized(frames[held:], camera, "judging")[1]]))
+        for camera in (start, by_first_part)
+    )
+    return ParameterEstimate(asked, start, values, sigmas, len(told), before, after)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """Aligns frames on a map with a camera of given parameters."""
+
+    localizer: Localizer
+    progress: Progress
+
+    def linearized(
+        self, frames: Sequence[LocalizedFrame], values: Matrix, work: str
+    ) -> tuple[list[LocalizedFrame], list[_Contribution]]:
+        """Align frames, and tell what they say of the parameters; those on the map alone."""
+        moved, told = list[LocalizedFrame](), list[_Contribution]()
+        for each in self.progress(frames, work, len(frames)):
+            contribution = self._of_frame(each, values)
+            if contribution is not None:
+                told.append(contribution)
+                moved.append(replace(each, T_map_base=contribution.T_map_base))
+        return moved, told
+
+    @torch.inference_mode()
+    def _of_frame(self, found: LocalizedFrame, values: Matrix) -> _Contribution | None:
+        localizer, config = self.localizer, self.localizer.config
+        share = config.camera.stamp_share
+        frame = replace(found.frame, camera=with_parameters(found, values, share))
+        image = ImageFeatures(frame, localizer.features.extract(frame.image_rgb))
+        view = ViewSelector(localizer.map, config, [image]).view(frame, found.T_map_base)
+        if len(view) < config.view.min_points:
+            return None
+        observation = CameraObservation(image.pyramid, frame.camera.to(view.points), view)
+        initial = local_poses((found.T_map_base @ frame.T_base_cam)[None], view)
+        aligner = localizer.aligner(config)
+        # Where the pose ends for these parameters; then how it and they would move on together.
+        end = aligner.refine(STAGES, [observation], initial).history[-1][1].T_cam_local
+        system = aligner.system(observation, STAGES[-1])
+
+        def pixels(other: Matrix) -> Tensor:
+            camera = with_parameters(found, other, share)
+            return _pixels(system, image.pyramid.camera(camera, system.level), end)
+
+        steps = np.diag(DERIVATIVE_STEP)
+        slopes = [(pixels(values + h) - pixels(values - h)) / (2 * h.sum()) for h in steps]
+        at = system.linearize(end, torch.stack(slopes, -1).to(end.t))[0]
+        gradient, hessian = _without_pose(
+            at.gradient.double().cpu().numpy(), at.hessian.double().cpu().numpy()
+        )
+        T_map_base = to_map(end[0], view.origin) @ se3.inverse(frame.T_base_cam)
+        return _Contribution(gradient, hessian, float(at.cost), T_map_base)
+
+
+def _twist_cam(odometry: RecordedOdometry, frame: Frame) -> Matrix:
+    """(6,) how a camera moves at its stamp, in its own axes."""
+    (velocity,), (turn,) = odometry.velocity_base(np.array([frame.stamp_ns]), VELOCITY_S)
+    R_cam_base = frame.T_base_cam[:3, :3].T
+    of_camera = velocity + np.cross(turn, frame.T_base_cam[:3, 3])
+    return np.concatenate([R_cam_base @ of_camera, R_cam_base @ turn])
+
+
+def _pixels(system: LevelSystem, camera: Camera, T_cam_local: Pose) -> Tensor:
+    """Projections (K, N, 2) of a system's points by another camera, in float64."""
+    points = T_cam_local.transform(system.points).double()
+    return camera.to(points).project(points)[0]
+
+
+def _without_pose(gradient: Matrix, hessian: Matrix) -> tuple[Matrix, Matrix]:
+    """Gradient (P,) and Hessian (P, P) of the parameters, where the pose follows them."""
+    by_pose = np.linalg.solve(hessian[:6, :6], np.column_stack([gradient[:6], hessian[:6, 6:]]))
+    across = hessian[6:, :6]
+    return gradient[6:] - across @ by_pose[:, 0], hessian[6:, 6:] - across @ by_pose[:, 1:]
+
+
+def _solved(told: Sequence[_Contribution], asked: NDArray[np.bool_]) -> tuple[Matrix, Matrix]:
+    """A step (2,) and the sigmas behind it (2,), infinite for what is not determined."""
+    free = asked.copy()
+    while free.any():
+        step, sigmas = _solved_for(told, free)
+        excess = np.where(free, sigmas / MAX_SIGMA, 0.0)
+        if excess.max() <= 1.0:
+            return step, sigmas
+        free[np.argmax(excess)] = False
+    return np.zeros(2), np.full(2, np.inf)
+
+
+def _solved_for(told: Sequence[_Contribution], free: NDArray[np.bool_]) -> tuple[Matrix, Matrix]:
+    gradients = np.stack([each.gradient[free] for each in told])
+    hessians = np.stack([each.hessian[np.ix_(free, free)] for each in told])
+    prior, total = np.diag(PRIOR_SIGMA[free] ** -2.0), hessians.sum(0)
+    step, sigmas = np.zeros(2), np.full(2, np.inf)
+    step[free] = -np.linalg.pinv(total) @ gradients.sum(0)
+    rest = gradients + hessians @ step[free]  # (N, P) at the end of the step
+    explained = np.einsum("ni,nij,nj->", rest, np.linalg.pinv(hessians), rest)
+    noise = max(float(explained) / rest.size, np.finfo(float).tiny)
+    inverse = np.linalg.inv(total / noise + prior)
+    spread = inverse @ _spread(rest / noise) @ inverse
+    sigmas[free] = np.sqrt(np.maximum(np.diag(inverse), np.diag(spread)))
+    return step, sigmas
+
+
+def _spread(gradients: Matrix) -> Matrix:
+    """Covariance (P, P) of the sum of gradients (N, P), neighbours being correlated
+    (Newey and West, Econometrica 1987)."""
+    spread: Matrix = gradients.T @ gradients
+    for lag in range(1, min(CORRELATED_FRAMES, len(gradients))):
+        both = gradients[lag:].T @ gradients[:-lag]
+        spread += (1.0 - lag / CORRELATED_FRAMES) * (both + both.T)
+    return spread
