@@ -169,6 +169,8 @@ def build(
         Path | None,
         typer.Option(help="for bags: image that is black where the vehicle itself is visible"),
     ] = None,
+    odometry: Annotated[bool, typer.Option(help="for bags: use their odometry")] = True,
+    fixes: Annotated[bool, typer.Option(help="for bags: use their GNSS fixes")] = True,
     scale_from: Annotated[
         float | None,
         typer.Option(
@@ -204,6 +206,8 @@ def build(
             config=config,
             settings=settings or [],
             mask=mask,
+            odometry=odometry,
+            fixes=fixes,
             scale_from_m=scale_from,
             report=report,
             force=force,

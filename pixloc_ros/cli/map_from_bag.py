@@ -16,6 +16,7 @@ from pixloc_ros.config.mapping import MappingConfig
 from pixloc_ros.errors import ConfigError, MapError
 from pixloc_ros.maps.build.from_bag.source import DriveSource
 from pixloc_ros.maps.datum import AnyDatum, first_problem
+from pixloc_ros.maps.files.recorded_drive import RecordedDrive
 from pixloc_ros.replay.recorded_drive import read_drives
 from pixloc_ros.sensors.topics import Topics
 
@@ -31,6 +32,8 @@ class BagBuild:
     config: Path | None
     settings: Sequence[str]
     mask: Path | None
+    odometry: bool  # whether to use that of the bags
+    fixes: bool
     scale_from_m: float | None
     report: Path | None
     force: bool
@@ -40,9 +43,8 @@ class BagBuild:
         if self.mask is not None and not self.mask.is_file():
             raise MapError(f"--mask {self.mask}: no such file")
         node, mapping = self._settings()
-        topics = Topics().remapped(self.topics)
         return DriveSource(
-            drives=read_drives(self.bags, node, topics, datum),
+            drives=self._drives(node, datum),
             mapping=mapping,
             priors=node.priors,
             mask=self.mask,
@@ -50,6 +52,15 @@ class BagBuild:
             report_folder=self.report or output.with_name(f"{output.name}_report"),
             force=self.force,
         )
+
+    def _drives(self, node: Config, datum: AnyDatum | None) -> tuple[RecordedDrive, ...]:
+        """The bags, without what is to be left out."""
+        drives = read_drives(self.bags, node, Topics().remapped(self.topics), datum)
+        if not self.odometry:
+            drives = tuple(drive.without_odometry() for drive in drives)
+        if not self.fixes:
+            drives = tuple(drive.without_fixes() for drive in drives)
+        return drives
 
     def _settings(self) -> tuple[Config, MappingConfig]:
         """The node's settings, and those of mapping, whose names begin with `mapping.`."""

@@ -206,7 +206,7 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config
 
     Raises ConfigError for an unreadable file, unknown keys or bad values.
     """
-    flat = dict(_flatten_mapping(_unwrap_ros(read_yaml(path))))
+    flat = dict(flatten_mapping(_unwrap_ros(read_yaml(path))))
     return from_flat({**flat, **(overrides or {})})
 
 
@@ -228,10 +228,11 @@ def _unwrap_ros(content: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
-def _flatten_mapping(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten_mapping(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and values of a nested mapping, in order."""
     for name, value in content.items():
         if isinstance(value, Mapping):
-            yield from _flatten_mapping(value, f"{prefix}{name}.")
+            yield from flatten_mapping(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
 

@@ -84,6 +84,16 @@ def angle_deg(T_0: Matrix, T_1: Matrix) -> float:
     return float(np.rad2deg(relative.magnitude()))
 
 
+def angles_rad(T_0: Matrix, T_1: Matrix) -> Matrix:
+    """Angles (...) of the relative rotations of poses or rotations (..., 4, 4) or (..., 3, 3).
+
+    By their traces, which is fast; angles near zero and pi are off by up to 1e-7.
+    """
+    trace = np.einsum("...ij,...ij->...", T_0[..., :3, :3], T_1[..., :3, :3])
+    angles: Matrix = np.arccos(np.clip((trace - 1.0) / 2.0, -1.0, 1.0))
+    return angles
+
+
 def apart(T_0: Matrix, T_1: Matrix, least_m: float, least_deg: float) -> bool:
     """Return whether two poses (4, 4) differ by at least this distance or this angle."""
     return distance_m(T_0, T_1) >= least_m or angle_deg(T_0, T_1) >= least_deg

@@ -187,8 +187,7 @@ def pose_unlikeness(
     """How unlike what a camera (4, 4) sees is to what others (M, 4, 4) see, by their poses: metres
     between them plus METRES_PER_RADIAN for the turn; and the turns (rad)."""
     distances_m = np.linalg.norm(others[:, :3, 3] - T_map_cam[:3, 3], axis=-1)
-    traces = np.einsum("ij,mji->m", T_map_cam[:3, :3].T, others[:, :3, :3])
-    angles_rad = np.arccos(np.clip((traces - 1) / 2, -1, 1))
+    angles_rad = se3.angles_rad(T_map_cam, others)
     return distances_m + METRES_PER_RADIAN * angles_rad, angles_rad
 
 

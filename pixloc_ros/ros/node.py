@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 
 import rclpy
 from lifecycle_msgs.srv import ChangeState
 from rclpy._rclpy_pybind11 import RCLError, UnknownROSArgsError
-from rclpy.executors import SingleThreadedExecutor
+from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
@@ -30,6 +31,8 @@ from pixloc_ros.ros.state import NodeStatus
 from pixloc_ros.sensors.events import PoseEvent
 
 STOP_S = 1.8  # after a signal, to finish the current frame and to break the bond
+ANSWER_S = 0.5  # of it, to answer waiting service calls
+HEARD_S = 0.2  # of it, for the answer to arrive before the node is destroyed
 GOODBYE_S = 0.5  # of it, for a lifecycle manager to hear that the bond ends
 POLL_S = 0.1  # how soon a signal is noticed
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -55,13 +58,23 @@ class LocalizerNode(LifecycleNode):
         self._amcl: AmclInterface | None = None
         self._health = Health(self, self)
         self._guard_transitions()
-        Services(self)  # they live as long as the node
+        self._served = Services(self)
 
     def start(self) -> None:
         """Configure and activate, unless the parameter `node.autostart` is false."""
         autostart = self.get_parameter("node.autostart").value
         if autostart and self.trigger_configure() == SUCCESS:
             self.trigger_activate()
+
+    def answer_callers(self, executor: Executor) -> None:
+        """Answer pending `~/relocalize` calls: the node is about to end."""
+        if self.runtime is None or not self._served.waiting:
+            return
+        self.runtime.interrupt("the node is shutting down")
+        end_s = time.monotonic() + ANSWER_S
+        while self._served.waiting and time.monotonic() < end_s:
+            executor.spin_once(POLL_S)
+        time.sleep(HEARD_S)
 
     def close(self) -> None:
         """Stop subscriptions and worker, and tell the lifecycle manager."""
@@ -264,6 +277,7 @@ def main(stop: StopSignals, args: Sequence[str] | None = None) -> int:
         while not stop.requested:
             executor.spin_once(POLL_S)
     finally:
+        node.answer_callers(executor)
         node.close()
         node.wait_until_heard()
         node.destroy_node()

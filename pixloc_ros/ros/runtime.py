@@ -60,7 +60,7 @@ class NodeRuntime:
 
     def close(self) -> bool:
         """Stop subscriptions and worker; return False if the current frame did not end in time."""
-        self._interrupt("the node was deactivated or got another map")
+        self.interrupt("the node was deactivated or got another map")
         self._closed = True
         self._inputs.close()
         self._node.destroy_timer(self._timer)
@@ -87,7 +87,7 @@ class NodeRuntime:
         with self._live.locked() as session:
             session.intake.enabled = enabled
         if not enabled:
-            self._interrupt("the node was disabled")
+            self.interrupt("the node was disabled")
 
     def reset(self) -> None:
         """Forget poses, odometry and fixes, as after activation."""
@@ -114,6 +114,11 @@ class NodeRuntime:
             self._frames.forget(session.tracker.generation)
         self._relocalization = Relocalization(timeout_s)
         return self._relocalization
+
+    def interrupt(self, why: str) -> None:
+        """End a pending relocalization, with the reason for its caller."""
+        if self._relocalization is not None:
+            self._relocalization.interrupt(why)
 
     def stamped_now(self, pose: PoseWithCovarianceStamped) -> PoseEvent:
         """Convert a pose to an event; a pose without a stamp gets that of the newest data.
@@ -206,10 +211,6 @@ class NodeRuntime:
         self._inputs.change_to_published()
         if self._relocalization is not None:
             self._relocalization.expire()
-
-    def _interrupt(self, why: str) -> None:
-        if self._relocalization is not None:
-            self._relocalization.interrupt(why)
 
     def _session_recorder(self, map_: Map) -> SessionRecorder | None:
         config = self._config.current.node

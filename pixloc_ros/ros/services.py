@@ -46,6 +46,7 @@ class Services:
     def __init__(self, node: ServedNode) -> None:
         self._node = node
         self._loading = False
+        self.waiting = 0  # callers of ~/relocalize
         # Reentrant: a coroutine that waits must not hold up the others.
         group = ReentrantCallbackGroup()
         for kind, name, callback in (
@@ -59,9 +60,13 @@ class Services:
     async def _relocalize(
         self, request: Relocalize.Request, response: Relocalize.Response
     ) -> Relocalize.Response:
-        begun = self._begin(request)
-        outcome = await begun.future if isinstance(begun, Relocalization) else begun
-        return self._answer(outcome, response)
+        self.waiting += 1
+        try:
+            begun = self._begin(request)
+            outcome = await begun.future if isinstance(begun, Relocalization) else begun
+            return self._answer(outcome, response)
+        finally:
+            self.waiting -= 1
 
     def _begin(self, request: Relocalize.Request) -> Relocalization | Outcome:
         """Start an attempt; return it, or the outcome that says why there is none."""

@@ -86,7 +86,9 @@ def pair_up(
         share = overlap[reference, query]
     good = (reference != query) & (shared.data >= config.min_shared)
     good &= (share >= config.overlap[0]) & (share <= config.overlap[1])
-    good &= _turn_deg(views, reference, query) <= config.max_turn_deg
+    T_cam_world = np.stack([view.T_cam_world for view in views])
+    turn_rad = se3.angles_rad(T_cam_world[reference], T_cam_world[query])
+    good &= np.rad2deg(turn_rad) <= config.max_turn_deg
     if config.max_baseline is not None:
         good &= _baselines(views, reference, query) <= config.max_baseline
     if queries is not None:
@@ -102,13 +104,6 @@ def _shared(views: Sequence[TrainingView], point_count: int) -> coo_array:
     ones = np.ones(len(rows), np.int32)
     sees = csr_array((ones, (rows, columns)), shape=(len(views), point_count))
     return coo_array(sees @ sees.T)
-
-
-def _turn_deg(views: Sequence[TrainingView], reference: Index, query: Index) -> Matrix:
-    """(K,) angles between views that are paired."""
-    R = np.stack([view.T_cam_world[:3, :3] for view in views])
-    trace = np.einsum("kij,kij->k", R[reference], R[query])
-    return np.rad2deg(np.arccos(np.clip((trace - 1) / 2, -1, 1)))
 
 
 def _baselines(views: Sequence[TrainingView], reference: Index, query: Index) -> Matrix:

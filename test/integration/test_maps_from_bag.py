@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -128,20 +127,22 @@ def test_report_says_what_became_of_the_drive(from_bag):
 
 
 def test_odometry_alone_gives_metres_and_no_datum(drive, street, tmp_path):
-    built = map_of(tmp_path / "map", replace(drive, fixes=None, datum=None))
+    built = map_of(tmp_path / "map", drive.without_fixes())
     assert error_m(built, street, scale=0.03) < 0.03
     assert built.metadata.datum is None
 
 
 def test_fixes_alone_give_metres_and_a_datum(drive, street, tmp_path):
-    built = map_of(tmp_path / "map", replace(drive, odometry=None))
+    built = map_of(tmp_path / "map", drive.without_odometry())
     assert error_m(built, street, scale=0.2) < 0.1
     assert built.metadata.datum == drive.datum
 
 
-def test_images_alone_give_a_map_that_a_known_distance_scales(drive, street, tmp_path):
-    alone = replace(drive, odometry=None, fixes=None, datum=None)
-    scaled = map_of(tmp_path / "scaled", alone, scale_from_m=12.0)
+def test_images_alone_give_a_map_that_a_known_distance_scales(street, tmp_path):
+    build = f"pixloc map build --bag {street / 'bag'} --output {tmp_path / 'map'}"
+    run_command(f"{build} --no-odometry --no-fixes --scale-from 12".split())
+    scaled = Map.load(tmp_path / "map")
+    assert scaled.metadata.datum is None
     way, _ = positions(scaled, street)
     cameras = scaled.keyframe_T_map_cam[np.argsort(scaled.keyframe_names), :3, 3]
     assert np.linalg.norm(cameras[-1] - cameras[0]) == pytest.approx(12.0, rel=0.02)

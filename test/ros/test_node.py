@@ -17,7 +17,7 @@ import yaml
 
 from helpers.drives import write_messages
 from helpers.messages import changed, shifted, up_to_frame, without
-from helpers.node_checks import errors
+from helpers.node_checks import errors, relocalize
 from pixloc_ros.config import Config, flatten, from_flat, load, parameter_page, setting
 from pixloc_ros.config.parameter_file import render
 from pixloc_ros.geometry import se3
@@ -407,15 +407,21 @@ def test_a_map_that_does_not_exist_is_told_and_the_player_does_not_wait(
 def test_without_autostart_a_manager_leads_it_through_its_life(
     street: Path, bag: Any, tmp_path: Path, domain: int
 ) -> None:
-    """And what is not allowed now is refused, and the node lives."""
+    """And what is not allowed now is refused, and the node lives.
+
+    Until a signal ends it: a caller that waits for an answer gets one.
+    """
     from lifecycle_msgs.msg import Transition
     from lifecycle_msgs.srv import ChangeState
 
-    from helpers.live import Rig, running_node
+    from helpers.live import NODE, PATIENCE_S, Rig, running_node
 
     log = tmp_path / "log.txt"
     parameters = {"map": street / "map", "node.autostart": False, "node.diagnostics_rate_hz": 10.0}
-    with running_node(log, domain, **parameters) as process, Rig(domain) as rig:
+    # However busy the machine is, it shall be the node that ends, and not its patience.
+    patient = f"from pixloc_ros.ros import node; node.STOP_S = node.ANSWER_S = {PATIENCE_S}; {NODE}"
+    running = running_node(log, domain, program=("-c", patient), **parameters)
+    with running as process, Rig(domain) as rig:
         assert rig.lifecycle_state() == "unconfigured"
         rig.until(lambda: rig.state.startswith("WAITING_MAP"), "a node without a map")
         for number in (3, 4, 2, 6, 99):  # activate, deactivate, cleanup, another shutdown, none
@@ -433,6 +439,14 @@ def test_without_autostart_a_manager_leads_it_through_its_life(
             rig.begin_again()
         assert rig.lifecycle_state() == "unconfigured"
         assert process.poll() is None
+        assert rig.change_state("configure")
+        assert rig.change_state("activate")
+        waiting = relocalize(rig)
+        process.send_signal(signal.SIGINT)
+        rig.until(waiting.done, "the answer of a node that ends")
+        assert waiting.result().code == "interrupted"
+        assert "shutting down" in waiting.result().message
+        assert process.wait(PATIENCE_S) == 0
     assert "transition 3 is not allowed in state 'unconfigured'" in log.read_text()
     assert "Traceback" not in log.read_text()
 

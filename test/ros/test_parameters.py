@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pixloc_ros.config import Config, flatten, setting
+from pixloc_ros.config import Config, flatten, flatten_mapping, setting
 from pixloc_ros.errors import ConfigError
 
 pytestmark = pytest.mark.ros
@@ -161,7 +161,7 @@ def test_ros_reads_our_parameter_files(file: Path) -> None:
                 automatically_declare_parameters_from_overrides=True,
             )
             try:
-                written = dict(_flat(section["ros__parameters"]))
+                written = dict(flatten_mapping(section["ros__parameters"]))
                 told = {key: node.get_parameter(key) for key in written}
             finally:
                 node.destroy_node()
@@ -171,11 +171,3 @@ def test_ros_reads_our_parameter_files(file: Path) -> None:
             assert (list(taken) if isinstance(value, list) else taken) == value, key
             assert told[key].type_ is not Parameter.Type.NOT_SET
             assert type(taken) is type(value) or isinstance(value, list), key
-
-
-def _flat(section: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in section.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,3 +103,12 @@ class RecordedDrive:
     def camera(self, name: str) -> RecordedCamera:
         """The camera of that name."""
         return next(camera for camera in self.cameras if camera.name == name)
+
+    def without_odometry(self) -> RecordedDrive:
+        """The same as if no odometry had been recorded."""
+        return replace(self, odometry=None, identity=f"{self.identity};without odometry")
+
+    def without_fixes(self) -> RecordedDrive:
+        """The same as if no fix had been recorded."""
+        identity = f"{self.identity};without fixes"
+        return replace(self, fixes=None, datum=None, identity=identity)
