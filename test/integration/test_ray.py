@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from typer.testing import CliRunner
@@ -15,9 +16,13 @@ from helpers.benchmark_trees import Street
 from helpers.faults import children, cmdline, kill_one_after
 from helpers.map_building import COUNT, build, make_model
 from helpers.scene import write_scene
+from pixloc_ros import BuildOptions, DriveSource, read_drives
 from pixloc_ros.cli.main import build as build_cli
 from pixloc_ros.common.parallel import Workers
+from pixloc_ros.config.mapping import MappingConfig
 from pixloc_ros.evaluation.datasets import localization
+from pixloc_ros.maps.build.builder import BuildContext
+from pixloc_ros.maps.files.colmap import ColmapModel
 
 pytest.importorskip("ray", reason='Ray is optional: pip install "pixloc_ros[ray]"')
 
@@ -48,6 +53,27 @@ def test_a_map_is_the_same_though_a_worker_is_killed(address, tmp_path):
     workers = Workers(ray_address=address)
     built = build(model, tmp_path, tmp_path / "map", progress=kill, workers=workers)
     assert built.sha256 == build(model, tmp_path, tmp_path / "alone").sha256
+
+
+def test_chunks_of_a_drive_give_one_map(address, street, tmp_path):
+    """Two chunks, and what is matched between them, by workers without the drive's files."""
+    alone = model_in_chunks(street, tmp_path / "alone", Workers())
+    model = model_in_chunks(street, tmp_path / "ray", Workers(ray_address=address))
+    T, T_alone = (np.stack([i.T_cam_world for i in each.images]) for each in (model, alone))
+    assert len(T) == 8 and np.abs(T - T_alone).max() < 2e-3
+    assert len(model.point_ids) == pytest.approx(len(alone.point_ids), rel=0.02)
+
+
+def model_in_chunks(street: Path, work: Path, workers: Workers) -> ColmapModel:
+    work.mkdir()
+    mapping = MappingConfig(
+        keyframe_spacing_m=1.5, chunk_keyframes=6, neighbours=2, places=0, rounds=1
+    )
+    source = DriveSource(drives=read_drives([street / "bag"]), mapping=mapping)
+    model, _ = source.model(BuildOptions(workers=workers), BuildContext(work))
+    done = [path.name.partition("-")[0] for path in work.glob("colmap-*/*-*.safetensors")]
+    assert done.count("placed") == 2 and "meetings" in done
+    return model
 
 
 def ray_workers() -> list[psutil.Process]:

@@ -17,10 +17,11 @@ from pixloc_ros.errors import MapError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.maps.build.from_bag import chunks as chunks_of_drives
-from pixloc_ros.maps.build.from_bag import gates, joining
+from pixloc_ros.maps.build.from_bag import gates, joining, joint_adjustment
 from pixloc_ros.maps.build.from_bag.chunks import PlacedChunk
 from pixloc_ros.maps.build.from_bag.frames import KeyframeImage, choose_frames
 from pixloc_ros.maps.build.from_bag.gates import KeyframeCoverage
+from pixloc_ros.maps.build.from_bag.loops import Meeting
 from pixloc_ros.maps.build.from_bag.trajectory import (
     Loop,
     Moment,
@@ -256,13 +257,13 @@ def test_chunks_that_lie_apart_are_joined_without_a_step():
         seen_chunk(range(12), np.eye(4), T_map_cam, points),
         seen_chunk(range(8, 20), off, T_map_cam, points),
     ]
-    found = joining.ties(chunks, T_map_cam, T_base_cam)
+    found = joining.ties(chunks, T_base_cam)
     assert found.placed.all() and len(found.first) == 19
     assert np.median(found.seam_deg) == pytest.approx(0.3, abs=0.01)
     joined = join_steps(
         [given],
         moments_of(truth, every=2),
-        found.T_map_cam @ se3.inverse(T_base_cam),
+        T_map_base,
         (found.first, found.second, found.T_first_second),
         (),
         CONFIG,
@@ -270,8 +271,50 @@ def test_chunks_that_lie_apart_are_joined_without_a_step():
     steps, true = (se3.inverse(T[:-1]) @ T[1:] for T in (joined, T_map_base))
     assert max(map(se3.distance_m, steps, true)) < 0.015
     assert max(map(se3.angle_deg, steps, true)) < 0.1
-    cameras = [CAMERA] * 20
-    model, error_px = joining.join_points(chunks, joined @ T_base_cam, found.placed, cameras)
+    tracks = joining.join_tracks(chunks, (), joined @ T_base_cam, [CAMERA] * 20)
+    tracks, T = joint_adjustment.adjust(tracks, joined @ T_base_cam, T_map_cam, 0.1)
+    steps, true = (se3.inverse(T[:-1]) @ T[1:] for T in (T, T_map_cam))
+    assert max(map(se3.distance_m, steps, true)) < 1e-3
+    model, error_px = joining.model_of(tracks, T, found.placed)
     seen = {p for chunk in chunks for p in chunk.point}
     assert len(model.point_ids) == pytest.approx(len(seen), rel=0.1)  # none twice
-    assert error_px < 0.5
+    assert error_px < 0.05
+
+
+def meeting(first: PlacedChunk, second: PlacedChunk, i: int, j: int) -> Meeting:
+    """Two images, of all points that both see; of two chunks that see the same points."""
+    (a, b) = (np.flatnonzero(c.image == n) for c, n in ((first, i), (second, j)))
+    _, in_a, in_b = np.intersect1d(first.point[a], second.point[b], return_indices=True)
+    sides = (first.pixels[a[in_a]], i), (second.pixels[b[in_b]], j)
+    keypoints = [np.column_stack([np.full(len(pixels), n), pixels]) for pixels, n in sides]
+    return Meeting(Loop(i, j, np.eye(4)), np.stack(keypoints, axis=1))
+
+
+def test_chunks_that_meet_again_share_points_and_close_the_gap():
+    """The second one is of another pass, half a metre beside the first, and lies off."""
+    T_map_base = np.tile(np.eye(4), (20, 1, 1))
+    T_map_base[:, :3, 3] = [[2.0 * (i % 10), 0.5 * (i // 10), 1.5] for i in range(20)]
+    T_map_cam = T_map_base @ se3.base_from_optical()
+    points = np.random.default_rng(0).uniform([5, -8, 0], [40, 8, 6], (300, 3))
+    off = se3.make(Rotation.from_euler("z", 0.2, degrees=True).as_matrix(), [0.0, 0.1, 0.02])
+    first = seen_chunk(range(10), np.eye(4), T_map_cam, points)
+    second = seen_chunk(range(10, 20), off, T_map_cam, points)
+    met = [meeting(first, second, i, i + 10) for i in range(0, 10, 3)]
+    wrong = met[0].keypoints.copy()
+    wrong[:, 1] = wrong[::-1, 1]  # other points than those that they are said to match
+    wrong = wrong[np.linalg.norm(wrong[:, 1] - met[0].keypoints[:, 1], axis=-1) > 25]
+    T_start = np.concatenate([first.T_map_cam, second.T_map_cam])
+
+    def gap_m(T: np.ndarray) -> float:
+        steps, true = (se3.inverse(each[:10]) @ each[10:] for each in (T, T_map_cam))
+        return max(map(se3.distance_m, steps, true))
+
+    apart = joining.join_tracks((first, second), (), T_start, [CAMERA] * 20)
+    tracks = joining.join_tracks(
+        (first, second), [*met, replace(met[0], keypoints=wrong)], T_start, [CAMERA] * 20
+    )
+    assert len(tracks.points) < 0.65 * len(apart.points)
+    from_true_m = np.linalg.norm(tracks.points[:, None] - points, axis=-1).min(axis=1)
+    assert len(wrong) > 20 and from_true_m.max() < 0.2  # none is a mixture of two
+    _, T = joint_adjustment.adjust(tracks, T_start, T_start, 0.1)
+    assert gap_m(T_start) > 0.1 and gap_m(T) < 0.01

@@ -195,6 +195,11 @@ class ColmapRun:
                     model.register_frame(image.frame_id)
         return model
 
+    def camera(self, camera: Camera) -> Any:
+        """A calibration as a pycolmap.Camera."""
+        model, width, height, params = camera.to_colmap()
+        return self.pycolmap.Camera(model=model, width=width, height=height, params=params)
+
     @contextmanager
     def quiet(self) -> Iterator[None]:
         """COLMAP logs to stderr, where the progress bar is; its exceptions become MapError."""

@@ -185,14 +185,19 @@ def _turn_back(run: ColmapRun, reconstruction: Any, T_start: Matrix, sigma_m: fl
 
     Positions alone, which hold it, do not tell the roll about a straight road.
     """
-    T = poses(run, reconstruction, T_start)
+    turn = turn_between(poses(run, reconstruction, T_start), T_start, sigma_m)
+    rotation = run.pycolmap.Rotation3d(turn[:3, :3])
+    reconstruction.transform(run.pycolmap.Sim3d(1.0, rotation, turn[:3, 3]))
+
+
+def turn_between(T: Matrix, T_start: Matrix, sigma_m: float) -> Matrix:
+    """The turn (4, 4) about their middle that brings poses (N, 4, 4) nearest to those before."""
     center, center_start = T[:, :3, 3].mean(0), T_start[:, :3, 3].mean(0)
     B = (T_start[:, :3, 3] - center_start).T @ (T[:, :3, 3] - center) / sigma_m**2
     B += (T_start[:, :3, :3] @ np.swapaxes(T[:, :3, :3], -1, -2)).sum(0) / ORIENTATION_SIGMA_RAD**2
     U, _, Vt = np.linalg.svd(B)  # Wahba's problem
     R = U @ np.diag([1.0, 1.0, np.linalg.det(U @ Vt)]) @ Vt
-    turn = run.pycolmap.Rotation3d(R)
-    reconstruction.transform(run.pycolmap.Sim3d(1.0, turn, center - R @ center))
+    return se3.make(R, center - R @ center)
 
 
 def _priors(run: ColmapRun, reconstruction: Any, anchors: Matrix, sigma_m: float) -> list[Any]:

@@ -26,7 +26,7 @@ from pixloc_ros.config.mapping import MappingConfig
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.build.colmap_pipeline import ColmapRun
 from pixloc_ros.maps.build.from_bag import adjustment
-from pixloc_ros.maps.build.from_bag.loops import find_loops
+from pixloc_ros.maps.build.from_bag.loops import Meeting, find_meetings
 from pixloc_ros.maps.build.from_bag.matching import Pairs
 from pixloc_ros.maps.build.from_bag.trajectory import Loop
 from pixloc_ros.maps.build.work_folder import Parts
@@ -35,7 +35,8 @@ from pixloc_ros.maps.files.colmap import ColmapModel
 from pixloc_ros.maps.files.posed_images import PosedImage
 
 PLACING, MATCHING = "Placing chunks of the drive", "Matching between chunks"
-WITNESSES = 2  # keyframes after each that a loop is of: with them its points are triangulated
+WITNESSES = 2  # images after each that a loop is of: with them its points are triangulated
+ONE_NUMBER = np.array([1.0, 1.0j])  # of a pixel, to find it among others
 
 
 def cut(drive_of: NDArray[np.int64], size: int, overlap: int) -> list[range]:
@@ -62,15 +63,26 @@ class PlacedChunk:
     T_map_cam: Matrix  # (n, 4, 4)
     placed: NDArray[np.bool_]  # (n,)
     points: Matrix  # (P, 3) in the map
-    image: NDArray[np.int64]  # (O,) by observation, among all images of the drive
+    image: NDArray[np.int64]  # (O,) by observation, among all images of the drive; ascending
     point: NDArray[np.int64]  # (O,) by observation, index into points
     pixels: Matrix  # (O, 2) by observation
+
+    def shown(self, image: int, pixels: Matrix) -> NDArray[np.int64]:
+        """(K,) the points that keypoints (K, 2) of an image show, -1 where they show none."""
+        own = slice(*np.searchsorted(self.image, [image, image + 1]))
+        known, point = self.pixels[own] @ ONE_NUMBER, self.point[own]
+        order, wanted = np.argsort(known), pixels @ ONE_NUMBER
+        if not len(known):
+            return np.full(len(pixels), -1)
+        at = order[np.searchsorted(known[order], wanted).clip(max=len(known) - 1)]
+        return np.where(known[at] == wanted, point[at], -1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _ChunkTask:
     """Some images of a drive, and all that is needed to work on them."""
 
+    numbers: tuple[int, ...]  # of the images among all of the drive
     images: tuple[PosedImage, ...]
     pairs: Pairs
     T_map_cam: Matrix  # (n, 4, 4) to begin with
@@ -116,21 +128,22 @@ class Chunks:
             for chunk, arrays in zip(self.chunks, found, strict=True)
         ]
 
-    def find_loops(
+    def find_meetings(
         self, T_map_cam: Matrix, pairs: Pairs, T_base_cam: Matrix, moment_of: Sequence[int]
-    ) -> list[Loop]:
-        """As `loops.find_loops`, of pairs in any two chunks; memory is that of two chunks."""
+    ) -> list[Meeting]:
+        """As `loops.find_meetings`, of pairs in any two chunks; memory is that of two chunks."""
         calls = []
         for own in self._by_chunks(pairs):
             images = self._with_witnesses(own)
             near = [*pairwise(images), *zip(images, images[WITNESSES:], strict=False)]
-            task = self._task("loops", images, sorted({*own, *near}), T_map_cam)
+            task = self._task("meetings", images, sorted({*own, *near}), T_map_cam)
             wanted = [(images.index(i), images.index(j)) for i, j in own]
             calls.append((task, wanted, T_base_cam[images], [moment_of[i] for i in images]))
+        found = self._done(_find_meetings, calls, MATCHING)
         return [
-            Loop(int(first), int(second), T)
-            for arrays in self._done(_find_loops, calls, MATCHING)
-            for (first, second), T in zip(arrays["moments"], arrays["T"], strict=True)
+            meeting
+            for (task, *_), arrays in zip(calls, found, strict=True)
+            for meeting in _unpacked(arrays, np.array(task.numbers))
         ]
 
     def _done(
@@ -159,6 +172,7 @@ class Chunks:
         T = T_map_cam[list(images)]
         digest = hashlib.sha256(repr((list(images), local, self.config)).encode() + T.tobytes())
         return _ChunkTask(
+            numbers=tuple(images),
             images=tuple(self.images[i] for i in images),
             pairs=local,
             T_map_cam=T,
@@ -192,7 +206,7 @@ def _place(contents: _Contents | None, task: _ChunkTask) -> Arrays:
     return arrays
 
 
-def _find_loops(
+def _find_meetings(
     contents: _Contents | None,
     task: _ChunkTask,
     wanted: Pairs,
@@ -200,10 +214,26 @@ def _find_loops(
     moment_of: Sequence[int],
 ) -> Arrays:
     with _run(contents, task) as run:
-        found = find_loops(run, run.reconstruct(task.T_map_cam), T_base_cam, moment_of, wanted)
-    moments = np.array([(loop.first, loop.second) for loop in found], np.int64)
-    T = np.array([loop.T_first_second for loop in found], np.float64)
-    return {"moments": moments.reshape(-1, 2), "T": T.reshape(-1, 4, 4)}
+        reconstruction = run.reconstruct(task.T_map_cam)
+        found = find_meetings(run, reconstruction, T_base_cam, moment_of, wanted)
+    moments = np.array([(m.loop.first, m.loop.second) for m in found], np.int64)
+    return {
+        "moments": moments.reshape(-1, 2),
+        "T": np.array([m.loop.T_first_second for m in found], np.float64).reshape(-1, 4, 4),
+        "matches": np.array([len(m.keypoints) for m in found], np.int64),
+        "keypoints": np.concatenate([np.zeros((0, 2, 3)), *(m.keypoints for m in found)]),
+    }
+
+
+def _unpacked(arrays: Arrays, numbers: NDArray[np.int64]) -> Iterator[Meeting]:
+    """Meetings with the numbers that images have in the drive."""
+    ends = np.cumsum(arrays["matches"]).tolist()
+    for (first, second), T, begin, end in zip(
+        arrays["moments"], arrays["T"], [0, *ends], ends, strict=False
+    ):
+        keypoints = arrays["keypoints"][begin:end].copy()
+        keypoints[..., 0] = numbers[keypoints[..., 0].astype(np.int64)]
+        yield Meeting(Loop(int(first), int(second), T), keypoints)
 
 
 @contextmanager
@@ -239,12 +269,13 @@ def _written(contents: _Contents, task: _ChunkTask, folder: Path) -> _ChunkTask:
 
 def _observations(model: ColmapModel) -> Arrays:
     """Points, and by observation image, point (an index) and pixel."""
-    seen = [np.flatnonzero(image.point_ids >= 0) for image in model.images]
-    numbers = [int(Path(image.name).stem) for image in model.images]
-    ids = np.concatenate([i.point_ids[s] for i, s in zip(model.images, seen, strict=True)])
+    images = sorted(model.images, key=lambda image: image.name)
+    seen = [np.flatnonzero(image.point_ids >= 0) for image in images]
+    numbers = [int(Path(image.name).stem) for image in images]
+    ids = np.concatenate([i.point_ids[s] for i, s in zip(images, seen, strict=True)])
     return {
         "points": model.points_world,
         "image": np.repeat(np.array(numbers, np.int64), [len(s) for s in seen]),
         "point": np.searchsorted(model.point_ids, ids),
-        "pixels": np.concatenate([i.pixels[s] for i, s in zip(model.images, seen, strict=True)]),
+        "pixels": np.concatenate([i.pixels[s] for i, s in zip(images, seen, strict=True)]),
     }

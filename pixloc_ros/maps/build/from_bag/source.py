@@ -15,6 +15,7 @@ from pixloc_ros.config import PriorsConfig
 from pixloc_ros.config.mapping import MappingConfig
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.build.builder import BuildContext, BuildOptions
 from pixloc_ros.maps.build.colmap_pipeline import ColmapRun
@@ -22,6 +23,7 @@ from pixloc_ros.maps.build.from_bag import (
     adjustment,
     gates,
     joining,
+    joint_adjustment,
     matching,
     report,
     visual_start,
@@ -29,7 +31,7 @@ from pixloc_ros.maps.build.from_bag import (
 from pixloc_ros.maps.build.from_bag.adjustment import Adjusted
 from pixloc_ros.maps.build.from_bag.chunks import Chunks, PlacedChunk, cut
 from pixloc_ros.maps.build.from_bag.frames import ChosenFrames, KeyframeImage, choose_frames
-from pixloc_ros.maps.build.from_bag.loops import find_loops
+from pixloc_ros.maps.build.from_bag.loops import Meeting, find_meetings
 from pixloc_ros.maps.build.from_bag.report import MappingReport
 from pixloc_ros.maps.build.from_bag.trajectory import (
     Loop,
@@ -49,6 +51,7 @@ from pixloc_ros.maps.schema import file_sha256
 
 COMPARED_KEYFRAMES = 10
 OVERLAP = 8  # chunks share this part of their keyframes: at its ends a chunk is held least
+JOINT_ROUNDS = 2  # of adjusting chunks together and leaving out what does not fit
 LOOP_DRIFT_M, LOOP_DRIFT_DEG = 0.15, 0.7  # that adjustment alone does not close
 
 
@@ -146,8 +149,8 @@ class _Mapping:
         loops = []
         if apart := [pair for pair in pairs if self._is_loop(pair)]:
             first = self.run.reconstruct(T)
-            loops = find_loops(self.run, first, self.T_base_cam, self.moment_of, apart)
-            loops = [loop for loop in loops if _has_drifted(smooth, loop)]
+            met = find_meetings(self.run, first, self.T_base_cam, self.moment_of, apart)
+            loops = [meeting.loop for meeting in met if _has_drifted(smooth, meeting.loop)]
         if loops:
             self.loops = len(loops)
             smooth = self._smooth(loops)
@@ -173,27 +176,40 @@ class _Mapping:
             mask=self.source.mask,
             progress=self.context.progress,
         )
-        smooth = self._smooth()
-        T = self._cameras(smooth)
+        first = self._smooth()
+        T = self._cameras(first)
         pairs = self._pairs(T)
         apart = [pair for pair in pairs if self._is_loop(pair)]
-        loops = chunks.find_loops(T, apart, self.T_base_cam, self.moment_of)
-        if drifted := [loop for loop in loops if _has_drifted(smooth, loop)]:
-            smooth = self._smooth(drifted)
-            T = self._cameras(smooth)
+        meetings = chunks.find_meetings(T, apart, self.T_base_cam, self.moment_of)
+        loops = [meeting.loop for meeting in meetings]
+        placed = chunks.place(self._cameras(self._closed(first, loops)), pairs)
+        loops = joining.loops_between(
+            self.run, placed, meetings, self.T_base_cam, self._calibrations
+        )
+        smooth = self._closed(first, loops)
+        return smooth, self._joined(placed, meetings, smooth, loops)
+
+    def _closed(self, smooth: SmoothTrajectory, loops: Sequence[Loop]) -> SmoothTrajectory:
+        """The trajectory with loops, where it is so far off that adjustment would not close it."""
+        drifted = [loop for loop in loops if _has_drifted(smooth, loop)]
         self.loops = len(drifted)
-        return smooth, self._joined(chunks.place(T, pairs), T, loops)
+        return self._smooth(drifted) if drifted else smooth
 
     def _joined(
-        self, chunks: Sequence[PlacedChunk], T_start: Matrix, loops: Sequence[Loop]
+        self,
+        chunks: Sequence[PlacedChunk],
+        meetings: Sequence[Meeting],
+        smooth: SmoothTrajectory,
+        loops: Sequence[Loop],
     ) -> Adjusted:
-        found = joining.ties(chunks, T_start, self.T_base_cam)
+        T_start = self._cameras(smooth)
+        found = joining.ties(chunks, self.T_base_cam)
         self.context.report(f"{len(chunks)} chunks joined; {found}")
         first_of = {moment: image for image, moment in reversed(list(enumerate(self.moment_of)))}
         T_map_base = join_steps(
             self.drives,
             [self.moments[i] for i in self.moment_of],
-            found.T_map_cam @ se3.inverse(self.T_base_cam),
+            smooth.T_map_base[self.moment_of],
             (found.first, found.second, found.T_first_second),
             [
                 replace(loop, first=first_of[loop.first], second=first_of[loop.second])
@@ -202,9 +218,16 @@ class _Mapping:
             self.config,
         )
         T = T_map_base @ self.T_base_cam
-        cameras = [image.camera for image in self.images]
-        model, error_px = joining.join_points(chunks, T, found.placed, cameras)
+        tracks = joining.join_tracks(chunks, meetings, T, self._calibrations)
+        for _ in range(JOINT_ROUNDS):
+            tracks, T = joint_adjustment.adjust(tracks, T, T_start, self.config.position_sigma_m)
+            tracks = tracks.only(tracks.errors_px(T) <= adjustment.MAX_ERROR_PX)
+        model, error_px = joining.model_of(tracks, T, found.placed)
         return Adjusted(model, T, found.placed, error_px, refined_intrinsics=False)
+
+    @property
+    def _calibrations(self) -> list[Camera]:
+        return [image.camera for image in self.images]
 
     def _smooth(self, loops: Sequence[Loop] = ()) -> SmoothTrajectory:
         return smooth_trajectory(self.drives, self.moments, loops, self.config, self.source.priors)
