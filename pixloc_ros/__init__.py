@@ -1,7 +1,7 @@
-"""pixloc_ros: where am I on this map? A camera answers, by aligning deep features.
+"""pixloc_ros: localize a camera on a prior map by aligning deep features.
 
-The public names below are imported when they are first used, so that `import pixloc_ros` and
-`import pixloc_ros.msg` take no time: docs/guide/python.md shows how to use them.
+The public names below are imported on first use, so that `import pixloc_ros` and `import
+pixloc_ros.msg` take no time. docs/guide/python.md shows how to use them.
 """
 
 from importlib import import_module

@@ -1,7 +1,7 @@
-"""How long each stage of one frame takes, and how far that is from what the machine could do.
+"""Measure how long each stage of a frame takes, and how far that is from the machine's limits.
 
 The problem is made from the image itself: points at random pixels and depths, with the features
-found there, so that the right pose is known and the alignment runs as on a real map.
+found there. So the right pose is known, and the alignment runs as on a real map.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from pixloc_ros.geometry.pose import Pose
 from pixloc_ros.maps.view import MapView
 
 DEPTHS_M = (4.0, 40.0)
-GRAPH_ITERATIONS = 100  # timed as one on a GPU, where launching one takes longer than its work
-OFFSET = (0.3, -0.1, 0.5, 0.005, 0.02, -0.005)  # a tracking error: metres and radians
+GRAPH_ITERATIONS = 100  # timed together on a GPU, where one launch takes longer than its work
+OFFSET = (0.3, -0.1, 0.5, 0.005, 0.02, -0.005)  # a typical tracking error: metres and radians
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What the device does at best, measured here: the roof that rows are compared with."""
+    """Peak speeds of the device, measured here; rows are compared with these limits."""
 
     name: str
     device: str
     threads: int
-    gflop_per_s: float  # matrix product: in the network's precision on a CPU, float16 on a GPU
-    gbyte_per_s: float  # copy, read and write together
+    gflop_per_s: float  # of a matrix product: network precision on a CPU, float16 on a GPU
+    gbyte_per_s: float  # of a copy, bytes read and written together
 
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkRow:
-    """One stage. floor_ms: the larger of FLOP and bytes over what the machine does at best."""
+    """Times of one stage. floor_ms: the larger of FLOP and bytes divided by the peak speeds."""
 
     stage: str
     median_ms: float
@@ -57,13 +57,13 @@ class BenchmarkRow:
 
     @property
     def ratio(self) -> float:
-        """How many times the floor."""
+        """The median as a multiple of the floor."""
         return self.median_ms / self.floor_ms if self.floor_ms else float("inf")
 
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkProblem:
-    """An image with a map of its own."""
+    """An image with a map made from it."""
 
     image_rgb: NDArray[np.uint8]
     camera: Camera
@@ -72,7 +72,7 @@ class BenchmarkProblem:
 
 
 class SpeedBenchmark:
-    """Times the stages on one device with a configuration."""
+    """Times the stages of one configuration on one device."""
 
     def __init__(self, config: Config, width: int = 640, height: int = 384, runs: int = 20):
         if config.threads:
@@ -92,7 +92,7 @@ class SpeedBenchmark:
 
     @torch.inference_mode()
     def rows(self) -> Iterator[BenchmarkRow]:
-        """All stages, one after the other."""
+        """Measure and yield all stages, one after the other."""
         yield self._network()
         for count in (1, 16, 64):
             for level in range(len(self.extractor.strides)):
@@ -103,7 +103,7 @@ class SpeedBenchmark:
 
     def _network(self) -> BenchmarkRow:
         problem = self.problem
-        with torch.device("meta"):  # what is to be computed, whatever computes it
+        with torch.device("meta"):  # counts operations without computing them
             plain = weights.build(self.extractor.architecture.name)
         on_gpu = self.extractor.device.type == "cuda"
         itemsize = 2 if on_gpu else self.extractor.network.dtype.itemsize
@@ -175,7 +175,7 @@ class SpeedBenchmark:
 def make_problem(
     extractor: FeatureExtractor, width: int, height: int, max_points: int
 ) -> BenchmarkProblem:
-    """A textured image and points in it; the camera is at the map's origin."""
+    """Create a textured image and points in it; the camera is at the map's origin."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 255, (height // 16, width // 16, 3), np.uint8)
     image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
@@ -200,7 +200,7 @@ def make_problem(
 
 
 def time_ms(work: Callable[[], object], runs: int, device: str) -> list[float]:
-    """Wall times after a warm-up, with the device idle before and after each."""
+    """Return wall times after a warm-up; the device is idle before and after each run."""
     times_ms = []
     for run in range(runs + 3):
         _wait_for(device)
@@ -213,9 +213,9 @@ def time_ms(work: Callable[[], object], runs: int, device: str) -> list[float]:
 
 
 def measure_machine(device: str, dtype: torch.dtype) -> Machine:
-    """The speeds of matrix product and copy reached here, on sizes that keep the device busy.
+    """Measure the speed of matrix products and copies that are large enough to load the device.
 
-    dtype: of the product on a CPU.
+    dtype: number type of the product on a CPU.
     """
     on_cpu = device == "cpu"
     side, numbers = (1024, 16_000_000) if on_cpu else (8192, 256_000_000)
@@ -230,7 +230,7 @@ def measure_machine(device: str, dtype: torch.dtype) -> Machine:
 
 
 def device_name(device: str) -> str:
-    """What a processor or a GPU calls itself."""
+    """Return the name that a processor or GPU reports."""
     if device != "cpu":
         return torch.cuda.get_device_name(device)
     try:

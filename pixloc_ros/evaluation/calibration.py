@@ -1,6 +1,6 @@
-"""How accurate poses on one map are, measured where the truth is known (docs/lab/covariance.md).
+"""Measure how accurate poses on a map are where the truth is known (docs/lab/covariance.md).
 
-An alignment cannot see the errors of its map. They are a floor under its covariance: one variance
+An alignment cannot see the errors of its map. They put a floor under its covariance: one variance
 per axis of the vehicle, chosen so that errors are within 1, 2 and 3 sigma as often as a Gaussian's.
 """
 
@@ -21,17 +21,17 @@ from pixloc_ros.maps.schema import Calibration
 from pixloc_ros.types import Estimate, Frame
 
 SIGMAS = np.arange(1, 4)
-GAUSSIAN = 2 * ndtr(SIGMAS) - 1  # share within 1, 2, 3 sigma
-MIN_FRAMES = 40  # of fewer the shares are chance
-OFFSET = Offset(0.5, 1.0)  # of the priors, as while tracking
-_CANDIDATES = np.concatenate([[0.0], np.geomspace(1e-6, 1.0, 800)])  # metres or radians
+GAUSSIAN = 2 * ndtr(SIGMAS) - 1  # share of a Gaussian within 1, 2, 3 sigma
+MIN_FRAMES = 40  # with fewer, the shares are too random
+OFFSET = Offset(0.5, 1.0)  # of the priors, typical of tracking
+_CANDIDATES = np.concatenate([[0.0], np.geomspace(1e-6, 1.0, 800)])  # floors in metres or radians
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationSamples:
-    """Errors (N, 6) of accepted poses and the alignment's own variances (N, 6).
+    """Errors (N, 6) of accepted poses, and the alignment's own variances (N, 6).
 
-    Both along the axes of the vehicle (forward, left, up) in metres, then about them in radians.
+    Both are along the vehicle's axes (forward, left, up) in metres, then about them in radians.
     """
 
     errors: Matrix
@@ -44,9 +44,9 @@ class CalibrationSamples:
 def measure(
     localizer: Localizes, frames: Iterable[tuple[Frame, Matrix]], seed: int = 0
 ) -> CalibrationSamples:
-    """Localize frames given with their true T_map_base (4, 4), from priors that are a little off.
+    """Localize frames, given with their true T_map_base (4, 4), from slightly wrong priors.
 
-    Raises DataError where too few of them are accepted.
+    Raises DataError if too few of them are accepted.
     """
     rng = np.random.default_rng(seed)
     rows = []
@@ -78,7 +78,7 @@ def _in_vehicle_axes(
 
 
 def calibration(measured: CalibrationSamples, scale: float) -> Calibration:
-    """What the map is to be told: the scale of the alignment's covariance, and the floors."""
+    """Return a map's calibration: the scale of the alignment's covariance, and the floors."""
     floors = fit(measured.scaled(scale))
     return Calibration(
         scale=scale,
@@ -89,31 +89,31 @@ def calibration(measured: CalibrationSamples, scale: float) -> Calibration:
 
 
 def fit(measured: CalibrationSamples) -> Matrix:
-    """The floors (6,), one sigma per axis, under which the errors fit the variances best.
+    """Return the floors (6,), one sigma per axis, with which the errors fit the variances best.
 
-    Best is the smallest largest departure of the shares within 1, 2 and 3 sigma from a Gaussian's:
-    the tails count as much as the core.
+    Best means that the largest difference between the shares within 1, 2 and 3 sigma and a
+    Gaussian's is smallest, so that the tails count as much as the core.
     """
     pairs = zip(measured.errors.T, measured.variances.T, strict=True)
     return np.array([_floor(errors, variances) for errors, variances in pairs])
 
 
 def coverage(errors: Matrix, variances: Matrix) -> Matrix:
-    """Share (3, ...) of errors (N, ...) within 1, 2 and 3 sigma."""
+    """Return the share (3, ...) of errors (N, ...) within 1, 2 and 3 sigma."""
     ratios = np.abs(errors) / np.sqrt(variances)
     return np.stack([(ratios < k).mean(0) for k in SIGMAS])
 
 
 def departure(shares: Matrix) -> float:
-    """The largest difference of shares (3, ...) from those of a Gaussian."""
+    """Return the largest difference between shares (3, ...) and a Gaussian's."""
     return float(np.abs(np.moveaxis(shares, 0, -1) - GAUSSIAN).max())
 
 
 def coverage_unseen(measured: CalibrationSamples, block: int = 20) -> Matrix:
-    """Shares (3, 6) of the frames of one half with the floors of the other, both ways together.
+    """Return shares (3, 6) by cross-validation: floors of one half applied to the other, both ways.
 
-    What to expect of frames that were not calibrated with. Halves are of blocks in turn, as errors
-    of neighbouring frames are alike.
+    This predicts the coverage of frames that were not used for the calibration. The halves are made
+    of alternating blocks, because errors of neighbouring frames are alike.
     """
     errors, variances = measured.errors, measured.variances
     even = (np.arange(len(errors)) // block) % 2 == 0

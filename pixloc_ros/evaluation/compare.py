@@ -1,4 +1,4 @@
-"""Frames from files that hold nothing but poses: one file is the estimate, one the truth."""
+"""Make frames of two files that hold only poses: one is the estimate, one the ground truth."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.geometry.trajectory import Trajectory, associate
 from pixloc_ros.types import Status
 
-TOLERANCE_S = 0.01  # stamps further apart are different instants
-MISSING = "missing"  # reason of a frame that the estimate says nothing about
+TOLERANCE_S = 0.01  # stamps farther apart are different instants
+MISSING = "missing"  # reason of a frame that the estimate lacks
 
 
 def compare_trajectories(
     estimate: Trajectory, truth: Trajectory, tolerance_s: float = TOLERANCE_S
 ) -> list[FrameResult]:
-    """Every pose of the truth is a frame; those without an estimate within tolerance_s failed.
+    """Make a frame of every true pose; those without an estimate within tolerance_s failed.
 
-    The error is taken against the truth at the stamp of the estimate. Poses of the estimate that
-    no pose of the truth belongs to are frames without truth.
+    The error is measured against the truth interpolated at the estimate's stamp. Estimated poses
+    without a true one become frames without truth.
     """
     i_truth, i_estimate = associate(truth.stamps_ns, estimate.stamps_ns, tolerance_s)
     partner = dict(zip(i_estimate.tolist(), truth.T_map_base[i_truth], strict=True))
@@ -38,10 +38,10 @@ def compare_trajectories(
 
 
 def compare_poses(estimate: Mapping[str, Matrix], truth: Mapping[str, Matrix]) -> list[FrameResult]:
-    """Every image of the truth is a frame; both map names to T_cam_map (4, 4).
+    """Make a frame of every image of the truth; both map names to T_cam_map (4, 4).
 
-    Cameras are turned into base_link axes at the same place, so along is along the view. There is
-    no time in these files: the stamp is the number of the line.
+    Cameras are rotated to base_link axes in place, so "along" is the viewing direction. These files
+    have no time: the stamp is the line number.
     """
     T_cam_base = se3.inverse(se3.base_from_optical())
     frames = []

@@ -1,7 +1,7 @@
-"""Bad light, bad weather, bad lenses: degraded copies of images, to see where a localizer breaks.
+"""Degrade images by bad light, weather or lenses, to find out where a localizer fails.
 
-Every function takes an RGB image uint8 (H, W, 3) and a generator, and returns a new one of the
-same shape. Sizes in pixels hold for images 1242 wide and scale with the width.
+Every function takes an RGB image uint8 (H, W, 3) and a generator, and returns a new one of the same
+shape. Sizes in pixels refer to images 1242 wide and scale with the width.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ REFERENCE_WIDTH_PX = 1242.0
 
 
 def night(image_rgb: Image, rng: np.random.Generator) -> Image:
-    """Underexposed to about a tenth, bluish, darker towards the top, with sensor noise."""
+    """Underexpose to about a tenth: bluish, darker towards the top, with sensor noise."""
     headlights = np.linspace(0.45, 1.0, len(image_rgb))[:, None, None]
     linear = (image_rgb / 255.0) ** 2.2 * headlights * [0.10, 0.11, 0.14]
     electrons = rng.poisson(linear * 900.0) + rng.normal(0.0, 4.0, linear.shape)
@@ -28,7 +28,7 @@ def night(image_rgb: Image, rng: np.random.Generator) -> Image:
 
 
 def blur(image_rgb: Image, rng: np.random.Generator, length_px: float = 21.0) -> Image:
-    """Motion blur along a nearly horizontal line, as when the vehicle turns."""
+    """Add motion blur along a nearly horizontal line, as when the vehicle turns."""
     length = max(3, round(length_px * _scale(image_rgb)) | 1)
     angle_deg = float(rng.normal(0.0, 8.0))
     line = np.zeros((length, length), np.float32)
@@ -39,14 +39,14 @@ def blur(image_rgb: Image, rng: np.random.Generator, length_px: float = 21.0) ->
 
 
 def defocus(image_rgb: Image, rng: np.random.Generator, radius_px: float = 6.0) -> Image:
-    """Out of focus: a disc of confusion."""
+    """Put the image out of focus: a disc of confusion."""
     radius = max(1, round(radius_px * _scale(image_rgb)))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     return _filtered(image_rgb, disc.astype(np.float32))
 
 
 def rain(image_rgb: Image, rng: np.random.Generator, drops: int = 60) -> Image:
-    """A wet lens: drops that show a blurred, flipped and brightened scene, and less contrast."""
+    """Add a wet lens: drops with a blurred, flipped and brightened scene, and less contrast."""
     height, width = image_rgb.shape[:2]
     mask = np.zeros((height, width), np.float32)
     for _ in range(drops):
@@ -61,7 +61,7 @@ def rain(image_rgb: Image, rng: np.random.Generator, drops: int = 60) -> Image:
 
 
 def fog(image_rgb: Image, rng: np.random.Generator, visibility: float = 0.35) -> Image:
-    """Fog, densest at the horizon and thinner towards the ground near the camera."""
+    """Add fog, densest at the horizon and thinner towards the ground near the camera."""
     height, width = image_rgb.shape[:2]
     row = np.linspace(0.0, 1.0, height)[:, None, None]
     clear = visibility + (0.9 - visibility) * np.clip((row - 0.5) / 0.5, 0, 1) ** 1.5
@@ -71,7 +71,7 @@ def fog(image_rgb: Image, rng: np.random.Generator, visibility: float = 0.35) ->
 
 
 def occlusion(image_rgb: Image, rng: np.random.Generator, share: float = 0.30) -> Image:
-    """Boxes, like vehicles beside and ahead, in front of at least a share of the image."""
+    """Cover at least a share of the image with boxes, like vehicles beside and ahead."""
     height, width = image_rgb.shape[:2]
     out, covered = image_rgb.copy(), np.zeros((height, width), bool)
     while covered.mean() < share:
@@ -94,14 +94,14 @@ DEGRADATIONS: dict[str, Callable[[Image, np.random.Generator], Image]] = {
 
 
 def degrade(name: str, image_rgb: Image, seed: int) -> Image:
-    """The named degradation; the same seed gives the same image. Raises ConfigError."""
+    """Apply the named degradation; the same seed gives the same image. Raises ConfigError."""
     return degradation(name)(image_rgb, np.random.default_rng(seed))
 
 
 def degradation(name: str) -> Callable[[Image, np.random.Generator], Image]:
-    """The function of a name, or of several joined by +: one after the other.
+    """Return the function of a name, or of several names joined by +, applied in turn.
 
-    Raises ConfigError for an unknown one.
+    Raises ConfigError for an unknown name.
     """
     parts = name.split("+")
     if unknown := [part for part in parts if part not in DEGRADATIONS]:

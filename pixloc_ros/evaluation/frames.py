@@ -1,4 +1,4 @@
-"""One record per frame, as it stands in a line of frames.jsonl."""
+"""The record of one frame, which is one line of frames.jsonl."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ VERIFICATION_FIELDS = (
     "spread",
     "runner_up_loss",
     "halves_px",
-)  # of Evidence
+)  # fields of Evidence
 
 
 def _finite(value: Any) -> Any:
-    """None for the infinities of `Alignment`, which JSON does not have."""
+    """Replace the infinities of `Alignment` by None, as JSON has none."""
     return value if value is None or np.isfinite(value) else None
 
 
@@ -38,13 +38,13 @@ Finite = Annotated[float | None, BeforeValidator(_finite)]
 
 
 class Record(BaseModel):
-    """Base of all records: frozen; keys of later versions are passed over."""
+    """Base of all records: frozen; keys of later versions are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class PoseRecord(Record):
-    """T_map_base as position in metres and ROS quaternion."""
+    """T_map_base as a position in metres and a ROS quaternion."""
 
     xyz: Vector
     quat_xyzw: tuple[float, float, float, float]
@@ -54,12 +54,12 @@ class PoseRecord(Record):
         return cls(xyz=tuple(T_map_base[:3, 3]), quat_xyzw=tuple(se3.quat_xyzw(T_map_base)))
 
     def matrix(self) -> Matrix:
-        """(4, 4)."""
+        """Return (4, 4)."""
         return se3.from_quat_xyzw(self.quat_xyzw, self.xyz)
 
 
 class Sigma(Record):
-    """Square roots of the diagonal of a covariance in map axes."""
+    """Square roots of the diagonal of a covariance, in map axes."""
 
     xyz_m: Vector
     rotation_deg: Vector
@@ -71,11 +71,11 @@ class Sigma(Record):
 
 
 class PoseError(Record):
-    """How far a pose is from the true one."""
+    """The difference between a pose and the true one."""
 
     translation_m: float
     rotation_deg: float
-    along_cross_up_m: Vector  # in the axes of the true base_link: ahead, to the left, upwards
+    along_cross_up_m: Vector  # in the axes of the true base_link: forward, left, up
     map_xyz_m: Vector  # the same translation in map axes
     map_rotation_deg: Vector  # rotation vector about map axes
 
@@ -111,7 +111,7 @@ class PriorRecord(Record):
 
 
 class FrameResult(Record):
-    """What became of one frame; `truth` and errors are there where the truth is known."""
+    """The result for one frame; `truth` and errors are present if the truth is known."""
 
     name: str
     stamp_ns: int
@@ -120,7 +120,7 @@ class FrameResult(Record):
     message: str = ""
     pose: PoseRecord | None = None  # only with status OK
     sigma: Sigma | None = None
-    candidate: PoseRecord | None = None  # what was found but not accepted
+    candidate: PoseRecord | None = None  # found but not accepted
     truth: PoseRecord | None = None
     error: PoseError | None = None
     candidate_error: PoseError | None = None
@@ -135,12 +135,12 @@ class FrameResult(Record):
     wrong_probability: Finite = None
     protection_level_m: Finite = None  # only with status OK
     protection_risk: Finite = None
-    ambiguity_m: Finite = None  # 0: no other place fits as well; none: not compared
+    ambiguity_m: Finite = None  # 0: no other place fits as well; None: not compared
     sharpness: Finite = None
     contrast: Finite = None
     spread: Finite = None
     runner_up_loss: Finite = None
-    halves_px: Finite = None  # where they were needed
+    halves_px: Finite = None  # if they were needed
     keyframes: tuple[str, ...] = ()
     timing_ms: dict[str, float] = Field(default_factory=dict)
     cameras: tuple[str, ...] = ()  # of a rig: those aligned, the lead first
@@ -151,14 +151,14 @@ class FrameResult(Record):
 
     @property
     def latency_ms(self) -> float | None:
-        """The stage named total, or the sum of all stages."""
+        """The stage named total, or else the sum of all stages."""
         if not self.timing_ms:
             return None
         return self.timing_ms.get("total", sum(self.timing_ms.values()))
 
 
 def frame_result(estimate: Estimate, truth: Trajectory | None = None) -> FrameResult:
-    """The record of one estimate, compared with the truth at its stamp."""
+    """Make the record of an estimate, compared with the truth at its stamp."""
     frame = FrameResult(
         name=estimate.name or str(estimate.stamp_ns),
         stamp_ns=estimate.stamp_ns,
@@ -179,7 +179,7 @@ def frame_result(estimate: Estimate, truth: Trajectory | None = None) -> FrameRe
 
 
 def with_truth(frame: FrameResult, T_map_base_true: Matrix | None) -> FrameResult:
-    """The record compared with the true pose (4, 4); without truth and errors for None."""
+    """Return the record compared with the true pose (4, 4); None removes truth and errors."""
     prior = frame.prior
     if prior is not None:
         prior = prior.model_copy(update={"error": _error(prior.pose, T_map_base_true)})
@@ -193,7 +193,7 @@ def with_truth(frame: FrameResult, T_map_base_true: Matrix | None) -> FrameResul
 
 
 def read_frames(path: str | Path) -> list[FrameResult]:
-    """Read frames.jsonl, or the one in a run folder; raises DataError with the wrong line."""
+    """Read frames.jsonl, or the one in a run folder. Raises DataError naming the wrong line."""
     path = Path(path) / FRAMES_FILE if Path(path).is_dir() else Path(path)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -209,7 +209,7 @@ def write_frames(path: str | Path, frames: Iterable[FrameResult]) -> None:
 
 
 def trajectory_of(frames: Sequence[FrameResult]) -> Trajectory:
-    """The poses of the localized frames, sorted by stamp."""
+    """Return the poses of the localized frames, sorted by stamp."""
     found = [frame for frame in frames if frame.pose is not None]
     return Trajectory.create(
         (frame.stamp_ns for frame in found), (f.pose.matrix() for f in found if f.pose)

@@ -1,4 +1,4 @@
-"""How well a map localizes the queries that it keeps of earlier drives."""
+"""Measure how well a map localizes the queries of earlier drives that it holds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PRIOR = Offset(distance_m=1.0, angle_deg=2.0)
 def score(
     config: Config, map_: Map, queries: Sequence[HeldQuery], progress: Progress = silent
 ) -> HeldScore:
-    """Localize queries from priors that are 1 m and 2 degrees off: the same ones for every map."""
+    """Localize queries from priors that are off by 1 m and 2 degrees, equal for every map."""
     localizer, errors_m = Localizer(config, map_), []
     for index, query in progress(enumerate(queries), "Localizing held queries", len(queries)):
         frame = Frame(query.image_rgb(), query.camera, index, query.T_base_cam)

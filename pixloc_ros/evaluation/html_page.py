@@ -1,6 +1,6 @@
-"""A run as one page of HTML that needs no server and no network: trajectory, errors, evidence.
+"""Write a run as one HTML page that needs no server and no network: trajectory, errors, evidence.
 
-A click on a frame, or the arrow keys, shows what is known of it, and its picture if there is one.
+A click on a frame, or an arrow key, shows its details, and its picture if there is one.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from pixloc_ros.common.atomic_write import write_text
 from pixloc_ros.errors import ConfigError, DataError
 from pixloc_ros.evaluation.frames import FrameResult
 
-MAX_PICTURES = 300  # evenly chosen; at 20 kB each the page stays below 10 MB
+MAX_PICTURES = 300  # evenly chosen; at 20 kB each, the page stays below 10 MB
 PICTURE_WIDTH_PX, PICTURE_QUALITY = 480, 80
 COLORS = {"OK": "#1a9850", "REJECTED": "#d73027", "AMBIGUOUS": "#fdae61", "FAILED": "#7f7f7f"}
 
-# Stamps, and what decodes their images (H, W, 3) RGB; it may raise DataError.
+# Stamps, each with a function that decodes the image (H, W, 3) RGB; it may raise DataError.
 Images = Iterable[tuple[int, Callable[[], "NDArray[np.uint8]"]]]
 Trace = dict[str, Any]
 
 
 def plotly_js() -> str:
-    """The library that draws, to be written into the page. Raises ConfigError without plotly."""
+    """Return the plotting library, to be embedded in the page. Raises ConfigError if missing."""
     try:
         from plotly.offline import get_plotlyjs
     except ImportError:
@@ -55,24 +55,24 @@ def write_page(
         "frames": [_details(frame) for frame in frames],
         "pictures": pictures,
     }
-    text = json.dumps(content, allow_nan=False).replace("<", "\\u003c")  # no word ends the script
+    text = json.dumps(content, allow_nan=False).replace("<", "\\u003c")  # hides any "</script>"
     page = _PAGE.replace("%TITLE%", html.escape(title)).replace("%COLORS%", json.dumps(COLORS))
     page = page.replace("%CONTENT%", text)
     write_text(Path(path), page.replace("%PLOTLY%", plotly_js()))
 
 
 def _pictures(frames: Sequence[FrameResult], images: Images) -> Iterator[tuple[int, str]]:
-    """Index of a frame and its picture, for at most MAX_PICTURES frames."""
+    """Yield frame index and picture, for at most MAX_PICTURES frames."""
     shown = np.linspace(0, len(frames) - 1, min(MAX_PICTURES, len(frames))).astype(int)
     index_of = {frames[index].stamp_ns: int(index) for index in shown}
     for stamp_ns, decode in images:
         if (index := index_of.get(stamp_ns)) is not None:
-            with suppress(DataError):  # what cannot be decoded has no picture
+            with suppress(DataError):  # an undecodable image is left out
                 yield index, _encoded(decode())
 
 
 def _trajectory(frames: Sequence[FrameResult], keyframe_xyz: NDArray | None) -> list[Trace]:
-    """From above, x to the right and y up: keyframes, truth, and poses by their status."""
+    """Draw keyframes, truth, and poses by status from above: x to the right, y up."""
     traces = []
     if keyframe_xyz is not None:
         x, y, *_ = np.round(np.asarray(keyframe_xyz, float), 3).T.tolist()
@@ -100,7 +100,7 @@ def _points(name: str, x: list[float], y: list[float], color: str, size: int = 5
 
 
 def _series(frames: Sequence[FrameResult]) -> list[dict[str, Any]]:
-    """One diagram each: what it shows, by frame; None where it is not known."""
+    """Return one diagram per quantity: its values by frame, None where unknown."""
     series: list[tuple[str, bool, list[float | None]]] = [
         ("position error [m]", True, [f.error.translation_m if f.error else None for f in frames]),
         ("rotation error [deg]", True, [f.error.rotation_deg if f.error else None for f in frames]),
@@ -131,13 +131,13 @@ def _series(frames: Sequence[FrameResult]) -> list[dict[str, Any]]:
 
 
 def _details(frame: FrameResult) -> Mapping[str, Any]:
-    """What is told of a frame that was clicked on: all of its line in frames.jsonl that has one."""
+    """Return all non-empty fields of a frame's line in frames.jsonl, shown on a click."""
     content = frame.model_dump(mode="json", exclude_none=True)
     return {name: value for name, value in content.items() if value not in ((), [], {}, "")}
 
 
 def _encoded(image_rgb: NDArray[np.uint8]) -> str:
-    """JPEG as a data URL, no wider than PICTURE_WIDTH_PX."""
+    """Return a JPEG data URL, no wider than PICTURE_WIDTH_PX."""
     height, width = image_rgb.shape[:2]
     scale = min(1.0, PICTURE_WIDTH_PX / width)
     size = max(1, round(width * scale)), max(1, round(height * scale))

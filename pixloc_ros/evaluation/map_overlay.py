@@ -1,4 +1,4 @@
-"""The points of a map over an image, where a pose puts them: what a run's poses look like."""
+"""Draw the points of a map over an image at a frame's pose, to show whether the pose is right."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ RADIUS_PX = 1.5
 
 @dataclass(frozen=True, slots=True)
 class MapOverlay:
-    """Draws with one camera of one vehicle."""
+    """Draws for one camera of one vehicle."""
 
     map: Map
     camera: Camera
     T_base_cam: Matrix  # (4, 4)
 
     def draw(self, image_rgb: NDArray[np.uint8], frame: FrameResult) -> NDArray[np.uint8]:
-        """The image (H, W, 3) with points at the pose found, in the colour of its status.
+        """Draw points on the image (H, W, 3) at the pose found, coloured by its status.
 
-        As it is where the frame has neither a pose nor a candidate.
+        The image stays unchanged if the frame has neither a pose nor a candidate.
         """
         found = frame.pose or frame.candidate
         if found is None:
@@ -44,7 +44,7 @@ class MapOverlay:
         return canvas
 
     def _pixels(self, T_map_cam: Matrix) -> NDArray[np.float64]:
-        """(N, 2) of the points that the keyframes around see, in view from here."""
+        """Return pixels (N, 2) of the visible points that nearby keyframes observe."""
         config = ViewConfig()
         near, _ = self.map.keyframes_within(T_map_cam[:3, 3], config.max_distance_m)
         chosen = choose_keyframes(self.map, T_map_cam, near, config)

@@ -1,4 +1,4 @@
-"""The figures of a run: recall, errors, false accepts, latency, honesty of the covariance."""
+"""Compute the figures of a run: recall, errors, false accepts, latency, covariance coverage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pixloc_ros.geometry.trajectory import Trajectory
 
 
 class Threshold(NamedTuple):
-    """A frame counts when both errors are at most these."""
+    """A frame counts if both errors are at most these."""
 
     max_m: float
     max_deg: float
@@ -25,13 +25,13 @@ class Threshold(NamedTuple):
 
 
 THRESHOLDS = (Threshold(0.1, 0.5), Threshold(0.25, 2.0), Threshold(0.5, 5.0))
-FALSE_ACCEPT_M = 0.5  # a pose that claims to be OK and is further off misleads the vehicle
+FALSE_ACCEPT_M = 0.5  # an accepted pose with a larger error misleads the vehicle
 SIGMAS = (1, 2, 3)
-GAUSSIAN_SHARE = (0.683, 0.954, 0.997)  # of one axis within 1, 2, 3 sigma
+GAUSSIAN_SHARE = (0.683, 0.954, 0.997)  # share of a Gaussian's axis within 1, 2, 3 sigma
 
 
 class Percentiles(Record):
-    """Of the time per frame, in milliseconds."""
+    """Percentiles of the time per frame, in milliseconds."""
 
     p50: float
     p95: float
@@ -39,16 +39,17 @@ class Percentiles(Record):
 
 
 class Coverage(Record):
-    """Share of frames whose error on an axis of the map is within k sigma, by k."""
+    """Share of frames whose error on a map axis is within k sigma, by k."""
 
     translation: dict[str, Vector]
     rotation: dict[str, Vector]
 
 
 class Summary(Record):
-    """The content of summary.json. None: not known, for want of truth, poses or times.
+    """The content of summary.json. None: unknown, because truth, poses or times are missing.
 
-    Recall is over all frames with truth: one without a pose failed. Errors are of localized frames.
+    Recall covers all frames with truth; a frame without a pose counts as failed. Errors cover
+    localized frames.
     """
 
     frames_total: int
@@ -60,9 +61,9 @@ class Summary(Record):
     p95_error_m: float | None
     p95_error_deg: float | None
     max_error_m: float | None
-    median_along_m: float | None  # along the true heading, absolute
-    median_cross_m: float | None  # to its side, absolute
-    bias_along_cross_up_m: Vector | None  # mean signed error: what calibration can mend
+    median_along_m: float | None  # absolute, along the true heading
+    median_cross_m: float | None  # absolute, across it
+    bias_along_cross_up_m: Vector | None  # mean signed error, which calibration can correct
     false_accepts: int | None
     median_prior_error_m: float | None
     median_prior_error_deg: float | None
@@ -80,10 +81,11 @@ def evaluate(
     truth: Trajectory | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Summary:
-    """Summarise frames, compared with the truth at their stamps where it is given.
+    """Summarise frames, compared with the truth at their stamps if it is given.
 
-    A trajectory is compared by `compare_trajectories` first. provenance: map_sha256 and
-    weights_sha256, and whatever else should be told about the run.
+    A trajectory is first converted by `compare_trajectories`.
+
+    provenance: map_sha256, weights_sha256, and whatever else should be recorded about the run.
     """
     frames = _as_frames(estimates, truth)
     known = [frame for frame in frames if frame.truth is not None]
@@ -108,7 +110,7 @@ def evaluate(
 
 
 def recall(frames: Sequence[FrameResult]) -> dict[str, float]:
-    """Share of frames within each threshold; a frame without a pose is not."""
+    """Return the share of frames within each threshold; a frame without a pose is outside."""
     return {
         str(limit): float(np.mean([f.error is not None and f.error.within(*limit) for f in frames]))
         for limit in THRESHOLDS
@@ -116,7 +118,7 @@ def recall(frames: Sequence[FrameResult]) -> dict[str, float]:
 
 
 def coverage(frames: Sequence[FrameResult]) -> Coverage | None:
-    """How often the errors stay within the reported sigmas, per axis of the map."""
+    """Return how often errors are within the reported sigmas, per map axis."""
     pairs = [(f.error, f.sigma) for f in frames if f.error is not None and f.sigma is not None]
     if not pairs:
         return None
@@ -127,7 +129,7 @@ def coverage(frames: Sequence[FrameResult]) -> Coverage | None:
 
 
 def latency(frames: Sequence[FrameResult]) -> Percentiles | None:
-    """Percentiles over all frames that were timed, whatever became of them."""
+    """Return percentiles over all timed frames, localized or not."""
     times_ms = [frame.latency_ms for frame in frames if frame.latency_ms is not None]
     if not times_ms:
         return None
@@ -174,7 +176,7 @@ def _percentile(values: Sequence[float], percent: float) -> float | None:
 
 
 def _ratio(error: Vector, sigma: Vector) -> np.ndarray:
-    # A sigma of zero claims certainty: only an error of zero is covered by it.
+    # A sigma of zero claims certainty: it only covers an error of zero.
     return np.abs(error) / np.maximum(sigma, np.finfo(float).tiny)
 
 

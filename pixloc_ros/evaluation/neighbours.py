@@ -1,4 +1,4 @@
-"""Other programs that run on the same machine, as they do on a robot."""
+"""Run other programs on the same machine, as on a robot."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Literal
 Neighbour = Literal["busy", "torch"]
 
 _WORK = {"busy": ("", "pass"), "torch": ("import torch; a = torch.rand(512, 512)", "a @ a")}
-# Ends by itself where its parent was killed.
+# Ends by itself if its parent was killed.
 _PROGRAM = """
 import os
 parent = os.getppid()
@@ -24,10 +24,10 @@ while os.getppid() == parent:
 
 @contextmanager
 def neighbours(count: int, kind: Neighbour = "busy") -> Iterator[None]:
-    """Run so many other programs meanwhile: busy loops, or torch with threads of its own.
+    """Run `count` other programs meanwhile: busy loops, or torch with its own threads.
 
-    They run with the defaults of their libraries, as programs of others do, and are working when
-    this begins.
+    They use their libraries' defaults, like anybody's programs, and are working when the context is
+    entered.
     """
     preparation, work = _WORK[kind]
     with ExitStack() as stack:
@@ -38,7 +38,7 @@ def neighbours(count: int, kind: Neighbour = "busy") -> Iterator[None]:
 
 @contextmanager
 def _running(program: str) -> Iterator[None]:
-    # Without variables: what this process has set for itself is not for them.
+    # With an empty environment: this process's own settings must not reach them.
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, env={})
     try:
         assert process.stdout is not None

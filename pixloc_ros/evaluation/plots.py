@@ -1,4 +1,4 @@
-"""Figures of a run. They are plain `Figure` objects: nothing global is touched, none stays open."""
+"""Draw the figures of a run as plain `Figure` objects: no global state, nothing stays open."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.types import Status
 from pixloc_ros.visualization import plotting
 
-FLOOR = 1e-3  # metres or degrees; smaller errors are drawn here on logarithmic axes
-FAR_AWAY_M = 1e5  # coordinates beyond it (UTM) are drawn relative to a round number
+FLOOR = 1e-3  # metres or degrees; on logarithmic axes, smaller errors are drawn here
+FAR_AWAY_M = 1e5  # larger coordinates (UTM) are drawn relative to a round number
 ERROR_PANELS = (
     ("translation_m", "position error (m)", [limit.max_m for limit in THRESHOLDS]),
     ("rotation_deg", "rotation error (deg)", [limit.max_deg for limit in THRESHOLDS]),
@@ -30,9 +30,9 @@ ERROR_PANELS = (
 def write_plots(
     folder: Path, frames: Sequence[FrameResult], keyframe_xyz: ArrayLike | None = None
 ) -> list[Path]:
-    """Draw all figures that the frames allow as PNG; returns their paths in reading order.
+    """Draw all figures that the frames allow as PNG; return their paths in reading order.
 
-    keyframe_xyz (M, 3): positions of the map's reference images.
+    keyframe_xyz: (M, 3) positions of the map's reference images, in metres.
     """
     figures = {"trajectory": trajectory_figure(frames, keyframe_xyz)}
     if any(frame.truth is not None for frame in frames):
@@ -48,7 +48,7 @@ def write_plots(
 def trajectory_figure(
     frames: Sequence[FrameResult], keyframe_xyz: ArrayLike | None = None
 ) -> Figure:
-    """The drive from above: truth, reference images, estimates by error, and what was refused."""
+    """Draw the drive from above: truth, reference images, estimates by error, rejected frames."""
     keyframes = np.asarray([] if keyframe_xyz is None else keyframe_xyz, float).reshape(-1, 3)
     truth = _positions([frame.truth for frame in frames])
     everywhere = np.concatenate([_positions([_place(f) for f in frames]), truth, keyframes])
@@ -73,7 +73,7 @@ def trajectory_figure(
 
 
 def errors_figure(frames: Sequence[FrameResult]) -> Figure:
-    """Both errors over time with the recall thresholds; frames without a pose as marks below."""
+    """Draw both errors over time with recall thresholds; marks below show frames without a pose."""
     figure, panels = plotting.new_figure(2, 1, 10, 6, sharex=True)
     for axes, (field, label, limits) in zip(panels, ERROR_PANELS, strict=True):
         plotting.log_axis(axes, "y")
@@ -93,7 +93,7 @@ def errors_figure(frames: Sequence[FrameResult]) -> Figure:
 
 
 def cumulative_figure(frames: Sequence[FrameResult]) -> Figure:
-    """Share of all frames whose error is below a value, for the estimates and for the priors."""
+    """Draw the share of all frames with an error below a value, for estimates and for priors."""
     figure, panels = plotting.new_figure(1, 2, 10, 4, sharey=True)
     known = [frame for frame in frames if frame.truth is not None]
     for axes, (field, label, limits) in zip(panels, ERROR_PANELS, strict=True):
@@ -112,7 +112,7 @@ def cumulative_figure(frames: Sequence[FrameResult]) -> Figure:
 
 
 def prior_figure(frames: Sequence[FrameResult]) -> Figure:
-    """What the alignment made of each prior: below the diagonal it helped."""
+    """Plot the error after alignment over that of the prior: below the diagonal, it improved."""
     figure, panels = plotting.new_figure(1, 2, 10, 4.6)
     for axes, (field, label, _) in zip(panels, ERROR_PANELS, strict=True):
         plotting.log_axis(axes, "x")
@@ -130,7 +130,7 @@ def prior_figure(frames: Sequence[FrameResult]) -> Figure:
 
 
 def quality_figure(frames: Sequence[FrameResult]) -> Figure:
-    """What is known without truth: cost, inliers and latency over time."""
+    """Draw what is known without truth: cost, inliers and latency over time."""
     figure, panels = plotting.new_figure(3, 1, 10, 6.5, sharex=True)
     fields = {"cost": "cost", "inlier_share": "inlier share", "latency_ms": "latency (ms)"}
     for axes, (field, label) in zip(panels, fields.items(), strict=True):
@@ -180,7 +180,7 @@ def _draw_limits(axes: Axes, limits: Sequence[float]) -> None:
 
 
 def _draw_shares(axes: Axes, errors: Sequence[float | None], end: float, **style: Any) -> None:
-    """Per cent of frames below a value, up to `end`; None never is."""
+    """Draw the per cent of frames below a value, up to `end`; None counts as never below."""
     known = sorted(error for error in errors if error is not None)
     if known:
         shares = np.arange(1, len(known) + 1) / len(errors) * 100
@@ -197,7 +197,7 @@ def _positions(poses: Sequence[PoseRecord | None]) -> Matrix:
 
 
 def _place(frame: FrameResult) -> PoseRecord | None:
-    """Where to draw a frame: its pose, else the truth, what was found, or the prior."""
+    """Return where to draw a frame: its pose, else the truth, the candidate, or the prior."""
     prior = frame.prior.pose if frame.prior is not None else None
     return frame.pose or frame.truth or frame.candidate or prior
 
@@ -213,7 +213,7 @@ def _value(error: PoseError | None, field: str) -> float | None:
 def _over_time(
     frames: Sequence[FrameResult], values: Sequence[float | None]
 ) -> list[tuple[Status, float, float]]:
-    """Status, seconds since the first frame, and value, of those frames that have one."""
+    """Return status, seconds since the first frame, and value, of the frames that have one."""
     return [
         (frame.status, _time_s(frame, frames[0]), value)
         for frame, value in zip(frames, values, strict=True)
@@ -236,7 +236,7 @@ def _axis_label(axis: str, offset: float) -> str:
 
 
 def _size_for(xyz: Matrix) -> tuple[float, float]:
-    """Inches that suit the extent of the drive."""
+    """Return a figure size in inches that suits the extent of the drive."""
     extent = np.ptp(xyz[:, :2], axis=0) if len(xyz) else np.ones(2)
     ratio = float(np.clip((extent[1] + 1) / (extent[0] + 1), 0.35, 0.75))
     return 10.0, 1.2 + 8.5 * ratio

@@ -1,4 +1,4 @@
-"""The files of a run: results for programs, and a folder of pictures for people."""
+"""Write the files of a run: results for programs, and a folder of pictures for people."""
 
 from __future__ import annotations
 
@@ -52,9 +52,11 @@ def write_run(
 ) -> Summary:
     """Write trajectory.txt and poses.txt (OK frames only), frames.jsonl and summary.json.
 
-    A summary is of the files beside it: the old one goes first, the new one comes last.
-    provenance: map_sha256, weights_sha256, and anything else worth keeping. Raises DataError when
-    the folder cannot be written to.
+    An old summary is deleted first and the new one written last, so that it always matches the
+    other files.
+
+    provenance: map_sha256, weights_sha256, and anything else worth keeping. Raises DataError if the
+    folder cannot be written to.
     """
     folder = Path(folder)
     frames = [frame_result(estimate, truth) for estimate in estimates]
@@ -80,10 +82,10 @@ def write_report(
     keyframe_xyz: ArrayLike | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write plots, three overlays and report.md; returns the path of the latter.
+    """Write plots, three overlays and report.md; return the path of report.md.
 
-    load_image gives the full query image (H, W, 3) RGB of an estimate, or None where there is none
-    any more. keyframe_xyz (M, 3): positions of the map's reference images.
+    load_image: returns an estimate's full query image (H, W, 3) RGB, or None if it is gone.
+    keyframe_xyz: (M, 3) positions of the map's reference images, in metres.
     """
     folder = Path(folder)
     frames = [frame_result(estimate, truth) for estimate in estimates]
@@ -93,7 +95,7 @@ def write_report(
 
 
 def report_on(folder: Path, frames: Sequence[FrameResult], provenance: dict[str, Any]) -> Summary:
-    """Write summary.json, plots and report.md of frames whose pictures are not at hand."""
+    """Write summary.json, plots and report.md for frames whose images are not available."""
     summary = evaluate(frames, provenance=provenance)
     write_summary(folder, summary)
     write_page(folder, frames, summary, write_plots(folder, frames))
@@ -103,7 +105,7 @@ def report_on(folder: Path, frames: Sequence[FrameResult], provenance: dict[str,
 def write_page(
     folder: Path, frames: Sequence[FrameResult], summary: Summary, pictures: Sequence[Path]
 ) -> Path:
-    """Write report.md around pictures that lie in the folder."""
+    """Write report.md for pictures in the same folder."""
     parts = [
         "# Localization report\n",
         markdown_table([("figure", "value"), *summary_rows(summary)]),
@@ -118,9 +120,9 @@ def write_page(
 
 
 def pick_overlays(estimates: Sequence[Estimate], frames: Sequence[FrameResult]) -> dict[str, int]:
-    """Indices of the best, median and worst frame by position error, or by cost without truth.
+    """Return indices of the best, median and worst frame by position error, or else by cost.
 
-    Localized frames are ranked; when there are none, those that were aligned at all.
+    Localized frames are ranked; if there are none, aligned ones.
     """
     aligned = [i for i, estimate in enumerate(estimates) if estimate.alignment is not None]
     chosen = [i for i in aligned if estimates[i].ok] or aligned
@@ -156,7 +158,7 @@ def _error_note(frame: FrameResult) -> str:
 
 
 def _camera_poses(estimates: Sequence[Estimate]) -> dict[str, NDArray[np.float64]]:
-    """T_cam_map by name of the localized frames whose alignment was kept."""
+    """Return T_cam_map by name, of localized frames whose alignment was kept."""
     return {
         estimate.name or str(estimate.stamp_ns): se3.inverse(estimate.alignment.T_map_cam)
         for estimate in estimates

@@ -1,4 +1,4 @@
-"""Single shots: how far off may the prior be? Every frame alone, from a random wrong prior."""
+"""Single shots: localize single frames from random wrong priors, to see how wrong they may be."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pixloc_ros.geometry.covariance import diagonal, perturb_base
 from pixloc_ros.maps.files.posed_images import PosedImages, read_image
 from pixloc_ros.types import Estimate, Frame, PosePrior
 
-STILL_M, STILL_DEG = 0.1, 0.3  # sigmas of a prior's dimensions that are right
+STILL_M, STILL_DEG = 0.1, 0.3  # sigmas of a prior in dimensions without an error
 CLEAN = "clean"  # no degradation
 
 
@@ -27,11 +27,11 @@ class Localizes(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Offset:
-    """A wrong prior: exactly this far off, in a random direction.
+    """The error of a prior: of exactly this size, in a random direction.
 
-    planar: on the ground and about the vertical, as a vehicle errs; otherwise in all six
-    dimensions. The prior's covariance is that of these errors, plus a little where they are zero,
-    or that of a smaller (or larger) offset, which it claims falsely.
+    planar: on the ground and about the vertical, as for a vehicle; otherwise in all six dimensions.
+    claimed: the offset that the prior's covariance describes; None: this one, so that it is honest.
+    In dimensions without an error it has a small sigma.
     """
 
     distance_m: float
@@ -40,7 +40,7 @@ class Offset:
     claimed: Offset | None = None
 
     def draw(self, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Error (6,) in ROS order."""
+        """Draw an error (6,) in ROS order."""
         translation, axis = rng.standard_normal((2, 3))
         if self.planar:
             translation[2] = axis[0] = axis[1] = 0.0
@@ -50,7 +50,7 @@ class Offset:
         )
 
     def covariance(self) -> NDArray[np.float64]:
-        """(6, 6) in ROS order."""
+        """Return the covariance (6, 6) in ROS order."""
         if self.claimed is not None:
             return self.claimed.covariance()
         translation, rotation = ([1, 1, 0], [0, 0, 1]) if self.planar else ([1] * 3, [1] * 3)
@@ -63,7 +63,7 @@ class Offset:
     def prior(
         self, T_map_base: NDArray[np.float64], stamp_ns: int, rng: np.random.Generator
     ) -> PosePrior:
-        """A prior that is off so far from a true pose (4, 4), and knows it."""
+        """Return a prior that is off by this much from a true pose (4, 4), with its covariance."""
         return PosePrior(
             perturb_base(T_map_base, self.draw(rng)), self.covariance(), "shot", stamp_ns
         )
@@ -71,20 +71,20 @@ class Offset:
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """One attempt and how far it ended from the truth."""
+    """One attempt, and how far its result is from the truth."""
 
     estimate: Estimate
-    error_m: float  # of the candidate, accepted or not; inf where there is none
+    error_m: float  # of the candidate, accepted or not; inf if there is none
     error_deg: float
 
 
 def posed_frames(
     drive: PosedImages, index: Sequence[int], degrade: str = CLEAN, seed: int = 0
 ) -> Iterator[tuple[Frame, NDArray[np.float64]]]:
-    """Frames of a drive with their true T_map_base, read one by one, degraded where asked.
+    """Read frames of a drive one by one with their true T_map_base, degraded if wanted.
 
-    Raises MapError for an image that cannot be read or is of another size than its camera, and
-    ConfigError for an unknown degradation.
+    Raises MapError for an unreadable image or one whose size is not its camera's, and ConfigError
+    for an unknown degradation.
     """
     for i in index:
         path = drive.files[i]
@@ -103,9 +103,9 @@ def shoot(
     shots_per_frame: int = 1,
     seed: int = 0,
 ) -> Iterator[Shot]:
-    """Localize frames given with their true T_map_base, from priors drawn by `offset`.
+    """Localize frames, given with their true T_map_base, from priors drawn by `offset`.
 
-    None: without any prior, searched for on the whole map.
+    offset: None: without a prior, searching the whole map.
     """
     rng = np.random.default_rng(seed)
     for frame, T_map_base in frames:
@@ -124,9 +124,9 @@ def shoot_elsewhere(
     shots_per_frame: int = 1,
     seed: int = 0,
 ) -> Iterator[Shot]:
-    """Localize frames that are not of the map, from priors at random poses (N, 4, 4) of cameras.
+    """Localize frames of another place, from priors at random camera poses T_map_cam (N, 4, 4).
 
-    Whatever is found is wrong: its error is infinite. The poses given with the frames do not count.
+    Any result is wrong, with an infinite error. The poses given with the frames are not used.
     """
     rng = np.random.default_rng(seed)
     for frame, _ in frames:
@@ -145,7 +145,7 @@ def _measure(estimate: Estimate, T_map_base: NDArray[np.float64]) -> Shot:
 
 @dataclass(frozen=True, slots=True)
 class ShotSummary:
-    """Shares are of all shots; `found` counts candidates, `ok` only what was accepted."""
+    """Figures of many shots. Shares are of all; `found` counts candidates, `ok` accepted poses."""
 
     shots: int
     found_10cm: float  # within 0.1 m and 0.5 deg
@@ -159,7 +159,7 @@ class ShotSummary:
 
 
 def summarize(shots: Sequence[Shot]) -> ShotSummary:
-    """Figures of many shots."""
+    """Compute the figures of many shots."""
     error_m = np.array([shot.error_m for shot in shots])
     error_deg = np.array([shot.error_deg for shot in shots])
     ok = np.array([shot.estimate.ok for shot in shots])

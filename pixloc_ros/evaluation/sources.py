@@ -1,4 +1,4 @@
-"""What can be evaluated: the folder of a run, a TUM trajectory, or named camera poses."""
+"""Load what can be evaluated: the folder of a run, a TUM trajectory, or named camera poses."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from pixloc_ros.geometry.trajectory import has_named_poses, read_poses, read_tum
 def load_frames(
     estimate: Path, ground_truth: Path | None, tolerance_s: float = TOLERANCE_S
 ) -> list[FrameResult]:
-    """Frames of an estimate, compared with the truth.
+    """Load the frames of an estimate, compared with the truth.
 
-    estimate: run folder or frames.jsonl (keeps its own truth when none is given), or a file of
-    poses, of the same format as ground_truth. Raises DataError for files that cannot be read, and
-    when the two have nothing in common.
+    estimate: run folder or frames.jsonl (keeps its own truth if none is given), or a file of poses
+    in the same format as ground_truth.
+
+    Raises DataError for unreadable files, and if the two have nothing in common.
     """
     if estimate.is_dir() or estimate.suffix == ".jsonl":
         frames = read_frames(estimate)
@@ -42,7 +43,7 @@ def load_frames(
 
 
 def load_provenance(estimate: Path) -> dict[str, Any]:
-    """What the summary.json of a run says about its map, weights and settings."""
+    """Return what a run's summary.json says about its map, weights and settings."""
     path = estimate / SUMMARY_FILE
     if not path.is_file():
         return {}
@@ -54,6 +55,6 @@ def load_provenance(estimate: Path) -> dict[str, Any]:
 
 
 def _comparable(frames: list[FrameResult]) -> bool:
-    """Whether some frame has truth, and some pose has been compared unless there are none."""
+    """Return whether any frame has truth and, if there are poses, any of them was compared."""
     has_poses = any(frame.ok for frame in frames)
     return any(f.truth is not None and (f.ok or not has_poses) for f in frames)

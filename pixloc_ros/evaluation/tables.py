@@ -1,4 +1,4 @@
-"""The figures of a run as words: rows of label and value, for the console and for Markdown."""
+"""Present the figures of a run as rows of label and value, for the console and for Markdown."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Row = tuple[str, str]
 
 
 def summary_rows(summary: Summary) -> list[Row]:
-    """Label and value of every figure that is known."""
+    """Return label and value of every known figure."""
     return [*_frame_rows(summary), *_error_rows(summary), *_other_rows(summary)]
 
 
 def summary_table(summary: Summary, title: str = "Localization") -> Table:
-    """The same rows for the console; false accepts in red."""
+    """Return the rows as a table for the console, with false accepts in red."""
     table = Table(title=title, show_header=False, title_justify="left")
     table.add_column(style="bold")
     table.add_column(justify="right")
@@ -30,7 +30,7 @@ def summary_table(summary: Summary, title: str = "Localization") -> Table:
 
 
 def worst_frames(frames: Sequence[FrameResult], count: int = 10) -> list[tuple[str, ...]]:
-    """Frames to look at first: largest errors, then those without a pose; with a header row."""
+    """Return frames to look at first: largest errors, then those without a pose; with a header."""
     localized = [frame for frame in frames if frame.error is not None]
     localized.sort(key=lambda frame: -frame.error.translation_m if frame.error else 0.0)
     refused = [frame for frame in frames if not frame.ok]
@@ -39,14 +39,14 @@ def worst_frames(frames: Sequence[FrameResult], count: int = 10) -> list[tuple[s
 
 
 def markdown_table(rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; the first row is the header."""
+    """Return a Markdown table; the first row is the header."""
     escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     rule = ["---"] * len(escaped[0])
     return "\n".join(f"| {' | '.join(row)} |" for row in [escaped[0], rule, *escaped[1:]]) + "\n"
 
 
 def pose_error(metres: float | None, degrees: float | None) -> str:
-    """Both errors in words; empty when they are not known."""
+    """Return both errors as text; empty if they are unknown."""
     if metres is None or degrees is None:
         return ""
     return f"{metres:.3f} m, {degrees:.2f} deg"

@@ -1,6 +1,6 @@
-"""From recorded shots to the probability of being wrong: fitted, and judged on other shots.
+"""Fit the probability of being wrong to recorded shots, and judge it on other shots.
 
-docs/lab/verification.md has the places and sessions that were fitted, chosen and judged with.
+docs/lab/verification.md lists the places and sessions used to fit, to select and to judge.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ from pixloc_ros.types import Evidence
 
 Array = NDArray[np.float64]
 
-RIGHT_M, RIGHT_DEG = 0.25, 2.0  # a pose within both is right
-WRONG_M, WRONG_DEG = 0.5, 5.0  # beyond one of them it is wrong; between, it is neither
-RIDGE = 1e-4  # on squared weights of evidence in its standard deviations
-RISK = 0.01  # that the error of an accepted pose is beyond the protection level
+RIGHT_M, RIGHT_DEG = 0.25, 2.0  # a pose within both limits is right
+WRONG_M, WRONG_DEG = 0.5, 5.0  # beyond either limit it is wrong; in between, it is neither
+RIDGE = 1e-4  # penalty on squared weights of standardized evidence
+RISK = 0.01  # that the error of an accepted pose exceeds the protection level
 
 
 class ShotRecord(BaseModel):
-    """One shot: what was found, and the evidence. No errors: the image is of another place."""
+    """One shot: its result and its evidence. Without errors, the image shows another place."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
-    place: str  # where the images are from, and which map
-    session: str  # the day, or what was done to the image
+    place: str  # where the images were taken, and which map was used
+    session: str  # the day, or how the image was degraded
     prior: str
     frame: str
     reason: str
     error_m: float | None = None
     error_deg: float | None = None
-    sigma_m: float | None = None  # the largest of the position, by the estimate's covariance
+    sigma_m: float | None = None  # largest sigma of the position, by the estimate's covariance
     evidence: dict[str, float]
 
     @property
     def wrong(self) -> bool | None:
-        """Whether the pose is wrong; None for what is neither right nor far off."""
+        """Whether the pose is wrong; None if it is neither right nor far off."""
         if self.error_m is None or self.error_deg is None:
             return True
         if self.error_m <= RIGHT_M and self.error_deg <= RIGHT_DEG:
@@ -62,12 +62,12 @@ class ShotRecord(BaseModel):
 
     @property
     def facts(self) -> Evidence:
-        """The evidence as the localizer has it."""
+        """The evidence as the localizer computes it."""
         return Evidence(**self.evidence)
 
 
 def record(shot: Shot, place: str, session: str, prior: str) -> ShotRecord | None:
-    """The record of a shot; None where nothing was aligned."""
+    """Make the record of a shot; None if nothing was aligned."""
     estimate = shot.estimate
     if estimate.evidence is None:
         return None
@@ -89,7 +89,7 @@ def record(shot: Shot, place: str, session: str, prior: str) -> ShotRecord | Non
 
 
 def read_records(paths: Iterable[Path]) -> list[ShotRecord]:
-    """Records of JSON lines files; raises DataError."""
+    """Read records from JSON lines files. Raises DataError."""
     records = []
     for path in paths:
         lines = foreign_files.read_text(path, DataError).splitlines()
@@ -99,7 +99,7 @@ def read_records(paths: Iterable[Path]) -> list[ShotRecord]:
 
 
 def fit(records: Sequence[ShotRecord], weights_sha256: str, policy: str) -> VerificationModel:
-    """Fit a model to shots; raises DataError where right or wrong ones are missing."""
+    """Fit a model to shots. Raises DataError if right or wrong ones are missing."""
     clear = [each for each in records if each.wrong is not None]
     right = [each for each in clear if not each.wrong]
     if not right or len(right) == len(clear):
@@ -118,10 +118,10 @@ def fit(records: Sequence[ShotRecord], weights_sha256: str, policy: str) -> Veri
 
 
 def _protection_factor(model: VerificationModel, records: Sequence[ShotRecord]) -> float:
-    """The factor on sigma that the errors of accepted poses exceed with the stated risk.
+    """Return the factor on sigma that errors of accepted poses exceed with the stated risk.
 
-    Poses that are neither right nor wrong count, wrong ones do not: for those there is the
-    probability.
+    Poses that are neither right nor wrong are included; wrong ones are not, as the probability of
+    being wrong covers them.
     """
     limit = AcceptanceConfig().max_wrong_probability
     ratios = [
@@ -134,10 +134,11 @@ def _protection_factor(model: VerificationModel, records: Sequence[ShotRecord]) 
 
 
 def fit_logistic(records: Sequence[ShotRecord], names: Sequence[str]) -> WrongProbability:
-    """Fit weights that are not negative, right and wrong poses counting as much in all.
+    """Fit non-negative weights; right and wrong poses have equal total weight.
 
-    So do the groups of one place and session among the right, and among the wrong ones: the
-    probability is that of a pose which was as likely to be wrong before anything was looked at.
+    Within the right poses, and within the wrong ones, all groups of one place and session have
+    equal weight. So the probability is that of a pose which is as likely to be wrong as right
+    before its evidence is considered.
     """
     wrong = np.array([bool(each.wrong) for each in records])
     facts = [each.facts for each in records]
@@ -163,7 +164,7 @@ def fit_logistic(records: Sequence[ShotRecord], names: Sequence[str]) -> WrongPr
 
 
 def _balanced(records: Sequence[ShotRecord], wrong: NDArray[np.bool_]) -> Array:
-    """Weights (N,) of sum 1: half to wrong and half to right shots, evenly to their groups."""
+    """Return weights (N,) with sum 1: half for wrong and half for right shots, equal per group."""
     groups = [(each.place, each.session, bool(each.wrong)) for each in records]
     count = {group: groups.count(group) for group in set(groups)}
     of_kind = {kind: sum(group[2] == kind for group in count) for kind in (False, True)}
@@ -172,7 +173,7 @@ def _balanced(records: Sequence[ShotRecord], wrong: NDArray[np.bool_]) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """Of many shots, at one limit of the probability."""
+    """Counts of accepted shots at one limit of the probability."""
 
     limit: float
     right: int
@@ -182,19 +183,19 @@ class Acceptance:
 
     @property
     def wrong_bound(self) -> float:
-        """The share of wrong poses accepted is below this, with 95 % confidence."""
+        """Upper bound of the share of wrong poses that are accepted, with 95 % confidence."""
         return upper_bound(self.wrong_accepted, self.wrong)
 
 
 def upper_bound(events: int, trials: int, confidence: float = 0.95) -> float:
-    """One-sided upper bound of a share (Clopper and Pearson 1934); 1 without trials."""
+    """Return the one-sided upper bound of a share (Clopper and Pearson 1934); 1 without trials."""
     return 1.0 if events >= trials else float(betaincinv(events + 1, trials - events, confidence))
 
 
 def acceptance(
     model: VerificationModel, records: Sequence[ShotRecord], limits: Sequence[float]
 ) -> list[Acceptance]:
-    """How many shots the evidence alone lets pass at each limit, whatever their prior."""
+    """Count, at each limit, the shots that the evidence alone accepts, whatever their prior."""
     curve, clear = [], [each for each in records if each.wrong is not None]
     wrong = np.array([bool(each.wrong) for each in clear])
     for limit in limits:

@@ -1,4 +1,4 @@
-"""Aachen Day-Night v1.0 and v1.1. True poses of queries are known to the server only."""
+"""Aachen Day-Night v1.0 and v1.1. Only the benchmark's server knows the true poses of queries."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ IMAGES = ("images_upright", "images/images_upright")
 
 
 class Aachen(Benchmark):
-    """Version 1.0: poses of the references are in an NVM file, their intrinsics in another."""
+    """Version 1.0: an NVM file has the references' poses, another file their intrinsics."""
 
     title = "Aachen Day-Night v1.0"
     home = (
@@ -42,7 +42,7 @@ class Aachen(Benchmark):
     def load(self, scene: str) -> Scene:
         """Read the queries of day or night.
 
-        They come from the official lists: the folders hold images that are not scored.
+        They come from the official lists, because the folders hold images that are not scored.
         """
         images = self.find(*IMAGES, what="the folder of all images")
         lists = self.find(f"queries/{scene}_time_queries_with_intrinsics.txt", what="queries")
@@ -60,7 +60,7 @@ class Aachen(Benchmark):
         )
 
     def references(self) -> ColmapModel:
-        """The database images, or the model that was given."""
+        """Return the database images, or the model that the user gave."""
         if self.files.model:
             return read_model(self.model_folder("", lambda: self.files.root))
         return self.official_model()
@@ -72,18 +72,18 @@ class Aachen(Benchmark):
         return read_nvm(nvm, cameras)
 
     def write_submission(self, folder: Path, poses: Mapping[str, Poses]) -> list[Path]:
-        """Day and night in one file: a file with night only has 0 / 0 / 0 by day."""
+        """Write day and night to one file; a file with night alone scores 0 / 0 / 0 by day."""
         together = {name: T for of_scene in poses.values() for name, T in of_scene.items()}
         return [submission.write(folder / "Aachen_eval_pixloc_ros.txt", together)]
 
 
 class AachenV11(Aachen):
-    """Version 1.1: a larger model in COLMAP's format, more night queries."""
+    """Version 1.1: a larger model in COLMAP's format, and more night queries."""
 
     title = "Aachen Day-Night v1.1"
     published = published.AACHEN_V11
     map_name = "aachen_v1.1"
 
     def official_model(self) -> ColmapModel:
-        """As it is."""
+        """Read the model, which needs no changes."""
         return read_model(self.find("3D-models/aachen_v_1_1", what="model of the database images"))

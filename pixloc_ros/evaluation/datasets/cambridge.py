@@ -1,7 +1,7 @@
-"""Cambridge Landmarks, evaluated as hloc and PixLoc do: against the retriangulated models.
+"""Cambridge Landmarks, evaluated like hloc and PixLoc: against the retriangulated models.
 
-These were made from images of 1024 px, while the images are 1920x1080, and each image has a focal
-length of its own: cameras are scaled to the files, and those of queries come from the ground truth.
+These were made from images of 1024 px, while the files are 1920x1080, and each image has its own
+focal length. So cameras are scaled to the files, and those of queries come from the ground truth.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MODELS = "CambridgeLandmarks_Colmap_Retriangulated_1024px"
 
 
 class Cambridge(Benchmark):
-    """Five scenes outdoors, photographed with a phone."""
+    """Five outdoor scenes, photographed with a phone."""
 
     title = "Cambridge Landmarks"
     home = (
@@ -45,7 +45,7 @@ class Cambridge(Benchmark):
     published = published.CAMBRIDGE
 
     def load(self, scene: str) -> Scene:
-        """Read queries and their true poses."""
+        """Read the queries and their true poses."""
         images = self.find(scene, what=f"the folder of the images of {scene}")
         truth_folder = self.find(f"{MODELS}/{scene}/empty_all", what="poses of all images")
         names = hloc.read_names(
@@ -76,7 +76,7 @@ class Cambridge(Benchmark):
         )
 
     def _references(self, scene: str, images: Path) -> ColmapModel:
-        """The SIFT model of the training images, or the one that was given."""
+        """Return the SIFT model of the training images, or the model that the user gave."""
         official = partial(
             self.find, f"{MODELS}/{scene}/model_train", what="SIFT model of the training images"
         )

@@ -1,4 +1,4 @@
-"""The benchmarks by the names that the command line knows."""
+"""The benchmarks by their names on the command line."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ DATASETS: dict[str, type[Benchmark]] = {
 
 
 def open_dataset(name: str, files: DatasetFiles) -> Dataset:
-    """Raises DataError for a name that is none and for a root that is no folder."""
+    """Open a benchmark by name. Raises DataError for an unknown name or a missing root folder."""
     if name not in DATASETS:
         raise DataError(f"dataset '{name}' is none of {', '.join(DATASETS)}")
     return DATASETS[name](files)  # type: ignore[return-value]
 
 
 def chosen_scenes(dataset: Dataset, wanted: Sequence[str]) -> list[str]:
-    """The scenes that were asked for, or else all that were downloaded.
+    """Return the requested scenes, or else all that were downloaded.
 
-    Raises DataError for one that is none, and where there is none.
+    Raises DataError for an unknown scene, and if there is none at all.
     """
     if unknown := [name for name in wanted if name not in dataset.scenes]:
         known = ", ".join(dataset.scenes)
         raise DataError(f"--scene {unknown[0]}: {dataset.title} has {known}")
     scenes = list(wanted) or [name for name in dataset.scenes if dataset.is_present(name)]
     if not scenes:
-        dataset.load(dataset.scenes[0])  # tells what is missing
+        dataset.load(dataset.scenes[0])  # raises the error that says what is missing
     return scenes

@@ -1,4 +1,4 @@
-"""Extended CMU Seasons. The true poses of some slices' queries are public, those of others are not.
+"""Extended CMU Seasons. The queries' true poses are public for some slices, but not for others.
 
 The pose lists hold camera centres, the submission translations.
 """
@@ -25,11 +25,11 @@ from pixloc_ros.maps.files import hloc
 from pixloc_ros.maps.files.colmap import ColmapModel, read_model
 
 GROUPS = {"urban": range(2, 9), "suburban": range(9, 18), "park": range(18, 26)}
-CAMERA_WORD = 2  # of a name as img_00273_c1_1287503834101037us.jpg
+CAMERA_WORD = 2  # index in names such as img_00273_c1_1287503834101037us.jpg
 
 
 class ExtendedCmu(Benchmark):
-    """Drives through one town in all seasons, in slices with a model each."""
+    """Drives through one town in all seasons, divided into slices with a model each."""
 
     title = "Extended CMU Seasons"
     home = (
@@ -42,7 +42,7 @@ class ExtendedCmu(Benchmark):
     published = published.CMU
 
     def load(self, scene: str) -> Scene:
-        """Read the queries to submit and those whose poses are public."""
+        """Read the queries to submit, and those whose poses are public."""
         folder = self.find(scene, what="the folder of the slice")
         intrinsics = self.find("intrinsics.txt", what="the two cameras")
         cameras = hloc.read_cameras(intrinsics)
@@ -83,7 +83,7 @@ class ExtendedCmu(Benchmark):
         return poses
 
     def write_submission(self, folder: Path, poses: Mapping[str, Poses]) -> list[Path]:
-        """All slices in one file, without the queries whose poses are public."""
+        """Write all slices to one file, without the queries whose poses are public."""
         together: dict[str, Matrix] = {}
         for scene, of_scene in poses.items():
             names = self._test_names(scene)

@@ -1,7 +1,7 @@
-"""4Seasons: the pose of a query relative to a reference frame that is given with it.
+"""4Seasons: poses of queries relative to given reference frames.
 
-Poses are camera-to-world with quaternions x y z w. An error is the distance between the estimated
-and the true place of the reference camera as the query sees it; a limit belongs to the inside.
+Poses are camera-to-world with quaternions x y z w. The error of a query is the distance between the
+estimated and the true position of the reference camera in the query's frame. Limits are inclusive.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ RELOCALIZATION = {
     "test0": "RelocalizationFilesTest/relocalizationFile_recording_2020-03-24_17-45-31",
     "test1": "RelocalizationFilesTest/relocalizationFile_recording_2020-04-23_19-37-00",
 }
-# Of the files for one recording the later one says which reference a query is placed at.
+# If there are several files for one recording, the later one assigns the references.
 HARD_TO_EASY = ("_hard", "_moderate", "_easy", "")
 
 
 class FourSeasons(Benchmark):
-    """Drives with a stereo camera, in one area and several seasons."""
+    """Drives with a stereo camera in one area, in several seasons."""
 
     title = "4Seasons relocalization"
     home = "4seasons-dataset.com (reference, training, validation, test0, test1)"
@@ -54,10 +54,10 @@ class FourSeasons(Benchmark):
 
     def __init__(self, files: DatasetFiles):
         super().__init__(files)
-        self._T_ref_world: dict[str, Matrix] = {}  # by query, of its given reference
+        self._T_ref_world: dict[str, Matrix] = {}  # of the reference given with each query
 
     def load(self, scene: str) -> Scene:
-        """Read queries, their reference frames, and relative poses where they are public."""
+        """Read queries, their reference frames, and relative poses if they are public."""
         references = self._reference_poses()
         nearest: dict[str, str] = {}
         truth: dict[str, Matrix] = {}
@@ -84,7 +84,7 @@ class FourSeasons(Benchmark):
         )
 
     def errors(self, poses: Poses, truth: Poses) -> PoseErrors:
-        """Distances between relative translations; rotations are not judged."""
+        """Return distances between relative translations; rotations are not scored."""
         distance_m = np.full(len(truth), MISSING_M)
         angle_deg = np.full(len(truth), MISSING_DEG)
         for i, (name, T_cam_world) in enumerate(truth.items()):
@@ -95,7 +95,7 @@ class FourSeasons(Benchmark):
         return PoseErrors(distance_m, angle_deg)
 
     def write_submission(self, folder: Path, poses: Mapping[str, Poses]) -> list[Path]:
-        """Write a file of relative poses for each relocalization file."""
+        """Write one file of relative poses per relocalization file."""
         references, written = self._reference_poses(), []
         for scene, of_scene in poses.items():
             for file in self._files(scene):
@@ -121,7 +121,7 @@ class FourSeasons(Benchmark):
             yield from _relocalizations(file)
 
     def _reference_poses(self) -> dict[str, Matrix]:
-        """T_world_cam of the left camera by time stamp."""
+        """Return T_world_cam of the left camera by time stamp."""
         path = self.find("reference/poses.txt", what="poses of the reference frames")
         poses = {}
         for where, line in read_lines(path, "poses"):
@@ -130,7 +130,7 @@ class FourSeasons(Benchmark):
         return poses
 
     def _references(self) -> References:
-        """Both cameras of all reference frames, to be triangulated, or the model given."""
+        """Return both cameras of all reference frames, for triangulation, or the user's model."""
         if self.files.model:
             return read_model(self.model_folder("reference", lambda: self.files.root))
         folder = self.find("reference/undistorted_images", what="reference images")
@@ -171,7 +171,7 @@ def _image(stamp: str, camera: int = 0) -> str:
 
 
 def _relocalizations(file: Path) -> Iterator[tuple[str, str, Matrix | None]]:
-    """Reference and query of each line, and T_query_ref where the line has it."""
+    """Yield reference and query of each line, and T_query_ref if the line has it."""
     for where, line in read_lines(file, "relocalizations"):
         reference, *rest = line.replace(",", " ").split()
         if len(rest) not in (1, 8):
@@ -180,7 +180,7 @@ def _relocalizations(file: Path) -> Iterator[tuple[str, str, Matrix | None]]:
 
 
 def _transform(where: str, words: list[str]) -> Matrix:
-    """(4, 4) of tx ty tz qx qy qz qw."""
+    """Return (4, 4) of tx ty tz qx qy qz qw."""
     try:
         numbers = np.array(words, np.float64).reshape(7)
         return se3.from_quat_xyzw(numbers[3:], numbers[:3])

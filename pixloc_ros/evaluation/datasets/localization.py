@@ -1,6 +1,6 @@
-"""Localizing the queries of a scene: who does it, in batches, and what is kept of it.
+"""Localize the queries of a scene in batches, by one or several workers, and store the results.
 
-Results are appended to a file as they come, so that a run that was interrupted goes on.
+Results are appended to a file as they come, so that an interrupted run can be continued.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ from pixloc_ros.priors.global_prior import GlobalPrior, KeyframePairs
 from pixloc_ros.types import Estimate, Frame, PosePrior, Reason, Status
 
 FRAMES_FILE, RUN_FILE = "frames.jsonl", "run.json"
-BATCH = 16  # queries that a worker is given at once
+BATCH = 16  # queries passed to a worker at once
 
 
 @dataclass(frozen=True, slots=True)
 class QueryTask:
-    """One query as a worker needs it: it may be on another machine than the dataset."""
+    """One query with all that a worker needs, which may run on a machine without the dataset."""
 
     query: BenchmarkQuery
     index: int
-    image: bytes  # content of the file
-    priors: tuple[PosePrior, ...]  # none: the map is searched
-    other_images: tuple[bytes, ...] = ()  # of query.others
+    image: bytes  # content of the image file
+    priors: tuple[PosePrior, ...]  # if empty, the map is searched
+    other_images: tuple[bytes, ...] = ()  # contents of the files of query.others
 
 
 class QueryLocalizer(Protocol):
-    """What finds the pose of a query."""
+    """Finds the pose of a query."""
 
     def localize(
         self, frame: Frame, priors: Sequence[PosePrior], other_cameras: Sequence[Frame]
@@ -62,22 +62,22 @@ class QueryLocalizer(Protocol):
 
 
 class Recipe(Hashable, Protocol):
-    """What a worker makes its localizer of; hashable, so that it does so once."""
+    """What a worker creates its localizer from; hashable, so that each worker does it only once."""
 
     def open(self) -> QueryLocalizer: ...
 
 
 @dataclass(frozen=True, slots=True)
 class MapRecipe:
-    """This package's localizer, on map folders that all workers see.
+    """Creates this package's localizer from map folders that all workers can read.
 
-    configs_json: of the maps of one place, that of the smallest images first.
+    configs_json: one configuration per map of the place, the one with the smallest images first.
     """
 
     configs_json: tuple[str, ...]
 
     def open(self) -> QueryLocalizer:
-        """Open maps and network."""
+        """Open the maps and the network."""
         configs = [Config.model_validate_json(each) for each in self.configs_json]
         return _OnMap(PyramidLocalizer(tuple(Localizer(config) for config in configs)))
 
@@ -96,7 +96,7 @@ class _OnMap:
 def global_prior(
     retrieval: Retrieval, map_: Map, names: Sequence[str], config: Config
 ) -> GlobalPrior | None:
-    """Who places the queries: the files that there are; None: the map is searched."""
+    """Return what proposes poses of the queries: the given files; None: the map is searched."""
     if retrieval.nearest:
         keyframe_of = {name: index for index, name in enumerate(map_.keyframe_names)}
         known = {q: [keyframe_of[r]] for q, r in retrieval.nearest.items() if r in keyframe_of}
@@ -122,9 +122,10 @@ def localize_scene(
     workers: Workers,
     progress: Progress = silent,
 ) -> list[FrameResult]:
-    """Localize the queries that the folder has no results of yet, and give those of all.
+    """Localize the queries that have no results in the folder yet; return the results of all.
 
-    settings: all that results depend on. Raises DataError where the folder's depend on others.
+    settings: everything that results depend on. Raises DataError if the folder's results depend on
+    other settings.
     """
     _check_same_run(folder, settings)
     done = _read_done(folder / FRAMES_FILE)
@@ -144,7 +145,7 @@ def localize_scene(
 
 
 def localize_batch(recipe: Recipe, tasks: Sequence[QueryTask]) -> list[FrameResult]:
-    """Localize some queries; the work of one worker."""
+    """Localize some queries: the work of one worker."""
     localizer = _open(recipe)
     return [_result(localizer, task) for task in tasks]
 
@@ -155,7 +156,7 @@ def _open(recipe: Recipe) -> QueryLocalizer:
 
 
 def _result(localizer: QueryLocalizer, task: QueryTask) -> FrameResult:
-    """The record of a query; one that came to nothing began at the best place of its list."""
+    """Return the record of a query; one without a result keeps the first of its priors."""
     found = frame_result(_localize(localizer, task))
     if found.prior is not None or not task.priors:
         return found
@@ -174,7 +175,7 @@ def _localize(localizer: QueryLocalizer, task: QueryTask) -> Estimate:
 
 
 def _other_cameras(task: QueryTask) -> Iterator[Frame]:
-    """What the rest of a rig saw, as far as it can be decoded."""
+    """Yield the frames of a rig's other cameras, as far as they can be decoded."""
     for other, content in zip(task.query.others, task.other_images, strict=True):
         image_rgb = image_files.decode(content)
         if image_rgb is not None:
@@ -184,7 +185,7 @@ def _other_cameras(task: QueryTask) -> Iterator[Frame]:
 
 def _task(scene: Scene, index: int, query: BenchmarkQuery, prior: GlobalPrior | None) -> QueryTask:
     content, *others = (_content(scene, name) for name in _names(query))
-    pixel = np.zeros((1, 1, 3), np.uint8)  # priors from files go by the name
+    pixel = np.zeros((1, 1, 3), np.uint8)  # a placeholder: priors from files only need the name
     frame = Frame(pixel, query.camera, index, np.eye(4), query.name)
     priors = tuple(prior.propose(frame)) if prior else ()
     return QueryTask(query, index, content, priors, tuple(others))
@@ -203,12 +204,12 @@ def _content(scene: Scene, name: str) -> bytes:
 
 
 def poses_of(results: Sequence[FrameResult], T_map_world: Matrix) -> dict[str, Matrix]:
-    """T_cam_world of the queries that were localized."""
+    """Return T_cam_world of the queries that were localized."""
     return {r.name: _cam_from_world(r.pose, T_map_world) for r in results if r.pose is not None}
 
 
 def poses_with_fallback(results: Sequence[FrameResult], T_map_world: Matrix) -> dict[str, Matrix]:
-    """The same, and of refused queries what alignment came to, or else where it began."""
+    """Return poses of all queries: for rejected ones the result of alignment, or else the prior."""
     poses = {}
     for result in results:
         prior = result.prior.pose if result.prior is not None else None
@@ -223,7 +224,7 @@ def _cam_from_world(T_map_cam: PoseRecord, T_map_world: Matrix) -> Matrix:
 
 
 def map_settings(maps: Sequence[Map], config: Config, retrieval: Retrieval) -> dict[str, Any]:
-    """All that results on the maps of a place depend on; the last one is that of `config`."""
+    """Return everything that results on a place's maps depend on; `config` has the last map."""
     files = [path for path in (retrieval.pairs, *retrieval.descriptors) if path is not None]
     smaller = {"smaller_maps": [map_.sha256 for map_ in maps[:-1]]} if len(maps) > 1 else {}
     return {
@@ -249,7 +250,7 @@ def _check_same_run(folder: Path, settings: dict[str, Any]) -> None:
 
 
 def _read_done(path: Path) -> dict[str, FrameResult]:
-    """Results by name; a line that a kill has cut off is left out, and removed."""
+    """Read results by name; a line that a kill has truncated is left out, and removed."""
     if not path.is_file():
         return {}
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)

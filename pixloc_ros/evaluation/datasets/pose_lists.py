@@ -1,7 +1,7 @@
-"""Lists of camera poses as the benchmarks write them, and what each takes the numbers for.
+"""Read lists of camera poses as the benchmarks write them, each with its own convention.
 
-Every line is `name qw qx qy qz x y z`, the quaternion from world to camera; x y z is a translation
-in most files (COLMAP's convention) and the camera's centre in some.
+Every line is `name qw qx qy qz x y z`, the quaternion from world to camera. In most files x y z is
+the translation (COLMAP's convention), in some the camera centre.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.files.hloc import read_lines
 
-NORM_TOLERANCE = 0.01  # beyond it the four numbers are no quaternion
+NORM_TOLERANCE = 0.01  # beyond it, the four numbers are not a quaternion
 
 
 def read_poses(path: Path, extra_columns: int = 0) -> dict[str, Matrix]:
-    """Read T_cam_world (4, 4) by name of lines with translations.
+    """Read T_cam_world (4, 4) by name from lines with translations.
 
-    extra_columns: numbers after the pose, which are passed over. Raises DataError with a wrong
-    line, and for a file without poses.
+    extra_columns: numbers after the pose, which are ignored. Raises DataError naming a wrong line,
+    and for a file without poses.
     """
     poses = {name: pose(numbers, where) for where, name, numbers in _rows(path, extra_columns)}
     if not poses:
@@ -32,9 +32,9 @@ def read_poses(path: Path, extra_columns: int = 0) -> dict[str, Matrix]:
 
 
 def read_poses_of_centres(path: Path) -> dict[str, Matrix]:
-    """Read T_cam_world (4, 4) by name of lines with camera centres; the file may be empty.
+    """Read T_cam_world (4, 4) by name from lines with camera centres; the file may be empty.
 
-    Raises DataError with a wrong line.
+    Raises DataError naming a wrong line.
     """
     return {
         name: pose_of_centre(numbers[:4], numbers[4:7], where)
@@ -43,9 +43,9 @@ def read_poses_of_centres(path: Path) -> dict[str, Matrix]:
 
 
 def by_query(path: Path, poses: Mapping[str, Matrix], names: Sequence[str]) -> dict[str, Matrix]:
-    """Poses by query name, of a file whose names may lack leading folders, as in submissions.
+    """Return poses by query name; the file's names may lack leading folders, as in submissions.
 
-    Raises DataError where no pose is of a query, and where two queries share a shortened name.
+    Raises DataError if no pose is of a query, and if two queries share a shortened name.
     """
     parts = max(name.count("/") for name in poses) + 1
     query_of: dict[str, str] = {}
@@ -63,17 +63,17 @@ def by_query(path: Path, poses: Mapping[str, Matrix], names: Sequence[str]) -> d
 
 
 def read_focal_lengths(path: Path) -> dict[str, float]:
-    """Read the focal length in pixels that follows the pose."""
+    """Read the focal length in pixels that follows each pose."""
     return {name: float(numbers[7]) for _, name, numbers in _rows(path, 1)}
 
 
 def pose(numbers: Matrix, where: str) -> Matrix:
-    """T_cam_world (4, 4) of quaternion and translation (7,)."""
+    """Return T_cam_world (4, 4) of a quaternion and a translation (7,)."""
     return se3.from_qvec_wxyz(_checked(numbers[:4], where), numbers[4:7])
 
 
 def pose_of_centre(qvec_wxyz: Matrix, centre: Matrix, where: str) -> Matrix:
-    """T_cam_world (4, 4) of the rotation into the camera and the camera's centre: t = -R c."""
+    """Return T_cam_world (4, 4) of the rotation into the camera and the camera centre: t = -R c."""
     T_cam_world = se3.from_qvec_wxyz(_checked(qvec_wxyz, where), np.zeros(3))
     T_cam_world[:3, 3] = -T_cam_world[:3, :3] @ centre
     return T_cam_world
@@ -87,7 +87,7 @@ def _checked(qvec_wxyz: Matrix, where: str) -> Matrix:
 
 
 def _rows(path: Path, extra_columns: int) -> list[tuple[str, str, Matrix]]:
-    """Place, name and numbers (7 + extra_columns,) of each line."""
+    """Return location, name and numbers (7 + extra_columns,) of each line."""
     rows, names = [], set()
     for where, line in read_lines(path, "poses"):
         words = line.split()

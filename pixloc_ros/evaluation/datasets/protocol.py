@@ -1,7 +1,7 @@
-"""What a benchmark is to the program: scenes with queries, and how their poses are judged.
+"""Define a benchmark for the program: scenes with queries, and how their poses are scored.
 
-A loader reads the official files as they were downloaded and gives `Scene`s. Everything after it,
-maps, localization, scores and tables, is the same for all benchmarks.
+A loader reads the official files as they were downloaded and returns `Scene`s. All that follows
+(maps, localization, scores and tables) is the same for all benchmarks.
 """
 
 from __future__ import annotations
@@ -18,57 +18,57 @@ from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.files.colmap import ColmapModel
 
-Poses = Mapping[str, Matrix]  # T_cam_world (4, 4) by name of the query
+Poses = Mapping[str, Matrix]  # T_cam_world (4, 4) by query name
 
 
 @dataclass(frozen=True, slots=True)
 class RigImage:
-    """What another camera of a rig saw at the time of a query."""
+    """The image of another camera of a rig, taken at the time of a query."""
 
-    name: str  # of the file below Scene.query_images
+    name: str  # of the file, relative to Scene.query_images
     camera_name: str
     camera: Camera
-    T_query_cam: Matrix  # (4, 4) from this camera into that of the query
+    T_query_cam: Matrix  # (4, 4) from this camera to that of the query
 
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkQuery:
     """One image to localize."""
 
-    name: str  # of the file below Scene.query_images
+    name: str  # of the file, relative to Scene.query_images
     camera: Camera
-    group: str  # whose score it counts in: a scene, "day", "urban"
+    group: str  # in whose score it counts: a scene, "day", "urban"
     camera_name: str = ""
     others: tuple[RigImage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class PosedReference:
-    """A reference image of a benchmark that comes with poses but without points."""
+    """A reference image of a benchmark that has poses but no points."""
 
-    name: str  # of the file below Scene.reference_images
+    name: str  # of the file, relative to Scene.reference_images
     camera: Camera
     T_cam_world: Matrix
 
 
-# Images with points, or images from which points are to be triangulated. Read when a map is built.
+# Images with points, or images from which points are triangulated. Read when a map is built.
 References = ColmapModel | tuple[PosedReference, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
-    """Files that say which references look like a query; without any the map itself is asked."""
+    """Files that tell which references resemble a query; without any, the map is searched."""
 
     pairs: Path | None = None  # lines `query reference`
     descriptors: tuple[Path, ...] = ()  # HDF5 with global descriptors
-    nearest: Mapping[str, str] = field(default_factory=dict)  # a reference by query, given
-    # By query, the references whose descriptors it is compared with; one not in it: with all.
+    nearest: Mapping[str, str] = field(default_factory=dict)  # given reference by query
+    # By query, the references to compare descriptors with; all, for a query missing here.
     among: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Queries that are localized on one map."""
+    """Queries that are localized on the same map."""
 
     name: str
     map_name: str  # scenes may share a map
@@ -82,21 +82,21 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class DatasetFiles:
-    """Where the files of a benchmark are. `{scene}` in a path stands for the scene's name."""
+    """Locations of a benchmark's files. `{scene}` in a path stands for the scene's name."""
 
     root: Path
     hloc: Path | None = None  # outputs of hloc: lists, descriptors, models
-    model: str = ""  # COLMAP model of the references instead of the official one
+    model: str = ""  # COLMAP model of the references, replaces the official one
     pairs: str = ""
     descriptors: tuple[str, ...] = ()
     ground_truth: Path | None = None  # folder of pseudo ground truth (7Scenes)
     depth: Path | None = None  # folder of rendered depth (7Scenes)
-    rig: bool = False  # also the images of other cameras at the time of a query (RobotCar)
+    rig: bool = False  # also use the images of the rig's other cameras (RobotCar)
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedRow:
-    """What somebody reported, as it was printed, by group."""
+    """Published results of one method, as printed, by group."""
 
     method: str
     source: str
@@ -109,31 +109,31 @@ class Dataset(Protocol):
     title: str
     scenes: tuple[str, ...]
     limits: tuple[Limit, ...]
-    with_medians: bool  # in tables, instead of recalls
-    settings: Mapping[str, Any]  # of the localizer, where its defaults do not fit
+    with_medians: bool  # tables show medians instead of recalls
+    settings: Mapping[str, Any]  # overrides of the localizer's defaults
     published: tuple[PublishedRow, ...]
 
     def is_present(self, scene: str) -> bool:
-        """Whether a scene was downloaded, as far as a look at its folder tells."""
+        """Return whether a scene seems to be downloaded, judging by its folder."""
 
     def load(self, scene: str) -> Scene:
-        """Read everything but the references; raises DataError for what is missing or wrong."""
+        """Read everything but the references. Raises DataError for what is missing or wrong."""
 
     def errors(self, poses: Poses, truth: Poses) -> PoseErrors:
-        """Errors of the queries with truth, in the order of these."""
+        """Return errors of the queries that have truth, in the order of `truth`."""
 
     def write_submission(self, folder: Path, poses: Mapping[str, Poses]) -> list[Path]:
-        """Write what the benchmark's server takes, of poses by scene; [] where it has none."""
+        """Write the files for the benchmark's server, from poses by scene; [] if it has none."""
 
 
 class Benchmark:
-    """What most benchmarks have in common; loaders derive from it."""
+    """What most benchmarks have in common; the base class of loaders."""
 
-    home: str  # where it is downloaded
+    home: str  # where to download it
     settings: Mapping[str, Any] = {}
 
     def __init__(self, files: DatasetFiles):
-        """Raises DataError where the root is no folder."""
+        """Raise DataError if the root is not a folder."""
         self.files = files
         if not files.root.is_dir():
             raise DataError(f"--root {files.root}: no such folder; {self.home}")
@@ -148,9 +148,9 @@ class Benchmark:
         return []
 
     def find(self, *relative: str, what: str) -> Path:
-        """The first of several places below the root that exists.
+        """Return the first of several paths below the root that exists.
 
-        Raises DataError that names the first one, what it is, and where the benchmark lives.
+        Raises DataError that names the first path, what it is, and where to download the benchmark.
         """
         for place in relative:
             path = self.files.root / place
@@ -160,7 +160,7 @@ class Benchmark:
         raise DataError(f"{self.files.root / relative[0]} is missing: {what}; {self.home}")
 
     def retrieval(self, scene: str, *in_hloc: str) -> Retrieval:
-        """What was given for a scene, or else the first of hloc's files that is there."""
+        """Return the files that the user gave for a scene, or else the first that hloc has."""
         files = self.files
         pairs = _given(files.pairs, scene, "--pairs") if files.pairs else None
         descriptors = tuple(_given(path, scene, "--descriptors") for path in files.descriptors)
@@ -171,7 +171,7 @@ class Benchmark:
         return Retrieval(pairs, descriptors)
 
     def model_folder(self, scene: str, official: Callable[[], Path]) -> Path:
-        """The COLMAP model that was given for a scene, or the official one."""
+        """Return the COLMAP model that the user gave for a scene, or the official one."""
         return _given(self.files.model, scene, "--model") if self.files.model else official()
 
 
@@ -183,7 +183,7 @@ def _given(template: str, scene: str, option: str) -> Path:
 
 
 def check_images(folder: Path, names: Sequence[str], home: str) -> None:
-    """Raise DataError unless all images are there."""
+    """Raise DataError unless all images exist."""
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise DataError(

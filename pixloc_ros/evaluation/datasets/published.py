@@ -1,4 +1,4 @@
-"""What others reported, as it was printed, to stand beside our figures.
+"""Results that others have published, as printed, to compare ours with.
 
 Rows of one table share data, ground truth and thresholds; sources are in docs/guide/datasets.md.
 """
@@ -13,7 +13,7 @@ PAPER = "PixLoc, CVPR 2021"
 
 
 def _rows(groups: Sequence[str], *rows: tuple[str, str, str]) -> tuple[PublishedRow, ...]:
-    """Rows of method, source and cells in the order of the groups; `-` where there is none."""
+    """Make rows of method, source and cells in the order of the groups; `-` means no figure."""
     made = []
     for method, source, text in rows:
         cells = dict(zip(groups, text.split(), strict=True))

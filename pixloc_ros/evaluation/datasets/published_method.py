@@ -1,6 +1,6 @@
-"""PixLoc as published on a benchmark: queries by their ranked references, or hloc's poses refined.
+"""Run PixLoc as published on a benchmark: from ranked references, or refining hloc's poses.
 
-There is no map: references are read from the benchmark's files, by every worker.
+There is no map: every worker reads the references from the benchmark's files.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from pixloc_ros.types import Estimate, Frame, PosePrior, Reason, Status
 
 @dataclass(frozen=True, slots=True)
 class RankedReferences:
-    """References of a query, the best first; similarity: of their descriptors, where known."""
+    """References of a query, best first; similarity: of their descriptors, if known."""
 
     names: tuple[str, ...]
     similarity: tuple[float, ...] | None = None
@@ -40,7 +40,7 @@ class RankedReferences:
 
 @dataclass(frozen=True, slots=True)
 class PublishedRecipe:
-    """The published localizer of a scene; inliers: hloc's log, whose poses are refined instead."""
+    """Creates the published localizer of a scene. inliers: hloc's log, whose poses are refined."""
 
     dataset: str
     files: DatasetFiles
@@ -49,7 +49,7 @@ class PublishedRecipe:
     inliers: Path | None = None
 
     def open(self) -> QueryLocalizer:
-        """Read the references; raises DataError where they have no points."""
+        """Read the references. Raises DataError if they have no points."""
         config = PublishedConfig.model_validate_json(self.config_json)
         scene = catalogue.open_dataset(self.dataset, self.files).load(self.scene)
         references = scene.references()
@@ -63,7 +63,7 @@ class PublishedRecipe:
         return _ByReferences(localizer, ranked)
 
     def settings(self, retrieval: Retrieval) -> dict[str, Any]:
-        """All that results depend on, but the references."""
+        """Return everything that results depend on, except the references."""
         config = PublishedConfig.model_validate_json(self.config_json)
         files = [retrieval.pairs, *retrieval.descriptors, self.inliers]
         return {
@@ -77,10 +77,10 @@ class PublishedRecipe:
 def rank_references(
     retrieval: Retrieval, known: ReferenceModel, queries: Sequence[str], config: PublishedConfig
 ) -> dict[str, RankedReferences]:
-    """References by query: of a list of pairs, of descriptors, or the one given with the query.
+    """Return references by query: from a list of pairs, from descriptors, or given with the query.
 
-    Raises ConfigError where there is none of them, or no descriptors for a mean initial pose;
-    DataError where no query has a reference in the model.
+    Raises ConfigError if there is none of these, or no descriptors for a mean initial pose, and
+    DataError if no query has a reference in the model.
     """
     if config.mean_initial_pose and not retrieval.descriptors:
         raise ConfigError("mean_initial_pose weights references by --descriptors: give them")
@@ -106,7 +106,7 @@ def _by_descriptors(
     config: PublishedConfig,
     listed: Mapping[str, tuple[str, ...]],
 ) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[float, ...]]]:
-    """The most alike references of each query, or those that are listed; and how alike they are."""
+    """Return each query's most similar references, or those listed, and their similarities."""
     references = list(known.images)
     row = {name: i for i, name in enumerate(references)}
     of_references = hloc.read_descriptors(retrieval.descriptors, references)
@@ -154,7 +154,7 @@ class _Refining:
 
 
 def _estimate(frame: Frame, found: PublishedResult) -> Estimate:
-    """The map is the references' world here, and base the camera."""
+    """Convert a result; here the map is the references' world, and base is the camera."""
     T_map_cam = se3.inverse(found.T_cam_world)
     T_initial = se3.inverse(found.T_cam_world_initial)
     return Estimate(

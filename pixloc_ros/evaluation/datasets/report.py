@@ -1,4 +1,4 @@
-"""The table of a benchmark: our rows beside the published ones, and the files of a run."""
+"""Write a benchmark's table, our rows beside the published ones, and the other files of a run."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from pixloc_ros.evaluation.tables import markdown_table
 
 ACCEPTED, ANSWERED = "pixloc_ros, accepted only", "pixloc_ros, every query answered"
 PUBLISHED_ROWS = "published method, aligned only", "published method, every query answered"
-MEAN = "mean"  # column of 7Scenes: mean of the scenes' recalls at the first limit
+MEAN = "mean"  # 7Scenes' column: mean over the scenes of the recall at the first limit
 RESULTS_FILE, SUMMARY_FILE = "results.md", "summary.json"
 
 
 @dataclass(frozen=True, slots=True)
 class SceneResult:
-    """Poses of a scene's queries."""
+    """The poses of a scene's queries."""
 
     scene: Scene
     accepted: Poses
-    answered: Poses  # with fallbacks of refused queries
+    answered: Poses  # including fallbacks for rejected queries
 
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkReport:
-    """What a run came to. Scores are of the queries whose true pose is public."""
+    """The results of a run. Scores cover the queries whose true poses are public."""
 
     title: str
     rows: dict[str, dict[str, Score]]  # by row and group
@@ -42,7 +42,7 @@ class BenchmarkReport:
     submissions: list[Path]
 
     def table(self) -> Table:
-        """The rows for the console."""
+        """Return the rows as a table for the console."""
         table = Table(*self.header, title=self.title, title_justify="left")
         for cells in self.cells:
             table.add_row(*cells)
@@ -52,7 +52,7 @@ class BenchmarkReport:
 def evaluate(
     dataset: Dataset, results: Sequence[SceneResult], ours: Sequence[str] = (ACCEPTED, ANSWERED)
 ) -> BenchmarkReport:
-    """Score both kinds of poses by group, and put them beside what others reported."""
+    """Score both kinds of poses by group, and combine them with what others have published."""
     groups = list(dict.fromkeys(q.group for r in results for q in r.scene.queries))
     kinds = {ANSWERED: "answered", PUBLISHED_ROWS[1]: "answered"}
     rows = {
@@ -75,7 +75,7 @@ def evaluate(
 def write(
     folder: Path, dataset: Dataset, results: Sequence[SceneResult], report: BenchmarkReport
 ) -> list[Path]:
-    """Write results.md, summary.json and the submission; gives the files of the latter."""
+    """Write results.md, summary.json and the submission; return the submission's files."""
     table = markdown_table([report.header, *report.cells])
     write_text(folder / RESULTS_FILE, f"# {report.title}\n\n{table}")
     summary = {
@@ -87,7 +87,7 @@ def write(
 
 
 def _scores(dataset: Dataset, poses: Sequence[tuple[Scene, Poses]]) -> dict[str, Score]:
-    """By group, pooled over the scenes that it has queries in."""
+    """Score each group, pooled over the scenes in which it has queries."""
     errors: dict[str, list[PoseErrors]] = {}
     for scene, of_scene in poses:
         for group in dict.fromkeys(query.group for query in scene.queries):

@@ -1,6 +1,6 @@
-"""RobotCar Seasons v2: the poses of its training queries are public, the server scores the others.
+"""RobotCar Seasons v2: poses of its training queries are public, the server scores the others.
 
-Models and lists name `.png` files, some with `./` before; the images are `.jpg`. Only the rear
+Models and lists name `.png` files, some with a leading `./`; the images are `.jpg`. Only the rear
 camera is scored.
 """
 
@@ -40,7 +40,7 @@ QUERIES_OF_PLACES = "3D-models/individual/queries_per_location"
 
 
 class RobotCar(Benchmark):
-    """Drives through Oxford in nine conditions, on a map of overcast days."""
+    """Drives through Oxford in nine conditions, on a map made on overcast days."""
 
     title = "RobotCar Seasons v2"
     home = "data.ciirc.cvut.cz/public/projects/2020VisualLocalization/RobotCar-Seasons/"
@@ -63,7 +63,7 @@ class RobotCar(Benchmark):
         return (self.files.root / "images" / scene).is_dir()
 
     def load(self, scene: str) -> Scene:
-        """Read the queries of a condition: of the list to submit and of that with poses."""
+        """Read the queries of a condition, both those to submit and those with public poses."""
         images = self.find("images", what="the folder of all conditions")
         truth = {name: T for name, T in self._truth().items() if name.startswith(f"{scene}/")}
         tests = [name for name in self._test_names() if name.startswith(f"{scene}/")]
@@ -94,7 +94,7 @@ class RobotCar(Benchmark):
         )
 
     def write_submission(self, folder: Path, poses: Mapping[str, Poses]) -> list[Path]:
-        """All conditions in one file; the server takes a part of them as well."""
+        """Write all conditions to one file; the server also accepts some of them."""
         localized = {name: T for of_scene in poses.values() for name, T in of_scene.items()}
         tests = {name: localized[name] for name in self._test_names() if name in localized}
         if not tests:
@@ -107,7 +107,10 @@ class RobotCar(Benchmark):
         return [image_name(name) for name in names if f"/{SCORED_CAMERA}/" in name]
 
     def _truth(self) -> dict[str, Matrix]:
-        """T_cam_world of the public queries, from lines `name` and a 4x4 camera-to-world."""
+        """Read T_cam_world of the public queries.
+
+        Their lines hold `name` and a 4x4 camera-to-world matrix.
+        """
         poses = {}
         for where, line in hloc.read_lines(self.find(TRAIN, what="public poses"), "poses"):
             name, *words = line.split()
@@ -122,9 +125,9 @@ class RobotCar(Benchmark):
         return poses
 
     def _same_place(self, names: Sequence[str]) -> dict[str, frozenset[str]]:
-        """References of the same camera at the same of the 49 places, as published runs have it.
+        """Return references of the same camera in the same of the 49 places, as in published runs.
 
-        Of queries that no list of places names there is nothing.
+        Queries that no list of places names are left out.
         """
         among: dict[str, frozenset[str]] = {}
         for file in sorted((self.files.root / QUERIES_OF_PLACES).glob("queries_location_*.txt")):
@@ -139,7 +142,7 @@ class RobotCar(Benchmark):
         return among
 
     def _rig(self, images: Path, scene: str) -> dict[str, tuple[Camera, Matrix]]:
-        """Each other camera that has images of a condition, and T_scored_cam (4, 4)."""
+        """Return each other camera that has images of a condition, with T_scored_cam (4, 4)."""
         T_car_scored, found = self._extrinsics(SCORED_CAMERA), {}
         for name in OTHER_CAMERAS:
             image = next((images / scene / name).glob("*.jpg"), None)
@@ -151,7 +154,7 @@ class RobotCar(Benchmark):
         return found
 
     def _extrinsics(self, camera: str) -> Matrix:
-        """T_car_cam (4, 4)."""
+        """Return T_car_cam (4, 4)."""
         file = self.find(
             f"extrinsics/{camera}_extrinsics.txt", what="pose of the camera in the car"
         )
@@ -165,7 +168,7 @@ class RobotCar(Benchmark):
         return T_car_cam
 
     def _camera(self, image: Path, name: str) -> Camera:
-        """A camera by name; its images are without distortion."""
+        """Return a camera by name; its images are undistorted."""
         file = self.find(f"intrinsics/{name}_intrinsics.txt", what="fx, fy, cx, cy")
         size = image_files.read_size(image)
         try:
@@ -178,7 +181,7 @@ class RobotCar(Benchmark):
         return Camera.from_colmap("PINHOLE", *size, [fx, fy, cx, cy])
 
     def _references(self) -> ColmapModel:
-        """The model that was given, the 49 text models of places, or the NVM file of all."""
+        """Read the user's model, the 49 text models of places, or the NVM file of all places."""
         root = self.files.root
         folders = sorted((root / PLACES).glob("*_aligned"))
         if self.files.model:
@@ -200,12 +203,12 @@ class RobotCar(Benchmark):
 def _others(
     query: str, rig: Mapping[str, tuple[Camera, Matrix]], images: Path
 ) -> tuple[RigImage, ...]:
-    """The images that the other cameras took at the time of a query: of the same file name."""
+    """Return the images of the other cameras with the same file name as a query."""
     names = {camera: query.replace(f"/{SCORED_CAMERA}/", f"/{camera}/") for camera in rig}
     taken = [(camera, name) for camera, name in names.items() if (images / name).is_file()]
     return tuple(RigImage(name, camera, *rig[camera]) for camera, name in taken)
 
 
 def image_name(name: str) -> str:
-    """The image file that a model or list means."""
+    """Return the image file that a name in a model or list refers to."""
     return name.removeprefix("./").removesuffix(".png").removesuffix(".jpg") + ".jpg"

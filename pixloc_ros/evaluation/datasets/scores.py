@@ -1,8 +1,8 @@
-"""How the benchmarks score poses: their conventions, not those of `evaluation.metrics`.
+"""Score poses by the conventions of the benchmarks, which differ from `evaluation.metrics`.
 
-An error is between camera centres and between rotations. A query without an estimate counts, as
-infinitely far and turned by 180 deg. Limits are strict in most benchmarks: an error equal to one is
-outside.
+Errors are measured between camera centres and between rotations. A query without an estimate counts
+as infinitely far off and rotated by 180 deg. In most benchmarks limits are strict: an error equal
+to the limit is outside.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MISSING_M, MISSING_DEG = np.inf, 180.0
 
 
 class Limit(NamedTuple):
-    """A query counts when both errors are below these, or equal where that is inside."""
+    """A query counts if both errors are below these limits; also if equal, when `inclusive`."""
 
     below_m: float
     below_deg: float = np.inf
@@ -36,13 +36,13 @@ class Limit(NamedTuple):
         return f"{self.below_m:g} m {self.below_deg:g} deg"
 
     def holds(self, errors: PoseErrors) -> NDArray[np.bool_]:
-        """(N,) which queries count."""
+        """Return which queries are within the limit (N,)."""
         if self.inclusive:
             return (errors.distance_m <= self.below_m) & (errors.angle_deg <= self.below_deg)
         return (errors.distance_m < self.below_m) & (errors.angle_deg < self.below_deg)
 
 
-# Of the scripts for Cambridge Landmarks and 7Scenes, and of visuallocalization.net.
+# As in the scripts for Cambridge Landmarks and 7Scenes, and on visuallocalization.net.
 INDOOR = (Limit(0.01, 1.0), Limit(0.02, 2.0), Limit(0.03, 3.0), Limit(0.05, 5.0))
 OUTDOOR = (Limit(0.25, 2.0), Limit(0.5, 5.0), Limit(5.0, 10.0))
 
@@ -60,11 +60,11 @@ class PoseErrors:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What a table has of some queries."""
+    """Figures of a set of queries."""
 
     queries: int
-    estimated: int  # have a pose, right or wrong
-    median_m: float  # inf where half of the queries have no pose
+    estimated: int  # queries with a pose, right or wrong
+    median_m: float  # inf if half of the queries have no pose
     median_deg: float
     recall: dict[Limit, float]  # share of all queries
 
@@ -74,7 +74,7 @@ def pose_errors(
 ) -> PoseErrors:
     """Compare poses (4, 4) by name with the true ones, in the order of these.
 
-    Poses without a true one are passed over.
+    Poses without a true one are ignored.
     """
     distance_m = np.full(len(T_cam_world_true), MISSING_M)
     angle_deg = np.full(len(T_cam_world_true), MISSING_DEG)
@@ -88,7 +88,7 @@ def pose_errors(
 
 
 def _errors(T_cam_world: Matrix, T_cam_world_true: Matrix) -> tuple[Matrix, Matrix]:
-    """Distances of the camera centres (N,) in metres, angles between the rotations in degrees."""
+    """Return distances (N,) of camera centres in metres, and angles of rotations in degrees."""
     T_world_cam, T_world_cam_true = se3.inverse(T_cam_world), se3.inverse(T_cam_world_true)
     distance_m = np.linalg.norm((T_world_cam - T_world_cam_true)[:, :3, 3], axis=-1)
     turn = Rotation.from_matrix(T_cam_world[:, :3, :3] @ T_world_cam_true[:, :3, :3])
@@ -96,12 +96,12 @@ def _errors(T_cam_world: Matrix, T_cam_world_true: Matrix) -> tuple[Matrix, Matr
 
 
 def recall(errors: PoseErrors, limit: Limit) -> float:
-    """Share of all queries within the limit."""
+    """Return the share of all queries within the limit."""
     return float(limit.holds(errors).mean())
 
 
 def score(errors: PoseErrors, limits: Sequence[Limit]) -> Score:
-    """Count one or more queries."""
+    """Score one or more queries."""
     return Score(
         queries=len(errors),
         estimated=int(np.isfinite(errors.distance_m).sum()),
@@ -112,7 +112,7 @@ def score(errors: PoseErrors, limits: Sequence[Limit]) -> Score:
 
 
 def pool(parts: Sequence[PoseErrors]) -> PoseErrors:
-    """All queries as one set, as the server pools conditions: not a mean of means."""
+    """Combine queries to one set, as the server pools conditions; this is not a mean of means."""
     return PoseErrors(
         np.concatenate([part.distance_m for part in parts]),
         np.concatenate([part.angle_deg for part in parts]),
@@ -121,4 +121,4 @@ def pool(parts: Sequence[PoseErrors]) -> PoseErrors:
 
 def _median(values: Matrix) -> float:
     middle = np.sort(values)[[(len(values) - 1) // 2, len(values) // 2]]
-    return float(middle[0] if middle[0] == middle[1] else middle.mean())  # inf - inf is no number
+    return float(middle[0] if middle[0] == middle[1] else middle.mean())  # inf - inf would be NaN

@@ -1,5 +1,7 @@
-"""7Scenes, against the triangulated models of hloc (poses of the depth SLAM), or against either
-pseudo ground truth of Brachmann et al. (ICCV 2021). Figures of one are never those of the other.
+"""7Scenes, evaluated against hloc's triangulated models or against pseudo ground truth.
+
+hloc's models have the poses of the depth SLAM; the pseudo ground truth, SfM or depth SLAM, is that
+of Brachmann et al. (ICCV 2021). Figures for one must not be compared with figures for another.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.files import colmap_edit, hloc
 from pixloc_ros.maps.files.colmap import ColmapModel, read_model
 
-# Rooms: what is one place on a road is another wall here.
+# For rooms: what is one place on a road is a different wall here.
 INDOOR_SETTINGS = {
     "retrieval.same_place_m": 1.0,
     "retrieval.sigma_m": 0.15,
@@ -46,7 +48,7 @@ RETRIEVAL = ("7scenes_densevlad_retrieval_top_10", "7scenes_densevlad_retrieval"
 
 
 class SevenScenes(Benchmark):
-    """Seven rooms, filmed with a depth camera; only its colour images are used."""
+    """Seven rooms, filmed with a depth camera; only the colour images are used."""
 
     home = (
         "scenes: microsoft.com/en-us/research/project/rgb-d-dataset-7-scenes; triangulated "
@@ -66,7 +68,7 @@ class SevenScenes(Benchmark):
         self.published = tables[self.truth]
 
     def load(self, scene: str) -> Scene:
-        """Read queries and their true poses."""
+        """Read the queries and their true poses."""
         images = self.find(scene, what=f"the folder of the images of {scene}")
         lists = [f"{folder}/{scene}_top10.txt" for folder in RETRIEVAL]
         retrieval = self.retrieval(scene, *lists, f"{scene}/pairs-query-*.txt")
@@ -76,7 +78,7 @@ class SevenScenes(Benchmark):
         return replace(loaded, retrieval=retrieval)
 
     def _by_model(self, scene: str, images: Path) -> Scene:
-        """The triangulated model holds training and test images; a list tells the latter."""
+        """Read a triangulated model of training and test images; a list names the latter."""
         what = "model of all images"
         model_dir = self.find(f"{MODELS}/{scene}/triangulated", what=what)
         what = "names of the test images"
@@ -100,7 +102,7 @@ class SevenScenes(Benchmark):
         )
 
     def _training_model(self, scene: str, model_dir: Path, test: list[str]) -> ColmapModel:
-        """The model without test images, and without what only these see."""
+        """Return the model without test images, and without points that only these observe."""
         model = read_model(self.model_folder(scene, lambda: model_dir))
         model = colmap_edit.without_images(model, set(test))
         if self.files.depth is None:
@@ -108,7 +110,7 @@ class SevenScenes(Benchmark):
         return colmap_edit.with_depth(model, partial(_read_depth, self.files.depth, scene))
 
     def _by_lists(self, scene: str, images: Path) -> Scene:
-        """Poses and focal lengths of training and test images are in lists of their own."""
+        """Read poses and focal lengths of training and test images from their own lists."""
         assert self.files.ground_truth is not None
         train, test = (
             self.files.ground_truth / f"{scene}_{part}.txt" for part in ("train", "test")
@@ -126,7 +128,10 @@ class SevenScenes(Benchmark):
 
 
 def _read_depth(folder: Path, scene: str, name: str) -> Matrix:
-    """(H, W) metres, NaN where unknown, rendered for `seq-03/frame-000000.color.png`."""
+    """Read the rendered depth (H, W) of an image `seq-03/frame-000000.color.png`.
+
+    It is in metres, NaN where unknown. Raises DataError if it is missing.
+    """
     sequence, frame = name.split("/")
     file = f"{sequence.replace('-', '')}_{frame}".replace("color.png", "pose.depth.tiff")
     path = folder / f"7scenes_{scene}" / "train" / "depth" / file
@@ -157,7 +162,7 @@ def _posed_references(file: Path, images: Path) -> tuple[PosedReference, ...]:
 
 
 def _posed_cameras(file: Path, images: Path) -> tuple[dict, dict[str, Camera]]:
-    """T_cam_world and camera by name; the principal point is the middle of the image."""
+    """Return T_cam_world and camera by name; the principal point is the image centre."""
     poses = pose_lists.read_poses(file, extra_columns=1)
     focal_px = pose_lists.read_focal_lengths(file)
     first = images / next(iter(poses))

@@ -1,6 +1,6 @@
-"""Files for visuallocalization.net: lines `name qw qx qy qz tx ty tz`, world to camera.
+"""Write files for visuallocalization.net: lines `name qw qx qy qz tx ty tz`, world to camera.
 
-The name is the last part of the path, or the last two where cameras have folders.
+The name is the last part of the path, or the last two if cameras have folders.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pixloc_ros.geometry.se3 import Matrix
 
 
 def write(path: Path, T_cam_world: Mapping[str, Matrix], parts: int = 1) -> Path:
-    """Write poses by query name; raises DataError where shortened names collide.
+    """Write poses by query name. Raises DataError if shortened names collide.
 
-    parts: of the name's path that the server expects, from its end.
+    parts: how many parts of the name's path, counted from its end, the server expects.
     """
     lines: dict[str, str] = {}
     for name, T in T_cam_world.items():
