@@ -1,1 +1,1 @@
-"""Small tools without a domain: files, timing, progress, process settings."""
+"""Small general tools: files, timing, progress, process settings."""

@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all."""
+"""Write files and folders atomically: they exist as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from pathlib import Path
 
 from pixloc_ros.errors import DataError
 
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of renameat2(2)
-_PART = re.compile(r"\..*\.\d+\.part(\..*)?")  # as `_part` names them
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # constants of renameat2(2)
+_PART = re.compile(r"\..*\.\d+\.part(\..*)?")  # names that `_part` creates
 _BLOCK_BYTES = 65_536
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A path next to `path` to write to, with the same suffix; renamed when the block succeeds.
+    """Yield a path next to `path`, with the same suffix, that is renamed if the block succeeds.
 
-    What a killed process left there is cleared away by the next that writes to the folder. Raises
-    DataError when the place cannot be written to.
+    Leftovers of a killed process are removed by the next one that writes to the folder. Raises
+    DataError if the path cannot be written to.
     """
     path = Path(path)
     _refuse_other_kinds(path)
@@ -37,7 +37,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def check_writable(path: str | Path) -> None:
-    """Raise DataError for a file that could not be written after long work; makes nothing."""
+    """Raise DataError if a file could not be written after long work; create nothing."""
     path = Path(path).absolute()
     folder = next(parent for parent in path.parents if parent.exists())
     _refuse_other_kinds(path)
@@ -48,7 +48,7 @@ def check_writable(path: str | Path) -> None:
 
 
 def remove(path: str | Path) -> None:
-    """Remove a file, if it is there; raises DataError where that cannot be."""
+    """Remove a file if it exists. Raises DataError if that fails."""
     path = Path(path)
     _refuse_other_kinds(path)
     with _errors_of(path):
@@ -56,17 +56,17 @@ def remove(path: str | Path) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a whole UTF-8 text file, or leave what was there."""
+    """Write a whole UTF-8 text file, or leave the old one."""
     with atomic_path(path) as part:
         part.write_text(text, encoding="utf-8")
 
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """An empty folder `.NAME.new` that takes the place of `path` when the block succeeds.
+    """Yield an empty folder `.NAME.new` that replaces `path` if the block succeeds.
 
-    A process that is killed at any time leaves the old folder under its name, or the new one, and
-    what else it leaves is cleared away by the next. Raises DataError while another process writes
+    A process that is killed at any time leaves either the old or the new folder under the name; its
+    other leftovers are removed by the next process. Raises DataError while another process writes
     there, and OSError.
     """
     with temporary_folder(path) as temporary:
@@ -77,9 +77,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_folder(path: Path) -> Iterator[Path]:
-    """An empty folder `.NAME.new` beside `path`, gone after the block.
+    """Yield an empty folder `.NAME.new` beside `path`, which is removed after the block.
 
-    One that a killed process left is taken over. Errors are those of `atomic_folder`.
+    One that a killed process left is reused. Raises the same errors as `atomic_folder`.
     """
     temporary = _temporary(path)
     with _locked(temporary):
@@ -92,9 +92,11 @@ def temporary_folder(path: Path) -> Iterator[Path]:
 
 
 def clear_remains(path: Path, locked: bool = False) -> None:
-    """Clear away what a killed `atomic_folder` left, and bring back the folder it was to replace.
+    """Remove what a killed `atomic_folder` left, and restore the folder that it was replacing.
 
-    Raises DataError while another process writes there, and OSError. locked: by the caller.
+    locked: whether the caller holds the lock already.
+
+    Raises DataError while another process writes there, and OSError.
     """
     old, temporary = _old(path), _temporary(path)
     if not locked and temporary.exists():
@@ -116,7 +118,7 @@ def _old(path: Path) -> Path:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the kernel's lock of a folder, which ends with the process; made where it is not."""
+    """Hold the kernel's lock on a folder, which ends with the process; create it if needed."""
     folder.mkdir(exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -130,7 +132,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _try_lock(descriptor: int, folder: Path) -> bool:
-    """Whether the lock is taken, of the folder that has the name now."""
+    """Return whether the lock was taken on the folder that has the name now."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return os.path.samestat(os.fstat(descriptor), folder.stat())
@@ -139,11 +141,11 @@ def _try_lock(descriptor: int, folder: Path) -> bool:
 
 
 def _take_place(temporary: Path, path: Path) -> None:
-    """Put the temporary folder under the name; what had the name is then under the other one."""
+    """Put the temporary folder under the name; the old folder is then under the temporary name."""
     if not path.exists():
         temporary.rename(path)
         return
-    with _locked(path):  # so that nobody takes the old folder for remains before it is removed
+    with _locked(path):  # so that nobody takes the old folder for a leftover before it is removed
         if not _exchange(temporary, path):
             path.rename(_old(path))
             temporary.rename(path)
@@ -153,7 +155,7 @@ def _take_place(temporary: Path, path: Path) -> None:
 
 
 def _exchange(first: Path, second: Path) -> bool:
-    """Swap two folders at once; False where the file system cannot."""
+    """Swap two folders at once; return False if the file system cannot."""
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if rename is None:
         return False
@@ -167,9 +169,9 @@ def _exchange(first: Path, second: Path) -> bool:
 
 
 def _refuse_other_kinds(path: Path) -> None:
-    """Raise DataError where a folder, a device or a pipe has the name: they are never replaced.
+    """Raise DataError if a folder, a device or a pipe has the name: they are never replaced.
 
-    As root, a file written to /dev/null would take its place for all programs.
+    As root, a file written to /dev/null would replace it for all programs.
     """
     with _errors_of(path):
         if path.exists() and not path.is_file():
@@ -179,7 +181,7 @@ def _refuse_other_kinds(path: Path) -> None:
 
 @contextmanager
 def _errors_of(path: Path) -> Iterator[None]:
-    """Turns errors of the file system into one line."""
+    """Turn errors of the file system into one line."""
     try:
         yield
     except OSError as error:
@@ -188,9 +190,9 @@ def _errors_of(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _part(path: Path) -> Iterator[Path]:
-    """A new empty file beside `path`, never one that a link leads to; gone after the block.
+    """Create an empty file beside `path`, never following a link; remove it after the block.
 
-    It is locked, so that those of dead processes can be told from it.
+    It is locked, which distinguishes it from those of dead processes.
     """
     _clear_parts(path.parent, os.getpid())
     part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
@@ -206,9 +208,9 @@ def _part(path: Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
-@cache  # once per folder in the life of a process: folders of images are large
+@cache  # once per folder and process, because folders of images are large
 def _clear_parts(folder: Path, process: int) -> None:
-    """Remove the parts that no living process holds."""
+    """Remove the part files that no living process holds."""
     for part in folder.iterdir():
         if _PART.fullmatch(part.name) and not part.is_symlink():
             with suppress(OSError):

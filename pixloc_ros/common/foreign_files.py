@@ -1,7 +1,7 @@
-"""The one door for files of any origin: read within bounds, or refused in one clear line.
+"""Read files of any origin: within bounds, or refused in one clear line.
 
 Whatever a file makes a parser do (recurse without end, build gigabytes from a kilobyte, raise any
-exception), the caller gets a checked value or the error of its own family.
+exception), the caller gets a checked value or an error of its own family.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ Refusal = type[PixlocError]
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 MAX_TEXT_BYTES = 1_000_000_000
 MAX_JSON_BYTES = 200_000_000
-MAX_YAML_BYTES = 500_000  # it is parsed at 100 kB a second
-MAX_DIGITS = 25  # of an integer; more do not fit any type that it could be meant for
+MAX_YAML_BYTES = 500_000  # parsed at 100 kB a second
+MAX_DIGITS = 25  # of an integer; no type that might be meant holds more
 
 
 @contextmanager
 def refusing(
     refusal: Refusal, path: str | Path, remedy: str = "is the file whole?"
 ) -> Iterator[None]:
-    """Let nothing but errors of our family leave a block that reads a file.
+    """Convert every error in a block that reads a file to the caller's family of errors.
 
-    Parsers of strangers' files raise what they like; their class is named, since a defect of ours
-    would come out here as well.
+    Parsers of foreign files may raise anything. The message names the exception's class, because
+    our own defects surface here as well.
     """
     try:
         yield
@@ -49,7 +49,7 @@ def refusing(
 
 
 def read_text(path: str | Path, refusal: Refusal, max_bytes: int = MAX_TEXT_BYTES) -> str:
-    """UTF-8 text, with or without a byte order mark; raises `refusal`."""
+    """Return UTF-8 text, with or without a byte order mark. Raises `refusal`."""
     path = Path(path)
     with refusing(refusal, path):
         if (size := path.stat().st_size) > max_bytes:
@@ -61,14 +61,14 @@ def read_text(path: str | Path, refusal: Refusal, max_bytes: int = MAX_TEXT_BYTE
 
 
 def read_json(path: str | Path, refusal: Refusal) -> Any:
-    """The value in a JSON file; raises `refusal`."""
+    """Return the value in a JSON file. Raises `refusal`."""
     text = read_text(path, refusal, MAX_JSON_BYTES)
     with refusing(refusal, path):
         return parse_json(text)
 
 
 def parse_json(text: str) -> Any:
-    """As json.loads, without integers that no type holds; raises ValueError."""
+    """Parse like json.loads, but refuse integers that no type holds. Raises ValueError."""
     try:
         return json.loads(text, parse_int=_integer)
     except RecursionError:
@@ -76,14 +76,14 @@ def parse_json(text: str) -> Any:
 
 
 def read_yaml(path: str | Path, refusal: Refusal) -> Any:
-    """The value in a YAML file, without aliases, tags and dates; raises `refusal`."""
+    """Return the value in a YAML file without aliases, tags and dates. Raises `refusal`."""
     text = read_text(path, refusal, MAX_YAML_BYTES)
     with refusing(refusal, path):
         return parse_yaml(text)
 
 
 def parse_yaml(text: str) -> Any:
-    """As read_yaml, of a text; raises ValueError."""
+    """Parse a text like read_yaml. Raises ValueError."""
     try:
         return yaml.load(text, Loader=_PlainLoader)
     except RecursionError:
@@ -93,10 +93,10 @@ def parse_yaml(text: str) -> Any:
 
 
 def confined(folder: Path, name: str, refusal: Refusal) -> Path:
-    """The path of a file that another file names, below a folder; raises `refusal`.
+    """Return the path of a file that another file names, below a folder. Raises `refusal`.
 
-    A name that leads out of the folder would let a map or a model read, or write, anywhere. Links
-    are followed: folders of images are often made of them.
+    A name that leads out of the folder could make a map or a model read or write anywhere. Links
+    are followed, because folders of images often consist of them.
     """
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if not parts or name.startswith(("/", "\\")) or ".." in parts or "\0" in name:
@@ -105,14 +105,15 @@ def confined(folder: Path, name: str, refusal: Refusal) -> Path:
 
 
 def is_url(location: object) -> bool:
-    """Whether something is behind a URL, and not on a path."""
+    """Return whether a location is a URL rather than a path."""
     return isinstance(location, str) and _URL.match(location) is not None
 
 
 def own_file(folder: Path, name: str, refusal: Refusal) -> Path:
-    """As `confined`, of a file that lies in the folder itself; raises `refusal`.
+    """Return a path like `confined`, of a file that lies in the folder itself. Raises `refusal`.
 
-    In a folder that came as an archive a link may lead anywhere, and a pipe or a device has no end.
+    In a folder that came as an archive, a link may lead anywhere, and a pipe or a device has no
+    end.
     """
     path = confined(folder, name, refusal)
     with refusing(refusal, path):
@@ -130,10 +131,10 @@ def _integer(digits: str) -> int:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Mappings, lists, strings and numbers only: what configurations are made of."""
+    """Loads only mappings, lists, strings and numbers, which is all that configurations need."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):  # a kilobyte of them unfolds to gigabytes
+        if self.check_event(yaml.AliasEvent):  # a kilobyte of aliases may expand to gigabytes
             event = self.peek_event()
             raise yaml.YAMLError(f"aliases as *{event.anchor} are not read, write it out")
         return super().compose_node(parent, index)

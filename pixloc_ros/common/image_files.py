@@ -1,7 +1,7 @@
-"""Image files as RGB arrays, with sizes that are judged before anything is decoded.
+"""Read and write image files as RGB arrays; sizes are checked before anything is decoded.
 
-They are never turned by their EXIF orientation: calibrations, as COLMAP's, are of the pixels as
-they are stored.
+Images are never rotated by their EXIF orientation, because calibrations, like COLMAP's, refer to
+the pixels as stored.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from pixloc_ros.common.atomic_write import atomic_path
 Image = NDArray[np.uint8]  # (H, W, 3)
 
 IMAGE_QUALITY = 95  # of JPEGs that are localized or mapped later
-PICTURE_QUALITY = 92  # of those that people look at
+PICTURE_QUALITY = 92  # of JPEGs for people
 
-MAX_PIXELS = 100_000_000  # of a file: 600 MB while it is decoded
-_HEADER_BYTES = 2**18  # the size is among these, unless a JPEG begins with large previews
-_MAX_SCANNED_PIXELS = 1_000_000_000  # a progressive JPEG is gone through once for each scan
-_MAX_MISSING_BYTES = 100_000_000  # of a PNG's chunk: OpenCV takes memory for all that it claims
+MAX_PIXELS = 100_000_000  # of a file, which takes 600 MB while it is decoded
+_HEADER_BYTES = 2**18  # contain the size, unless a JPEG begins with large previews
+_MAX_SCANNED_PIXELS = 1_000_000_000  # a progressive JPEG is traversed once per scan
+_MAX_MISSING_BYTES = 100_000_000  # of a PNG chunk: OpenCV allocates whatever length it claims
 
 _FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 
 
 def read(path: Path) -> Image | None:
-    """RGB (H, W, 3) of a file; None where it is missing or holds no image."""
+    """Return the RGB image (H, W, 3) of a file; None if it is missing or no image."""
     return decode(path.read_bytes()) if path.is_file() else None
 
 
 def decode(content: bytes, max_pixels: int = MAX_PIXELS) -> Image | None:
-    """RGB (H, W, 3) of a file's content; None where it is no image, or a larger one than that.
+    """Decode a file's content to RGB (H, W, 3); None if it is no image or larger than max_pixels.
 
-    Formats whose headers do not tell the size (`size_of`) are not read.
+    Formats whose size `size_of` cannot read are not decoded.
     """
     size = size_of(content)
     if size is None or size[0] * size[1] > max_pixels:
@@ -53,16 +53,16 @@ def decode(content: bytes, max_pixels: int = MAX_PIXELS) -> Image | None:
 
 
 def is_cut_off(content: bytes) -> bool:
-    """Whether a JPEG or PNG lacks its end: OpenCV fills what is missing with grey."""
+    """Return whether a JPEG or PNG lacks its end, which OpenCV would replace by grey."""
     if content.startswith(b"\xff\xd8"):
         return content.find(b"\xff\xd9", content.rfind(b"\xff\xda")) < 0  # after the last scan
     return content.startswith(b"\x89PNG") and b"IEND" not in content
 
 
 def size_of(content: bytes) -> tuple[int, int] | None:
-    """Width and height that a file's header tells; None where it is none that is read here.
+    """Return width and height by a file's header; None for an unsupported format.
 
-    JPEG, PNG, WebP, BMP, PNM and TIFF.
+    Supported are JPEG, PNG, WebP, BMP, PNM and TIFF.
     """
     for magic, read_size in _HEADERS:
         if magic.match(content):
@@ -75,7 +75,7 @@ def size_of(content: bytes) -> tuple[int, int] | None:
 
 
 def read_size(path: Path) -> tuple[int, int] | None:
-    """Width and height of an image file, from its first bytes; None where it is missing or none."""
+    """Return width and height of an image file, from its first bytes; None if there is no image."""
     try:
         with path.open("rb") as file:
             return size_of(file.read(_HEADER_BYTES))
@@ -84,7 +84,7 @@ def read_size(path: Path) -> tuple[int, int] | None:
 
 
 def encode(image_rgb: Image, suffix: str = ".jpg", jpeg_quality: int = PICTURE_QUALITY) -> bytes:
-    """Content of an image file: JPEG where the suffix says so, else PNG."""
+    """Encode an image file: JPEG if the suffix says so, else PNG."""
     kind = ".jpg" if suffix.lower() in (".jpg", ".jpeg") else ".png"
     image_bgr = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR)
     options = [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality] if kind == ".jpg" else []
@@ -93,20 +93,20 @@ def encode(image_rgb: Image, suffix: str = ".jpg", jpeg_quality: int = PICTURE_Q
 
 
 def write(path: Path, image_rgb: Image, jpeg_quality: int = PICTURE_QUALITY) -> None:
-    """Write an image file whole, or leave what was there; raises DataError."""
+    """Write a whole image file, or leave the old one. Raises DataError."""
     with atomic_path(path) as part:
         part.write_bytes(encode(image_rgb, path.suffix, jpeg_quality))
 
 
 def _scanned(jpeg: bytes, size: tuple[int, int]) -> bool:
-    """Whether it would take minutes to go through all scans of a JPEG."""
+    """Return whether decoding all scans of a JPEG would take minutes."""
     if not jpeg.startswith(b"\xff\xd8"):
         return False
     return size[0] * size[1] * jpeg.count(b"\xff\xda") > _MAX_SCANNED_PIXELS
 
 
 def _claims_too_much(png: bytes) -> bool:
-    """Whether a chunk of a PNG claims far more bytes than the file has left."""
+    """Return whether a PNG chunk claims far more bytes than the file has left."""
     at = 8
     while png.startswith(b"\x89PNG") and at + 8 <= len(png):
         at += 12 + int.from_bytes(png[at : at + 4], "big")
@@ -116,10 +116,10 @@ def _claims_too_much(png: bytes) -> bool:
 
 
 def _jpeg_size(content: bytes) -> tuple[int, int]:
-    """Of the first frame header (SOF), behind segments that each tell their length."""
+    """Return the size in the first frame header (SOF), skipping the segments before it."""
     at = 2
     while True:
-        while content[at] != 0xFF or content[at + 1] in (0x00, 0xFF):  # fill bytes, garbage
+        while content[at] != 0xFF or content[at + 1] in (0x00, 0xFF):  # skip fill bytes and garbage
             at += 1
         marker = content[at + 1]
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
@@ -143,7 +143,7 @@ def _webp_size(content: bytes) -> tuple[int, int]:
 
 
 def _bmp_size(content: bytes) -> tuple[int, int]:
-    if struct.unpack_from("<I", content, 14)[0] == 12:  # as of OS/2
+    if struct.unpack_from("<I", content, 14)[0] == 12:  # the header of OS/2
         width, height = struct.unpack_from("<HH", content, 18)
         return width, height
     width, height = struct.unpack_from("<ii", content, 18)
@@ -151,13 +151,13 @@ def _bmp_size(content: bytes) -> tuple[int, int]:
 
 
 def _pnm_size(content: bytes) -> tuple[int, int]:
-    """Of P1 to P6: numbers in text, between which there may be comments."""
+    """Return the size in a header P1 to P6: numbers as text, with comments in between."""
     words = re.sub(rb"#[^\n]*", b"", content[2:4096]).split(None, 2)
     return int(words[0]), int(words[1])
 
 
 def _tiff_size(content: bytes) -> tuple[int, int]:
-    """Of the first directory."""
+    """Return the size in the first directory."""
     order = "<" if content[:2] == b"II" else ">"
     (at,) = struct.unpack_from(f"{order}I", content, 4)
     (count,) = struct.unpack_from(f"{order}H", content, at)

@@ -1,6 +1,6 @@
-"""Numbers in pickles, alone or in .npz files, read without running any code that they may hold.
+"""Read numbers from pickles, alone or in .npz files, without running code that they may contain.
 
-Only numbers, strings, lists and arrays are made of them; any other class becomes an empty object.
+Only numbers, strings, lists and arrays are created; objects of other classes become empty objects.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _SAFE = {
 
 
 class _Unknown:
-    """Stands for an object of a class that is not loaded."""
+    """Stands for an object whose class is not loaded."""
 
     def __init__(self, *args: object, **kwargs: object):
         pass
@@ -44,7 +44,7 @@ class _Unknown:
         pass
 
 
-class _Numbers(pickle._Unpickler):  # of Python: that of C takes gigabytes for one large index
+class _Numbers(pickle._Unpickler):  # in Python: the one in C takes gigabytes for a large index
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _SAFE:
             return super().find_class(module, name)
@@ -52,12 +52,15 @@ class _Numbers(pickle._Unpickler):  # of Python: that of C takes gigabytes for o
 
 
 def load_numbers(content: bytes) -> Any:
-    """The numbers, strings, lists and arrays in a pickle; raises whatever a damaged one makes."""
+    """Return the numbers, strings, lists and arrays in a pickle.
+
+    A damaged one may raise anything.
+    """
     return _Numbers(io.BytesIO(content)).load()
 
 
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    """Arrays by name, also those of objects; raises DataError for a file that cannot be read."""
+    """Return arrays by name, also object arrays. Raises DataError for an unreadable file."""
     remedy = "is it a file of numpy's savez?"
     with refusing(DataError, path, remedy), zipfile.ZipFile(path) as archive:
         names = [name for name in archive.namelist() if name.endswith(".npy")]

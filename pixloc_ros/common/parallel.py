@@ -1,4 +1,4 @@
-"""One function over many arguments: in this process, in several of this machine, or on Ray.
+"""Apply a function to many arguments: in this process, in several local ones, or on Ray.
 
 Results come in the order of the arguments, however long each takes.
 """
@@ -21,20 +21,20 @@ from pixloc_ros.errors import ConfigError, PixlocError
 
 Result = TypeVar("Result")
 
-AHEAD = 2  # arguments per worker that are under way
+AHEAD = 2  # arguments in progress per worker
 RETRIES = 5  # of an argument whose Ray worker died
 
 
 class LostWorker(PixlocError):
-    """A process or a machine that ended before its work was done."""
+    """Raised if a process or a machine ended before its work was done."""
 
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """Who does the work."""
+    """Which processes do the work."""
 
     processes: int = 1
-    ray_address: str = ""  # of a running cluster, "auto" for that of this machine
+    ray_address: str = ""  # of a running cluster; "auto": the one on this machine
 
     @property
     def alone(self) -> bool:
@@ -44,10 +44,10 @@ class Workers:
     def map(
         self, function: Callable[..., Result], arguments: Iterable[tuple[Any, ...]]
     ) -> Iterator[Result]:
-        """Call a function of a module with each of the arguments, which are built when needed.
+        """Call a module-level function with each of the arguments, which are created on demand.
 
-        Raises LostWorker where a process was killed or Ray lost a task for good, ConfigError where
-        no Ray cluster answers.
+        Raises LostWorker if a process was killed or Ray lost a task for good, and ConfigError if no
+        Ray cluster answers.
         """
         if self.alone:
             return (function(*each) for each in arguments)
@@ -72,7 +72,7 @@ def _with_processes(
 
 
 def _leave_interrupts() -> None:
-    """Let the process that started this one answer Ctrl-C, for all of them."""
+    """Ignore Ctrl-C here: the process that started this one answers it for all."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -119,7 +119,7 @@ def _connect(address: str) -> ModuleType:
 def _in_order(
     started: Iterable[Any], result: Callable[[Any], Result], under_way: int
 ) -> Iterator[Result]:
-    """Results in the order of starting, so many under way at once: `started` starts them."""
+    """Yield results in the order of `started`, with `under_way` tasks running at once."""
     pending: deque[Any] = deque()
     for handle in started:
         pending.append(handle)

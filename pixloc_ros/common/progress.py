@@ -1,4 +1,4 @@
-"""How long work tells that it moves, and what is kept of it, without knowing of consoles."""
+"""Report the progress of long work, and what is kept of it, without knowing about consoles."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Item = TypeVar("Item")
 
 
 class Progress(Protocol):
-    """Passes items on as they are worked on; `pixloc_ros.cli.progress.track` draws a bar."""
+    """Passes items on while they are processed; `pixloc_ros.cli.progress.track` draws a bar."""
 
     def __call__(
         self, items: Iterable[Item], description: str, total: int, /
@@ -18,15 +18,15 @@ class Progress(Protocol):
 
 
 def silent(items: Iterable[Item], _description: str, _total: int) -> Iterable[Item]:
-    """Pass items on and tell nothing."""
+    """Pass items on and report nothing."""
     return items
 
 
 @contextmanager
 def keeping(note: str) -> Iterator[None]:
-    """Add to whatever ends the block early what is kept, and how to go on.
+    """Add a note to any exception that ends the block: what is kept, and how to continue.
 
-    The command line prints it, after Ctrl-C too.
+    The command line prints it, also after Ctrl-C.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Times the stages of one frame."""
+"""Measure the time of each stage of a frame."""
 
 from __future__ import annotations
 

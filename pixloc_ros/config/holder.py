@@ -20,7 +20,7 @@ class ConfigHolder:
 
     @property
     def current(self) -> Config:
-        """Return the current configuration."""
+        """The current configuration."""
         return self._current
 
     def replace(self, config: Config) -> None:

@@ -94,7 +94,7 @@ class WatchedTopic:
 
     @property
     def event(self) -> Event | None:
-        """Return the event that the node would make of the last message."""
+        """The event that the node would make of the last message; None without one."""
         if self.last is None:
             return None
         if video.is_packet(self.last):

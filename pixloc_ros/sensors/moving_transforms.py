@@ -113,7 +113,7 @@ class MovingTransforms:
 
     @property
     def frames(self) -> tuple[str, ...]:
-        """Return the names of all frames, sorted."""
+        """Names of all frames, sorted."""
         return tuple(sorted({*self._static.frames, *self._histories, *self._parents}))
 
     def _chain(self, target: str, source: str) -> tuple[str, ...] | None:

@@ -47,7 +47,7 @@ class StaticTransforms:
 
     @property
     def frames(self) -> tuple[str, ...]:
-        """Return the names of all frames, sorted."""
+        """Names of all frames, sorted."""
         return tuple(sorted(self._neighbours))
 
 

@@ -62,7 +62,7 @@ class Topics:
 
     @property
     def images(self) -> list[str]:
-        """Return the topics that may carry images: the named one, and image_transport's below."""
+        """Topics that may carry images: the named one, and image_transport's below it."""
         return [self.image, *(self.image + end for end in TRANSPORTS)]
 
     @property

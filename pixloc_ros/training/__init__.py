@@ -1,1 +1,1 @@
-"""Training of networks through the alignment that runs them."""
+"""Train networks through the same alignment that uses them."""

@@ -1,4 +1,4 @@
-"""Photometric augmentation in the order in which light travels: scene, lens, camera."""
+"""Photometric augmentation, in the order in which light travels: scene, lens, camera."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EFFECTS: dict[str, Effect] = {
 
 
 def augment(images: Tensor, config: AugmentationConfig, draws: RandomDraws) -> Tensor:
-    """Copies of images (B, 3, H, W) of range 0..1, each changed by its own draws, in 8 bits."""
+    """Return copies of images (B, 3, H, W) in 0..1, each changed at random, rounded to 8 bits."""
     if not config.enabled:
         return images
     out = images.clone()

@@ -1,6 +1,6 @@
-"""The state of a run in one safetensors file: whole or not there, and no pickle.
+"""Store the state of a run in one safetensors file, atomically and without pickle.
 
-What is drawn depends on seed, step and process alone, so no state of a generator is kept.
+Random draws depend only on seed, step and process, so no generator state is stored.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from pixloc_ros.training.config import TrainConfig, differences
 class TrainingProgress:
     """How far a run has come."""
 
-    steps: int = 0  # done
-    skipped: int = 0  # of them, without a finite loss
-    seconds: float = 0.0  # of work, over all its resumptions
+    steps: int = 0  # done so far
+    skipped: int = 0  # of these, steps without a finite loss
+    seconds: float = 0.0  # of work, including earlier sessions of a resumed run
     processes: int = 1
 
 
@@ -38,7 +38,7 @@ def write(
     networks: Mapping[str, nn.Module],
     adam: Optimizer,
 ) -> None:
-    """Replace the checkpoint. Raises DataError when it cannot be written; the last one stays."""
+    """Replace the checkpoint. Raises DataError if it cannot be written; the old one then stays."""
     tensors = {
         f"{part}.{name}": value
         for part, network in networks.items()
@@ -58,9 +58,9 @@ def read(
     networks: Mapping[str, nn.Module],
     adam: Optimizer,
 ) -> TrainingProgress:
-    """Fill networks and optimiser from a checkpoint.
+    """Load networks and optimizer from a checkpoint.
 
-    Raises TrainingError for a file that is none, and for a run with other settings.
+    Raises TrainingError for a file that is no checkpoint, and for a run with other settings.
     """
     with refusing(TrainingError, path, "is it the checkpoint of this run?"):
         with safe_open(path, framework="pt") as file:

@@ -1,8 +1,8 @@
-"""Public data sets in their official layouts, paired as PixLoc was trained on them.
+"""Read public data sets in their official layouts, with the pairs that PixLoc was trained on.
 
-MegaDepth: undistorted reconstructions, with depth maps or without; the undistortion is that of
-D2-Net's scripts (COLMAP's image_undistorter per scene). Extended CMU Seasons: slices with
-references, and queries of other seasons whose poses are known.
+MegaDepth: undistorted reconstructions, with or without depth maps, undistorted as by D2-Net's
+scripts (COLMAP's image_undistorter per scene). Extended CMU Seasons: slices with references, and
+queries of other seasons whose poses are known.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ MEGADEPTH_PARTS = ("images", "sparse")
 MEGADEPTH_DEPTH = "dense*/depths/*.h5"
 SMALL = "image small"
 NO_DEPTH = "depth map missing"
-UPRIGHT_DEG = 60.0  # images tilted less are left as they are
+UPRIGHT_DEG = 60.0  # images tilted by less stay as they are
 
 CMU_LAYOUT = "intrinsics.txt and slice<n>/ with database, query, camera-poses and {model}"
-# A query sees what the reference sees that stands so near and looks the same way.
+# A query observes the points of a reference that is as near and looks the same way.
 NEAR_M, NEAR_DEG = 1.0, 30.0
 FAR_AWAY, UNKNOWN_CAMERA = "query far from references", "camera unknown"
 
@@ -49,9 +49,9 @@ FAR_AWAY, UNKNOWN_CAMERA = "query far from references", "camera unknown"
 def read_megadepth(
     config: MegaDepthConfig, skipped: Counter[str], progress: Progress = silent
 ) -> list[TrainingScene]:
-    """The reconstructions; images that lie on their side are put upright.
+    """Read the reconstructions; images that lie on their side are rotated upright.
 
-    Raises DataError for another layout, MapError for a damaged model.
+    Raises DataError for another layout, and MapError for a damaged model.
     """
     root = config.path / "Undistorted_SfM"
     names = config.scenes or _listed(config.scene_list) or subfolders(root, "*/sparse")
@@ -80,7 +80,7 @@ def _listed(file: Path | None) -> list[str]:
 
 
 def _overlap(folder: Path, scene: str, views: Sequence[TrainingView]) -> Matrix:
-    """(V, V) of the views, from D2-Net's file of the scene; 0 for images that it lacks."""
+    """Return the overlap (V, V) of views, from D2-Net's file of the scene; 0 for missing images."""
     file = folder / f"{scene}.npz"
     content = read_npz(file)
     try:
@@ -112,7 +112,7 @@ def _read_scene(
 def _with_depth(
     views: Sequence[TrainingView], folder: Path, skipped: Counter[str]
 ) -> list[TrainingView]:
-    """The views that have a depth map, each with its file; raises DataError where there is none."""
+    """Return the views that have a depth map, with its file. Raises DataError if there is none."""
     file_of = {file.stem: file for file in sorted(folder.glob(MEGADEPTH_DEPTH))}
     if not file_of:
         raise DataError(f"depth {folder} has no {MEGADEPTH_DEPTH}: expected MegaDepth_v1/<scene>")
@@ -122,7 +122,7 @@ def _with_depth(
 
 
 def upright(views: Sequence[TrainingView]) -> list[TrainingView]:
-    """Views turned by quarters so that what most of them call down is down in all."""
+    """Rotate views by quarter turns so that the direction most of them call down is down in all."""
     R_cam_world = np.stack([view.T_cam_world[:3, :3] for view in views])
     down_world = np.median(R_cam_world[:, 1], axis=0)
     down_cam = R_cam_world @ down_world
@@ -132,14 +132,14 @@ def upright(views: Sequence[TrainingView]) -> list[TrainingView]:
 
 
 def turned(view: TrainingView, quarters: int) -> TrainingView:
-    """The view with its image turned counter-clockwise; of pinhole cameras only."""
+    """Rotate a view's image counter-clockwise; only for pinhole cameras."""
     camera, T_cam_world = view.camera, view.T_cam_world
     for _ in range(quarters):
         camera, T_cam_world = _turned_camera(camera), T_TURNED @ T_cam_world
     return replace(view, camera=camera, T_cam_world=T_cam_world, turns=view.turns + quarters)
 
 
-# Counter-clockwise, what was right becomes up: x' = y and y' = -x.
+# Counter-clockwise, the right side moves to the top: x' = y and y' = -x.
 R_TURNED: NDArray[np.float64] = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 T_TURNED = se3.make(R_TURNED, np.zeros(3))
 
@@ -153,7 +153,7 @@ def _turned_camera(camera: Camera) -> Camera:
 def read_cmu(
     config: CmuConfig, skipped: Counter[str], progress: Progress = silent
 ) -> list[TrainingScene]:
-    """Each slice's references, and its queries of other seasons whose poses are known."""
+    """Read each slice's references, and its queries of other seasons whose poses are known."""
     names = [f"slice{n}" for n in config.slices] or subfolders(config.path, "slice*/database")
     parts = ("database", "query", "camera-poses", config.model)
     needed = [config.path / "intrinsics.txt"] + [config.path / n / p for n in names for p in parts]
@@ -185,7 +185,7 @@ def _queries(
     model: ColmapModel,
     skipped: Counter[str],
 ) -> list[TrainingView]:
-    """Queries that a reference stands beside: its points, as far as they are in view."""
+    """Return the queries near a reference, each with the reference's points that it has in view."""
     T_world_ref = se3.inverse(np.stack([view.T_cam_world for view in references]))
     tree = cKDTree(T_world_ref[:, :3, 3])
     queries = []
@@ -206,14 +206,14 @@ def _queries(
 
 
 def _beside(T_world_cam: Matrix, T_world_ref: Matrix, tree: cKDTree) -> int | None:
-    """The nearest reference within NEAR_M that looks the same way within NEAR_DEG."""
+    """Return the nearest reference within NEAR_M that looks the same way within NEAR_DEG."""
     near = tree.query_ball_point(T_world_cam[:3, 3], NEAR_M)
     alike = [i for i in near if se3.angle_deg(T_world_ref[i], T_world_cam) < NEAR_DEG]
     return min(alike, key=lambda i: se3.distance_m(T_world_ref[i], T_world_cam), default=None)
 
 
 def _poses(file: Path) -> list[tuple[str, Matrix]]:
-    """T_cam_world by image of lines `name qw qx qy qz cx cy cz`, c the camera's place."""
+    """Read T_cam_world by image from lines `name qw qx qy qz cx cy cz`, c the camera centre."""
     poses = []
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
         words = line.split()
@@ -233,7 +233,7 @@ def _poses(file: Path) -> list[tuple[str, Matrix]]:
 
 
 def _read_intrinsics(file: Path) -> dict[str, Camera]:
-    """Cameras by name of lines `c0 OPENCV width height parameters...`."""
+    """Read cameras by name from lines `c0 OPENCV width height parameters...`."""
     cameras = {}
     for line in file.read_text(encoding="utf-8").splitlines():
         words = line.split()
@@ -251,12 +251,12 @@ def _read_intrinsics(file: Path) -> dict[str, Camera]:
 
 
 def subfolders(root: Path, pattern: str) -> list[str]:
-    """Names of the folders in root that hold what the pattern says."""
+    """Return the names of the folders in root that contain the pattern."""
     return sorted(path.relative_to(root).parts[0] for path in root.glob(pattern))
 
 
 def expect(root: Path, layout: str, needed: Sequence[Path], names: Sequence[str]) -> None:
-    """Raise DataError unless all that is needed is there."""
+    """Raise DataError unless everything needed exists."""
     missing = next((path for path in needed if not path.exists()), None)
     if names and missing is None:
         return

@@ -1,4 +1,4 @@
-"""Depth maps of posed images: any pixel with a depth is a point that a pair may share."""
+"""Depth maps of posed images: each pixel with a depth is a point that a pair may share."""
 
 from __future__ import annotations
 
@@ -18,26 +18,28 @@ from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.build.depth_images import usable
 from pixloc_ros.maps.files.hloc import import_h5py
 
-DATASET = "depth"  # of MegaDepth's files
-AGREEMENT = 0.05  # of the depth: a point farther than the query's depth map says is hidden there
-SAME_SHAPE = 0.01  # by which width and height may be scaled differently
+DATASET = "depth"  # name in MegaDepth's files
+AGREEMENT = 0.05  # relative; a point this much behind the query's depth map is hidden there
+SAME_SHAPE = 0.01  # by which the scales of width and height may differ
 
-Depth = NDArray[np.float32]  # (H, W) along the optical axis, 0 where there is none
+Depth = NDArray[np.float32]  # (H, W) along the optical axis, 0 where unknown
 
 
 @dataclass(frozen=True, slots=True)
 class DepthMap:
-    """What a camera measured: depth (H, W), and the camera in pixels of this map."""
+    """Measured depth (H, W), and the camera in pixels of this map."""
 
     depth: Depth
     camera: Camera
 
 
 def read_depth(path: Path, camera: Camera, turns: int = 0) -> DepthMap:
-    """Read an HDF5 file with the data set `depth`, turned counter-clockwise by so many quarters.
+    """Read the data set `depth` of an HDF5 file, rotated counter-clockwise by quarter turns.
 
-    camera: of the turned image, which may have another size than the map. Raises DataError for a
-    file that cannot be read and for a map of another shape.
+    camera: of the rotated image, whose size may differ from the map's.
+    turns: number of quarter turns.
+
+    Raises DataError for an unreadable file and for a map of another shape.
     """
     h5py = import_h5py()
     with refusing(DataError, path), h5py.File(path) as file:
@@ -60,10 +62,10 @@ def common_points(
     count: int,
     rng: np.random.Generator,
 ) -> tuple[Matrix, Matrix]:
-    """Points (M, 3) that both maps show, in the reference's and in the query's frame.
+    """Return points (M, 3) that both maps show, in the reference's and in the query's frame.
 
-    They are those of `count` pixels of the reference, drawn evenly, that lie in view of the query
-    at about the depth that it has there; pixels at edges of surfaces give none.
+    They come from `count` pixels of the reference, drawn uniformly, that are in view of the query
+    at about the depth of its map. Pixels at edges of surfaces yield no points.
     """
     row, column = np.nonzero(usable(reference.depth.astype(np.float64), np.inf))
     drawn = rng.permutation(len(row))[:count]

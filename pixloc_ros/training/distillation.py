@@ -1,4 +1,4 @@
-"""A small network learns from a large one: its features and confidences at every pixel."""
+"""Train a small network to imitate a large one: its features and confidences at every pixel."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from pixloc_ros.training.config import TrainConfig
 from pixloc_ros.training.model import PairNetwork
 from pixloc_ros.training.objective import LEVELS, Loss
 
-BACKGROUND = 0.1  # added to the teacher's confidence: what it ignores counts a little, too
+BACKGROUND = 0.1  # added to the teacher's confidence, so that what it ignores counts a little
 
 
 class Teacher:
-    """The network that is imitated; it does not change.
+    """The network to imitate; it does not change.
 
-    Raises WeightsError for weights that cannot be read, ConfigError where their levels are not
-    those of the student.
+    Raises WeightsError for unreadable weights, and ConfigError if their levels differ from the
+    student's.
     """
 
     def __init__(self, config: TrainConfig, student: Architecture, device: torch.device):
@@ -38,12 +38,12 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Packed maps of images (B, 3, H, W), coarse to fine."""
+        """Return packed maps of images (B, 3, H, W), coarse to fine."""
         return self.network(images)[0]
 
 
 def distillation_loss(packed: Sequence[Tensor], taught: Sequence[Tensor]) -> Loss:
-    """packed, taught: (B, C + 1, H, W) per level, of the student and of its teacher."""
+    """Compute the loss of packed maps of student and teacher, (B, C + 1, H, W) per level."""
     levels = [_level_losses(*maps) for maps in zip(packed, taught, strict=True)]
     total = torch.stack([sum(losses, losses[0].new_zeros(())) for losses in levels]).sum()
     named = zip(LEVELS, levels, strict=True)
@@ -51,9 +51,9 @@ def distillation_loss(packed: Sequence[Tensor], taught: Sequence[Tensor]) -> Los
 
 
 def _level_losses(packed: Tensor, taught: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Squared errors of the features and of their gradients in the image, and of confidences.
+    """Return squared errors of features, of their image gradients, and of confidences.
 
-    The alignment follows the gradients: features that are right on average do not suffice.
+    The alignment follows the gradients, so features that are right on average do not suffice.
     """
     features_taught, confidence = unpack(taught)
     error = unpack(packed)[0] - features_taught

@@ -1,4 +1,4 @@
-"""The processes that train together: one per device, started by torchrun."""
+"""The processes that train together, one per device, started by torchrun."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class DistributedWorker:
 
     @property
     def writes(self) -> bool:
-        """Whether it is the one that writes files and validates."""
+        """Whether this process writes files and validates."""
         return self.rank == 0
 
     def any(self, here: Tensor) -> bool:
-        """Whether a condition () holds in any of the processes."""
+        """Return whether a condition () is true in any process."""
         if self.count > 1:
             here = here.float()
             distributed.all_reduce(here, distributed.ReduceOp.MAX)
@@ -36,9 +36,9 @@ class DistributedWorker:
 
 @contextmanager
 def this_worker(device: str) -> Iterator[DistributedWorker]:
-    """This process among those that torchrun started; alone without it.
+    """Yield this process's place among those that torchrun started; alone without torchrun.
 
-    device: auto, cpu or cuda. Raises TrainingError for a GPU that is not there.
+    device: auto, cpu or cuda. Raises TrainingError for a missing GPU.
     """
     rank, count = (int(os.environ.get(name, n)) for name, n in (("RANK", 0), ("WORLD_SIZE", 1)))
     worker = DistributedWorker(rank, count, _device(device))

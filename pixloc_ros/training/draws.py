@@ -1,4 +1,4 @@
-"""Random numbers on the device, all decided by one generator on the CPU."""
+"""Random numbers on the device, all determined by one generator on the CPU."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from torch import Tensor
 
 
 class RandomDraws:
-    """The draws of one batch: decisions on the CPU, without waiting for the device; fields on it.
+    """The random numbers of one batch: decisions are drawn on the CPU, fields on the device.
 
-    Takes one number of `generator`, so that its state alone says how a run goes on.
+    So decisions need not wait for the device. It takes a single number from `generator`, whose
+    state alone determines how a run continues.
     """
 
     def __init__(self, generator: torch.Generator, device: torch.device | str) -> None:
@@ -20,31 +21,31 @@ class RandomDraws:
         self._fields = torch.Generator(self.device).manual_seed(seed + 1)
 
     def uniform(self, low: float, high: float, *shape: int) -> Tensor:
-        """Uniform in [low, high), of the shape, on the device."""
+        """Return uniform numbers in [low, high) on the device."""
         unit = torch.rand(*shape, generator=self._fields, device=self.device)
         return low + (high - low) * unit
 
     def normal(self, *shape: int) -> Tensor:
-        """Standard normal, of the shape, on the device."""
+        """Return standard normal numbers on the device."""
         return torch.randn(*shape, generator=self._fields, device=self.device)
 
     def directions(self, count: int) -> Tensor:
-        """Unit vectors (count, 3), uniform on the sphere."""
+        """Return unit vectors (count, 3), uniform on the sphere."""
         return torch.nn.functional.normalize(self.normal(count, 3), dim=-1)
 
     def integers(self, high: int, count: int) -> Tensor:
-        """Integers (count,) in [0, high), on the CPU."""
+        """Return integers (count,) in [0, high), on the CPU."""
         return torch.randint(high, (count,), generator=self._decisions)
 
     def numpy(self) -> np.random.Generator:
-        """A generator for what is decided on the CPU."""
+        """Return a generator for decisions on the CPU."""
         return np.random.default_rng(int(self.integers(2**62, 1)))
 
     def chosen(self, count: int, probability: float) -> Tensor:
-        """Indices, on the device, of those among count that something befalls."""
+        """Return indices, on the device, of those among `count` items that an effect applies to."""
         befallen = torch.rand(count, generator=self._decisions) < probability
         return befallen.nonzero()[:, 0].to(self.device)
 
     def weighted(self, weights: Tensor, count: int) -> Tensor:
-        """Indices (B, count) without repetition, likely like weights (B, M) on the device."""
+        """Return distinct indices (B, count), drawn by weights (B, M) on the device."""
         return torch.multinomial(weights, count, generator=self._fields)

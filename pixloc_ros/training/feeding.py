@@ -1,4 +1,4 @@
-"""Batches for the loop, made ahead in a thread."""
+"""Prepare batches for the loop, ahead of time in a thread."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from pixloc_ros.training.pairs import PairBatch, PairSource
 
 @dataclass(frozen=True, slots=True)
 class DrawnBatch:
-    """The pairs of a step, and the generator of whatever else is drawn in it."""
+    """The pairs of a step, and the generator for its other random draws."""
 
-    number: int  # of the step, from 0
+    number: int  # of the step, starting at 0
     batch: PairBatch
     generator: torch.Generator
 
@@ -27,7 +27,7 @@ class DrawnBatch:
 def draw(
     source: PairSource, config: TrainConfig, worker: DistributedWorker, number: int
 ) -> DrawnBatch:
-    """What one process sees in one step: decided by seed, step and rank, and nothing before it."""
+    """Draw the pairs of one process in one step: a function of seed, step and rank alone."""
     seed = np.random.SeedSequence((config.seed, number, worker.rank)).generate_state(1, np.uint64)
     generator = torch.Generator().manual_seed(int(seed[0] >> np.uint64(1)))
     return DrawnBatch(number, source.sample(config.batch, generator), generator)
@@ -36,7 +36,7 @@ def draw(
 def draw_ahead(
     source: PairSource, config: TrainConfig, worker: DistributedWorker, first: int
 ) -> Iterator[DrawnBatch]:
-    """Every step from `first` on to the last; `prefetch` of them are made while others train."""
+    """Yield every step from `first` to the last; `prefetch` of them are prepared in advance."""
     numbers = iter(range(first, config.steps))
     if not config.prefetch:
         yield from (draw(source, config, worker, number) for number in numbers)

@@ -1,4 +1,4 @@
-"""Random initial poses for an alignment, drawn by how far they displace the image."""
+"""Draw random initial poses for an alignment, by how far they displace the image."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pixloc_ros.geometry.pose import Pose
 from pixloc_ros.training.losses import mean_error_px
 from pixloc_ros.training.pairs import PairBatch
 
-SEARCHES = 6  # proportional steps towards the displacement that was drawn
-MAX_FACTOR = 3.0  # of one of them: displacement is no linear function of the twist
+SEARCHES = 6  # proportional steps towards the drawn displacement
+MAX_FACTOR = 3.0  # of each step, because displacement is not linear in the twist
 
 
 @torch.no_grad()
 def draw_initial_poses(batch: PairBatch, max_px: float, generator: torch.Generator) -> Pose:
-    """Poses T_query_ref (B,) off by a random twist, mean displacement uniform in (0, max_px].
+    """Return T_query_ref (B,), off by a random twist; mean displacement uniform in (0, max_px].
 
-    generator: on the CPU, so that all devices draw alike.
+    generator: on the CPU, so that draws are equal on all devices.
     """
     target_px = max_px * (1 - torch.rand(len(batch), generator=generator))
     direction = torch.randn(len(batch), 6, generator=generator)
@@ -28,9 +28,10 @@ def draw_initial_poses(batch: PairBatch, max_px: float, generator: torch.Generat
 def poses_on_the_way(
     batch: PairBatch, shares: tuple[float, float], generator: torch.Generator
 ) -> Pose:
-    """Poses T_query_ref (B,) a share of the way from the reference's pose to the true one.
+    """Return T_query_ref (B,), a share of the way from the reference's pose to the true one.
 
     The share is uniform between two bounds; rotation vector and translation are scaled by it.
+
     generator: as in draw_initial_poses.
     """
     low, high = shares
@@ -42,9 +43,9 @@ def poses_on_the_way(
 
 
 def displaced(batch: PairBatch, direction: Tensor, target_px: Tensor) -> Pose:
-    """The true poses moved along twists (B, 6) until the mean displacement is target_px (B,).
+    """Move the true poses along twists (B, 6) until the mean displacement is target_px (B,).
 
-    Translations are in units of the median depth, so both parts move the image alike.
+    Translations are in units of the median depth, so both parts displace the image alike.
     """
     depth = batch.T_query_reference.transform(batch.points_reference)[..., 2]
     median = torch.where(batch.visible, depth, torch.nan).nanmedian(-1).values.nan_to_num(1)

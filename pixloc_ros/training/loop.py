@@ -1,4 +1,4 @@
-"""The training loop: a batch, its loss, a step; now and then a record, a measure, a checkpoint."""
+"""The training loop: batch, loss, step; from time to time a record, a validation, a checkpoint."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from pixloc_ros.training.validation import Validation
 
 
 class Trainer:
-    """One run, in one of its processes. The first process writes into the folder."""
+    """One run, in one of its processes. The first process writes to the folder."""
 
     def __init__(self, config: TrainConfig, worker: DistributedWorker, folder: Path):
         self.config, self.worker, self.folder = config, worker, folder
-        torch.manual_seed(config.seed)  # for the weights that begin at random
+        torch.manual_seed(config.seed)  # for weights that are initialized at random
         self.network = PairNetwork(initial_network(config.model), config, worker.device)
         distills = config.objective == "distill"
         architecture = self.network.architecture
@@ -47,9 +47,9 @@ class Trainer:
         return self.folder / "checkpoint.safetensors"
 
     def run(self, source: PairSource, validation: Validation) -> Iterator[dict[str, float]]:
-        """Train to the end on pairs of the source; yields the figures of every step.
+        """Train to the end on pairs of the source; yield the figures of every step.
 
-        Raises TrainingError after too many steps in a row without a finite loss, DataError where
+        Raises TrainingError after too many successive steps without a finite loss, and DataError if
         a file cannot be written. The last checkpoint stays.
         """
         with Records(self.folder, self.progress.steps, self.worker.writes) as records:
@@ -70,7 +70,7 @@ class Trainer:
                 began = time.perf_counter()
 
     def step(self, drawn: DrawnBatch) -> dict[str, float]:
-        """One step of the optimiser, left out where the loss or its gradient is not finite."""
+        """Make one optimizer step; skip it if the loss or its gradient is not finite."""
         batch = drawn.batch
         images = torch.cat([batch.reference_rgb, batch.query_rgb])
         packed, damping = self._forward(images)
@@ -91,16 +91,16 @@ class Trainer:
         return {name: float(value) for name, value in parts.items()}
 
     def save(self) -> None:
-        """Write the checkpoint, in the process that writes."""
+        """Write the checkpoint, if this process writes."""
         if self.worker.writes:
             checkpoint.write(
                 self.checkpoint, self.config, self.progress, self._networks, self.optimizer.adam
             )
 
     def resume(self) -> None:
-        """Go on where the folder's checkpoint ends; at the beginning where there is none.
+        """Continue from the folder's checkpoint; start at the beginning if there is none.
 
-        Raises TrainingError for a checkpoint of other settings.
+        Raises TrainingError for a checkpoint with other settings.
         """
         if self.checkpoint.is_file():
             self.progress = checkpoint.read(
@@ -112,7 +112,7 @@ class Trainer:
         return {"network": self.network, "average": self.average.network}
 
     def _skip(self) -> None:
-        """Forget a step, and what it did to the running statistics of norms."""
+        """Undo a step, including its effect on the running statistics of norms."""
         self.average.restore_norms(self.network)
         self.progress = replace(self.progress, skipped=self.progress.skipped + 1)
         self._skipped_in_a_row += 1
@@ -137,6 +137,6 @@ class Trainer:
         return {"pairs_per_s": pairs_per_s, "skipped_steps": self.progress.skipped}
 
     def _due(self, every: int) -> bool:
-        """Whether something falls due that happens so often, and at the end; 0: never."""
+        """Return whether work is due that recurs after so many steps and at the end; 0: never."""
         steps = self.progress.steps
         return every > 0 and (steps % every == 0 or steps == self.config.steps)

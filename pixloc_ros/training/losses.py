@@ -1,6 +1,6 @@
-"""What training minimises: distances between projections, and features told apart.
+"""The losses that training minimizes: distances of projections, and confusion of features.
 
-All distances are of the points that both images see, in pixels of the query image.
+Distances are of points that both images observe, in pixels of the query image.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from pixloc_ros.alignment.robust import Barron
 from pixloc_ros.geometry.pose import Pose
 from pixloc_ros.training.pairs import PairBatch
 
-MIN_COMMON_POINTS = 10  # pairs that share fewer have no loss
-CLAMP = 50.0  # of the loss of one level: lost causes teach nothing
-SUCCESS_STRIDES = 3.0  # a level counts where the one before ended below this loss, in strides
+MIN_COMMON_POINTS = 10  # pairs that share fewer points have no loss
+CLAMP = 50.0  # largest loss of one level: nothing can be learned from hopeless cases
+SUCCESS_STRIDES = 3.0  # a level counts if the loss of the level before is smaller, in strides
 REPROJECTION = Barron(alpha=1, c=2)  # smooth L1 of the distance in pixels
-MAX_RELATIVE = 2.0  # a start made worse than this teaches nothing more
-NOT_COMPARED = -1e4  # a logit; with infinity a pair without any point would have no gradient
+MAX_RELATIVE = 2.0  # nothing is learned from alignments that end this much worse than they began
+NOT_COMPARED = -1e4  # a logit; with -infinity, a pair without points would have no gradient
 
 
 def mean_error_px(batch: PairBatch, T_query_reference: Pose) -> Tensor:
-    """Mean distance (B,) of the projections by these poses (B,) from the true ones."""
+    """Return the mean distance (B,) of projections by these poses (B,) from the true ones."""
     return _mean(_squared_px(batch, T_query_reference).clamp(min=1e-12).sqrt(), batch.visible)
 
 
@@ -36,26 +36,26 @@ def _squared_px(batch: PairBatch, T_query_reference: Pose) -> Tensor:
 
 
 def true_pixels(batch: PairBatch) -> tuple[Tensor, Tensor]:
-    """Where the query shows the points (B, N, 2), and whether it does (B, N)."""
+    """Return where the query shows the points (B, N, 2), and whether they are visible (B, N)."""
     points_query = batch.T_query_reference.transform(batch.points_reference)
     pixels, seen = batch.camera_query.project(points_query)
     return pixels, seen & batch.visible
 
 
 def _mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean (B,) over the points (B, N) of the mask."""
+    """Return the mean (B,) over the points (B, N) in the mask."""
     return torch.where(mask, values, 0).sum(-1) / mask.sum(-1).clamp(min=1)
 
 
 def relative_loss(before_px: Tensor, after_px: Tensor) -> Tensor:
-    """(B,), of a short alignment: the share of the error that is left, and its order."""
+    """Return the loss (B,) of short alignments: remaining share of the error, and its logarithm."""
     share = (after_px / (before_px + 0.5)).clamp(max=MAX_RELATIVE)
     return share + 0.1 * torch.log(after_px + 0.05)
 
 
 @dataclass(frozen=True, slots=True)
 class PoseLoss:
-    """Of B alignments through all levels."""
+    """Losses of B alignments through all levels."""
 
     total: Tensor  # (B,)
     levels: tuple[Tensor, ...]  # (B,) robust reprojection errors in pixels, coarse to fine
@@ -65,10 +65,10 @@ class PoseLoss:
 def pose_loss(
     batch: PairBatch, start: Pose, ends: Sequence[Pose], strides: Sequence[int]
 ) -> PoseLoss:
-    """Mean over levels of the robust distance between projections (eq. 8).
+    """Return the mean over levels of the robust distance between projections (eq. 8).
 
-    ends: poses T_query_ref (B,) after each level. A level counts only where the one before it
-    succeeded: further down there is nothing to learn from.
+    ends: poses T_query_ref (B,) after each level. A level counts only if the one before succeeded;
+    otherwise there is nothing to learn from it.
     """
     _, seen_at_start = batch.camera_query.project(start.transform(batch.points_reference))
     common = true_pixels(batch)[1] & seen_at_start
@@ -87,9 +87,10 @@ def pose_loss(
 def info_nce(
     system: LevelSystem, batch: PairBatch, temperature: float, ignored_strides: float
 ) -> Tensor:
-    """Cross entropy () of finding each reference feature among those of all points in the query.
+    """Return the cross entropy () of finding each reference feature among all query features.
 
-    Points nearer than so many strides to the right one are no negatives: they look alike.
+    Points nearer to the right one than `ignored_strides` are not negatives, because they look
+    alike.
     """
     pixels, seen = system.camera.project(batch.T_query_reference.transform(system.points))
     seen = seen & system.present if system.present is not None else seen

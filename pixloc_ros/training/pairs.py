@@ -1,4 +1,4 @@
-"""Pairs of images with known geometry: what every source of training data gives to the loop."""
+"""Pairs of images with known geometry, which every source of training data yields."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ CAMERA_FIELDS = ("size", "focal", "center", "distortion", "max_radius2")
 
 @dataclass(frozen=True, slots=True)
 class PairBatch:
-    """B pairs of images of one size, on one device; all cameras are pinholes, all float32.
+    """B pairs of images of one size, on one device; all cameras are pinholes, all numbers float32.
 
     reference_rgb, query_rgb: (B, 3, H, W) in 0..1, augmented independently.
     camera_reference, camera_query: batches (B,), in pixels of these images.
-    T_query_reference: (B,), p_query = T_query_reference @ p_reference, in metres (in the units of
-    the model for structure from motion without scale).
+    T_query_reference: (B,) p_query = T_query_reference @ p_reference, in metres (in units of the
+    model if its scale is unknown).
     points_reference: (B, N, 3) in the reference camera's optical frame.
-    visible: (B, N), in view of both and hidden in neither; the other points are padding.
+    visible: (B, N) in view of both and hidden in neither; all other points are padding.
     """
 
     reference_rgb: Tensor
@@ -41,7 +41,7 @@ class PairBatch:
         return len(self.visible)
 
     def to(self, device: torch.device | str) -> PairBatch:
-        """The same pairs on another device."""
+        """Copy the pairs to another device."""
         return PairBatch(
             self.reference_rgb.to(device),
             self.query_rgb.to(device),
@@ -53,7 +53,7 @@ class PairBatch:
         )
 
     def __getitem__(self, index: Tensor | slice) -> PairBatch:
-        """Some of the pairs, in the order of an index (K,)."""
+        """Select pairs, in the order of an index (K,)."""
         return PairBatch(
             self.reference_rgb[index],
             self.query_rgb[index],
@@ -75,14 +75,14 @@ class PairSource(Protocol):
         """Unusable inputs by reason, so far."""
 
     def __len__(self) -> int:
-        """Distinct photos, or pairs of images, it draws from."""
+        """Return the number of distinct photos, or pairs of images, to draw from."""
 
     def sample(self, count: int, generator: torch.Generator) -> PairBatch:
-        """So many pairs on the source's device; the state of the CPU generator decides which."""
+        """Draw pairs on the source's device; the CPU generator's state determines which."""
 
 
 def concatenate(batches: Sequence[PairBatch]) -> PairBatch:
-    """One batch of several; fewer points than in the largest are padded as invisible."""
+    """Combine batches to one; batches with fewer points are padded with invisible ones."""
     count = max(batch.visible.shape[1] for batch in batches)
     padded = [_padded(batch, count) for batch in batches]
     return PairBatch(
@@ -100,7 +100,7 @@ def concatenate(batches: Sequence[PairBatch]) -> PairBatch:
 
 
 def pinhole(size: tuple[int, int], focal: Tensor, center: Tensor) -> Camera:
-    """A batch of pinhole cameras for images of one size (width, height).
+    """Return a batch of pinhole cameras for images of one size (width, height).
 
     focal, center: (B, 2) pixels.
     """
@@ -131,7 +131,7 @@ def _padded(batch: PairBatch, count: int) -> PairBatch:
     missing = count - batch.visible.shape[1]
     if not missing:
         return batch
-    # A padding point in front of the camera divides by no zero.
+    # Padding points lie in front of the camera, so that nothing is divided by zero.
     filler = batch.points_reference.new_tensor([0.0, 0.0, 1.0]).expand(len(batch), missing, 3)
     return PairBatch(
         batch.reference_rgb,
@@ -145,5 +145,5 @@ def _padded(batch: PairBatch, count: int) -> PairBatch:
 
 
 def skipped_reasons(skipped: Counter[str]) -> str:
-    """`3 tiny, 2 unreadable`, or that there was nothing."""
+    """Return text such as `3 tiny, 2 unreadable`, or that nothing was there."""
     return ", ".join(f"{n} {reason}" for reason, n in (+skipped).items()) or "none"

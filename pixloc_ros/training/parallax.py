@@ -1,7 +1,7 @@
-"""A second view of a photo: depth is invented on the query's grid, and the photo sampled there.
+"""Synthesize a second view of a photo: invent depth on the query's grid, sample the photo there.
 
 As the depth belongs to the query, each of its pixels has a 3D point and a place in the photo: the
-rendered view has no holes, and correspondence is exact.
+rendered view has no holes, and correspondences are exact.
 """
 
 from __future__ import annotations
@@ -20,16 +20,18 @@ from pixloc_ros.training.pairs import pinhole
 
 WALLS = 3
 ROUGHNESS = 0.08  # of the logarithm of the depth
-INVERSE_DEPTHS = (0.08, 2.5)  # nearest and farthest, of the median's
-CENTER_SPREAD = 0.03  # of the principal point, of the width
+INVERSE_DEPTHS = (0.08, 2.5)  # smallest and largest, relative to the median
+CENTER_SPREAD = 0.03  # of the principal point, relative to the width
 Size = tuple[int, int]  # width and height
 
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """Where a view lies in its photo: photo = origin + axes @ (pixel - middle), all in pixels.
+    """Place of a view in its photo: photo = origin + axes @ (pixel - middle), all in pixels.
 
-    axes: (B, 2, 2), origin: (B, 2), middle: (2,) of the view.
+    axes: (B, 2, 2).
+    origin: (B, 2).
+    middle: (2,) of the view.
     """
 
     axes: Tensor
@@ -37,13 +39,13 @@ class Crop:
     middle: Tensor
 
     def in_photo(self, pixels: Tensor) -> Tensor:
-        """(B, ..., 2) of pixels (B, ..., 2) of the view."""
+        """Convert pixels (B, ..., 2) of the view to pixels of the photo."""
         flat = (pixels - self.middle).flatten(1, -2)
         return (flat @ self.axes.mT + self.origin[:, None]).view_as(pixels)
 
 
 def draw_camera(count: int, size: Size, config: PhotosConfig, draws: RandomDraws) -> Camera:
-    """Pinholes (count,), each for both views of a pair."""
+    """Draw pinhole cameras (count,), each for both views of a pair."""
     focal = size[0] * draws.uniform(*config.focal, count, 1).expand(count, 2)
     spread = CENTER_SPREAD * size[0] * draws.uniform(-1.0, 1.0, count, 2)
     return pinhole(size, focal, spread + focal.new_tensor([size[0] - 1, size[1] - 1]) / 2)
@@ -52,7 +54,7 @@ def draw_camera(count: int, size: Size, config: PhotosConfig, draws: RandomDraws
 def draw_crop(
     count: int, size: Size, photo: Size, config: PhotosConfig, draws: RandomDraws
 ) -> Crop:
-    """Where the reference views lie in photos of a size: scaled, shifted, rolled, mirrored."""
+    """Draw the place of reference views in photos: scaled, shifted, rolled, mirrored."""
     share = draws.uniform(*config.crop, count)
     factor = share * min(photo[0] / size[0], photo[1] / size[1])
     roll = torch.deg2rad(draws.uniform(-config.max_roll_deg, config.max_roll_deg, count))
@@ -66,7 +68,10 @@ def draw_crop(
 
 
 def draw_inverse_depth(count: int, size: Size, depth_m: Tensor, draws: RandomDraws) -> Tensor:
-    """(count, 1, H, W) in 1/m, of median 1 / depth_m (count,): a back, walls and a ground."""
+    """Draw scenes of back wall, side walls and ground: (count, 1, H, W) in 1/m.
+
+    depth_m: (count,) median depth.
+    """
     width, height = size
     x = torch.linspace(-1, 1, width, device=draws.device)
     y = torch.linspace(-1, 1, height, device=draws.device)[:, None]
@@ -87,7 +92,7 @@ def draw_inverse_depth(count: int, size: Size, depth_m: Tensor, draws: RandomDra
 
 
 def draw_pose(depth_m: Tensor, config: PhotosConfig, draws: RandomDraws) -> Pose:
-    """T_reference_query (B,) between views of scenes of median depth (B,)."""
+    """Draw T_reference_query (B,) for scenes of median depth (B,)."""
     count = len(depth_m)
     angle = torch.deg2rad(draws.uniform(0.0, config.max_turn_deg, count, 1))
     distance_m = depth_m[:, None] * draws.uniform(0.0, config.max_shift, count, 1)
@@ -96,19 +101,19 @@ def draw_pose(depth_m: Tensor, config: PhotosConfig, draws: RandomDraws) -> Pose
 
 
 def lift(pixels: Tensor, inverse_depth: Tensor, camera: Camera) -> Tensor:
-    """Points (B, N, 3) of a pinhole's pixels (B, N, 2) with inverse depths (B, N)."""
+    """Return points (B, N, 3) of a pinhole's pixels (B, N, 2) with inverse depths (B, N)."""
     rays = (pixels - camera.center[:, None]) / camera.focal[:, None]
     return functional.pad(rays, (0, 1), value=1.0) / inverse_depth[..., None]
 
 
 def pixel_grid(size: Size, step: int, device: torch.device) -> Tensor:
-    """(H / step, W / step, 2) every step-th pixel of an image."""
+    """Return every step-th pixel of an image, (H / step, W / step, 2)."""
     y, x = (torch.arange(0, n, step, device=device, dtype=torch.float32) for n in size[::-1])
     return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)
 
 
 def sample(images: Tensor, pixels: Tensor) -> Tensor:
-    """Bilinear (B, C, ...) of images (B, C, H, W) at pixels (B, ..., 2); mirrored outside."""
+    """Read images (B, C, H, W) bilinearly at pixels (B, ..., 2); mirrored outside: (B, C, ...)."""
     height, width = images.shape[-2:]
     unit = 2 * pixels / pixels.new_tensor([width - 1, height - 1]) - 1
     grid = unit.flatten(1, -2)[:, None]
@@ -117,7 +122,7 @@ def sample(images: Tensor, pixels: Tensor) -> Tensor:
 
 
 def _rough(count: int, size: Size, draws: RandomDraws) -> Tensor:
-    """(count, 1, H, W) noise of two scales."""
+    """Return noise (count, 1, H, W) on two scales."""
     fields = [draws.normal(count, 1, *cells) for cells in ((4, 5), (12, 16))]
     large, small = (
         functional.interpolate(f, size=size[::-1], mode="bicubic", align_corners=True)

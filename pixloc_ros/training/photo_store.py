@@ -1,4 +1,4 @@
-"""Photos read once and kept as bytes on the device, all of one size."""
+"""Photos of one size, read once and stored as bytes on the device."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Photo = NDArray[np.uint8]  # (H, W, 3) RGB
 
 @dataclass(frozen=True, slots=True)
 class PhotoStore:
-    """photos: (N, 3, H, W) uint8 on the device. skipped: unusable ones by reason."""
+    """photos: (N, 3, H, W) uint8 on the device. skipped: number of unusable ones by reason."""
 
     photos: Tensor
     skipped: Counter[str]
@@ -41,9 +41,9 @@ def load_photos(
     device: torch.device | str,
     progress: Progress = silent,
 ) -> PhotoStore:
-    """Read config.path, each photo cut to `aspect` (width / height); long ones give several.
+    """Read config.path; each photo is cut to `aspect` (width / height), long ones into several.
 
-    Where memory is short, every k-th photo is taken. Raises DataError where none can be used.
+    If memory is short, only every k-th photo is used. Raises DataError if none is usable.
     """
     width = config.stored_width_px
     shape = (round(width / aspect), width)
@@ -67,7 +67,7 @@ def load_photos(
 
 
 def _on_device(tiles: Sequence[Photo], device: torch.device | str) -> Tensor:
-    """(N, 3, H, W), without another copy of them all on the way."""
+    """Copy tiles to the device (N, 3, H, W), without a second copy of all of them on the CPU."""
     height, width, _ = tiles[0].shape
     photos = torch.empty(len(tiles), 3, height, width, dtype=torch.uint8, device=device)
     for photo, tile in zip(photos, tiles, strict=True):
@@ -76,7 +76,7 @@ def _on_device(tiles: Sequence[Photo], device: torch.device | str) -> Tensor:
 
 
 def _find(path: Path) -> list[Encoded]:
-    """What reads the bytes of each photo."""
+    """Return one function per photo that reads its bytes."""
     if path.suffix == ".npz":
         return _in_archive(path)
     if not path.is_dir():
@@ -106,7 +106,7 @@ def _spread(found: Sequence[Encoded], count: int) -> list[Encoded]:
 
 
 def _read(encoded: Encoded, shape: tuple[int, int], min_side_px: int) -> list[Photo] | str:
-    """Tiles of one photo, or why it cannot be used."""
+    """Return the tiles of one photo, or why it is unusable."""
     try:
         content = encoded()
         bgr = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
@@ -120,7 +120,7 @@ def _read(encoded: Encoded, shape: tuple[int, int], min_side_px: int) -> list[Ph
 
 
 def _tiles(photo: Photo, shape: tuple[int, int]) -> list[Photo]:
-    """The photo scaled to cover shape (rows, columns), and cut along its longer side."""
+    """Scale the photo to cover shape (rows, columns), and cut it along its longer side."""
     factor = max(shape[0] / photo.shape[0], shape[1] / photo.shape[1])
     size = [max(round(n * factor), least) for n, least in zip(photo.shape, shape, strict=False)]
     how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR

@@ -1,4 +1,4 @@
-"""Pairs from any photos: the second view of each is made by parallax.py."""
+"""Pairs from any photos; parallax.py synthesizes the second view of each."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from pixloc_ros.training.draws import RandomDraws
 from pixloc_ros.training.pairs import PairBatch
 from pixloc_ros.training.photo_store import load_photos
 
-CELL_PX = 4  # of the query, each of which offers a point
+CELL_PX = 4  # side of a cell of the query, each of which offers one point
 CONTRAST_WINDOW_PX = 9
-FLAT_SHARE = 0.1  # of the mean weight, which flat parts have at least
-FRONT = 0.8  # of the largest inverse depth in and around its cell of the reference
+FLAT_SHARE = 0.1  # least weight of flat parts, relative to the mean weight
+FRONT = 0.8  # least inverse depth of a visible point, relative to the largest around its cell
 
 
 class PhotoSource:
-    """A PairSource of synthetic parallax."""
+    """A PairSource with synthetic parallax."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class PhotoSource:
         return len(self._photos)
 
     def sample(self, count: int, generator: torch.Generator) -> PairBatch:
-        """See PairSource.sample; photos are drawn with repetition."""
+        """Draw pairs as PairSource.sample does; photos may repeat."""
         draws = RandomDraws(generator, self._photos.device)
         index = draws.integers(len(self), count).to(draws.device)
         pairs = invent_views(self._photos[index].float() / 255, self._size, self._config, draws)
@@ -58,7 +58,7 @@ class PhotoSource:
 def invent_views(
     photos: Tensor, size: tuple[int, int], config: PhotosConfig, draws: RandomDraws
 ) -> PairBatch:
-    """One pair of each of the photos (B, 3, H, W) of range 0..1, not augmented."""
+    """Make one pair of each photo (B, 3, H, W) in 0..1, without augmentation."""
     count = len(photos)
     camera = parallax.draw_camera(count, size, config, draws)
     photo_size = (photos.shape[-1], photos.shape[-2])
@@ -88,7 +88,7 @@ def _choose(
     config: PhotosConfig,
     draws: RandomDraws,
 ) -> tuple[Tensor, Tensor]:
-    """Points (B, N, 3) in the reference's frame where there is contrast, and whether in view."""
+    """Choose points (B, N, 3) with contrast in the reference frame; tell which are visible."""
     size = (query.shape[-1], query.shape[-2])
     corners = parallax.pixel_grid(size, CELL_PX, draws.device).flatten(0, 1)
     pixels = corners + draws.uniform(0.0, CELL_PX - 1.0, len(query), *corners.shape)
@@ -104,9 +104,9 @@ def _choose(
 
 
 def in_front(points_cam: Tensor, camera: Camera) -> Tensor:
-    """Whether points (B, N, 3), which sample a surface, are in the image and not hidden (B, N).
+    """Return which points (B, N, 3) that sample a surface are in the image and not hidden (B, N).
 
-    Neither are they beside something much nearer, as features mix what they see.
+    Points beside something much nearer do not count as visible either, because features mix both.
     """
     pixels, in_view = camera.project(points_cam)
     columns, rows = (int(n) // CELL_PX + 1 for n in camera.size[0])
@@ -120,7 +120,7 @@ def in_front(points_cam: Tensor, camera: Camera) -> Tensor:
 
 
 def contrast(images: Tensor) -> Tensor:
-    """(B, 1, H, W) standard deviation of the brightness around each pixel."""
+    """Return the standard deviation (B, 1, H, W) of brightness around each pixel."""
     brightness = images.mean(1, keepdim=True)
     window, around = CONTRAST_WINDOW_PX, CONTRAST_WINDOW_PX // 2
 

@@ -1,4 +1,4 @@
-"""Images of posed views, freed of distortion, reduced to what training needs, and kept."""
+"""Images of posed views: undistorted, reduced to the size needed for training, and cached."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Image = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """rgb: (3, h, w) uint8 on the device. camera: its pinhole. depth: as the file has it."""
+    """rgb: (3, h, w) uint8 on the device. camera: its pinhole. depth: as stored in the file."""
 
     rgb: Tensor
     camera: Camera
@@ -35,14 +35,15 @@ class Picture:
 
     @property
     def nbytes(self) -> int:
-        """Memory that it takes."""
+        """Memory that it occupies."""
         return self.rgb.nbytes + (self.depth.depth.nbytes if self.depth else 0)
 
 
 class PictureCache:
-    """Pictures in use last, up to a budget of memory.
+    """Keeps the most recently used pictures, within a memory budget.
 
-    size: of the images cut out of the pictures. least_share: of a picture that is cut out.
+    size: of the images that are cut out of the pictures.
+    least_share: smallest share of a picture that is cut out.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class PictureCache:
         self._bytes = 0
 
     def get(self, views: Sequence[TrainingView]) -> dict[TrainingView, Picture]:
-        """Pictures of those views whose files can be read."""
+        """Return the pictures of those views whose files can be read."""
         known = {view: self._pictures[view] for view in views if view in self._pictures}
         unknown = [view for view in dict.fromkeys(views) if view not in known]
         with ThreadPoolExecutor(THREADS) as pool:
@@ -84,7 +85,7 @@ class PictureCache:
         return replace(self._reduced(image, pinhole), depth=depth)
 
     def _reduced(self, image: Image, camera: Camera) -> Picture:
-        """No larger than a least share needs it to be, as a smaller image has less to read."""
+        """Reduce an image to the size that the smallest crop needs, so that it is read faster."""
         height, width = image.shape[:2]
         covering = max(self._size[0] / width, self._size[1] / height)
         factor = min(1.0, covering / self._least_share)
@@ -104,7 +105,7 @@ def _numbers(camera: Camera, field: str) -> list[float]:
 
 
 def _upright(view: TrainingView) -> Image:
-    """The file's image as the view's camera has it; raises MapError."""
+    """Read the image, rotated as the view's camera has it. Raises MapError."""
     turn = TURNED[view.turns % 4]
     if turn is None:
         return read_image(view.path, view.camera)
@@ -115,7 +116,7 @@ def _upright(view: TrainingView) -> Image:
 
 
 def _undistorted(image: Image, camera: Camera, pinhole: Camera) -> Image:
-    """What a pinhole of the same size, focal length and centre would have seen."""
+    """Return what a pinhole of the same size, focal length and centre would have seen."""
     height, width = image.shape[:2]
     x, y = np.meshgrid(np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64))
     pixels = np.stack([x.ravel(), y.ravel()], -1)

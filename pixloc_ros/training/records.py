@@ -1,4 +1,4 @@
-"""The figures of a run as it goes: lines of JSON, TensorBoard where it is installed, and curves."""
+"""Record the figures of a run: lines of JSON, curves, and TensorBoard if it is installed."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ METRICS = "metrics.jsonl"
 
 
 class Records:
-    """Appends to metrics.jsonl and to tensorboard/ of a folder; does nothing where not enabled.
+    """Appends to metrics.jsonl and tensorboard/ of a folder; does nothing if not enabled.
 
-    What a resumed run will write again, after step `first`, is taken out.
+    Records after step `first` are removed, because a resumed run writes them again.
     """
 
     def __init__(self, folder: Path, first: int, enabled: bool):
@@ -49,18 +49,18 @@ class Records:
             self._board.close()
 
     def add(self, figures: Mapping[str, float]) -> None:
-        """Of one step, for the next means."""
+        """Add the figures of one step, for the next means."""
         for name, value in figures.items():
             if math.isfinite(value):
                 self._values[name].append(value)
 
     def write_means(self, step: int) -> None:
-        """One record of what was added since the last one."""
+        """Write one record: the means of what was added since the last one."""
         self.write(step, {name: sum(all_) / len(all_) for name, all_ in self._values.items()})
         self._values.clear()
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
-        """One record. Raises DataError where it cannot be written."""
+        """Write one record. Raises DataError if that fails."""
         if not self.enabled or not figures:
             return
         try:
@@ -74,14 +74,14 @@ class Records:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """All records of a run, in order; a line that a kill has cut off is left out."""
+    """Return all records of a run, in order; a line that a kill has truncated is left out."""
     path = folder / METRICS
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     return [json.loads(line) for line in lines if line.endswith("}")]
 
 
 def last_validation(folder: Path) -> dict[str, float]:
-    """Figures by `source/what`; empty where nothing was validated."""
+    """Return figures by `source/what`; empty without a validation."""
     measured = [record for record in read(folder) if any("/" in name for name in record)]
     return {name: value for name, value in measured[-1].items() if "/" in name} if measured else {}
 
@@ -95,7 +95,7 @@ def _board(folder: Path, first: int) -> SummaryWriter | None:
 
 
 def draw_curves(folder: Path) -> Path:
-    """curves.png: what training minimises, and what validation counts, over the steps."""
+    """Draw curves.png: losses of training and figures of validation, over the steps."""
     panels = {
         "loss": ("alignment", "info_nce"),
         "share of the error left, or error (px), after a level": ("error_",),

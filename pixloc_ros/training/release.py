@@ -1,4 +1,4 @@
-"""What a run ends with: weights that the localizer loads, with a card that says what they are."""
+"""Write the result of a run: weights that the localizer loads, with a card that describes them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def write_release(
     source: PairSource,
     worker: DistributedWorker,
 ) -> Path:
-    """Write NAME.safetensors, NAME.json and NAME.md. Raises DataError when that fails."""
+    """Write NAME.safetensors, NAME.json and NAME.md. Raises DataError if that fails."""
     network = average.network
     content = save({name: _compact(value) for name, value in network.state_dict().items()})
     path = folder / f"{config.name}.safetensors"
@@ -84,7 +84,7 @@ def write_release(
 
 
 def _about(config: TrainConfig, architecture: Architecture, sha256: str) -> dict[str, Any]:
-    """What lies beside a file of weights; `features.weights` checks its hash."""
+    """Return the content of the JSON file beside the weights, whose hash is checked on loading."""
     return {
         "model": architecture.name,
         "sha256": sha256,
@@ -97,7 +97,7 @@ def _about(config: TrainConfig, architecture: Architecture, sha256: str) -> dict
 
 
 def _compact(value: Tensor) -> Tensor:
-    """Half precision where the numbers fit into it."""
+    """Convert to half precision if the numbers fit."""
     value = value.detach().cpu().contiguous()
     fits = value.is_floating_point() and bool(value.abs().max() < HALF_MAX)
     return value.half() if fits else value

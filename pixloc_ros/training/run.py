@@ -1,4 +1,4 @@
-"""A whole training run: from its configuration to a folder with weights and how they came about."""
+"""Run a whole training: from its configuration to a folder with weights and records."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from pixloc_ros.training.release import write_release
 from pixloc_ros.training.sources import open_sources
 from pixloc_ros.training.validation import Validation
 
-PREVIEWED = 12  # pairs
-COLUMNS = 2  # of pairs
+PREVIEWED = 12  # number of pairs
+COLUMNS = 2  # pairs per row
 POINTS = 48  # drawn per pair
 RADIUS_PX = 3
 Image = NDArray[np.uint8]
@@ -34,7 +34,7 @@ Image = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What is left of a run."""
+    """The results of a run."""
 
     weights: Path
     curves: Path
@@ -45,11 +45,12 @@ class Finished:
 def train(
     config: TrainConfig, folder: Path, resume: bool = False, progress: Progress = silent
 ) -> Finished | None:
-    """Train, or go on training. In the processes of torchrun that do not write: None.
+    """Train, or continue training. Returns None in processes of torchrun that do not write.
 
-    The folder then has config.yaml, checkpoint.safetensors, metrics.jsonl, curves.png, tensorboard/
-    where that is installed, and the averaged weights with their card. Raises TrainingError for a
-    folder that holds another run, and whatever the sources raise for their data.
+    Afterwards the folder has config.yaml, checkpoint.safetensors, metrics.jsonl, curves.png,
+    tensorboard/ if that is installed, and the averaged weights with their card. Raises
+    TrainingError for a folder that holds another run, and whatever the sources raise for their
+    data.
     """
     with this_worker(config.device) as worker:
         trainer = Trainer(config, worker, folder)
@@ -77,13 +78,13 @@ def train(
 
 
 def write_preview(config: TrainConfig, path: Path) -> None:
-    """Draw some of the pairs that the first step would see."""
+    """Draw some of the pairs of the first step."""
     source = open_sources(config.data, config.size, "cpu", config.augmentation)
     save_preview(source.sample(PREVIEWED, torch.Generator().manual_seed(config.seed)), path)
 
 
 def save_preview(batch: PairBatch, path: Path) -> None:
-    """Write pairs side by side; each visible point has one colour in both of its images."""
+    """Write pairs side by side; each visible point has the same colour in both images."""
     in_query = batch.T_query_reference.transform(batch.points_reference)
     pixels_reference, _ = batch.camera_reference.project(batch.points_reference)
     pixels_query, _ = batch.camera_query.project(in_query)
@@ -100,7 +101,7 @@ def save_preview(batch: PairBatch, path: Path) -> None:
 
 
 def _drawn(image: Tensor, pixels: Tensor) -> Image:
-    """The image (3, H, W) of range 0..1 with dots at pixels (N, 2), as bytes (H, W, 3)."""
+    """Return an image (3, H, W) in 0..1 as bytes (H, W, 3), with dots at pixels (N, 2)."""
     canvas = np.ascontiguousarray((image * 255).byte().movedim(0, -1).cpu().numpy())
     for (x, y), colour in zip(pixels.round().int().tolist(), _colours(len(pixels)), strict=True):
         cv2.circle(canvas, (x, y), RADIUS_PX, colour, 1, cv2.LINE_AA)
@@ -114,7 +115,7 @@ def _colours(count: int) -> list[tuple[int, int, int]]:
 
 
 def _take(folder: Path, trainer: Trainer, resume: bool) -> None:
-    """Make the folder that of this run."""
+    """Prepare the folder for this run."""
     if resume:
         trainer.resume()
     elif trainer.worker.writes and trainer.checkpoint.exists():

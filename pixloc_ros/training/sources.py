@@ -31,11 +31,11 @@ from pixloc_ros.training.photos import PhotoSource
 from pixloc_ros.training.scenes import TrainingScene, pair_up, views_of_model
 from pixloc_ros.training.views import ViewSource
 
-LIDAR_CELLS = 8000  # of an image, which choose and observe points; maps need fewer
+LIDAR_CELLS = 8000  # per image, for selecting and observing points; maps need fewer
 
 
 class Mixture:
-    """Several sources, each pair drawn from one of them with a probability like its weight."""
+    """Several sources; each pair is drawn from one of them, in proportion to the weights."""
 
     def __init__(self, sources: Sequence[PairSource], weights: Sequence[float]) -> None:
         if not sources or len(sources) != len(weights) or min(weights) <= 0:
@@ -52,7 +52,7 @@ class Mixture:
         return sum(len(source) for source in self.sources)
 
     def sample(self, count: int, generator: torch.Generator) -> PairBatch:
-        """Pairs ordered by source; see PairSource.sample."""
+        """Draw pairs, ordered by source; see PairSource.sample."""
         drawn = torch.multinomial(self.weights, count, replacement=True, generator=generator)
         counts = torch.bincount(drawn, minlength=len(self.sources)).tolist()
         return concatenate(
@@ -71,9 +71,9 @@ def open_sources(
     augmentation: AugmentationConfig | None = None,
     progress: Progress = silent,
 ) -> PairSource:
-    """The mixture of all sources, for images of size (width, height).
+    """Open the mixture of all sources, for images of size (width, height).
 
-    Raises DataError or MapError for data that are missing, unusable or laid out otherwise.
+    Raises DataError or MapError for data that are missing, unusable or in another layout.
     """
     augmentation = augmentation or AugmentationConfig()
     sources = [open_source(config, size, device, augmentation, progress) for config in configs]
@@ -87,7 +87,7 @@ def open_source(
     augmentation: AugmentationConfig,
     progress: Progress = silent,
 ) -> PairSource:
-    """One source; see open_sources."""
+    """Open one source; see open_sources."""
     if isinstance(config, PhotosConfig):
         return PhotoSource(config, augmentation, size, device, progress)
     skipped: Counter[str] = Counter()
@@ -101,7 +101,7 @@ def open_scenes(
     skipped: Counter[str],
     progress: Progress = silent,
 ) -> list[TrainingScene]:
-    """The scenes of posed images; those that cannot be used are counted in `skipped`."""
+    """Open the scenes of posed images; unusable images are counted in `skipped`."""
     if isinstance(config, MegaDepthConfig):
         return read_megadepth(config, skipped, progress)
     if isinstance(config, CmuConfig):
@@ -114,7 +114,7 @@ def open_scenes(
 
 
 def _model(config: ColmapConfig | PosedConfig | LidarConfig, progress: Progress) -> ColmapModel:
-    """Points and who sees them: read, triangulated, or of a cloud."""
+    """Return points and their observers: read, triangulated, or from a cloud."""
     if isinstance(config, ColmapConfig):
         return read_model(config.path)
     meta = config.poses if isinstance(config, LidarConfig) else config.path

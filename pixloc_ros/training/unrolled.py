@@ -1,7 +1,7 @@
 """Levenberg-Marquardt unrolled through all its steps, for a batch of pairs at once.
 
-The loop is `minimize` of pixloc_ros/alignment: what is trained is what runs. Every operation can be
-differentiated, down to the images and the damping.
+The loop is `minimize` of pixloc_ros/alignment: what is trained is what runs. Every operation is
+differentiable, down to the images and the damping.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def level_systems(
 ) -> list[LevelSystem]:
     """Build the least-squares problems of B pairs at each level, coarse to fine.
 
-    packed: maps (2 B, C + 1, H, W) per level, of the reference images and then of the query's.
+    packed: maps (2 B, C + 1, H, W) per level, of the reference images followed by the query images.
     """
     reference, query = (
         _pyramid([maps[side] for maps in packed], architecture, batch)
@@ -55,7 +55,7 @@ def level_systems(
 def _pyramid(
     packed: Sequence[Tensor], architecture: Architecture, batch: PairBatch
 ) -> FeaturePyramid:
-    """The maps (B, C + 1, H, W) of one side of all pairs."""
+    """Make a pyramid of the maps (B, C + 1, H, W) of one side of all pairs."""
     height, width = batch.query_rgb.shape[2:]
     size, with_norms = packed[0].new_tensor([width, height]), architecture.as_published
     levels = (
@@ -74,12 +74,15 @@ def refine(
     stops: bool = False,
     unrolled: bool = True,
 ) -> list[Pose]:
-    """Align a batch, coarse to fine: poses T_query_ref (B,) after each level.
+    """Align a batch, coarse to fine; return poses T_query_ref (B,) after each level.
 
     initial: (B,) of the coarsest levels. A level without one begins where the level before ended;
-    the gradient ends there. damping: (L, 6). All steps are taken and the last pose is kept; with
-    `stops`, as in validation, a pair ends where the policy ends it. Without `unrolled` the same
-    poses have the gradient of the last step of their level alone.
+    no gradient passes between them.
+    damping: (L, 6).
+    stops: as in validation, a pair ends where the policy ends it. Otherwise all steps are taken and
+    the last pose is kept.
+    unrolled: if false, the poses are the same, but have the gradient of only the last step of their
+    level.
     """
     policy = replace(policy, keep=KeepLast(), stop=policy.stop if stops else NeverStop())
     ends: list[Pose] = []

@@ -1,4 +1,4 @@
-"""How many of a fixed set of pairs the network aligns, whole, as a localizer would."""
+"""Measure how many of a fixed set of pairs the network aligns, as a localizer would."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from pixloc_ros.training.pairs import PairBatch, PairSource
 from pixloc_ros.training.sources import open_source
 from pixloc_ros.training.unrolled import level_systems, refine
 
-SEED = 20_210_619  # of pairs and starts, the same in every run: runs compare
+SEED = 20_210_619  # of pairs and initial poses, the same in every run, so that runs can be compared
 
 
-RECALL_PX = (1, 3, 5)  # limits of the mean error of a pair
+RECALL_PX = (1, 3, 5)  # limits of a pair's mean error
 
 
 def area_under_recall(errors_px: Tensor) -> float:
-    """Area under the share of errors (N,) below a limit, as that grows to 5 px; 1 at best."""
+    """Return the area under the recall curve of errors (N,) up to 5 px; 1 at best."""
     return float((1 - errors_px / RECALL_PX[-1]).clamp(min=0).mean())
 
 
@@ -33,7 +33,7 @@ def _share(chosen: Tensor) -> float:
 
 
 class Validation:
-    """Pairs are drawn anew each time, and are the same each time; in one process only."""
+    """Draws the same pairs each time; runs in one process only."""
 
     def __init__(self, config: TrainConfig, worker: DistributedWorker):
         self.config = config
@@ -45,10 +45,10 @@ class Validation:
         ]
 
     def measure(self, network: PairNetwork) -> dict[str, float]:
-        """Per source the share of pairs that converged, and how near the pairs came to the truth.
+        """Return, per source, how many pairs converged, and how near the truth pairs ended.
 
-        recall_: share of pairs whose mean error is below so many pixels; area_: that under the
-        recall as the limit grows to so many pixels, 1 at best; median_px: of the errors.
+        recall_: share of pairs whose mean error is below this many pixels. area_: area under the
+        recall curve up to this many pixels, 1 at best. median_px: median of the errors.
         """
         figures = {}
         for name, errors_px in self.errors_px(network).items():
@@ -61,7 +61,7 @@ class Validation:
         return figures
 
     def errors_px(self, network: PairNetwork) -> dict[str, Tensor]:
-        """Mean error (N,) of every pair, by source; infinite where alignment failed."""
+        """Return the mean error (N,) of every pair, by source; infinite if alignment failed."""
         return {
             source.name: torch.cat(list(self._errors_px(network, source)))
             for source in self.sources
@@ -77,7 +77,7 @@ class Validation:
             yield self._align(network, batch, generator)
 
     def _align(self, network: PairNetwork, batch: PairBatch, generator: torch.Generator) -> Tensor:
-        """Mean errors (B,) in pixels of the pairs that share enough points."""
+        """Return mean errors (B,) in pixels of the pairs that share enough points."""
         settings, policy = self.config.validation, policy_of(self.config)
         packed, damping = network(torch.cat([batch.reference_rgb, batch.query_rgb]))
         systems = level_systems(packed, network.architecture, batch, policy)

@@ -1,4 +1,4 @@
-"""Pairs of posed images: true parallax, occlusion and change."""
+"""Pairs of posed images: real parallax, occlusion and change."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from pixloc_ros.training.pairs import PairBatch, skipped_reasons
 from pixloc_ros.training.pictures import Picture, PictureCache
 from pixloc_ros.training.scenes import TrainingScene, TrainingView
 
-MAX_TRIES = 50  # at pairs whose images can be read
-SPREAD = 0.15  # of a cut-out's middle around what the pair shares, of its side
+MAX_TRIES = 50  # to find pairs whose images can be read
+SPREAD = 0.15  # of a crop's centre around what the pair shares, relative to the crop's side
 UNREADABLE = "image or depth map unreadable or of another size"
-DRAWN_PER_POINT = 16  # pixels with depth per point of a pair: many are not in both cut-outs
+DRAWN_PER_POINT = 16  # pixels with depth, drawn per point of a pair: few are in both crops
 _ScenePair = tuple[TrainingScene, tuple[TrainingView, TrainingView]]  # reference and query
 
 
@@ -42,7 +42,7 @@ class _Cut:
 
 
 class ViewSource:
-    """A PairSource of scenes."""
+    """A PairSource that draws from scenes."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class ViewSource:
         return sum(len(scene.pairs) for scene in self._scenes)
 
     def sample(self, count: int, generator: torch.Generator) -> PairBatch:
-        """See PairSource.sample; an unreadable image makes way for another pair."""
+        """Draw pairs as PairSource.sample does; an unreadable image is replaced by another pair."""
         draws = RandomDraws(generator, self._device)
         rng = draws.numpy()
         chosen, pictures = self._choose(count, rng)
@@ -95,7 +95,7 @@ class ViewSource:
     def _choose(
         self, count: int, rng: np.random.Generator
     ) -> tuple[list[_ScenePair], dict[TrainingView, Picture]]:
-        """Pairs of reference and query, and all their pictures."""
+        """Choose pairs of reference and query, and read all their pictures."""
         chosen: list[_ScenePair] = []
         pictures: dict[TrainingView, Picture] = {}
         for _ in range(MAX_TRIES):
@@ -123,7 +123,7 @@ class ViewSource:
         pictures: dict[TrainingView, Picture],
         rng: np.random.Generator,
     ) -> tuple[_Cut, _Cut, Matrix, Matrix, NDArray[np.bool_]]:
-        """Both cuts, T_query_reference, points (N, 3) in the reference's frame, and visible."""
+        """Return both crops, T_query_reference, points (N, 3) of the reference, and visibility."""
         T_query_reference = pair[1].T_cam_world @ se3.inverse(pair[0].T_cam_world)
         maps = [pictures[view].depth for view in pair]
         in_cams = self._common_points(scene, pair, maps, T_query_reference, rng)
@@ -147,7 +147,7 @@ class ViewSource:
         T_query_reference: Matrix,
         rng: np.random.Generator,
     ) -> Sequence[Matrix]:
-        """Points (M, 3) that both see, in the frames of both: of depth maps, or of the model."""
+        """Return points (M, 3) that both observe, in both frames: from depth maps or the model."""
         reference, query = maps
         if reference is not None and query is not None:
             wanted = DRAWN_PER_POINT * self._config.points
@@ -156,7 +156,7 @@ class ViewSource:
         return [se3.transform(v.T_cam_world, scene.points_world[shared]) for v in pair]
 
     def _cut(self, picture: Picture, points_cam: Matrix, rng: np.random.Generator) -> _Cut:
-        """A part of the picture about the points that the pair shares."""
+        """Cut out a part of the picture around the points that the pair shares."""
         width, height = picture.camera.width, picture.camera.height
         whole = min(width / self._size[0], height / self._size[1])
         factor = whole * rng.uniform(*self._config.crop)  # pixels of the picture per pixel
@@ -177,7 +177,7 @@ class ViewSource:
 
 
 def _images(cuts: Sequence[_Cut]) -> Tensor:
-    """(B, 3, H, W) of range 0..1."""
+    """Return (B, 3, H, W) in 0..1."""
     return torch.cat(
         [parallax.sample(cut.picture.rgb[None].float() / 255, cut.grid[None]) for cut in cuts]
     )

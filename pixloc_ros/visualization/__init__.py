@@ -1,1 +1,1 @@
-"""Pictures of what the localizer saw. OpenCV only, so that the robot can draw them too."""
+"""Pictures of what the localizer sees. Uses only OpenCV, so that a robot can draw them, too."""

@@ -1,4 +1,4 @@
-"""The pen: images as canvases, subpixel circles and lines, labels and the strip below a picture."""
+"""Drawing primitives: canvases, subpixel circles and lines, labels and captions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PAPER: Color = (24, 26, 30)
 
 
 def fit(image_rgb: Image, smallest: int = MIN_WIDTH, largest: int = MAX_WIDTH) -> Image:
-    """A copy of the image with a width between smallest and largest."""
+    """Return a copy of the image with a width between smallest and largest."""
     height, width = image_rgb.shape[:2]
     scale = min(max(width, smallest), largest) / width
     if scale == 1.0:
@@ -33,27 +33,27 @@ def fit(image_rgb: Image, smallest: int = MIN_WIDTH, largest: int = MAX_WIDTH) -
 
 
 def unit(canvas: Image) -> float:
-    """Size of things drawn: 1 up to a width of 1200 pixels, then growing with it."""
+    """Return the size unit for drawing: 1 up to a width of 1200 pixels, then growing with it."""
     return max(canvas.shape[1] / 1200, 1.0)
 
 
 def dim(panel: Image, share: float) -> Image:
-    """A darker copy."""
+    """Return a copy with its brightness multiplied by `share`."""
     return cv2.convertScaleAbs(panel, alpha=share)
 
 
 def colors(values: NDArray, colormap: int = cv2.COLORMAP_TURBO) -> Image:
-    """RGB of values in 0..1; the ends of the map are too dark to see and left out."""
+    """Return RGB colours of values in 0..1; the dark ends of the colour map are left out."""
     low, high = (0, 255) if colormap != cv2.COLORMAP_TURBO else (30, 230)
     share = np.clip(np.nan_to_num(values, nan=1.0), 0.0, 1.0)
     indices = (low + share * (high - low)).astype(np.uint8)
-    if not indices.size:  # OpenCV takes no empty array
+    if not indices.size:  # OpenCV refuses empty arrays
         return np.empty((0, 1, 3), np.uint8)
     return cv2.cvtColor(cv2.applyColorMap(indices, colormap), cv2.COLOR_BGR2RGB)
 
 
 def drawable(points: NDArray, canvas: Image) -> NDArray[np.bool_]:
-    """Which points (N, 2) are near enough for the fixed-point numbers of OpenCV; not NaN."""
+    """Return which points (N, 2) OpenCV's fixed-point numbers can hold; NaN is not drawable."""
     return np.all(np.abs(points) < 4 * max(canvas.shape), axis=-1)
 
 
@@ -65,18 +65,18 @@ def _fixed(point: NDArray) -> tuple[int, int]:
 def circle(
     canvas: Image, point: NDArray, radius: float, color: Color, thickness: int = cv2.FILLED
 ) -> None:
-    """An antialiased circle at a subpixel position; radius in pixels."""
+    """Draw an antialiased circle at a subpixel position; radius in pixels."""
     fixed_radius = round(radius * (1 << SUBPIXEL_BITS))
     cv2.circle(canvas, _fixed(point), fixed_radius, color, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
 def line(canvas: Image, start: NDArray, end: NDArray, color: Color) -> None:
-    """An antialiased line one pixel wide between subpixel positions."""
+    """Draw an antialiased line, one pixel wide, between subpixel positions."""
     cv2.line(canvas, _fixed(start), _fixed(end), color, 1, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
 def label(panel: Image, text: str) -> None:
-    """Text in the upper left corner, on a dark ground."""
+    """Write text on a dark ground in the upper left corner."""
     size = 0.55 * unit(panel)
     (width, height), base = cv2.getTextSize(text, FONT, size, 1)
     cv2.rectangle(panel, (0, 0), (width + 16, height + base + 12), PAPER, cv2.FILLED)
@@ -84,7 +84,7 @@ def label(panel: Image, text: str) -> None:
 
 
 def join(panels: Sequence[Image]) -> Image:
-    """Stack wide panels, put others side by side, with a gap between."""
+    """Stack wide panels, or put narrow ones side by side, with gaps."""
     height, width = panels[0].shape[:2]
     stacked = width > 1.8 * height
     gap = np.full((GAP, width, 3) if stacked else (height, GAP, 3), PAPER, np.uint8)
@@ -95,7 +95,7 @@ def join(panels: Sequence[Image]) -> Image:
 def with_caption(
     picture: Image, title: str, color: Color, caption: str, scale: tuple[str, str] | None = None
 ) -> Image:
-    """Add a strip below with title and caption; scale names the ends of the colour map."""
+    """Add a strip with title and caption below; `scale` labels the ends of the colour map."""
     width = picture.shape[1]
     strip = np.full((44, width, 3), PAPER, np.uint8)
     cv2.putText(strip, title, (12, 29), FONT, 0.7, color, 2, cv2.LINE_AA)
@@ -107,7 +107,7 @@ def with_caption(
 
 
 def _draw_scale(strip: Image, low: str, high: str) -> int:
-    """Draw the colour map at the right end of the strip; returns where its words begin."""
+    """Draw the colour map at the right end of the strip; return where its labels begin."""
     low_width, high_width = (cv2.getTextSize(text, FONT, 0.5, 1)[0][0] for text in (low, high))
     end = strip.shape[1] - high_width - 20
     begin = end - SCALE_WIDTH

@@ -1,4 +1,4 @@
-"""Map points drawn into the image: where the prior had put them, and where the alignment did."""
+"""Draw map points into the image: where the prior puts them, and where the alignment does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pixloc_ros.types import Alignment, Estimate, Status
 from pixloc_ros.visualization import drawing
 from pixloc_ros.visualization.drawing import Color, Image
 
-WORST_RESIDUAL = 1.0  # of two unit vectors that have nothing in common the norm is 1.4
+WORST_RESIDUAL = 1.0  # end of the colour map; unrelated unit vectors differ by 1.4
 RESIDUAL_SCALE = ("residual 0", f">{WORST_RESIDUAL:g}")
 PRIOR_COLOR: Color = (215, 220, 228)
 TRAVEL_COLOR: Color = (255, 214, 70)
@@ -26,7 +26,7 @@ STATUS_COLORS: dict[Status, Color] = {
 
 
 def draw_estimate(image_rgb: Image, estimate: Estimate, note: str = "") -> Image:
-    """The picture of one answer, whatever it is; `note` is appended to the caption."""
+    """Draw a picture of any estimate; `note` is appended to the caption."""
     caption = " | ".join(filter(None, [estimate.name, *_facts(estimate), note]))
     color = STATUS_COLORS[estimate.status]
     if estimate.alignment is None:
@@ -43,10 +43,10 @@ def draw_alignment(
     caption: str = "",
     color: Color = drawing.INK,
 ) -> Image:
-    """Before and after: points at the prior (hollow), and at the result coloured by residual.
+    """Draw before and after: points at the prior (hollow), and at the result, coloured by residual.
 
-    image_rgb (H, W, 3) is the full query image, which the pixels of the alignment refer to. Wide
-    images are stacked, others stand side by side. title (in `color`) and caption go below.
+    image_rgb (H, W, 3) is the full query image, to which the alignment's pixels refer. Wide images
+    are stacked, others are put side by side. Title (in `color`) and caption go below.
     """
     panel = drawing.fit(image_rgb)
     scale = panel.shape[1] / image_rgb.shape[1]
@@ -64,7 +64,7 @@ def draw_alignment(
 
 
 def draw_confidence(image_rgb: Image, pyramid: FeaturePyramid) -> Image:
-    """The learned confidence of every level over the image (H, W, 3), the finest first."""
+    """Draw the learned confidence of every level over the image (H, W, 3), the finest first."""
     image = drawing.fit(image_rgb, drawing.MIN_WIDTH // 2, drawing.MIN_WIDTH)
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     panels = []
@@ -77,7 +77,7 @@ def draw_confidence(image_rgb: Image, pyramid: FeaturePyramid) -> Image:
 
 
 def _spread(heat: Image, level: FeatureLevel, panel: Image) -> Image:
-    """A level's map over a panel; what it has beyond the image, as padding, is cut off."""
+    """Resize a level's map to a panel; its padding beyond the image is cut off."""
     width, height = panel.shape[1::-1]
     fx, fy = level.image_size.cpu().numpy() / level.stride / (width, height)
     panel_to_map = np.array([[fx, 0.0, 0.5 * fx - 0.5], [0.0, fy, 0.5 * fy - 0.5]])
@@ -123,7 +123,7 @@ def _panel_after(panel: Image, pose: NDArray, residuals: NDArray) -> Image:
     unit = drawing.unit(canvas)
     colors = drawing.colors(residuals / WORST_RESIDUAL).reshape(-1, 3)
     shown = np.flatnonzero(np.isfinite(residuals) & drawing.drawable(pose, canvas))
-    for i in shown[np.argsort(-residuals[shown])]:  # the good ones on top
+    for i in shown[np.argsort(-residuals[shown])]:  # good points on top
         drawing.circle(canvas, pose[i], 3.8 * unit, (0, 0, 0))
         drawing.circle(canvas, pose[i], 2.9 * unit, tuple(colors[i].tolist()))
     return canvas

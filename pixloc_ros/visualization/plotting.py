@@ -1,4 +1,4 @@
-"""Figures of matplotlib: their look, colours of the statuses, saving; a map from above."""
+"""Common style of matplotlib figures: colours of statuses, axes, saving; and a plot of a map."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ LIMIT_COLOR = "#009E73"
 KEYFRAME_COLOR = "#CC79A7"
 TRUTH_COLOR = "#BBBBBB"
 
-MAX_POINTS = 100_000  # more cannot be told apart
-SHOWN_SHARE = (0.01, 0.99)  # heights beyond these quantiles get the last colours
-FAR_AWAY_M = 1e5  # coordinates beyond it (UTM) are drawn relative to a round number
-MARGIN_M = 30.0  # around the keyframes; points farther away are left out
+MAX_POINTS = 100_000  # more could not be told apart
+SHOWN_SHARE = (0.01, 0.99)  # heights beyond these quantiles get the colours of the ends
+FAR_AWAY_M = 1e5  # larger coordinates (UTM) are drawn relative to a round number
+MARGIN_M = 30.0  # around the keyframes; points beyond it are left out
 
 
 def new_figure(
     rows: int, columns: int, width: float, height: float, sharex: bool = False, sharey: bool = False
 ) -> tuple[Figure, list[Axes]]:
-    """An empty figure of so many inches and its axes, row by row."""
+    """Create an empty figure, its size in inches; return it and its axes, row by row."""
     figure = Figure(figsize=(width, height), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey)
     for axes in grid.flat:
@@ -48,7 +48,7 @@ def new_figure(
 
 
 def log_axis(axes: Axes, which: str) -> None:
-    """A logarithmic x or y axis with 0.01 rather than powers of ten."""
+    """Make the x or y axis logarithmic, labelled 0.01 rather than by powers of ten."""
     axes.set(**{f"{which}scale": "log"})
     axis = axes.xaxis if which == "x" else axes.yaxis
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -58,7 +58,7 @@ def log_axis(axes: Axes, which: str) -> None:
 def scatter_by_status(
     axes: Axes, points: Iterable[tuple[Status, float, float]], size: float = 16
 ) -> None:
-    """Markers in the colour and shape of their status, the refused ones on top."""
+    """Draw markers with the colour and shape of their status, rejected ones on top."""
     rows = list(points)
     for status, (color, marker) in STATUS_STYLE.items():
         chosen = np.array([(x, y) for verdict, x, y in rows if verdict is status])
@@ -68,14 +68,14 @@ def scatter_by_status(
 
 
 def legend_above(figure: Figure, axes: Axes) -> None:
-    """One legend for all panels, in a row above them."""
+    """Put one legend for all panels in a row above them."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside upper center", ncols=6, frameon=False)
 
 
 def legend_inside(axes: Axes) -> None:
-    """A legend where it hides the least, if there is anything to name."""
+    """Put a legend where it hides least, if there are any labels."""
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="best", framealpha=0.9)
 
@@ -88,12 +88,12 @@ def save(figure: Figure, path: Path) -> Path:
 
 
 def save_map_plot(map_: Map, path: Path) -> Path:
-    """Write a PNG of the map seen from above, x to the right, y up."""
+    """Write a PNG of the map from above, x to the right, y up."""
     return save(map_figure(map_), path)
 
 
 def map_figure(map_: Map) -> Figure:
-    """The figure of `save_map_plot`."""
+    """Return the figure of `save_map_plot`."""
     places = map_.keyframe_T_map_cam[:, :3, 3]
     zero = np.round(places.mean(0), -2) if np.abs(places).max() > FAR_AWAY_M else np.zeros(3)
     points = _near(map_.points_map(), places) - zero
@@ -122,7 +122,7 @@ def map_figure(map_: Map) -> Figure:
 
 
 def _near(points: NDArray[np.float64], places: NDArray[np.float64]) -> NDArray[np.float64]:
-    """At most MAX_POINTS of the points that are not far beyond all keyframes."""
+    """Return at most MAX_POINTS of the points that are near some keyframe."""
     low, high = places.min(0)[:2] - MARGIN_M, places.max(0)[:2] + MARGIN_M
     near = points[((points[:, :2] >= low) & (points[:, :2] <= high)).all(-1)]
     return near[:: len(near) // MAX_POINTS + 1]

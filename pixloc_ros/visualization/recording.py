@@ -1,8 +1,8 @@
-"""A run as a file for the rerun viewer: map, prior, pose, points and image over time.
+"""Write a run as a file for the rerun viewer: map, prior, pose, points and image over time.
 
     rerun FILE
 
-Optional: `pip install 'pixloc_ros[view]'` brings rerun-sdk, needed to write and to look.
+Optional: `pip install 'pixloc_ros[view]'` installs rerun-sdk, needed to write and to view it.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from pixloc_ros.types import Alignment, Estimate, Reason, Status
 from pixloc_ros.visualization import drawing, overlay
 from pixloc_ros.visualization.rerun_layout import TIMELINE, layout
 
-_MAP_POINTS = 200_000  # more are slow to turn around
-_ROUND_M = 100.0  # of the origin: the viewer draws with 32 bits
-_SIGMAS = 10.0  # of the ellipsoids, so that centimetres can be seen from metres away
+_MAP_POINTS = 200_000  # the viewer turns more too slowly
+_ROUND_M = 100.0  # rounding of the local origin, needed because the viewer draws with 32 bits
+_SIGMAS = 10.0  # scale of the ellipsoids, so that centimetres are visible from metres away
 _AXES_M = 1.5
 _IMAGE_PLANE_M = 2.0
-_DARKEST = 0.25  # of the colours of heights: the least are hard to see on black
-_MAP_POINT = -2.0  # negative sizes are pixels of the screen, positive ones metres
+_DARKEST = 0.25  # start of the colour map of heights: darker colours vanish on black
+_MAP_POINT = -2.0  # negative sizes are screen pixels, positive ones metres
 _KEYFRAME = -2.5
 _POINT = -3.0
 _WAY = -2.5
-_PIECE = 50  # frames
+_PIECE = 50  # frames per piece of the trajectory
 _JPEG_QUALITY = 85
 _KEYFRAME_COLOR = (120, 130, 145)
 _TRUTH_COLOR = (255, 255, 255)
 _IN_IMAGE = "camera/image/points"
 _OF_ONE_FRAME = ("prior", "vehicle/axes", "aligned", "camera/image", _IN_IMAGE)
 _REASON_COLOR = (150, 110, 60)
-_FIGURES = {  # what the lines are called, and their colours
+_FIGURES = {  # names of the curves, and their colours
     "evidence/wrong_probability": ("probability of being wrong", (235, 80, 70)),
     "evidence/cost": ("cost", (90, 150, 240)),
     "evidence/inlier_share": ("share of inliers", (80, 190, 120)),
@@ -56,7 +56,7 @@ _LOG_LEVEL = {Status.OK: "INFO", Status.FAILED: "ERROR"}  # others are warnings
 
 
 def rerun_sdk() -> Any:
-    """The package rerun; raises ConfigError where it is missing."""
+    """Return the package rerun. Raises ConfigError if it is missing."""
     try:
         import rerun
         import rerun.blueprint
@@ -73,7 +73,12 @@ def record(
     frames: Iterable[tuple[Estimate, NDArray[np.uint8] | None]],
     truth: Trajectory | None = None,
 ) -> None:
-    """Write a whole run; camera: of its images, as first seen. Raises DataError, ConfigError."""
+    """Write a whole run. Raises DataError and ConfigError.
+
+    points_map: (P, 3) metres. keyframes_xyz: (M, 3) metres.
+    camera: of the run's images.
+    frames: estimates with their images (H, W, 3) RGB, or None.
+    """
     with atomic_path(path) as part:
         recording = Recording(part, truth)
         recording.show_map(points_map, keyframes_xyz)
@@ -85,7 +90,7 @@ def record(
 
 
 class Recording:
-    """Writes one file, frame after frame. truth: of the vehicle, where it is known."""
+    """Writes one file, frame by frame. truth: of the vehicle, if known."""
 
     def __init__(self, path: Path, truth: Trajectory | None = None) -> None:
         self._rerun = rerun_sdk()
@@ -93,16 +98,16 @@ class Recording:
         self._stream.save(path, default_blueprint=layout(self._rerun.blueprint))
         self._truth = truth
         self._origin = np.zeros(3)
-        self._piece = 0  # of the trajectory
+        self._piece = 0  # current piece of the trajectory
         self._strips: list[list[Matrix]] = [[]]
         self._ellipsoids: list[tuple[Matrix, Matrix]] = []
 
     def close(self) -> None:
-        """Write what is still under way."""
+        """Write all buffered data."""
         self._stream.disconnect()
 
     def show_map(self, points_map: Matrix, keyframes_xyz: Matrix) -> None:
-        """Points (P, 3) coloured by height, the places of keyframes (M, 3), and the truth."""
+        """Show points (P, 3) coloured by height, positions of keyframes (M, 3), and the truth."""
         self._origin = _ROUND_M * np.round(keyframes_xyz.mean(axis=0) / _ROUND_M)
         points = points_map[:: max(1, -(-len(points_map) // _MAP_POINTS))]
         low, high = np.percentile(points[:, 2], [2, 98])
@@ -121,7 +126,7 @@ class Recording:
             self._log("map/truth", drawn, static=True)
 
     def show_legend(self) -> None:
-        """Say how verdicts and figures are coloured, over the whole drive."""
+        """Name the colours of verdicts and figures, for the whole drive."""
         kinds, failures = self._rerun, [reason for reason in Reason if reason is not Reason.OK]
         statuses = kinds.StateConfiguration(
             values=[str(status) for status in Status],
@@ -139,7 +144,7 @@ class Recording:
             self._log(f"figures/{name}", line, static=True)
 
     def show_lens(self, camera: Camera) -> None:
-        """The camera of all frames; its lens is drawn straight."""
+        """Show the camera of all frames, drawn without distortion."""
         lens = self._rerun.Pinhole(
             width=camera.width,
             height=camera.height,
@@ -150,7 +155,7 @@ class Recording:
         self._log("camera/image", lens, static=True)
 
     def add(self, estimate: Estimate, image_rgb: NDArray[np.uint8] | None) -> None:
-        """One frame at its stamp: what was believed before, what was seen, what came of it."""
+        """Add one frame at its stamp: the prior, the image and the result."""
         self._stream.set_time(TIMELINE, timestamp=np.datetime64(estimate.stamp_ns, "ns"))
         for name in _OF_ONE_FRAME:
             self._log(name, self._rerun.Clear(recursive=name == _IN_IMAGE))
@@ -171,7 +176,7 @@ class Recording:
         self._log("verdict/words", kinds.TextLog(f"{status}, {words}", level=level))
 
     def _log_vehicle(self, estimate: Estimate) -> None:
-        """The pose with its way so far, and the prior; without a pose the eye follows the prior."""
+        """Draw pose, path and prior; without a pose the viewpoint follows the prior."""
         prior, kinds = estimate.prior, self._rerun
         if prior is not None:
             poses = [(prior.T_map_base, prior.covariance)]
@@ -190,9 +195,9 @@ class Recording:
         self._extend_trajectory(estimate)
 
     def _extend_trajectory(self, estimate: Estimate) -> None:
-        """Draw the way so far, with the covariance at each pose; frames without a pose break it.
+        """Draw the path so far, with the covariance at each pose; frames without one interrupt it.
 
-        It is kept in pieces, since all of a piece is written with each of its frames.
+        The path is split into pieces, because each frame writes its piece as a whole.
         """
         if estimate.T_map_base is None or estimate.covariance is None:
             self._strips.append([])
@@ -210,7 +215,7 @@ class Recording:
     def _ellipsoids_of(
         self, poses: Sequence[tuple[Matrix, Matrix]], color: drawing.Color, fill: str
     ) -> Any:
-        """Covariances of positions, larger than they are; poses: T_map_base and covariance."""
+        """Return enlarged ellipsoids of position covariances; poses: T_map_base with covariance."""
         variances, directions = np.linalg.eigh([covariance[:3, :3] for _, covariance in poses])
         directions[:, :, 0] *= np.sign(np.linalg.det(directions))[:, None]
         return self._rerun.Ellipsoids3D(
@@ -228,7 +233,7 @@ class Recording:
         self._log("camera/image", picture)
 
     def _log_alignment(self, alignment: Alignment) -> None:
-        """Points in the map and in the image, coloured by residual."""
+        """Draw points in the map and in the image, coloured by residual."""
         T_near_cam, kinds = alignment.T_map_cam.copy(), self._rerun
         T_near_cam[:3, 3] -= self._origin
         pose = kinds.Transform3D(translation=T_near_cam[:3, 3], mat3x3=T_near_cam[:3, :3])

@@ -1,4 +1,4 @@
-"""How the rerun viewer arranges what a recording holds."""
+"""Arrange the contents of a recording in the rerun viewer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ GRID_COLOR = (45, 45, 50)
 
 
 def layout(blueprint: Any) -> Any:
-    """The blueprint: the drive on the map, the camera, figures, and verdicts along time.
+    """Return the blueprint: the drive on the map, the camera, figures, and verdicts over time.
 
     blueprint: the module `rerun.blueprint`.
     """
@@ -45,7 +45,7 @@ def layout(blueprint: Any) -> Any:
 
 
 def _drive(blueprint: Any) -> Any:
-    """The drive as seen from behind the vehicle, and on the whole map, one behind the other."""
+    """Arrange two tabs: the drive as seen from behind the vehicle, and on the whole map."""
     contents = ["+ /**", "- /camera/image/points/**", "- /verdict/**", "- /figures/**"]
     # A view whose origin is the vehicle moves with it.
     behind = blueprint.Spatial3DView(

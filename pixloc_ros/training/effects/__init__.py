@@ -1,1 +1,1 @@
-"""What light, weather, lenses and sensors do to images (K, 3, H, W) of range 0..1."""
+"""Effects of light, weather, lenses and sensors on images (K, 3, H, W) in 0..1."""

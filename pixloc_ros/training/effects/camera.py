@@ -1,4 +1,4 @@
-"""What a camera does: blur of motion and focus, colours, noise, and what stands in its way."""
+"""Effects of the camera: motion blur, defocus, colours, noise, and occluders."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PIECES = 3
 
 
 def motion_blur(images: Tensor, config: AugmentationConfig, draws: RandomDraws) -> Tensor:
-    """Along a line of any direction, about the pixel's own place."""
+    """Blur along a line in any direction through the pixel."""
     longest = config.max_motion_px * scale(images)
     length = draws.uniform(2.0, max(longest, 2.0), len(images))[:, None, None]
     angle = draws.uniform(0.0, torch.pi, len(images))[:, None, None]
@@ -32,7 +32,7 @@ def motion_blur(images: Tensor, config: AugmentationConfig, draws: RandomDraws) 
 
 
 def defocus(images: Tensor, config: AugmentationConfig, draws: RandomDraws) -> Tensor:
-    """A disc of confusion."""
+    """Blur by a disc of confusion."""
     largest = max(config.max_defocus_px * scale(images), 0.5)
     radius = draws.uniform(0.5, largest, len(images))[:, None, None]
     x, y = offsets_px(images, int(largest) + 1)
@@ -40,17 +40,17 @@ def defocus(images: Tensor, config: AugmentationConfig, draws: RandomDraws) -> T
 
 
 def soft(images: Tensor, config: AugmentationConfig, draws: RandomDraws) -> Tensor:
-    """A little Gaussian blur."""
+    """Apply a slight Gaussian blur."""
     return gaussian(images, draws.uniform(0.3, 1.5, len(images)))
 
 
 def _soft_step(inside_px: Tensor) -> Tensor:
-    """Share of a pixel inside an edge so far away."""
+    """Return how much of a pixel at this distance inside an edge is covered."""
     return (inside_px + 0.5).clamp(0, 1)
 
 
 def occluders(images: Tensor, config: AugmentationConfig, draws: RandomDraws) -> Tensor:
-    """Boxes and ellipses that show a piece of another image, mirrored."""
+    """Add boxes and ellipses that show a mirrored piece of another image."""
     other = images.roll(1, 0).flip(-1)
     x, y = coordinates(images)
     pieces = scalars(images, 0.0, PIECES, draws)
@@ -65,7 +65,7 @@ def occluders(images: Tensor, config: AugmentationConfig, draws: RandomDraws) ->
 
 
 def tone(images: Tensor, config: AugmentationConfig, draws: RandomDraws) -> Tensor:
-    """A curve that is not even monotone: edges keep their places and lose their signs."""
+    """Apply a curve that is not even monotone: edges keep their places and lose their signs."""
     strength = scalars(images, 0.05, 0.25, draws)
     waves = scalars(images, 0.5, 1.5, draws)
     phase = scalars(images, 0.0, 2 * torch.pi, draws) + 0.3 * draws.normal(len(images), 3, 1, 1)
@@ -73,16 +73,16 @@ def tone(images: Tensor, config: AugmentationConfig, draws: RandomDraws) -> Tens
 
 
 def colour(images: Tensor, config: AugmentationConfig, draws: RandomDraws) -> Tensor:
-    """White balance, mixing of colours, desaturation, contrast, brightness and gamma."""
+    """Change white balance, colour mixing, saturation, contrast, brightness and gamma."""
     count = len(images)
     mixing = torch.eye(3, device=images.device) + 0.06 * draws.normal(count, 3, 3)
     gains = torch.exp(0.12 * draws.normal(count, 3, 1))
     mixed = torch.einsum("bij,bjhw->bihw", gains * mixing, images)
-    # Above 1 means grey: a share of all cameras has no colour.
+    # Above 1 means grey, because some cameras have no colour.
     saturation = 1 - scalars(images, -0.6, 1.15, draws).clamp(0, 1)
     mixed = saturation * mixed + (1 - saturation) * grey(mixed)
     contrast = torch.exp(0.25 * draws.normal(count, 1, 1, 1))
-    # Of the logarithm, as lamps must not decide what a dark image turns around.
+    # The mean of the logarithm, because lamps must not decide the pivot of a dark image's contrast.
     pivot = (mixed.clamp(min=0) + 0.01).log().mean((1, 2, 3), keepdim=True).exp()
     brightness = pivot * (1 + 0.15 * draws.normal(count, 1, 1, 1))
     stretched = brightness + contrast * (mixed - pivot)
@@ -91,7 +91,7 @@ def colour(images: Tensor, config: AugmentationConfig, draws: RandomDraws) -> Te
 
 
 def noise(images: Tensor, config: AugmentationConfig, draws: RandomDraws) -> Tensor:
-    """Of electronics, the same everywhere, and of photons, which grows with the light."""
+    """Add sensor noise, equal everywhere, and photon noise, which grows with the light."""
     deviation = config.max_noise * scalars(images, 0.0, 1.0, draws) ** 2
     photons = scalars(images, 0.0, 1.0, draws)
     spread = deviation * torch.sqrt(1 - photons + photons * images)

@@ -1,4 +1,4 @@
-"""What light and weather do to a scene: shadows, night, fog, snow, and rain on the lens."""
+"""Effects of light and weather on a scene: shadows, night, fog, snow, and rain on the lens."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from pixloc_ros.training.effects.fields import (
 
 SHADOW_EDGES = 3
 LAMPS = 6
-LAMP_REDUCTION = 2  # lamps are drawn in a smaller image
-DROP_GRIDS = ((5, 7), (9, 12))  # rows and columns of drops, large and small
-DROP_MAGNIFICATION = 5.0  # of what a drop shows, upside down
+LAMP_REDUCTION = 2  # factor by which the image of the lamps is smaller
+DROP_GRIDS = ((5, 7), (9, 12))  # rows and columns of large and of small drops
+DROP_MAGNIFICATION = 5.0  # by which a drop shrinks what it shows, upside down
 
 
 def illumination(images: Tensor, config: AugmentationConfig, draws: RandomDraws) -> Tensor:
-    """A smooth field of light and dark."""
+    """Apply a smooth field of light and dark."""
     return images * torch.exp(scalars(images, 0.1, 0.7, draws) * smooth(images, (3, 4), draws))
 
 
 def shadows(images: Tensor, config: AugmentationConfig, draws: RandomDraws) -> Tensor:
-    """Hard, bluish shadows behind a few straight or ragged edges."""
+    """Add hard, bluish shadows behind a few straight or ragged edges."""
     x, y = coordinates(images)
     lit = torch.ones_like(images[:, :1])
     ragged = scalars(images, 0.0, 0.15, draws) * smooth(images, (12, 16), draws)
@@ -37,7 +37,7 @@ def shadows(images: Tensor, config: AugmentationConfig, draws: RandomDraws) -> T
         angle = scalars(images, 0.0, 2 * torch.pi, draws)
         distance = x * torch.cos(angle) + y * torch.sin(angle) + scalars(images, -0.6, 0.6, draws)
         lit = lit * torch.sigmoid((distance + ragged) * scalars(images, 40.0, 200.0, draws))
-    # Either side of the edges may be the dark one.
+    # Either side of an edge may be the dark one.
     lit = torch.where(scalars(images, 0.0, 1.0, draws) < 0.5, lit, 1 - lit)
     depth = scalars(images, 0.35, 0.8, draws)
     sky_light = images.new_tensor([1.0, 0.97, 0.88])[:, None, None]
@@ -45,18 +45,18 @@ def shadows(images: Tensor, config: AugmentationConfig, draws: RandomDraws) -> T
 
 
 def night(images: Tensor, config: AugmentationConfig, draws: RandomDraws) -> Tensor:
-    """Most light gone, what remains tinted and uneven, lamps with halos, a noisy sensor."""
+    """Remove most light, tint the rest, add lamps with halos and a noisy sensor."""
     remaining = 1 - scalars(images, *config.darkening, draws)
     tint = scalars(images, 0.6, 1.0, draws, channels=3)
     uneven = torch.exp(0.5 * smooth(images, (3, 4), draws))
-    # Dark parts sink faster than bright ones, as no ambient light fills them.
+    # Dark parts lose more than bright ones, as no ambient light reaches them.
     dark = images ** scalars(images, 1.0, 1.4, draws) * remaining * tint * uneven
     noise = scalars(images, 0.0, 0.04, draws) * draws.normal(*images.shape)
     return dark + noise + _lamps(images, draws)
 
 
 def _lamps(images: Tensor, draws: RandomDraws) -> Tensor:
-    """(K, 3, H, W) light of up to LAMPS lamps, some off, each a core and a halo."""
+    """Return the light (K, 3, H, W) of up to LAMPS lamps, some off, each with core and halo."""
     small = images[..., ::LAMP_REDUCTION, ::LAMP_REDUCTION]
     x, y = coordinates(small)
     aspect = images.shape[-2] / images.shape[-1]
@@ -77,7 +77,7 @@ def _lamps(images: Tensor, draws: RandomDraws) -> Tensor:
 
 
 def fog(images: Tensor, config: AugmentationConfig, draws: RandomDraws) -> Tensor:
-    """Air of one colour, densest around a horizon and unevenly spread."""
+    """Add fog of one colour, densest around a horizon and uneven."""
     _, y = coordinates(images)
     horizon = scalars(images, -0.4, 0.3, draws)
     nearness = (y - horizon).abs() * scalars(images, 0.3, 1.0, draws)
@@ -88,7 +88,7 @@ def fog(images: Tensor, config: AugmentationConfig, draws: RandomDraws) -> Tenso
 
 
 def snow(images: Tensor, config: AugmentationConfig, draws: RandomDraws) -> Tensor:
-    """Snow that lies, mostly on what is low, and snow that falls."""
+    """Add lying snow, mostly in the lower part, and falling snow."""
     _, y = coordinates(images)
     where = y * scalars(images, 0.0, 2.0, draws) + smooth(images, (6, 8), draws)
     cover = torch.sigmoid(4 * (where - scalars(images, -0.5, 1.5, draws)))
@@ -101,7 +101,7 @@ def snow(images: Tensor, config: AugmentationConfig, draws: RandomDraws) -> Tens
 
 
 def rain(images: Tensor, config: AugmentationConfig, draws: RandomDraws) -> Tensor:
-    """A wet lens: less contrast, and drops that show the scene small and upside down."""
+    """Add a wet lens: less contrast, and drops that show the scene small and upside down."""
     haze = scalars(images, 0.0, 0.2, draws)
     wet = gaussian(images, draws.uniform(0.3, 1.0, len(images))) * (1 - haze) + 0.7 * haze
     for grid in DROP_GRIDS:
@@ -110,7 +110,7 @@ def rain(images: Tensor, config: AugmentationConfig, draws: RandomDraws) -> Tens
 
 
 def _drops(images: Tensor, grid: tuple[int, int], draws: RandomDraws) -> Tensor:
-    """One drop, or none, in each cell of a grid (rows, columns)."""
+    """Draw one drop, or none, in each cell of a grid (rows, columns)."""
     count, shape = len(images), images.shape[-2:]
     radius = draws.uniform(0.15, 0.45, count, 1, *grid)
     middle = radius + (1 - 2 * radius) * draws.uniform(0.0, 1.0, count, 2, *grid)
@@ -125,7 +125,7 @@ def _drops(images: Tensor, grid: tuple[int, int], draws: RandomDraws) -> Tensor:
 
 
 def _within_cell(images: Tensor, grid: tuple[int, int]) -> Tensor:
-    """(2, H, W) position x, y of each pixel in its cell, 0..1."""
+    """Return the position x, y (2, H, W) of each pixel in its cell, 0..1."""
     x, y = coordinates(images)
     rows, columns = grid
     x, y = (
@@ -136,7 +136,7 @@ def _within_cell(images: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def _refracted(images: Tensor, offset: Tensor, grid: tuple[int, int]) -> Tensor:
-    """What drops show: their surroundings, turned around their middles."""
+    """Return what drops show: their surroundings, rotated about their centres."""
     x, y = coordinates(images)
     here = torch.stack(torch.broadcast_tensors(x, y), -1)
     cell = offset.new_tensor([2 / grid[1], 2 / grid[0]])
