@@ -9,11 +9,15 @@ import pytest
 
 from helpers.events import with_image
 from helpers.rig_bag import write_rig_bag
+from pixloc_ros import BuildOptions, DriveSource, read_drives
 from pixloc_ros.config import from_flat
+from pixloc_ros.config.mapping import MappingConfig
 from pixloc_ros.errors import BagError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.trajectory import Trajectory
 from pixloc_ros.localizer import Localizer
+from pixloc_ros.maps.build.builder import BuildContext
+from pixloc_ros.maps.build.georeference import fit
 from pixloc_ros.replay.bag_reader import BagReader
 from pixloc_ros.sensors.events import ImageEvent
 from pixloc_ros.session import Session
@@ -95,3 +99,24 @@ def test_a_camera_that_hangs_alone_gives_no_pose(localizer, events) -> None:
 def test_a_camera_that_the_bag_lacks_is_named(rig_bag: Path) -> None:
     with pytest.raises(BagError, match=r"/right/image.*camera 'right'.*/front/image"):
         BagReader(rig_bag, cameras=("front", "right"))
+
+
+def test_a_drive_of_two_cameras_is_mapped_in_chunks(rig_bag: Path, truth, tmp_path) -> None:
+    """Each camera on its own: where the vehicle then was is right by the images of both."""
+    mapping = MappingConfig(
+        keyframe_spacing_m=2.0, chunk_keyframes=8, neighbours=2, places=0, rounds=1
+    )
+    drives = read_drives([rig_bag], from_flat({"node.cameras": ",".join(CAMERAS)}))
+    lines: list[str] = []
+    source = DriveSource(drives=drives, mapping=mapping)
+    model, _ = source.model(BuildOptions(), BuildContext(tmp_path, report=lines.append))
+    assert "2 chunks joined" in lines[0]
+    stamps_ns = [int(Path(image.name).stem) for image in model.images]
+    T_base_cam = [drives[0].camera(Path(i.name).parent.name).T_base_cam for i in model.images]
+    T_map_base = se3.inverse(T_base_cam @ np.stack([i.T_cam_world for i in model.images]))
+    T_true = np.stack([truth.at(stamp_ns) for stamp_ns in stamps_ns])
+    similarity = fit(T_map_base[:, :3, 3], T_true[:, :3, 3])
+    off_m = similarity.points(T_map_base[:, :3, 3]) - T_true[:, :3, 3]
+    assert {Path(image.name).parent.name for image in model.images} == set(CAMERAS)
+    assert similarity.scale == pytest.approx(1.0, rel=0.03)
+    assert np.median(np.linalg.norm(off_m, axis=-1)) < 0.03
