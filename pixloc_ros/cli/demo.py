@@ -72,4 +72,4 @@ def demo(
     if result.largest_difference_m is not None:
         millimetres = 1e3 * result.largest_difference_m
         console.print(f"live and replayed poses of the same frames: within {millimetres:.1f} mm")
-    console.print(f"look at: {result.output / 'replay' / 'report.md'}", soft_wrap=True)
+    console.print(f"report: {result.output / 'replay' / 'report.md'}", soft_wrap=True)

@@ -195,7 +195,7 @@ class NodeConfig(Section):
     def _mounting_is_a_pose(self) -> Self:
         if any(self.camera_mounting):
             if self.cameras:
-                raise ValueError("camera_mounting is of one camera: leave it out for a rig")
+                raise ValueError("camera_mounting is for a single camera: leave it out for a rig")
             if abs(math.hypot(*self.camera_mounting[3:]) - 1.0) > 0.01:
                 raise ValueError("camera_mounting ends with a quaternion x, y, z, w of norm 1")
         return self

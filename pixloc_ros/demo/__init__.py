@@ -1,1 +1,1 @@
-"""`pixloc demo`: everything end to end on a generated street."""
+"""`pixloc demo`: run everything, end to end, on a generated street."""

@@ -1,4 +1,4 @@
-"""The live part of the demo: the node, a recorder and a bag player, each a process of its own."""
+"""Run the demo live: the node, a recorder and a bag player, each in its own process."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from pixloc_ros.evaluation.frames import FRAMES_FILE
 
 STOP_TIMEOUT_S = 20.0
 POLL_S = 0.2
-SETTLE_S = 2.0  # for the last frame to be worked on
+SETTLE_S = 2.0  # for the last frame to be processed
 
 
 def ros_is_here() -> bool:
-    """Whether rclpy and our messages can be imported, without importing them."""
+    """Return whether rclpy and our messages can be imported, without importing them."""
     return all(find_spec(name) for name in ("rclpy", "pixloc_ros.msg", "tf2_msgs"))
 
 
 def run_live(
     bag: Path, map_folder: Path, output: Path, rate: float = 1.0, settings: Mapping[str, str] = {}
 ) -> Path:
-    """Play a bag to the node over DDS, on this machine only; returns the folder of the run.
+    """Play a bag to the node over DDS, on this machine only; return the folder of the run.
 
-    Raises PixlocError when one of the processes fails; all of them have ended in any case.
+    Raises PixlocError if one of the processes fails. All of them have ended in any case.
     """
     parameters = [f"map:={map_folder.resolve()}", *(f"{k}:={v}" for k, v in settings.items())]
     ros_args = [arg for parameter in parameters for arg in ("-p", parameter)]
@@ -55,7 +55,7 @@ def run_live(
 @contextmanager
 def _process(module: str, arguments: list[str], output: Path) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "pixloc_ros.ros.executable", module, *arguments]
-    # Whatever the caller's shell says, a demo never talks to robots on the network.
+    # Whatever the environment says, a demo must not talk to robots on the network.
     environment = {**os.environ, "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
     with (output / f"{module}.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)

@@ -1,4 +1,4 @@
-"""The demo, start to end: street, map, bag, the node live over DDS, the same bag replayed."""
+"""Run the demo: street, map, bag, the node live over DDS, and the same bag replayed."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """Summaries of both runs; live is None where there is no ROS."""
+    """Summaries of both runs; `live` is None if ROS is not installed."""
 
     live: Summary | None
     replay: Summary
-    largest_difference_m: float | None  # live against replayed, where both localized a frame
+    largest_difference_m: float | None  # between live and replayed poses of the same frames
     output: Path
 
 
@@ -49,9 +49,9 @@ def run_demo(
     say: Say = lambda text: None,
     progress: Progress = silent,
 ) -> DemoResult:
-    """Generate everything under `output`, localize the drive twice, and write both reports.
+    """Generate everything below `output`, localize the drive live and replayed, write both reports.
 
-    Raises DataError when `output` exists.
+    Raises DataError if `output` exists.
     """
     if output.exists():
         raise DataError(f"{output} exists already: remove it or choose another --output")
@@ -87,7 +87,7 @@ def _build_map(output: Path, progress: Progress) -> Path:
 
 
 def _shutter(options: DatasetOptions) -> dict[str, str | float]:
-    """Settings of the camera that takes the drive."""
+    """Return the shutter settings of the drive's camera."""
     lens = options.lens_of(find_session(options.session))
     return {"camera.readout_s": lens.readout_s, "camera.stamp_row": lens.stamp_row}
 

@@ -76,7 +76,7 @@ def _check_size(width: int, height: int, architecture: Architecture) -> None:
     multiple, least = architecture.size_multiple, 2 * architecture.strides[0]
     if min(width, height) < least or width % multiple or height % multiple:
         raise ConfigError(
-            f"{width}x{height} is no size for {architecture.name}: sides are multiples of "
+            f"{width}x{height} is not a valid size for {architecture.name}: sides are multiples of "
             f"{multiple}, and at least {least}"
         )
 

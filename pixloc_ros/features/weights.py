@@ -186,7 +186,7 @@ def _check_shapes(path: Path, state: dict[str, Tensor], network: Network) -> Non
     if wrong:
         name = network.architecture.name
         raise WeightsError(
-            f"weights {path} are of no known network; next is {name}: {'; '.join(wrong)}"
+            f"weights {path} match no known network; the nearest is {name}: {'; '.join(wrong)}"
         )
 
 

@@ -34,7 +34,7 @@ class LastPose:
         except (TypeError, ValueError):
             T_map_base = np.zeros((0, 0))
         if T_map_base.shape != (4, 4) or not se3.is_rigid(T_map_base):
-            raise DataError("its T_map_base is no pose")
+            raise DataError("its T_map_base is not a pose")
         return T_map_base
 
 
@@ -58,7 +58,7 @@ class LastPoseFile:
         try:
             last = LastPose(**read_json(self._path, DataError))
             if last.map_sha256 != self._map_sha256:
-                self._warn(f"last pose in {self._path} is of another map: not used")
+                self._warn(f"last pose in {self._path} belongs to another map: not used")
                 return None
             return last.matrix()
         except (OSError, ValueError, TypeError, PixlocError) as error:

@@ -127,7 +127,7 @@ def open_sources(path: Path) -> list[BagSource]:
     inside = sorted(path.iterdir()) if path.is_dir() else [path]
     files = [file for file in inside if file.suffix in SUFFIXES]
     if not files:
-        raise BagError(f"{path} is no rosbag2: it holds no .mcap or .db3 file")
+        raise BagError(f"{path} is not a rosbag2: it holds no .mcap or .db3 file")
     sources = [_indexed(file) or _damaged(file) for file in files]
     readable = [source for source in sources if source.types]
     if not readable:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pixloc_ros.priors.mounting_record import MountingRecord
 
 MOUNTING = "mounting by the drive"  # its key in the diagnostics
-UNKNOWN, FINE = "not told yet", "no complaint"
+UNKNOWN, FINE = "not known yet", "no complaint"
 
 _FIRST_FRAMES, _MAX_FRAMES_BETWEEN = 25, 300  # between two checks: doubles from first to last
 _NICENESS = 10  # of the thread: frames come first

@@ -97,7 +97,9 @@ class Calibrations:
         said = f"{statement.before}, then {statement.description}"
         if statement.hold_ns == HOLD_NS:
             return f"camera_info has changed and has to hold for {HOLD_NS / 1e9:g} s: {said}"
-        return f"camera_info says two things in turn, has it two publishers? {said}"
+        return (
+            f"camera_info alternates between two calibrations; does it have two publishers? {said}"
+        )
 
 
 def describe(camera: Camera) -> str:

@@ -202,8 +202,8 @@ class EventIntake:
         if antenna is None:
             self._counters.add(
                 "gnss_fix.antenna_unknown",
-                f"fixes are of frame '{event.frame_id}', which /tf_static does not join to "
-                f"'{base_frame}': taken as of that; see priors.gnss_antenna_m",
+                f"fixes have frame '{event.frame_id}', which /tf_static does not join to "
+                f"'{base_frame}': the antenna is assumed at its origin; see priors.gnss_antenna_m",
             )
         take = partial(self._add_fix, event, antenna)
         if self._admit("gnss_fix", event.stamp_ns, take).stamp is Stamp.PLAUSIBLE:

@@ -92,6 +92,6 @@ def _require_same_frame(
     if not config.camera_frame and all(frames) and normalized(frames[0]) != normalized(frames[1]):
         raise BadMessage(
             "frame",
-            f"image is of frame '{frames[0]}', camera_info of '{frames[1]}': correct the driver, "
+            f"image has frame '{frames[0]}', camera_info has '{frames[1]}': correct the driver, "
             "or set node.camera_frame",
         )

@@ -49,7 +49,7 @@ def propose(types: Mapping[str, str], map_folder: str = "") -> LaunchProposal:
     pairs = [(image, info) for image in images if (info := _calibration(image, types))]
     if not pairs:
         found = f"; images without one: {', '.join(images)}" if images else ""
-        raise BagError(f"no topic of images has a camera_info beside it{found}")
+        raise BagError(f"no image topic has a camera_info topic beside it{found}")
     image, info = min(pairs, key=lambda pair: ("front" not in pair[0], pair[0]))
     odometry = _of(types, topics.ODOMETRY)
     fixes = _of(types, topics.NAV_SAT_FIX)

@@ -75,7 +75,7 @@ class VehicleFrames:
         if T_child_base is None:
             raise BadMessage(
                 "frame",
-                f"odometry is of frame '{child}', which nothing on /tf_static joins to "
+                f"odometry has child frame '{child}', which nothing on /tf_static joins to "
                 f"base_frame '{config.base_frame}'",
             )
         return event.T_odom_child @ T_child_base

@@ -87,7 +87,7 @@ def _load_vgg(network: VggNet, file: Path | None) -> None:
     )
     shapes = [state[f"features.{number}.weight"].shape for number in numbers]
     if shapes != [convolution.weight.shape for convolution in convolutions]:
-        raise WeightsError(f"{file} is no checkpoint of torchvision's {name}")
+        raise WeightsError(f"{file} is not torchvision's checkpoint of {name}")
     with torch.no_grad():
         for convolution, number in zip(convolutions, numbers, strict=True):
             assert convolution.bias is not None

@@ -66,7 +66,7 @@ def train(
             error.add_note(
                 f"{folder} has the last checkpoint: go on with --resume"
                 if kept
-                else f"{folder} has no checkpoint yet: the same command begins anew"
+                else f"{folder} has no checkpoint yet: the same command starts again"
             )
             raise
         if not worker.writes:

@@ -254,7 +254,7 @@ def test_a_wrong_mounting_shows_in_the_drive(
     """The camera is turned by 3 degrees to the left of where /tf_static has it."""
     from pixloc_ros.ros.mounting_check import MOUNTING
 
-    assert rig.report()[MOUNTING] == "not told yet"
+    assert rig.report()[MOUNTING] == "not known yet"
     drive = [(t, _turned(m, -3.0) if t == "/tf_static" else m) for t, m in without(bag)]
     again = [(t, shifted(m, 3.0)) for t, m in drive if t != "/tf_static"]
     verdicts = rig.play([*drive, *again])

@@ -1,1 +1,1 @@
-"""The generator of the street: geometry, materials, light and the pictures of a drive."""
+"""Generate a street: geometry, materials, light and the pictures of a drive."""

@@ -1,4 +1,4 @@
-"""Write the demo's dataset: mapping images with a COLMAP model, and a later session's images."""
+"""Write the demo's dataset: mapping images with a COLMAP model, and the images of a later drive."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.files.colmap_writer import ImageToWrite, write_model
 
 Progress = Callable[[int, int], None]
-Recording = tuple[StreetSession, StreetLens]  # a day, and the camera that drives by
+Recording = tuple[StreetSession, StreetLens]  # the conditions of a drive, and its camera
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetOptions:
-    """What to generate. length_m: drive's length; the street is longer at both ends.
+    """What to generate. length_m: length of the drive; the street is longer at both ends.
 
     Raises ConfigError for an unknown session or lens.
     """
@@ -44,11 +44,11 @@ class DatasetOptions:
     keyframe_spacing_m: float = 1.0
     rate_hz: float = drive.RATE_HZ
     workers: int = 2
-    session: str = "later"  # of the drive, one of SESSIONS
+    session: str = "later"  # conditions of the drive, one of SESSIONS
     mapping_lens: str = "pinhole"  # one of LENSES
-    drive_lens: str = ""  # one of LENSES; without: the session's, or that of the mapping drive
-    speed_m_s: float = drive.SPEED_M_S  # of the drive
-    readout_s: float = 0.0  # of the drive's camera, stamped at its first row; 0: as its lens has it
+    drive_lens: str = ""  # one of LENSES; empty: the session's, or that of the mapping drive
+    speed_m_s: float = drive.SPEED_M_S  # speed of the drive
+    readout_s: float = 0.0  # of the drive's camera, stamped at its first row; 0: as in its lens
 
     def __post_init__(self) -> None:
         find_session(self.session)
@@ -61,7 +61,7 @@ class DatasetOptions:
         return self._sized(self.mapping_lens)
 
     def lens_of(self, session: StreetSession) -> StreetLens:
-        """The camera of a drive in this session."""
+        """Return the camera of a drive in this session."""
         lens = self._sized(self.drive_lens) if self.drive_lens else session.lens or self.lens
         if self.readout_s:
             return replace(lens, readout_s=self.readout_s, stamp_row="first")
@@ -71,7 +71,7 @@ class DatasetOptions:
         return replace(find_lens(lens), width=self.width, height=self.height)
 
     def drive_poses(self) -> tuple[list[int], list[Matrix]]:
-        """Stamps in ns and T_map_base of the drive."""
+        """Return stamps in ns and T_map_base of the drive."""
         return drive.drive_poses(self.layout, 1.5, self.length_m, self.rate_hz, self.speed_m_s)
 
     @property
@@ -81,11 +81,11 @@ class DatasetOptions:
 
     @property
     def layout(self) -> Layout:
-        """Centre line of the street."""
+        """The centre line of the street."""
         return Layout.curve(self.length_m + 10.0)
 
     def generate(self, session: StreetSession) -> Street:
-        """The street as it is in a session."""
+        """Generate the street in the conditions of a session."""
         return Street.generate(self.seed, self.length_m + 10.0, session)
 
 
@@ -103,11 +103,11 @@ class _StreetImage:
 def write_dataset(
     folder: Path, options: DatasetOptions | None = None, progress: Progress | None = None
 ) -> None:
-    """Write mapping/{images,meta.json,colmap} and drive/{images,meta.json} under folder.
+    """Write mapping/{images,meta.json,colmap} and drive/{images,meta.json} below folder.
 
-    progress(done, total) is called after every picture. The folder appears when all is written.
+    progress: called as progress(done, total) after every picture.
 
-    Raises DataError if the folder exists.
+    The folder appears when everything is written. Raises DataError if it exists.
     """
     if folder.exists():
         raise DataError(f"{folder} exists already: remove it or choose another folder")
@@ -120,7 +120,7 @@ def write_dataset(
 def write_drive(
     folder: Path, options: DatasetOptions, progress: Callable[[int], None] = lambda done: None
 ) -> None:
-    """Write images and meta.json of one drive in the options' session under folder."""
+    """Write images and meta.json of one drive, in the options' session, below folder."""
     session = find_session(options.session)
     stamps, poses = options.drive_poses()
     shots = _shots(folder, poses)
@@ -154,7 +154,7 @@ def _shots(folder: Path, poses: Sequence[Matrix]) -> list[_StreetImage]:
     images = folder / "images"
     images.mkdir(parents=True)
     T_map_cam = [T_map_base @ drive.T_BASE_CAM for T_map_base in poses]
-    # Before the first and after the last it goes on as it does beside them.
+    # Beyond both ends, the camera moves on as it does next to them.
     first, second = T_map_cam[0], T_map_cam[min(1, len(poses) - 1)]
     last, last_but_one = T_map_cam[-1], T_map_cam[max(0, len(poses) - 2)]
     before, after = (A @ np.linalg.inv(B) @ A for A, B in ((first, second), (last, last_but_one)))
@@ -171,7 +171,7 @@ def _take(
     shots: Sequence[_StreetImage],
     progress: Callable[[int], None],
 ) -> list[NDArray[np.float32]]:
-    """Render, write and return the depth images, in the order of shots."""
+    """Render and write images; return the depth images in the order of shots."""
     depths = []
     for done, depth_m in enumerate(_photograph_all(options, recording, shots), start=1):
         depths.append(depth_m)
@@ -186,7 +186,7 @@ def _photograph_all(
         camera = _StreetCamera(options, recording)
         yield from map(camera.photograph, shots)
         return
-    # Fresh processes: forking one whose libraries already run threads can hang.
+    # New processes: forking one whose libraries run threads already may hang.
     with ProcessPoolExecutor(
         options.workers, get_context("spawn"), _start_worker, (options, recording)
     ) as pool:
@@ -199,7 +199,7 @@ class _StreetCamera:
         self.street = options.generate(self.session)
 
     def photograph(self, shot: _StreetImage) -> NDArray[np.float32]:
-        """Render and write one picture; returns its depth (H, W)."""
+        """Render and write one picture; return its depth (H, W) in metres."""
         rng = np.random.default_rng([self.options.seed, shot.index])
         view = photograph(self.street, self.session, self.lens, self._motion(shot), rng)
         image_files.write(shot.path, view.image_rgb, image_files.IMAGE_QUALITY)
@@ -233,7 +233,7 @@ def _write_colmap(
     views = []
     for shot, depth_m in zip(shots, depths, strict=True):
         image = image_files.read(shot.path)
-        assert image is not None  # it was written a moment ago
+        assert image is not None  # it was just written
         views.append(PosedView(image, depth_m, shot.T_map_cam))
     tracks = build_tracks(views, options.lens)
     images = [

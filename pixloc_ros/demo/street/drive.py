@@ -1,4 +1,4 @@
-"""How the vehicle moves along the generated street, and where its camera sits."""
+"""Poses of the vehicle along the generated street, and the mounting of its camera."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def drive_poses(
     rate_hz: float = RATE_HZ,
     speed_m_s: float = SPEED_M_S,
 ) -> tuple[list[int], list[Matrix]]:
-    """A drive at about a speed with a weaving driver and a body that pitches and rolls.
+    """Simulate a drive at about this speed, with a weaving driver and a pitching and rolling body.
 
     start_m: x of the first pose. Returns stamps in ns and T_map_base (4, 4), base_link on the
     ground.
@@ -49,7 +49,7 @@ def drive_poses(
 def mapping_poses(
     layout: Layout, start_m: float, distance_m: float, spacing_m: float
 ) -> list[Matrix]:
-    """Keyframes T_map_base (4, 4), evenly spaced on a line nearer to the middle of the road."""
+    """Return keyframes T_map_base (4, 4), evenly spaced, nearer to the middle of the road."""
     x = start_m + np.arange(0.0, distance_m, spacing_m)
     offset = MAPPING_OFFSET_M + 0.12 * np.sin(0.11 * x + 0.8)
     return _poses(layout, x, offset, 0.2 * np.sin(0.9 * x), 0.25 * np.sin(0.7 * x + 1.0))
@@ -58,7 +58,7 @@ def mapping_poses(
 def _poses(
     layout: Layout, x: Array, offset: Array, pitch_deg: Array, roll_deg: Array
 ) -> list[Matrix]:
-    """Poses at x and an offset to the left of the centre line, heading along the path."""
+    """Return poses at x and an offset to the left of the centre line, heading along the path."""
     y = layout.centre(x) + offset
     weave = np.gradient(offset, x) if len(x) > 1 else np.zeros_like(x)
     yaw = layout.heading(x) + np.arctan(weave)

@@ -1,4 +1,4 @@
-"""Town houses: a facade with real openings, panes behind them, and what stands off it."""
+"""Build the fronts of town houses: facades with real openings, panes behind them, and fixtures."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def build(
     rng: np.random.Generator,
     repaint: np.random.Generator | None = None,
 ) -> list[Surface]:
-    """All surfaces of a house. repaint: draws another material for its wall, and nothing else."""
+    """Return all surfaces of a house. repaint: only draws another material for its wall."""
     material = _material(house, rng)
     if repaint is not None:
         material = _material(house, repaint)
@@ -72,7 +72,7 @@ def _material(house: House, rng: np.random.Generator) -> Floats:
 
 
 def _decorate(elevation: Elevation, paint: materials.Colour, rng: np.random.Generator) -> None:
-    """String courses, window surrounds, shutters, dirt near the ground and under the sills."""
+    """Add string courses, window surrounds, shutters, and dirt near the ground and below sills."""
     house, albedo = elevation.house, elevation.albedo
     stone = rgb([0.82, 0.78, 0.70]) * rng.uniform(0.85, 1.05)
     for floor in range(house.floors):
@@ -102,7 +102,7 @@ def _trim(
     colour: Floats,
     rng: np.random.Generator,
 ) -> None:
-    """A flat stone band: noisy stone, light upper edge, dark lower edge."""
+    """Add a flat stone band: noisy stone, light upper edge, dark lower edge."""
     band = elevation.albedo[elevation.texels(u0, v0, u1, v1)]
     if band.size:
         band[:] = materials.tinted(1 + 0.06 * materials.noise(band.shape[:2], rng, 2.5), colour)
@@ -127,7 +127,7 @@ def _shutter(
 def _panes(
     elevation: Elevation, paint: materials.Colour, rng: np.random.Generator
 ) -> list[Surface]:
-    """One surface behind all openings: glass, doors and shop windows."""
+    """Return one surface behind all openings: glass, doors and shop windows."""
     house, light = elevation.house, elevation.light
     behind = np.zeros_like(elevation.albedo)
     sunlit = np.zeros(behind.shape[:2], np.float32)

@@ -1,4 +1,4 @@
-"""What stands on the street: parked cars, trees, street lamps and traffic signs."""
+"""Build the objects on the street: parked cars, trees, street lamps and traffic signs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PAINTS = (
     (0.60, 0.43, 0.10),
     (0.56, 0.52, 0.43),
 )
-# Side outlines from the rear bumper over the roof to the front bumper: (along, above) in metres.
+# Side outlines from the rear bumper over the roof to the front bumper: (along, up) in metres.
 HATCHBACK = (
     *((0.0, 0.3), (0.03, 0.92), (0.45, 1.42), (1.3, 1.5), (2.3, 1.45), (3.1, 0.98)),
     *((4.05, 0.8), (4.2, 0.55), (4.2, 0.28)),
@@ -44,7 +44,7 @@ VAN = (
 
 @dataclass(frozen=True, slots=True)
 class Car:
-    """A parked car: map position of its middle on the ground, metres; heading about z."""
+    """A parked car: map position of its centre on the ground in metres; heading about z."""
 
     x: float
     y: float
@@ -54,17 +54,21 @@ class Car:
 
     @property
     def length(self) -> float:
-        """Bumper to bumper, metres."""
+        """Length from bumper to bumper, in metres."""
         return self.outline[-1][0]
 
     def at(self, along: float, side: float, up: float) -> Array:
-        """Map point of car coordinates: along from the rear, side to the left of the middle."""
+        """Convert car coordinates to a map point.
+
+        along: metres from the rear.
+        side: metres to the left of the middle.
+        """
         ahead = along - 0.5 * self.length
         cos, sin = np.cos(self.heading_rad), np.sin(self.heading_rad)
         return np.array([self.x + ahead * cos - side * sin, self.y + ahead * sin + side * cos, up])
 
     def footprint(self) -> Array:
-        """Corners (4, 2) on the ground."""
+        """Return the corners (4, 2) on the ground."""
         half, ends = 0.5 * CAR_WIDTH_M, (0.0, self.length)
         corners = [(ends[0], half), (ends[1], half), (ends[1], -half), (ends[0], -half)]
         return np.array([self.at(along, side, 0.0)[:2] for along, side in corners])
@@ -81,17 +85,17 @@ class Tree:
 
 
 def random_car(x: float, y: float, heading_rad: float, rng: np.random.Generator) -> Car:
-    """A car of random make and colour."""
+    """Return a car of random make and colour."""
     paint = PAINTS[int(rng.integers(len(PAINTS)))]
     return Car(x, y, heading_rad, paint, VAN if rng.uniform() < 0.2 else HATCHBACK)
 
 
 def build_car(car: Car, light: Light, rng: np.random.Generator) -> list[Surface]:
-    """Both sides, cut out along the outline, and the strips over rear, roof and front."""
+    """Return both sides, cut out along the outline, and the strips over rear, roof and front."""
     surfaces = [_car_side(car, 1, light, rng), _car_side(car, -1, light, rng)]
     half = 0.5 * CAR_WIDTH_M
     for index, (rear, front) in enumerate(pairwise(car.outline)):
-        # Seen from outside: the edge towards the front is the upper one on the rear half.
+        # Seen from outside, the edge towards the front is the upper one on the rear half.
         a, b = car.at(rear[0], half, rear[1]), car.at(front[0], half, front[1])
         c, d = car.at(front[0], -half, front[1]), car.at(rear[0], -half, rear[1])
         normal = np.cross(b - a, d - a)
@@ -102,7 +106,7 @@ def build_car(car: Car, light: Light, rng: np.random.Generator) -> list[Surface]
 
 
 def _car_strip(car: Car, index: int, rng: np.random.Generator) -> Floats:
-    """Albedo of one strip, its upper edge towards the front of the car."""
+    """Return the albedo of one strip, its upper edge towards the front of the car."""
     shape, last = (48, 112), len(car.outline) - 2
     strip = _lacquer(rng, car.colour, shape)
     glass = {1, 4} if car.outline is HATCHBACK else {4}
@@ -120,14 +124,14 @@ def _car_strip(car: Car, index: int, rng: np.random.Generator) -> Floats:
 
 
 def _lacquer(rng: np.random.Generator, colour: materials.Colour, shape: tuple[int, int]) -> Floats:
-    """Car paint: nearly even, with soft reflections and a little dust."""
+    """Return car paint: nearly uniform, with soft reflections and a little dust."""
     shine = 0.03 * materials.fractal(shape, rng, (20, 45))
     dust = 0.02 * materials.noise(shape, rng, 1)
     return materials.tinted(np.float32(1) + shine + dust, colour)
 
 
 def _bumper(strip: Floats, lamp: tuple[float, float, float]) -> None:
-    """Lamps at both ends, number plate in the middle, black trim below (at the last rows)."""
+    """Add lamps at both ends, a number plate in the middle, and black trim in the last rows."""
     strip[4:20, 3:20] = strip[4:20, -20:-3] = lamp
     strip[6:10, 6:12] = strip[6:10, -12:-6] = 0.97
     strip[24:36, 40:72] = (0.86, 0.85, 0.76)
@@ -151,7 +155,7 @@ def _car_side(car: Car, side: int, light: Light, rng: np.random.Generator) -> Su
 
 
 def _side_view(car: Car, shape: tuple[int, int], rng: np.random.Generator) -> tuple[Floats, Image]:
-    """Albedo and cut-out of the right side, rear at the left."""
+    """Return albedo and cut-out of the right side, rear at the left."""
     scale = CAR_TEXELS_PER_M
     outline = np.array(car.outline) * (scale, -scale) + (0, shape[0])
     colour = _lacquer(rng, car.colour, shape)
@@ -166,14 +170,14 @@ def _side_view(car: Car, shape: tuple[int, int], rng: np.random.Generator) -> tu
 
 
 def _cut_out(outline: Array, shape: tuple[int, int]) -> Image:
-    """Alpha (H, W) of a polygon (N, 2) in texels, its edges shaded by how much they cover."""
+    """Return alpha (H, W) of a polygon (N, 2) in texels, with antialiased edges."""
     fine = np.zeros((shape[0] * 8, shape[1] * 8), np.uint8)
     cv2.fillPoly(fine, [(outline * 8).astype(np.int32)], 255)
     return cv2.resize(fine, shape[::-1], interpolation=cv2.INTER_AREA)
 
 
 def _side_windows(colour: Floats, car: Car, outline: Array) -> None:
-    """Glass below the roof line, split by pillars; door seams and handles under it."""
+    """Add glass below the roof line, divided by pillars, and door seams and handles below it."""
     height = colour.shape[0]
     sill = height - round((0.95 if car.outline is HATCHBACK else 1.25) * CAR_TEXELS_PER_M)
     cabin = outline[outline[:, 1] <= sill + 3]
@@ -207,7 +211,7 @@ def _wheel(colour: Floats, alpha: Image, centre: tuple[int, int]) -> None:
 def build_tree(
     tree: Tree, light: Light, rng: np.random.Generator, leaves: bool = True
 ) -> list[Surface]:
-    """A trunk and a crown of leafy or bare cards around an ellipsoid, brighter to the sun."""
+    """Return a trunk, and a crown of leafy or bare cards, brighter towards the sun."""
     bark = materials.tinted(
         1 + 0.25 * materials.fractal((180, 24), rng, (1.5, 5)), (0.36, 0.28, 0.21)
     )
@@ -235,7 +239,7 @@ _SQUARE = ((-1, -1), (1, -1), (1, 1), (-1, 1))
 
 
 def _sphere_point(k: int, count: int) -> Array:
-    """Point k of a Fibonacci lattice on the unit sphere."""
+    """Return point k of a Fibonacci lattice on the unit sphere."""
     z = 1 - 2 * (k + 0.5) / count
     turn = k * np.pi * (3 - np.sqrt(5))
     ring = np.sqrt(1 - z * z)
@@ -243,7 +247,7 @@ def _sphere_point(k: int, count: int) -> Array:
 
 
 def _card_axes(direction: Array, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Two perpendicular unit vectors of a card that faces roughly outwards."""
+    """Return two perpendicular unit vectors of a card that faces roughly outwards."""
     normal = direction + 0.6 * rng.standard_normal(3)
     normal /= np.linalg.norm(normal)
     across = np.cross(normal, rng.standard_normal(3))
@@ -254,7 +258,7 @@ def _card_axes(direction: Array, rng: np.random.Generator) -> tuple[Array, Array
 def prism(
     foot: Array, radius: float, height: float, sides: int, albedo: Floats, light: Light
 ) -> list[Surface]:
-    """An upright column with flat sides."""
+    """Return an upright column with flat sides."""
     turns = np.linspace(0, 2 * np.pi, sides + 1)
     ring = foot + radius * np.column_stack([np.cos(turns), np.sin(turns), np.zeros(sides + 1)])
     up, surfaces = np.array([0.0, 0.0, height]), []
@@ -266,7 +270,7 @@ def prism(
 
 
 def build_lamp(foot: Array, inward: Array, light: Light, rng: np.random.Generator) -> list[Surface]:
-    """A lamp post whose arm reaches over the road along the unit vector inward."""
+    """Return a lamp post whose arm reaches over the road along the unit vector `inward`."""
     iron = materials.plain(rng, (0.16, 0.20, 0.19), (256, 12))
     iron[40::60] *= 0.5
     head = foot + np.array([0.0, 0.0, 5.6]) + 1.1 * inward
@@ -281,7 +285,7 @@ def build_lamp(foot: Array, inward: Array, light: Light, rng: np.random.Generato
 
 
 def build_sign(foot: Array, ahead: Array, kind: int, light: Light) -> list[Surface]:
-    """A traffic sign on a pole, facing against the unit vector ahead. kind: 0, 1 or 2."""
+    """Return a traffic sign on a pole, facing against the unit vector `ahead`. kind: 0, 1 or 2."""
     size = 96
     face, alpha = np.zeros((size, size, 3), np.float32), np.zeros((size, size), np.uint8)
     if kind == 2:

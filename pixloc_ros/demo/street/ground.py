@@ -1,4 +1,4 @@
-"""Road and pavements: one picture of the ground from above, laid out along the curved street."""
+"""Build road and pavements: one picture of the ground from above, along the curved street."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ LANE_LINE_M = 2.75
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layout:
-    """The street's centre line as a polyline: nodes (N, 2) in the map frame, metres, x rising."""
+    """The street's centre line: nodes (N, 2) in the map frame in metres, x increasing."""
 
     nodes: Array
 
     @staticmethod
     def curve(length_m: float) -> Layout:
-        """A gentle double bend from x = -14 m to 34 m beyond the street's length."""
+        """Return a gentle double bend from x = -14 m to 34 m beyond the street's length."""
         count = int(np.ceil((length_m + 48.0) / STEP_M)) + 1
         x = -14.0 + STEP_M * np.arange(count)
         return Layout(np.column_stack([x, 4.0 * np.sin(2 * np.pi * (x - 5.0) / 150.0)]))
 
     def centre(self, x: Array | float) -> Array:
-        """y of the centre line."""
+        """Return y of the centre line."""
         return np.asarray(np.interp(x, *self.nodes.T))
 
     def heading(self, x: Array | float) -> Array:
-        """Smoothed direction of the centre line, radians about z."""
+        """Return the smoothed direction of the centre line, in radians about z."""
         return np.arctan2(self.centre(np.add(x, 3.0)) - self.centre(np.subtract(x, 3.0)), 6.0)
 
     def at(self, x: float, offset: float, up: float = 0.0) -> Array:
-        """Map point (3,) at x and `offset` metres to the left of the centre line."""
+        """Return the map point (3,) at x and `offset` metres to the left of the centre line."""
         return np.array([x, float(self.centre(x)) + offset, up])
 
 
 class GroundPicture:
-    """Albedo and shadows of the ground; rows fall with y, columns rise with x."""
+    """Albedo and shadows of the ground; y decreases with the row, x increases with the column."""
 
     def __init__(self, layout: Layout, rng: np.random.Generator):
         self.layout, self.rng = layout, rng
@@ -62,7 +62,7 @@ class GroundPicture:
         self.open_sky: Image = np.full(self.shape, 255, np.uint8)
 
     def texels(self, points: ArrayLike) -> Array:
-        """Map (N, 2) to texel coordinates (N, 2), outer corner of the first texel at (0, 0)."""
+        """Convert map points (N, 2) to texels (N, 2); (0, 0) is the first texel's outer corner."""
         xy = np.asarray(points, np.float64)[..., :2]
         return (xy * (1, -1) + (-self.left, self.top)) * TEXELS_PER_M
 
@@ -76,7 +76,7 @@ class GroundPicture:
         return level
 
     def paint_road(self) -> None:
-        """Repairs, cracks, markings, manholes and gutters."""
+        """Paint repairs, cracks, markings, manholes and gutters."""
         for _ in range(int(self.shape[1] / TEXELS_PER_M / 3)):
             self._repair()
         for _ in range(int(self.shape[1] / TEXELS_PER_M / 1.5)):
@@ -129,7 +129,7 @@ class GroundPicture:
         cv2.circle(self.level, (u, v), 4, 0.18, -1)
 
     def paint_pavement(self) -> None:
-        """Slabs of different tones between the kerb stones and the houses."""
+        """Paint slabs of different tones between the kerb stones and the houses."""
         aside = np.abs(self.offset)
         pavement = aside > ROAD_HALF_M
         along = (self.x / 0.62).astype(np.int32) - int(self.x[0] / 0.62) + 2
@@ -145,7 +145,7 @@ class GroundPicture:
         self.level[pavement] = slabs[pavement]
 
     def cover_with_snow(self) -> None:
-        """Trodden snow on the pavements, less on the road, least where wheels go."""
+        """Cover pavements with trodden snow, the road with less, the wheel tracks with least."""
         wheels = np.abs(np.abs(np.abs(self.offset) - 1.4) - 0.75) < 0.35
         depth = 0.9 * (np.abs(self.offset) > ROAD_HALF_M) + 0.1 - 0.9 * wheels
         depth += 0.35 * materials.fractal(self.shape, self.rng, (5, 14, 40, 120))
@@ -153,7 +153,7 @@ class GroundPicture:
         self.level += cover * (0.90 + 0.15 * (self.level - 0.44) - self.level)
 
     def cast_upright(self, foot: Array, height: float, light: Light) -> None:
-        """Shadow of a wall of this height over the polyline or convex outline foot (N, 2)."""
+        """Cast the shadow of a wall of this height above a polyline or convex outline (N, 2)."""
         sun = np.array(light.to_sun)
         shift = -sun[:2] / sun[2] * height
         for a, b in pairwise(foot):
@@ -161,7 +161,7 @@ class GroundPicture:
             cv2.fillConvexPoly(self.sunlit, quad.astype(np.int32), 0)
 
     def cast_car(self, car: Car, light: Light) -> None:
-        """Shadow of a car and the darkness beneath it."""
+        """Cast the shadow of a car, and the darkness beneath it."""
         foot = car.footprint()
         shift = -np.array(light.to_sun[:2]) / light.to_sun[2] * 1.15
         hull = cv2.convexHull(np.vstack([foot, foot + shift]).astype(np.float32))[:, 0]
@@ -169,7 +169,7 @@ class GroundPicture:
         cv2.fillConvexPoly(self.open_sky, self.texels(foot).astype(np.int32), 70)
 
     def cast_tree(self, tree: Tree, light: Light, leaves: bool = True) -> None:
-        """Dappled shade, or that of the trunk alone."""
+        """Cast dappled shade, or the shadow of the trunk alone."""
         shift = -np.array(light.to_sun[:2]) / light.to_sun[2] * tree.height
         middle = np.array([tree.x, tree.y]) + shift
         for _ in range(150 if leaves else 0):
@@ -180,7 +180,7 @@ class GroundPicture:
         self.cast_upright(np.array([[tree.x, tree.y - 0.1], [tree.x, tree.y + 0.1]]), 3.0, light)
 
     def texture(self, light: Light) -> Texture:
-        """The picture under the light, painted in bands of columns to spare memory."""
+        """Return the picture in this light; it is computed in bands of columns to save memory."""
         near_wall = np.clip(255 - 110 * np.clip(np.abs(self.offset) - 6.9, 0, 0.9), 0, 255)
         np.minimum(self.open_sky, near_wall.astype(np.uint8), out=self.open_sky)
         sunlit = cv2.GaussianBlur(self.sunlit, (0, 0), 1.5)
@@ -196,7 +196,7 @@ class GroundPicture:
         return Texture(rgba)
 
     def surfaces(self, light: Light) -> list[Surface]:
-        """Road, kerb faces and raised pavements between the nodes of the centre line."""
+        """Return road, kerb faces and raised pavements between the nodes of the centre line."""
         texture = self.texture(light)
         stone = materials.plain(self.rng, (0.6, 0.57, 0.52), (8, 200))
         stone[:, ::50] *= 0.6

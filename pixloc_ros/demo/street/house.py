@@ -1,4 +1,4 @@
-"""What a town house is before it is built: its wall, its openings, and what light reaches it."""
+"""Plan a town house: its wall, its openings, and the light that reaches it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHOPS = (
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """A hole in the facade, metres from its lower left corner. kind: window, door or shop."""
+    """An opening in the facade, metres from its lower left corner. kind: window, door or shop."""
 
     u0: float
     v0: float
@@ -34,7 +34,7 @@ class Opening:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class House:
-    """What is decided before anything is painted."""
+    """The plan of a house, made before anything is painted."""
 
     wall: Wall
     width: float
@@ -49,7 +49,7 @@ class House:
 
 
 class Elevation:
-    """The facade's albedo, its openings, and how much sun and sky reaches each texel."""
+    """The facade's albedo, its openings, and how much sun and sky reach each texel."""
 
     def __init__(self, house: House, light: Light, albedo: Floats):
         self.house, self.light, self.albedo = house, light, albedo
@@ -59,14 +59,14 @@ class Elevation:
         self.open_sky: Floats = np.ones(shape, np.float32)
 
     def texels(self, u0: float, v0: float, u1: float, v1: float) -> tuple[slice, slice]:
-        """Index of a rectangle given in metres from the lower left corner."""
+        """Return the index of a rectangle given in metres from the lower left corner."""
         top = (self.house.height - v1) * TEXELS_PER_M
         bottom = (self.house.height - v0) * TEXELS_PER_M
         rows = slice(max(round(top), 0), max(round(bottom), 0))
         return rows, slice(max(round(u0 * TEXELS_PER_M), 0), max(round(u1 * TEXELS_PER_M), 0))
 
     def sun_shift(self, depth: float) -> tuple[float, float] | None:
-        """Where the shadow of a point `depth` metres off the wall falls; None in the shade."""
+        """Return the shift of a shadow cast from `depth` metres off the wall; None in the shade."""
         wall, to_sun = self.house.wall, np.array(self.light.to_sun)
         incidence = self.light.incidence(wall.normal)
         if incidence < 0.05:
@@ -74,7 +74,7 @@ class Elevation:
         return -depth * float(to_sun @ wall.right) / incidence, -depth * to_sun[2] / incidence
 
     def cast(self, u0: float, v0: float, u1: float, v1: float, depth: float) -> None:
-        """Shadow on the wall of a rectangle that stands `depth` metres off it."""
+        """Cast the shadow of a rectangle that stands `depth` metres off the wall."""
         below = self.open_sky[self.texels(u0, v0 - 1.2 * depth, u1, v0)]
         below *= np.linspace(0.72, 1.0, below.shape[0], dtype=np.float32)[:, None]
         shift = self.sun_shift(depth)
@@ -85,14 +85,14 @@ class Elevation:
             cv2.fillConvexPoly(self.sunlit, hull.astype(np.int32), 0.0)
 
     def texture(self) -> Texture:
-        """Albedo under the light, with the openings cut out."""
+        """Return the albedo in this light, with the openings cut out."""
         sunlit = cv2.GaussianBlur(self.sunlit, (0, 0), 1.2)
         lit = self.light.on(self.house.wall.normal, sunlit, self.open_sky)
         return Texture.of(self.albedo * lit, self.alpha)
 
 
 def plan(wall: Wall, width: float, floors: int, shop_name: str, rng: np.random.Generator) -> House:
-    """Lay out the openings of a house; three in five have a shop."""
+    """Lay out the openings of a house; three in five houses have a shop."""
     bays = max(2, round(width / rng.uniform(2.3, 3.0)))
     shop = shop_name if rng.uniform() < 0.6 else None
     size = rng.uniform(0.95, 1.2), rng.uniform(1.5, 1.85)

@@ -1,4 +1,4 @@
-"""What the camera on the generated street looks through, distortion included."""
+"""The lens of the camera on the generated street, with distortion and shutter."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from pixloc_ros.demo.street.surfaces import Array
 from pixloc_ros.errors import ConfigError
 from pixloc_ros.geometry.camera import Camera
 
-RAYS_MARGIN_PX = 2  # around the undistorted picture, for interpolation
+RAYS_MARGIN_PX = 2  # around the undistorted picture, needed for interpolation
 
 
 @dataclass(frozen=True, slots=True)
 class StreetLens:
-    """A camera in the terms of sensor_msgs/CameraInfo.
+    """A camera in terms of sensor_msgs/CameraInfo.
 
-    readout_s: from the first row's exposure to the last row's; 0: all rows at once. stamp_row: as
-    in CameraConfig. distortion_model and D as in CameraInfo; none: a pinhole camera.
+    readout_s: time from the first row's exposure to the last row's; 0: all rows at once.
+    stamp_row: as in CameraConfig.
+    distortion_model, D: as in CameraInfo; empty: a pinhole camera.
     """
 
     width: int
     height: int
-    focal_share: float = 0.625  # of the width
+    focal_share: float = 0.625  # focal length as a share of the width
     readout_s: float = 0.0
     stamp_row: Literal["first", "middle", "last"] = "middle"
     distortion_model: str = ""
@@ -36,7 +37,7 @@ class StreetLens:
 
     @property
     def K(self) -> tuple[float, float, float, float]:
-        """fx fy cx cy in pixels, top left pixel centre (0, 0); the centre is a little off."""
+        """fx fy cx cy in pixels, top left pixel centre (0, 0); slightly off-centre."""
         focal = self.focal_share * self.width
         return focal, focal, 0.497 * self.width, 0.503 * self.height
 
@@ -48,22 +49,22 @@ class StreetLens:
 
     @property
     def camera(self) -> Camera:
-        """This camera as the rest of the project knows it."""
+        """This camera as the rest of the package represents it."""
         K = self.matrix.ravel().tolist()
         return Camera.from_ros(self.distortion_model, self.width, self.height, K, self.D)
 
     def project(self, points_cam: Array) -> Array:
-        """Pixels (N, 2) of points (N, 3), nan for those out of the picture."""
+        """Return pixels (N, 2) of points (N, 3); NaN for points outside the picture."""
         camera = self.camera
         pixels, valid, _ = camera.project_with_jacobian(torch.from_numpy(points_cam))
         return np.where(valid.numpy()[:, None], pixels.numpy(), np.nan)
 
     def rays(self) -> Array:
-        """Where every pixel (H, W) looks: (H, W, 2), x/z and y/z in the camera's frame."""
+        """Return viewing rays (H, W, 2) of all pixels: x/z and y/z in the camera's frame."""
         return _rays(self)
 
     def undistorted(self, rows: slice) -> tuple[tuple[float, float, float, float], tuple[int, int]]:
-        """K and size (width, height) of the pinhole picture that shows all that some rows do."""
+        """Return K and size (width, height) of a pinhole picture that covers the given rows."""
         fx, fy, _, _ = self.K
         pixels = self.rays()[rows].reshape(-1, 2) * (fx, fy)
         low, high = pixels.min(0) - RAYS_MARGIN_PX, pixels.max(0) + RAYS_MARGIN_PX
@@ -71,7 +72,7 @@ class StreetLens:
         return (fx, fy, float(-low[0]), float(-low[1])), (width, height)
 
     def row_before_s(self, row: float) -> float:
-        """How long before the stamp a row is exposed; below 0: after it."""
+        """Return how long before the stamp a row is exposed; negative: after it."""
         return self.readout_s * (STAMP_SHARES[self.stamp_row] - row / (self.height - 1))
 
 
@@ -94,7 +95,7 @@ LENSES = {
 
 
 def find_lens(name: str) -> StreetLens:
-    """The lens of a name; raises ConfigError for an unknown one."""
+    """Return the lens of this name. Raises ConfigError for an unknown one."""
     if name not in LENSES:
         raise ConfigError(f"unknown lens '{name}'; choose from {', '.join(LENSES)}")
     return LENSES[name]
@@ -102,7 +103,7 @@ def find_lens(name: str) -> StreetLens:
 
 @lru_cache(maxsize=4)
 def _rays(lens: StreetLens) -> Array:
-    """By OpenCV, so that the street's pictures do not rest on the distortion that they test."""
+    """Compute rays by OpenCV, so that pictures do not depend on the distortion they test."""
     pixels = np.stack(np.meshgrid(np.arange(lens.width), np.arange(lens.height)), -1)
     pixels, K, D = pixels.reshape(-1, 1, 2).astype(np.float64), lens.matrix, np.array(lens.D)
     if not lens.D:

@@ -16,7 +16,7 @@ COARSE_PX = 8
 
 
 def noise(shape: Shape, rng: np.random.Generator, cell_px: float) -> Floats:
-    """Smooth noise (H, W), zero mean, about unit deviation, with blobs of cell_px pixels."""
+    """Return smooth noise (H, W), zero mean, about unit deviation, with blobs of cell_px pixels."""
     height, width = shape
     grid_shape = (int(height / cell_px) + 4, int(width / cell_px) + 4)
     grid = rng.standard_normal(grid_shape, dtype=np.float32)
@@ -29,13 +29,13 @@ def noise(shape: Shape, rng: np.random.Generator, cell_px: float) -> Floats:
 
 
 def fractal(shape: Shape, rng: np.random.Generator, cells_px: Sequence[float]) -> Floats:
-    """Noise summed over several blob sizes (H, W), about unit deviation."""
+    """Return noise (H, W) summed over several blob sizes, about unit deviation."""
     total = np.zeros(shape, np.float32)
     coarse = [cell_px / 4 for cell_px in cells_px if cell_px >= COARSE_PX]
     for cell_px in cells_px:
         if cell_px < COARSE_PX:
             total += noise(shape, rng, cell_px)
-    if coarse:  # a quarter of the size is enough for these
+    if coarse:  # a quarter of the resolution suffices for these
         small = (shape[0] // 4 + 2, shape[1] // 4 + 2)
         layer = np.sum([noise(small, rng, cell_px) for cell_px in coarse], axis=0)
         total += cv2.resize(layer, (4 * small[1], 4 * small[0]))[: shape[0], : shape[1]]
@@ -44,12 +44,12 @@ def fractal(shape: Shape, rng: np.random.Generator, cells_px: Sequence[float]) -
 
 
 def tinted(level: Floats, colour: Colour) -> Floats:
-    """Grey level (H, W) times a colour."""
+    """Multiply a grey level (H, W) by a colour."""
     return level[..., None] * rgb(colour)
 
 
 def plaster(shape: Shape, rng: np.random.Generator, colour: Colour) -> Floats:
-    """Trowelled, weathered render with rain streaks and patches of older paint."""
+    """Return trowelled, weathered render with rain streaks and patches of older paint."""
     level = (
         1.0 + 0.026 * fractal(shape, rng, (1, 2.5, 6)) + 0.055 * fractal(shape, rng, (24, 90, 260))
     )
@@ -61,7 +61,7 @@ def plaster(shape: Shape, rng: np.random.Generator, colour: Colour) -> Floats:
 
 
 def brick(shape: Shape, rng: np.random.Generator, colour: Colour, texels_per_m: float) -> Floats:
-    """Running-bond brickwork: every brick has its own tone, with pale mortar joints."""
+    """Return running-bond brickwork: every brick has its own tone, mortar joints are pale."""
     height, width = shape
     rows = (np.arange(height) / (0.085 * texels_per_m)).astype(int)
     offset = 0.5 * (rows % 2)
@@ -83,7 +83,7 @@ def brick(shape: Shape, rng: np.random.Generator, colour: Colour, texels_per_m: 
 def blocks(
     shape: Shape, rng: np.random.Generator, colour: Colour, size_px: tuple[float, float]
 ) -> Floats:
-    """Cut stone laid in courses: size_px = (width, height) of a stone, darker joints."""
+    """Return cut stone in courses: size_px = (width, height) of a stone, darker joints."""
     height, width = shape
     rows = (np.arange(height) / size_px[1]).astype(int)
     columns = (np.arange(width)[None] / size_px[0] + 0.5 * (rows % 2)[:, None]).astype(int)
@@ -96,7 +96,7 @@ def blocks(
 
 
 def roof_tiles(shape: Shape, rng: np.random.Generator, colour: Colour) -> Floats:
-    """Overlapping tiles in rows of 12 texels, each row darker under the next one's edge."""
+    """Return overlapping tiles in rows of 12 texels, each darker under the next row's edge."""
     height, width = shape
     rows = np.arange(height) // 12
     columns = (np.arange(width)[None] + 5 * (rows % 2)[:, None]) // 10
@@ -107,12 +107,12 @@ def roof_tiles(shape: Shape, rng: np.random.Generator, colour: Colour) -> Floats
 
 
 def plain(rng: np.random.Generator, colour: Colour, shape: Shape = (24, 24)) -> Floats:
-    """A small patch of painted or cast material with slight wear."""
+    """Return a small patch of painted or cast material with slight wear."""
     return tinted(1.0 + 0.06 * fractal(shape, rng, (1, 4, 12)), colour)
 
 
 def foliage(rng: np.random.Generator, size_px: int, colour: Colour) -> tuple[Floats, Image]:
-    """A clump of leaves: colour (size, size, 3) and alpha (size, size) with a ragged outline."""
+    """Return a clump of leaves: colour (size, size, 3) and ragged alpha (size, size)."""
     canvas = np.zeros((size_px, size_px, 3), np.float32) + rgb(colour) * 0.45
     alpha = np.zeros((size_px, size_px), np.uint8)
     count = 420
@@ -130,7 +130,7 @@ def foliage(rng: np.random.Generator, size_px: int, colour: Colour) -> tuple[Flo
 
 
 def twigs(rng: np.random.Generator, size_px: int) -> tuple[Floats, Image]:
-    """Bare branches: colour (size, size, 3) and alpha (size, size)."""
+    """Return bare branches: colour (size, size, 3) and alpha (size, size)."""
     alpha = np.zeros((size_px, size_px), np.uint8)
     for _ in range(16):
         at, turn = np.full(2, size_px / 2) + rng.normal(0, 0.1 * size_px, 2), rng.uniform(0, 6.28)
@@ -142,7 +142,7 @@ def twigs(rng: np.random.Generator, size_px: int) -> tuple[Floats, Image]:
 
 
 def text(canvas: Floats, words: str, colour: Colour) -> None:
-    """Write words centred into canvas (H, W, 3), as large as they fit."""
+    """Write words centred on canvas (H, W, 3), as large as they fit."""
     height, width = canvas.shape[:2]
     font, thickness = cv2.FONT_HERSHEY_DUPLEX, max(1, height // 16)
     (unit_width, unit_height), _ = cv2.getTextSize(words, font, 1.0, 1)

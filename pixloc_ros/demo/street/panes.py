@@ -1,4 +1,4 @@
-"""What shows behind a facade's openings: glass with curtains, doors, shop windows."""
+"""Paint what is visible in a facade's openings: glass with curtains, doors, shop windows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def paint_pane(
 
 
 def _glass(canvas: Floats, rng: np.random.Generator) -> None:
-    """Dark room with a slanted reflection of the sky and the houses opposite."""
+    """Paint a dark room with a slanted reflection of the sky and the houses opposite."""
     height, width = canvas.shape[:2]
     canvas[:] = rgb([0.13, 0.16, 0.19])
     slant = np.arange(width)[None] * rng.uniform(0.3, 0.8) + np.arange(height)[:, None]
@@ -82,7 +82,7 @@ def _door(canvas: Floats, paint: materials.Colour, rng: np.random.Generator) -> 
 
 
 def _shop(canvas: Floats, paint: materials.Colour, rng: np.random.Generator) -> None:
-    """A lit shop window: shelves of goods of many colours, and a poster or two on the glass."""
+    """Paint a lit shop window: shelves with goods of many colours, and posters on the glass."""
     height, width = canvas.shape[:2]
     wall = rng.choice([[0.62, 0.50, 0.34], [0.50, 0.44, 0.40], [0.42, 0.46, 0.42]])
     canvas[:] = np.float32(wall) * np.linspace(1.1, 0.5, height, dtype=np.float32)[:, None, None]

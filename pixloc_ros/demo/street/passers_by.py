@@ -1,4 +1,4 @@
-"""What is on the street on some days only: people, and scaffolding before a house."""
+"""Build what is on the street only on some days: people, and scaffolding in front of a house."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SKIN = (0.72, 0.52, 0.42)
 def person(
     foot: Array, heading_rad: float, light: Light, rng: np.random.Generator
 ) -> list[Surface]:
-    """A walker as two crossed cards, seen from all sides. foot: map point (3,)."""
+    """Return a walker made of two crossed cards, visible from all sides. foot: map point (3,)."""
     height = rng.uniform(1.55, 1.9)
     colour, alpha = _figure(rng)
     surfaces = []
@@ -30,7 +30,7 @@ def person(
 
 
 def _figure(rng: np.random.Generator) -> tuple[Array, np.ndarray]:
-    """Colour (140, 48, 3) and cut-out of somebody who stands or walks."""
+    """Return colour (140, 48, 3) and cut-out of somebody who stands or walks."""
     colour, alpha = np.zeros((140, 48, 3), np.float32), np.zeros((140, 48), np.uint8)
     coat, trousers = rgb(CLOTHES)[rng.integers(len(CLOTHES), size=2)] * rng.uniform(0.7, 1.4)
     stride = int(rng.integers(2, 9))
@@ -48,7 +48,7 @@ def _figure(rng: np.random.Generator) -> tuple[Array, np.ndarray]:
 
 
 def scaffold(house: House, light: Light, rng: np.random.Generator) -> list[Surface]:
-    """Poles, planks and torn nets, a metre before the wall."""
+    """Return poles, planks and torn nets, a metre in front of the wall."""
     shape = (round(house.height * 24), round(house.width * 24))
     colour = materials.plain(rng, (0.42, 0.52, 0.44), shape)
     alpha = np.zeros(shape, np.uint8)

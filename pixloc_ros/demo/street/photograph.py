@@ -1,4 +1,4 @@
-"""A picture of the street as the camera of a session takes it."""
+"""Take a picture of the street with the camera and in the conditions of a session."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from pixloc_ros.demo.street.surfaces import Array, Floats, Image
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.se3 import Matrix
 
-ROWS_AT_ONCE = 4  # of a rolling shutter
+ROWS_AT_ONCE = 4  # rows of a rolling shutter that share a pose
 PUDDLE_TEXELS_PER_M, PUDDLE_PERIOD_M = 8.0, 64.0
 
-PoseBefore = Callable[[float], Array]  # T_map_cam so many seconds before the stamp; below 0: after
+PoseBefore = Callable[[float], Array]  # T_map_cam at a time before the stamp; negative: after it
 
 
 def photograph(
@@ -29,7 +29,7 @@ def photograph(
     T_map_cam: PoseBefore,
     rng: np.random.Generator,
 ) -> RenderedView:
-    """The picture with its depth: weather between the street and the lens, rows read in turn."""
+    """Return the picture with its depth, with weather, lens and rolling shutter applied."""
     if lens.readout_s:
         view = _rolling(street, session, lens, T_map_cam)
     elif lens.D:
@@ -40,9 +40,9 @@ def photograph(
 
 
 def moving(T_before: Matrix, T_map_cam: Matrix, T_after: Matrix, period_s: float) -> PoseBefore:
-    """The camera around a frame (4, 4): evenly on a straight way from the one before to the next.
+    """Interpolate the camera's pose (4, 4) linearly between the frames before and after.
 
-    As simulated odometry has it between two frames.
+    Simulated odometry assumes the same motion between two frames.
     """
 
     def at(seconds: float) -> Array:
@@ -55,7 +55,7 @@ def moving(T_before: Matrix, T_map_cam: Matrix, T_after: Matrix, period_s: float
 def _rolling(
     street: Street, session: StreetSession, lens: StreetLens, T_map_cam: PoseBefore
 ) -> RenderedView:
-    """Bands of rows, each from where the camera was when its middle row was read."""
+    """Render bands of rows, each from where the camera was when its middle row was read."""
     bands = []
     for top in range(0, lens.height, ROWS_AT_ONCE):
         rows = min(ROWS_AT_ONCE, lens.height - top)
@@ -73,13 +73,13 @@ def _rolling(
 def _bent(
     street: Street, session: StreetSession, T_map_cam: Array, lens: StreetLens, rows: slice
 ) -> RenderedView:
-    """Some rows of the picture through a lens with distortion. Depth: of the nearest ray."""
+    """Render some rows of the picture through a lens with distortion. Depth: of the nearest ray."""
     (fx, fy, cx, cy), size = lens.undistorted(rows)
     view = _seen(street, session, T_map_cam, (fx, fy, cx, cy), size)
     pixels = (lens.rays()[rows] * (fx, fy) + (cx, cy)).astype(np.float32)
     u, v = pixels[..., 0], pixels[..., 1]
     image_rgb = cv2.remap(view.image_rgb, u, v, cv2.INTER_CUBIC)
-    # Inverse depth is linear over a plane; where two surfaces meet, the nearest sample decides.
+    # Inverse depth is linear on a plane; where two surfaces meet, the nearest sample decides.
     inverse = np.float32(1) / view.depth_m
     smooth, nearest = (
         cv2.remap(inverse, u, v, how) for how in (cv2.INTER_LINEAR, cv2.INTER_NEAREST)
@@ -119,7 +119,7 @@ def _on_wet_road(
 
 
 def _puddles(points: Array) -> Floats:
-    """(H, W) in 0..1 of map points (H, W, 3): the same place is always as smooth."""
+    """Return how smooth (H, W) the water is at map points (H, W, 3), 0..1; fixed for each place."""
     side = round(PUDDLE_PERIOD_M * PUDDLE_TEXELS_PER_M)
     pattern = materials.fractal((side, side), np.random.default_rng(0), (6, 16, 40))
     smooth = np.clip(0.5 + 0.6 * pattern, 0, 1).astype(np.float32)

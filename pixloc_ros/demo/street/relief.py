@@ -1,4 +1,4 @@
-"""What stands off a facade: cornice, balconies, awnings, signs, and the sides of its openings."""
+"""Build what projects from a facade: cornice, balconies, awnings, signs, sides of openings."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def drainpipe(elevation: Elevation, rng: np.random.Generator) -> list[Surface]:
 
 
 def balconies(elevation: Elevation, rng: np.random.Generator) -> list[Surface]:
-    """Balconies or flower boxes in front of some of the upper windows."""
+    """Return balconies or flower boxes in front of some of the upper windows."""
     surfaces: list[Surface] = []
     railed = rng.uniform() < 0.55
     for opening in elevation.house.openings:
@@ -94,7 +94,7 @@ def _flower_box(elevation: Elevation, opening: Opening, rng: np.random.Generator
 def shop_front(
     elevation: Elevation, name: str, paint: materials.Colour, rng: np.random.Generator
 ) -> list[Surface]:
-    """Fascia with the shop's name, an awning, and a sign that hangs over the pavement."""
+    """Return a fascia with the shop's name, an awning, and a sign above the pavement."""
     house, wall, light = elevation.house, elevation.house.wall, elevation.light
     span, band = (0.35, house.width - 0.3), (2.95, 3.6)
     board = materials.plain(rng, paint, (40, round((span[1] - span[0]) * TEXELS_PER_M)))
@@ -148,10 +148,10 @@ def _hanging_sign(
 
 
 def reveals(elevation: Elevation, rng: np.random.Generator) -> list[Surface]:
-    """The sides of the openings.
+    """Return the sides of the openings.
 
-    One upright surface serves a whole column of equal openings and one level surface a whole row:
-    between the openings the facade hides it.
+    One vertical surface serves a whole column of equal openings, and one horizontal surface a whole
+    row: between the openings, the facade hides it.
     """
     house = elevation.house
     stone = materials.plain(rng, (0.70, 0.66, 0.60), (64, 12))

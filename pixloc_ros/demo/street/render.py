@@ -1,6 +1,7 @@
-"""Render a street: every surface by one homography, hidden ones removed by an exact depth buffer.
+"""Render a street: each surface by one homography, occlusion by an exact depth buffer.
 
-The picture is drawn at twice the size and averaged down, so edges are smooth and move smoothly.
+The picture is rendered at twice the size and averaged down, so that edges are smooth and move
+smoothly.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ class RenderedView:
 class _Patch:
     """One surface as this camera sees it, in pixels of the enlarged picture.
 
-    outline: (5, 3) x, y, inverse depth. box: x0 y0 x1 y1. plane: inverse depth = it @ (x, y, 1).
+    outline: (5, 3) x, y, inverse depth.
+    box: x0 y0 x1 y1.
+    plane: (3,) inverse depth = plane @ (x, y, 1).
     step: (2,) texels in u and v per pixel.
     """
 
@@ -48,11 +51,13 @@ class _Patch:
 
 
 def render(street: Street, T_map_cam: Array, K: ArrayLike, width: int, height: int) -> RenderedView:
-    """The view of a pinhole camera.
+    """Render the view of a pinhole camera.
 
-    T_map_cam: (4, 4) pose of the optical frame. K: (4,) fx fy cx cy in pixels, where the centre
-    of the top left pixel is (0, 0). Depth is exact at pixel centres wherever a pixel shows one
-    surface; where it shows several, it is that of the nearest.
+    T_map_cam: (4, 4) pose of the optical frame.
+    K: (4,) fx fy cx cy in pixels; the centre of the top left pixel is (0, 0).
+
+    Depth is exact at pixel centres if a pixel shows one surface; if it shows several, it is that of
+    the nearest.
     """
     size = (width * OVERSAMPLING, height * OVERSAMPLING)
     projection = _enlarged_matrix(K)
@@ -70,7 +75,7 @@ def render(street: Street, T_map_cam: Array, K: ArrayLike, width: int, height: i
 
 
 def _enlarged_matrix(K: ArrayLike) -> Array:
-    """(3, 3) calibration of the enlarged picture: (c + 0.5) * s - 0.5 keeps pixel centres."""
+    """Return the calibration (3, 3) of the enlarged picture: c becomes (c + 0.5) * s - 0.5."""
     fx, fy, cx, cy = np.asarray(K, np.float64)
     s = OVERSAMPLING
     centre = (np.array([cx, cy]) + 0.5) * s - 0.5
@@ -78,9 +83,9 @@ def _enlarged_matrix(K: ArrayLike) -> Array:
 
 
 def _depth(inverse_depth: Floats) -> NDArray[np.float32]:
-    """Depth at pixel centres from the four samples around each.
+    """Return depth at pixel centres from the four samples around each.
 
-    Inverse depth is linear over a plane, so the mean of the samples is exact within a surface.
+    Inverse depth is linear on a plane, so the mean of the samples is exact within a surface.
     """
     s = OVERSAMPLING
     rows, columns = (n // s for n in inverse_depth.shape)
@@ -99,7 +104,7 @@ def _visible(
     projection: Array,
     size: tuple[int, int],
 ) -> Iterator[_Patch]:
-    """Surfaces that face the camera and fall into the picture, nearest first."""
+    """Yield surfaces that face the camera and overlap the picture, nearest first."""
     corners_cam = arrays["corners"] @ T_cam_map[:3, :3].T + T_cam_map[:3, 3]
     normals_cam = arrays["normals"] @ T_cam_map[:3, :3].T
     offsets = np.einsum("ni,ni->n", normals_cam, corners_cam[:, 0])
@@ -128,16 +133,17 @@ def _visible(
 
 
 def _overlaps(pixels_h: Array, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """False for quadrilaterals behind the camera or wholly beyond one edge of the picture."""
+    """Return False for quadrilaterals behind the camera or wholly beyond an edge of the picture."""
     x, y, z = np.moveaxis(pixels_h, -1, 0)
     beyond = [x < -z, y < -z, x > size[0] * z, y > size[1] * z]
     return (z.max(axis=1) > NEAR_M) & ~np.any([side.all(axis=1) for side in beyond], axis=0)
 
 
 def _outlines(pixels_h: Array, free: NDArray[np.bool_]) -> Array:
-    """Polygons (N, 5, 3) in the picture: x, y, inverse depth; cut off at the near plane.
+    """Return polygons (N, 5, 3) in the picture: x, y, inverse depth; clipped at the near plane.
 
-    Filling a polygon also draws its outline, half a pixel to either side: free ones are shrunk.
+    Filling a polygon also draws its outline, half a pixel to either side; so `free` ones are
+    shrunk.
     """
     whole = free & (pixels_h[..., 2].min(axis=1) >= NEAR_M)
     pixels_h = pixels_h.copy()
@@ -151,19 +157,19 @@ def _outlines(pixels_h: Array, free: NDArray[np.bool_]) -> Array:
 
 
 def _shrunk(pixels_h: Array) -> Array:
-    """Quadrilaterals (N, 4, 3) with every edge moved inwards by SHRINK_PX."""
+    """Move every edge of quadrilaterals (N, 4, 3) inwards by SHRINK_PX."""
     corners = pixels_h[..., :2] / pixels_h[..., 2:]
     edges = np.roll(corners, -1, axis=1) - corners
     edges /= np.linalg.norm(edges, axis=2, keepdims=True) + 1e-9
     before = np.roll(edges, 1, axis=1)
     turn = before[..., 0] * edges[..., 1] - before[..., 1] * edges[..., 0]
-    # Moving a corner by (edge - before) / |sine of its turn| moves both its edges inwards by one.
+    # Moving a corner by (edge - before) / |sine of its angle| moves both its edges inwards by one.
     moved = corners + (edges - before) * (SHRINK_PX / np.maximum(np.abs(turn), 0.3))[..., None]
     return np.concatenate([moved * pixels_h[..., 2:], pixels_h[..., 2:]], axis=2)
 
 
 def _clipped(pixels_h: Array) -> Array:
-    """The polygon's part beyond the near plane (Sutherland-Hodgman against one plane)."""
+    """Return the polygon's part beyond the near plane (Sutherland-Hodgman, one plane)."""
     kept = []
     for a, b in zip(pixels_h, np.roll(pixels_h, -1, axis=0), strict=True):
         if a[2] >= NEAR_M:
@@ -174,7 +180,7 @@ def _clipped(pixels_h: Array) -> Array:
 
 
 def _boxes(outlines: Array, size: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Pixel boxes (N, 4): x0 y0 x1 y1 within the picture, and which are worth drawing."""
+    """Return pixel boxes (N, 4), x0 y0 x1 y1, within the picture, and which are worth drawing."""
     low, high = outlines[..., :2].min(axis=1), outlines[..., :2].max(axis=1)
     first = np.maximum(low.astype(int), 0)
     last = np.minimum(high.astype(int) + 2, size)
@@ -183,7 +189,7 @@ def _boxes(outlines: Array, size: tuple[int, int]) -> tuple[NDArray[np.int64], N
 
 
 def _steps(texel_from_pixel: Array, boxes: NDArray[np.int64]) -> Array:
-    """Texels (N, 2) in u and v that one pixel step covers in the middle of each box."""
+    """Return how many texels (N, 2) in u and v one pixel covers in the middle of each box."""
     middles = np.column_stack([boxes[:, :2] + boxes[:, 2:], np.full(len(boxes), 2)]) / 2.0
     texel_h = np.einsum("nij,nj->ni", texel_from_pixel, middles)
     uv = texel_h[:, :2] / texel_h[:, 2:]
@@ -192,14 +198,14 @@ def _steps(texel_from_pixel: Array, boxes: NDArray[np.int64]) -> Array:
 
 
 def _level(step: float, texels: int) -> int:
-    """Halvings after which one pixel step is about one texel."""
+    """Return how many halvings make one pixel cover about one texel."""
     if step <= 1.0:
         return 0
     return min(int(log2(step) + 0.4), MAX_LEVEL, texels.bit_length() - 1)
 
 
 def _draw(patch: _Patch, colour: Image, inverse_depth: Floats) -> None:
-    """Write the patch where it is nearer than what the picture already shows."""
+    """Draw the patch where it is nearer than what the picture shows so far."""
     x0, y0, x1, y1 = patch.box.tolist()
     behind = inverse_depth[y0:y1, x0:x1]
     own = _own_inverse_depth(patch)
@@ -215,9 +221,10 @@ def _draw(patch: _Patch, colour: Image, inverse_depth: Floats) -> None:
 
 
 def _own_inverse_depth(patch: _Patch) -> Floats:
-    """Inverse depth (h, w) over the patch's box, held within what its corners have.
+    """Return inverse depth (h, w) over the patch's box, clamped to the range of its corners.
 
-    Beyond its outline, where the mask's rim may still reach, a plane seen edge-on runs away.
+    Outside the outline, where the mask's rim may still reach, the inverse depth of a plane seen
+    edge-on diverges.
     """
     x0, y0, x1, y1 = patch.box.tolist()
     a, b, c = patch.plane.tolist()
@@ -238,7 +245,7 @@ def _draw_sky(patch: _Patch, colour: Image, inverse_depth: Floats) -> None:
 
 
 def _mask(patch: _Patch) -> Image:
-    """Mask (h, w) of the patch's box: 255 inside its outline."""
+    """Return the mask (h, w) of the patch's box: 255 inside its outline."""
     x0, y0, x1, y1 = patch.box.tolist()
     mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
     points = np.round((patch.outline[:, :2] - (x0, y0)) * 16).astype(np.int32)
@@ -249,7 +256,7 @@ def _mask(patch: _Patch) -> Image:
 
 
 def _warp(patch: _Patch) -> Image:
-    """RGBA (h, w, 4) of the patch's box."""
+    """Return RGBA (h, w, 4) of the patch's box."""
     x0, y0, x1, y1 = patch.box.tolist()
     full = patch.texture.size
     image = patch.texture.level(*map(_level, patch.step.tolist(), full))

@@ -1,4 +1,4 @@
-"""What closes a house: roof, dormers, gable walls and a chimney."""
+"""Build the top of a house: roof, dormers, gable walls and a chimney."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pixloc_ros.demo.street.surfaces import Light, Surface, Texture, Wall
 
 
 def build(house: House, light: Light, rng: np.random.Generator) -> list[Surface]:
-    """Roof, gable walls and a chimney."""
+    """Return roof, gable walls and a chimney."""
     wall, top, width = house.wall, house.height, house.width
     tiles = materials.roof_tiles((130, round(width * 32)), rng, _roof_colour(rng))
     eaves = [wall.at(0, top, 0.35), wall.at(width, top, 0.35)]

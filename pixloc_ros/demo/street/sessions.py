@@ -1,4 +1,4 @@
-"""Days on the street: the light, the weather, what has changed, and the camera that drives by."""
+"""Conditions of a drive along the street: light, weather, changes since mapping, and the camera."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pixloc_ros.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """What the camera does to the light: gain, gamma, white balance (RGB), noise in grey levels."""
+    """How the camera records light: gain, gamma, white balance (RGB), noise in grey levels."""
 
     gain: float
     gamma: float
@@ -23,7 +23,7 @@ class Exposure:
     noise: float
 
     def apply(self, image_rgb: Image, rng: np.random.Generator) -> Image:
-        """The picture (H, W, 3) as this camera records it."""
+        """Return the picture (H, W, 3) as this camera records it."""
         levels = np.arange(256)[:, None] / 255.0
         table = self.gain * levels**self.gamma * self.white_balance * 255.0
         developed: Floats = cv2.LUT(image_rgb, np.clip(table, 0, 255).astype(np.float32)[:, None])
@@ -38,12 +38,12 @@ _OTHER_EXPOSURE = Exposure(0.90, 1.12, (1.05, 1.0, 0.90), 2.0)
 
 @dataclass(frozen=True, slots=True)
 class StreetSession:
-    """One drive through the street. Shares are 0..1, of all cars, all houses and so on."""
+    """One drive along the street. Shares are 0..1, of all cars, all houses and so on."""
 
     light: Light = _LATER
     sky: Sky = _CLEAR
     exposure: Exposure = _OTHER_EXPOSURE
-    lens: StreetLens | None = None  # None: that of the mapping drive
+    lens: StreetLens | None = None  # None: the mapping drive's
     moved_cars: float = 0.34
     repainted: float = 0.0  # of the houses
     scaffolded: float = 0.0  # of the houses
@@ -90,7 +90,7 @@ SESSIONS: dict[str, StreetSession] = {
 
 
 def find_session(name: str) -> StreetSession:
-    """The session of a name; raises ConfigError for an unknown one."""
+    """Return the session of this name. Raises ConfigError for an unknown one."""
     if name not in SESSIONS:
         raise ConfigError(f"unknown session '{name}'; choose from {', '.join(SESSIONS)}")
     return SESSIONS[name]

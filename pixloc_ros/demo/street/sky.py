@@ -1,4 +1,4 @@
-"""The sky: pictures on the faces of a cube of directions."""
+"""Build the sky: pictures on the faces of a cube of directions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pixloc_ros.demo.street.surfaces import Array, Floats, Surface, Texture, rgb
 
 @dataclass(frozen=True, slots=True)
 class Sky:
-    """Colours (RGB in 0..1) from the horizon up, of the clouds, and of the hills below."""
+    """Colours (RGB in 0..1) from the horizon upwards, of the clouds, and of the hills."""
 
     haze: tuple[float, float, float] = (0.98, 0.90, 0.78)
     zenith: tuple[float, float, float] = (0.32, 0.55, 0.86)
@@ -22,7 +22,7 @@ class Sky:
 
 
 def build(rng: np.random.Generator, sky: Sky) -> list[Surface]:
-    """Five faces of a cube of directions: four around and one above."""
+    """Return five faces of a cube of directions: four around and one above."""
     faces, size = [], 512
     for turn in range(4):
         ahead = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)][turn] + (0,), np.float64)
@@ -41,7 +41,7 @@ def _face(corners: list[Array], size: int, rng: np.random.Generator, sky: Sky) -
 
 
 def _picture(corners: list[Array], size: int, rng: np.random.Generator, sky: Sky) -> Floats:
-    """Haze at the horizon, soft clouds above it, hills below."""
+    """Paint haze at the horizon, soft clouds above it, hills below."""
     s = (np.arange(size) + 0.5) / size
     right, down = corners[1] - corners[0], corners[3] - corners[0]
     rays = corners[0] + s[None, :, None] * right + s[:, None, None] * down

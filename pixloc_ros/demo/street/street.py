@@ -1,4 +1,4 @@
-"""A generated street with exact geometry: what the demo drives through and localizes against.
+"""Generate a street with exact geometry, on which the demo drives and is localized.
 
 Map frame: x along the street, y to the left, z up, metres, the road at z = 0.
 """
@@ -26,9 +26,9 @@ CLEAR_SKY = Sky()
 class Street:
     """All surfaces of the street, and the sky around it.
 
-    arrays: the surfaces' numbers side by side for the renderer: corners (N, 4, 3), normals
-    (N, 3), map_from_texel (N, 4, 3), two_sided (N,), edge (N,). The sky has the same, with
-    corners that are directions.
+    arrays: arrays over all surfaces, for the renderer: corners (N, 4, 3), normals (N, 3),
+    map_from_texel (N, 4, 3), two_sided (N,), edge (N,).
+    sky_arrays: the same for the sky, whose corners are directions.
     """
 
     layout: Layout
@@ -42,7 +42,7 @@ class Street:
     def generate(
         seed: int = 0, length_m: float = 110.0, session: StreetSession = SESSIONS["mapping"]
     ) -> Street:
-        """Build the street as it is in a session. The same seed gives the same, bit for bit."""
+        """Build the street in the conditions of a session; a seed always gives the same one."""
         light = session.light
         layout = Layout.curve(length_m)
         cars = _park(layout, seed, session.moved_cars)
@@ -67,7 +67,7 @@ class Street:
         cars: tuple[Car, ...] = (),
         above: Sky = CLEAR_SKY,
     ) -> Street:
-        """A street of these surfaces, under a sky of its own."""
+        """Build a street of these surfaces, under its own sky."""
         return Street(layout, cars, *_packed(surfaces), *_packed(sky.build(rng, above)))
 
 
@@ -85,7 +85,7 @@ def _packed(surfaces: list[Surface]) -> tuple[dict[str, NDArray], list[Texture]]
 
 
 def _plots(layout: Layout, seed: int) -> Iterator[tuple[Array, Array, int]]:
-    """Front corners (left, right as seen from the road) and floors of every house."""
+    """Yield every house's front corners (left, right, seen from the road) and floors."""
     for side in (1, -1):
         rng = np.random.default_rng([seed, 1, side + 1])
         x, last = float(layout.nodes[0, 0]), float(layout.nodes[-1, 0])
@@ -119,7 +119,7 @@ def _houses(layout: Layout, session: StreetSession, seed: int) -> list[Surface]:
 
 
 def _ends(layout: Layout) -> list[tuple[Array, Array, int]]:
-    """Houses across both ends of the street."""
+    """Return the houses across both ends of the street."""
     first, last = float(layout.nodes[0, 0]), float(layout.nodes[-1, 0])
     reach = FACADE_M + 1.0
     return [
@@ -129,7 +129,7 @@ def _ends(layout: Layout) -> list[tuple[Array, Array, int]]:
 
 
 def _park(layout: Layout, seed: int, moved_share: float) -> tuple[Car, ...]:
-    """Cars in the bays on both sides; in a share of the bays not those of the mapping drive."""
+    """Park cars on both sides; in a share of the bays they differ from the mapping drive."""
     rng, cars = np.random.default_rng([seed, 5]), []
     for side in (1, -1):
         for x in np.arange(float(layout.nodes[0, 0]) + 3.0, float(layout.nodes[-1, 0]) - 3, 5.6):
@@ -178,13 +178,13 @@ def _lamp_places(layout: Layout) -> Iterator[tuple[float, float]]:
 
 
 def _lantern_places(layout: Layout) -> Array:
-    """(L, 3) in the map frame: where furniture.build_lamp has them."""
+    """Return the positions (L, 3) in the map frame where furniture.build_lamp puts lanterns."""
     heads = [layout.at(x, side * 3.95, KERB_M + 5.6) for side, x in _lamp_places(layout)]
     return np.array(heads)
 
 
 def _walk(layout: Layout, session: StreetSession, seed: int) -> list[Surface]:
-    """People on the pavements, some of them crossing."""
+    """Return people on the pavements, some of them crossing the road."""
     rng, surfaces = np.random.default_rng([seed, 12]), []
     first, last = float(layout.nodes[0, 0]), float(layout.nodes[-1, 0])
     for _ in range(round(session.people_per_100m * (last - first) / 100.0)):

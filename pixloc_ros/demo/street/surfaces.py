@@ -1,4 +1,4 @@
-"""The building blocks of the generated street: flat textured surfaces in the map frame."""
+"""Building blocks of the generated street: flat textured surfaces in the map frame."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ MAX_LEVEL = 6
 
 
 def rgb(values: ArrayLike) -> Floats:
-    """Colours (..., 3) as float32, so that pictures stay small."""
+    """Return colours (..., 3) as float32, so that pictures stay small."""
     return np.asarray(values, np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Texture:
-    """RGBA uint8 image with copies halved independently along u and v.
+    """An RGBA uint8 image, with copies halved independently along u and v.
 
     Walls and roads are seen at a grazing angle, where one direction shrinks much more than the
-    other; halving both at once would blur the direction that is still sharp.
+    other; halving both together would blur the direction that is still sharp.
     """
 
     rgba: Image
-    glow: Image | None = None  # RGB (H, W, 3): light of its own, where street lamps are on
+    glow: Image | None = None  # RGB (H, W, 3): emitted light, if street lamps are on
     _levels: dict[tuple[int, int], Image] = field(default_factory=dict, repr=False)
 
     @property
@@ -43,7 +43,7 @@ class Texture:
         return self.rgba.shape[1], self.rgba.shape[0]
 
     def level(self, level_u: int, level_v: int) -> Image:
-        """The texture reduced 2**level_u times in width and 2**level_v times in height."""
+        """Return the texture reduced 2**level_u times in width and 2**level_v times in height."""
         key = (level_u, level_v)
         if key == (0, 0):
             return self.rgba
@@ -61,7 +61,7 @@ class Texture:
         alpha: Image | None = None,
         glow: NDArray[np.floating] | None = None,
     ) -> Texture:
-        """From colour and glow (H, W, 3) in 0..1, clipped, and an alpha (H, W) in 0..255."""
+        """Build a texture of colour and glow (H, W, 3) in 0..1 and alpha (H, W) in 0..255."""
         rgba = np.empty((*colour.shape[:2], 4), np.uint8)
         rgba[..., :3] = np.clip(colour * np.float32(255), 0, 255)
         rgba[..., 3] = 255 if alpha is None else alpha
@@ -72,12 +72,13 @@ class Texture:
 class Surface:
     """A convex planar quadrilateral.
 
-    corners: (4, 3) in the map frame, metres: top left, top right, bottom right, bottom left as
-    seen from the front. map_from_texel: (4, 3), homogeneous map point = it @ (u, v, 1), where
-    (0, 0) is the outer corner of the first texel. edge: which pixels on the outline belong to it.
-    free: those whose centre it covers. joined: all it touches, so that no crack opens towards
-    neighbours in the same plane. hidden: none, for what ends behind another surface and, seen
-    edge-on, would shine through.
+    corners: (4, 3) in the map frame, metres: top left, top right, bottom right, bottom left as seen
+    from the front.
+    map_from_texel: (4, 3) homogeneous map point = map_from_texel @ (u, v, 1); (0, 0) is the outer
+    corner of the first texel.
+    edge: which pixels on the outline belong to the surface. free: those whose centre it covers.
+    joined: all that it touches, so that no gap opens to neighbours in the same plane. hidden: none,
+    for surfaces that end behind another one and would shine through when seen edge-on.
     """
 
     corners: Array
@@ -88,7 +89,7 @@ class Surface:
 
     @property
     def normal(self) -> Array:
-        """Unit vector (3,) towards those who see the front."""
+        """Unit vector (3,) out of the front."""
         across, down = self.corners[1] - self.corners[0], self.corners[3] - self.corners[0]
         normal = np.cross(down, across)
         return np.asarray(normal / np.linalg.norm(normal))
@@ -101,7 +102,7 @@ class Surface:
 
 
 def _map_from_texel(corners: Array, size: tuple[int, int]) -> Array:
-    """(4, 3) homography from texels to homogeneous map points, for any convex quadrilateral."""
+    """Return the homography (4, 3) from texels to homogeneous map points, for any quadrilateral."""
     width, height = size
     edges = np.stack([corners[1] - corners[0], corners[3] - corners[0]], axis=1)
     opposite = np.linalg.solve(edges.T @ edges, edges.T @ (corners[2] - corners[0]))
@@ -122,16 +123,16 @@ class Light:
     to_sun: tuple[float, float, float] = (-0.64, 0.42, 0.643)
     sky: tuple[float, float, float] = (0.60, 0.64, 0.74)
     sun: tuple[float, float, float] = (1.52, 1.19, 0.76)
-    lit_windows: float = 0.0  # share of them
+    lit_windows: float = 0.0  # share of the windows
 
     def incidence(self, normal: Array) -> float:
-        """Share of the sun's light on a surface that faces along the unit vector normal."""
+        """Return the share of the sun's light on a surface with this unit normal."""
         return max(0.0, float(np.dot(self.to_sun, normal)))
 
     def on(
         self, normal: Array, sunlit: Floats | float = 1.0, open_sky: Floats | float = 1.0
     ) -> Floats:
-        """RGB factor (..., 3) for the part of a surface that sees this much sun and sky."""
+        """Return the RGB factor (..., 3) of a surface that receives this much sun and sky."""
         sun = np.asarray(sunlit, np.float32)[..., None] * rgb(self.sun)
         sky = np.asarray(open_sky, np.float32)[..., None] * rgb(self.sky)
         sun *= np.float32(self.incidence(normal))
@@ -141,7 +142,7 @@ class Light:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Wall:
-    """A vertical plane with its own axes: u to the viewer's right, v up, out towards the viewer."""
+    """A vertical plane with axes u to the viewer's right, v up, and `out` towards the viewer."""
 
     origin: Array
     right: Array
@@ -152,21 +153,21 @@ class Wall:
         return np.array([self.right[1], -self.right[0], 0.0])
 
     def at(self, u: float, v: float, out: float = 0.0) -> Array:
-        """Map point (3,) of wall coordinates in metres."""
+        """Convert wall coordinates in metres to a map point (3,)."""
         return self.origin + u * self.right + np.array([0.0, 0.0, v]) + out * self.normal
 
     def panel(
         self, u: tuple[float, float], v: tuple[float, float], out: float, texture: Texture
     ) -> Surface:
-        """A rectangle parallel to the wall, `out` metres in front of it."""
+        """Return a rectangle parallel to the wall, `out` metres in front of it."""
         (u0, u1), (v0, v1) = u, v
         corners = [self.at(u0, v1, out), self.at(u1, v1, out)]
         return Surface.of([*corners, self.at(u1, v0, out), self.at(u0, v0, out)], texture)
 
     def columns(self, width: float, height: float, out: float, texture: Texture) -> list[Surface]:
-        """The panel (0..width, 0..height) cut into upright strips that share its texture.
+        """Cut the panel (0..width, 0..height) into vertical strips that share its texture.
 
-        A strip has nearly one distance to the camera, hence one good texture level.
+        All of a strip has nearly the same distance to the camera, hence one good texture level.
         """
         whole = self.panel((0.0, width), (0.0, height), out, texture)
         cuts = np.linspace(0.0, width, max(2, int(np.ceil(width / 2.5)) + 1))
@@ -184,7 +185,7 @@ class Wall:
         albedo: Floats,
         light: Light,
     ) -> list[Surface]:
-        """A box standing off the wall: front, both ends, top and underside, lit face by face."""
+        """Return a box on the wall: front, both ends, top and underside, each lit by itself."""
         (u0, u1), (v0, v1), (o0, o1) = u, v, out
 
         def face(a: Array, b: Array, c: Array, d: Array) -> Surface:

@@ -1,4 +1,4 @@
-"""Corner tracks through the mapping images, from exact depth instead of matching."""
+"""Track corners through the mapping images, by exact depth instead of matching."""
 
 from __future__ import annotations
 
@@ -31,10 +31,9 @@ class PosedView:
 
 @dataclass(slots=True, eq=False)
 class Tracks:
-    """points (N, 3) in the map frame, colours (N, 3), and who sees what.
+    """Points (N, 3) in the map frame, their colours (N, 3), and which views observe them.
 
-    observations: one entry per view: (pixels (M, 2), top left pixel centre (0, 0), and point
-    indices (M,)).
+    observations: per view, pixels (M, 2), top left pixel centre (0, 0), and point indices (M,).
     """
 
     points: Array
@@ -43,7 +42,7 @@ class Tracks:
 
 
 def build_tracks(views: Sequence[PosedView], lens: StreetLens, min_length: int = 3) -> Tracks:
-    """Corners of every view, followed through the next views while the depth buffer shows them."""
+    """Detect corners in every view, and track them through later views while they are visible."""
     points, colours = np.zeros((0, 3)), np.zeros((0, 3), np.uint8)
     born = np.zeros(0, np.int64)
     observations = []
@@ -62,7 +61,7 @@ def build_tracks(views: Sequence[PosedView], lens: StreetLens, min_length: int =
 def project_visible(
     view: PosedView, lens: StreetLens, points: Array
 ) -> tuple[Array, NDArray[np.bool_]]:
-    """Pixels (N, 2) of map points and whether the view's depth buffer shows them there."""
+    """Return pixels (N, 2) of map points, and whether the view's depth buffer shows them there."""
     T_cam_map = np.linalg.inv(view.T_map_cam)
     in_cam = points @ T_cam_map[:3, :3].T + T_cam_map[:3, 3]
     depth = np.where(in_cam[:, 2] > DEPTH_RANGE_M[0], in_cam[:, 2], np.nan)
@@ -76,7 +75,7 @@ def project_visible(
 
 
 def _inverse_depth(view: PosedView, pixels: Array) -> tuple[Array, Array]:
-    """Bilinear inverse depth (N,), exact on planes, and its range over the four pixels used."""
+    """Return bilinear inverse depth (N,), exact on planes, and its range over the four pixels."""
     corner = np.floor(pixels).astype(int)
     (u, v), (fu, fv) = corner.T, (pixels - corner).T
     around = [view.depth_m[v + dv, u + du] for dv in (0, 1) for du in (0, 1)]
@@ -86,7 +85,7 @@ def _inverse_depth(view: PosedView, pixels: Array) -> tuple[Array, Array]:
 
 
 def _new_corners(view: PosedView, known: Array) -> NDArray[np.int64]:
-    """Corner pixels (N, 2) away from known ones, on surfaces of moderate depth, not on edges."""
+    """Return new corner pixels (N, 2), on surfaces at moderate depth, not on edges."""
     wanted = CORNERS_PER_IMAGE - len(known)
     if wanted <= 0:
         return np.zeros((0, 2), np.int64)
@@ -105,14 +104,14 @@ def _new_corners(view: PosedView, known: Array) -> NDArray[np.int64]:
 
 
 def _unproject(view: PosedView, lens: StreetLens, pixels: NDArray[np.int64]) -> Array:
-    """Map points (N, 3) of whole pixels."""
+    """Return map points (N, 3) of integer pixels."""
     depth = view.depth_m[pixels[:, 1], pixels[:, 0]].astype(np.float64)
     rays = np.column_stack([lens.rays()[pixels[:, 1], pixels[:, 0]], np.ones(len(pixels))])
     return (rays * depth[:, None]) @ view.T_map_cam[:3, :3].T + view.T_map_cam[:3, 3]
 
 
 def _only_long(tracks: Tracks, min_length: int) -> Tracks:
-    """Drop points seen by fewer views and renumber the rest."""
+    """Drop points observed by fewer views, and renumber the rest."""
     numbers = [number for _, number in tracks.observations]
     length = np.bincount(np.concatenate(numbers), minlength=len(tracks.points))
     kept = length >= min_length

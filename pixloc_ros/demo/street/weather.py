@@ -1,4 +1,4 @@
-"""What night and snow do to surfaces, and rain to the picture of a street."""
+"""Effects of night and snow on surfaces, and of rain on pictures of the street."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from pixloc_ros.demo.street import materials
 from pixloc_ros.demo.street.surfaces import Array, Floats, Image, Surface, Texture, rgb
 
 MOONLIGHT = rgb([0.085, 0.09, 0.11])
-LAMP = rgb([1.0, 0.74, 0.44]) * 13.0  # at one metre
-HEADLIGHT = 7.0  # times the light that is there without, before the car
+LAMP = rgb([1.0, 0.74, 0.44]) * 13.0  # at a distance of one metre
+HEADLIGHT = 7.0  # factor on the other light, in front of the car
 SAMPLE_M, MAX_SAMPLES = 0.4, 500
 SNOW = rgb([0.93, 0.95, 1.0])
 
 
 def under_lamps(surfaces: Sequence[Surface], lamps_xyz: Array) -> list[Surface]:
-    """Surfaces under lamps (L, 3) at night instead of daylight; nothing casts shadows."""
+    """Light surfaces by lamps (L, 3) at night instead of by day; nothing casts shadows."""
     return _repainted(surfaces, lambda surface: _lamp_lit(surface, lamps_xyz))
 
 
 def under_snow(surfaces: Sequence[Surface], rng: np.random.Generator) -> list[Surface]:
-    """Snow on what faces upwards, thinner where it is steep."""
+    """Put snow on surfaces that face upwards, thinner where they are steep."""
     return _repainted(surfaces, lambda surface: _snowed(surface, rng))
 
 
 def _repainted(surfaces: Sequence[Surface], paint: Callable[[Surface], Texture]) -> list[Surface]:
-    """Surfaces with new textures; those that shared one share the new one."""
+    """Replace the textures of surfaces; those that shared one share the new one."""
     done: dict[int, Texture] = {}
     for surface in surfaces:
         if id(surface.texture) not in done:
@@ -45,7 +45,7 @@ def _lamp_lit(surface: Surface, lamps_xyz: Array) -> Texture:
     squared = (to_lamp**2).sum(-1)
     facing = to_lamp @ surface.normal / np.sqrt(squared)
     facing = np.abs(facing) if surface.two_sided else facing.clip(0)
-    # Lanterns shine down and around; houses opposite throw some of it back.
+    # Lanterns shine down and around; the houses opposite reflect some of the light.
     spread = 0.25 + 0.75 * (to_lamp[..., 2] / np.sqrt(squared)).clip(0)
     received = ((0.15 + 0.85 * facing) * spread / (squared + 0.3)).sum(-1)
     light = cv2.resize(received.astype(np.float32), texture.size)[..., None] * LAMP + MOONLIGHT
@@ -56,7 +56,7 @@ def _lamp_lit(surface: Surface, lamps_xyz: Array) -> Texture:
 
 
 def _texel_points(surface: Surface) -> Array:
-    """Map points (h, w, 3) of a coarse grid over a surface's whole texture."""
+    """Return map points (h, w, 3) of a coarse grid over a surface's whole texture."""
     width, height = surface.texture.size
     corners = _at_texels(surface, np.array([[0, 0], [width, 0], [0, height]], float))
     extent = np.linalg.norm(corners[1:] - corners[0], axis=1) / SAMPLE_M
@@ -73,7 +73,7 @@ def _at_texels(surface: Surface, texels: Array) -> Array:
 
 def _snowed(surface: Surface, rng: np.random.Generator) -> Texture:
     texture, up = surface.texture, surface.normal[2]
-    if up < 0.3 or surface.edge == "joined":  # the ground has its snow from GroundPicture
+    if up < 0.3 or surface.edge == "joined":  # GroundPicture covers the ground with snow
         return texture
     shape = texture.rgba.shape[:2]
     cover = np.clip(0.5 + up + 0.5 * materials.fractal(shape, rng, (4, 12)), 0, 1)[..., None]
@@ -82,7 +82,7 @@ def _snowed(surface: Surface, rng: np.random.Generator) -> Texture:
 
 
 def headlights(image_rgb: Image, depth_m: NDArray[np.float32]) -> Image:
-    """The picture of a night street with the light of the own car added."""
+    """Add the light of the own car to the picture of a street at night."""
     height, width = depth_m.shape
     v, u = np.indices(depth_m.shape, np.float32)
     across, down = (u / width - 0.5) / 0.35, (v / height - 0.60) / 0.16
@@ -94,10 +94,12 @@ def headlights(image_rgb: Image, depth_m: NDArray[np.float32]) -> Image:
 def wet_road(
     image_rgb: Image, mirrored_rgb: Image, points: Array, rays: Array, puddles: Floats
 ) -> Image:
-    """The picture with a road that is dark and reflects.
+    """Make the road in a picture dark and reflecting.
 
-    mirrored_rgb: what a camera mirrored in the road sees. points: (H, W, 3) in the map frame.
-    rays: (H, W, 3) unit vectors from the camera. puddles: (H, W) in 0..1, how smooth the water is.
+    mirrored_rgb: view of a camera mirrored in the road.
+    points: (H, W, 3) in the map frame.
+    rays: (H, W, 3) unit vectors from the camera.
+    puddles: (H, W) in 0..1, how smooth the water is.
     """
     road = (points[..., 2] < 0.18).astype(np.float32)
     reflected = 0.04 + 0.96 * (1 - np.abs(rays[..., 2])) ** 5  # Schlick, at the wet surface

@@ -257,6 +257,6 @@ def _read_done(path: Path) -> dict[str, FrameResult]:
     whole = [line for line in lines if line.endswith("}\n")]
     if len(whole) < len(lines):
         write_text(path, "".join(whole))
-    with refusing(DataError, path, "remove it to localize anew"):
+    with refusing(DataError, path, "remove it to localize again"):
         results = [FrameResult.model_validate_json(line) for line in whole]
     return {result.name: result for result in results}

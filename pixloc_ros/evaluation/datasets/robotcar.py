@@ -177,7 +177,7 @@ class RobotCar(Benchmark):
         except (ValueError, IndexError):
             raise DataError(f"{file}: expected four lines, as `fx 400.0`") from None
         if size is None:
-            raise DataError(f"{image} is no JPEG; {self.home}")
+            raise DataError(f"{image} is not a JPEG file; {self.home}")
         return Camera.from_colmap("PINHOLE", *size, [fx, fy, cx, cy])
 
     def _references(self) -> ColmapModel:
