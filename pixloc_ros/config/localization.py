@@ -163,6 +163,21 @@ class TilesConfig(Section):
         description="For a map behind a URL: tiles nearer to the vehicle than this, in metres, are "
         "fetched into the cache on disk before they are needed, those ahead of the vehicle first.",
     )
+    fetch_retries: int = Field(
+        default=3,
+        ge=0,
+        le=100,
+        description="For a map behind a URL: number of retries of a failed download where a "
+        "program waits for the file: when a map is opened, in a replay and in pixloc map fetch. "
+        "The node does not wait, and keeps trying to fetch the tiles that it needs.",
+    )
+    fetch_retry_s: float = Field(
+        default=1.0,
+        ge=0.01,
+        le=60.0,
+        description="For a map behind a URL: pause before the first retry, in seconds. It doubles "
+        "with each failure, up to a minute.",
+    )
     cache_folder: str = Field(
         default="",
         description="Folder of the cache on disk for maps behind a URL; several processes may "

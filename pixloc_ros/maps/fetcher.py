@@ -21,7 +21,6 @@ from pixloc_ros.maps.source import TileSource
 
 log = logging.getLogger(__name__)
 
-FIRST_RETRY_S, LONGEST_RETRY_S = 2.0, 60.0  # doubled from failure to failure
 DEMAND_S = 10.0  # for so long a view's demand counts
 SAME_DRIVE_M = 50.0  # a position farther from the last one tells no direction
 STEP_M = 5.0  # a vehicle that moved less has the same way before it
@@ -34,7 +33,7 @@ class _Failure:
 
     why: str
     retry_s: float  # time.monotonic
-    wait_s: float = FIRST_RETRY_S
+    count: int  # in a row
 
 
 def fetcher_of(
@@ -171,8 +170,9 @@ class TileFetcher:
         why = str(error) if isinstance(error, MapError) else f"{type(error).__name__}: {error}"
         with self._lock:
             before = self._failures.get(index)
-            wait_s = min(2 * before.wait_s, LONGEST_RETRY_S) if before else FIRST_RETRY_S
-            self._failures[index] = _Failure(why, time.monotonic() + wait_s, wait_s)
+            count = before.count + 1 if before else 1
+            pause_s = self.source.retries.pause_s(count)
+            self._failures[index] = _Failure(why, time.monotonic() + pause_s, count)
         if before is None or before.why != why:
             log.warning("a tile of the map cannot be fetched: %s", why)
 

@@ -20,6 +20,7 @@ from pixloc_ros.config import TilesConfig
 from pixloc_ros.errors import MapError
 from pixloc_ros.maps import schema
 from pixloc_ros.maps.disk_cache import DiskCache, default_folder
+from pixloc_ros.maps.retries import Retries
 from pixloc_ros.maps.schema import MapMetadata, TileEntry
 from pixloc_ros.maps.source import FolderSource, NotFetched, TileSource
 from pixloc_ros.maps.transport import NotThere, Transport
@@ -29,7 +30,6 @@ log = logging.getLogger(__name__)
 BY_HASH = "files"  # the folder of files that are named by their hashes
 MAX_KEYFRAME_BYTES = 100_000  # that one keyframe may have in the file of keyframes
 MAX_OTHER_BYTES = 4_000_000_000  # of files whose size map.json does not tell
-RETRIES_S = (1.0, 3.0)  # pauses before another attempt, where a reader waits
 ASK_AGAIN_S = 60.0  # for a newer map.json, when a file is not the expected one
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -39,7 +39,7 @@ def open_source(location: str | Path, config: TilesConfig) -> TileSource:
     if not is_url(location):
         return FolderSource(Path(location).expanduser())
     folder = Path(config.cache_folder).expanduser() if config.cache_folder else default_folder()
-    return RemoteSource(str(location), DiskCache(folder, config.cache_mb * 1e6))
+    return RemoteSource(str(location), DiskCache(folder, config.cache_mb * 1e6), config)
 
 
 class RemoteSource:
@@ -49,19 +49,25 @@ class RemoteSource:
     where there is no version whose map.json and keyframes are here.
     """
 
-    def __init__(self, url: str, cache: DiskCache) -> None:
+    def __init__(self, url: str, cache: DiskCache, config: TilesConfig) -> None:
         self.url = url.rstrip("/")
         self.waits = True
         self.newer = ""  # SHA-256 of a version that was put in the place of this one
         self.cache = cache
+        self.retries = Retries.of(config)
         self._transport = Transport(self.url)
         self._begin()
+        self._open(cache.version(self.url))
+
+    def _open(self, cached: str | None) -> None:
+        """Become the newest version, or the cached one where the server cannot be reached."""
+        if cached is None:
+            self.retries.run(lambda: self._adopt(self._newest()))
+            return
         try:
             self._adopt(self._newest())
         except MapError as error:
-            if (text := cache.version(self.url)) is None:
-                raise
-            self._adopt(text)
+            self._adopt(cached)
             log.warning("%s; going on with version %s of the cache", error, self.sha256[:12])
 
     def _begin(self) -> None:
@@ -98,7 +104,7 @@ class RemoteSource:
         """All of a file. Raises NotFetched where it is not in the cache and this does not wait."""
         content = self._cached(name)
         if content is None and self.waits:
-            self._fetch_patiently(name)
+            self.retries.run(lambda: self.fetch(name))
             content = self._cached(name)
         if content is None:
             raise NotFetched(f"{self.path(name)} is not fetched yet")
@@ -117,17 +123,7 @@ class RemoteSource:
                 if not self.cache.has(sha256):  # another thread may have brought it
                     self.cache.add(sha256, lambda file: self.download(name, file), kept)
         except MapError as error:
-            raise MapError(f"{error}{self._replaced()}") from None
-
-    def _fetch_patiently(self, name: str) -> None:
-        """As `fetch`, with more than one attempt: networks are cut off for a moment."""
-        for pause_s in RETRIES_S:
-            try:
-                return self.fetch(name)
-            except MapError as error:
-                log.info("%s; trying again", error)
-                time.sleep(pause_s)
-        self.fetch(name)
+            raise type(error)(f"{error}{self._replaced()}") from None
 
     def download(self, name: str, file: BinaryIO) -> None:
         """Write a file that is as it was built; raises MapError, when it may be written in part.

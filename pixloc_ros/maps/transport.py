@@ -6,6 +6,7 @@ Whoever answers at the other end may be slow, break off, lie or redirect.
 from __future__ import annotations
 
 import re
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from pixloc_ros.common.foreign_files import refusing
-from pixloc_ros.errors import ConfigError, MapError
+from pixloc_ros.errors import ConfigError, MapError, one_line
 
 PROTOCOLS = ("https", "http", "s3", "gs", "file")
 CONNECT_S = 5.0  # until a server answers at all
@@ -26,6 +27,10 @@ _SECRET = re.compile(r"//[^/@]*@")
 
 class NotThere(MapError):
     """The server answers, but has no such file."""
+
+
+class Interrupted(MapError):
+    """The server did not answer, or not to the end: another attempt may succeed."""
 
 
 class Transport:
@@ -53,10 +58,11 @@ class Transport:
 
         name: below the URL; each part of it is quoted. max_bytes: a larger one is refused before
         it is read where the server tells its size, and in the middle where it does not. exact: as
-        is a smaller one, at its end. Raises MapError, NotThere where the server has no such file.
+        is a smaller one, at its end. Raises MapError: Interrupted where another attempt may
+        succeed, NotThere where the server has no such file.
         """
         where = f"{self.location}/{name}"
-        with refusing(MapError, where, "is the server all right?"), _in_time(where):
+        with refusing(Interrupted, where, "is the server all right?"), _in_time(where):
             file = self._open(name, where)
             try:
                 _check_size(file, where, max_bytes, exact)
@@ -72,6 +78,9 @@ class Transport:
             file = self._files.open(path, "rb", **options)
         except FileNotFoundError:
             raise NotThere(f"{where}: not there") from None
+        except ssl.SSLCertVerificationError as error:
+            why = f"its certificate is not trusted ({one_line(error, 200)})"
+            raise MapError(f"{where}: {why}; name the file of its CA in SSL_CERT_FILE") from None
         if self._is_http and file.r.status != 200:
             status, target = file.r.status, file.r.headers.get("Location", "nothing")
             file.close()
@@ -87,12 +96,12 @@ class Transport:
             if read > max_bytes:
                 raise MapError(f"{where}: has more than the {max_bytes} bytes expected")
             if time.monotonic() - begun_s > SILENCE_S + read / MIN_RATE_BYTES_S:
-                raise MapError(
+                raise Interrupted(
                     f"{where}: too slow, {read} bytes in {time.monotonic() - begun_s:.0f} s"
                 )
             yield piece
         if exact and read != max_bytes:
-            raise MapError(f"{where}: ended after {read} of {max_bytes} bytes")
+            raise Interrupted(f"{where}: ended after {read} of {max_bytes} bytes")
 
     @property
     def _is_http(self) -> bool:
@@ -121,7 +130,7 @@ def _in_time(where: str) -> Iterator[None]:
     try:
         yield
     except TimeoutError:
-        raise MapError(f"{where}: no answer, or nothing more for {SILENCE_S:g} s") from None
+        raise Interrupted(f"{where}: no answer, or nothing more for {SILENCE_S:g} s") from None
 
 
 def _check_size(file: Any, where: str, max_bytes: int, exact: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ class MapServer:
     folder: Path
     url: str = ""
     cut: set[str] = field(default_factory=set)  # break off amid the file
+    cut_next: Counter[str] = field(default_factory=Counter)  # as many times, then no more
     lie: set[str] = field(default_factory=set)  # the right size, but one byte
     endless: set[str] = field(default_factory=set)  # more than is said, and no size told
     redirect: dict[str, str] = field(default_factory=dict)
@@ -53,7 +55,7 @@ class _Handler(SimpleHTTPRequestHandler):
             self.send_response(302)
             self.send_header("Location", target)
             self.end_headers()
-        elif self._is(told.cut | told.lie | told.endless):
+        elif self._is(told.cut | told.lie | told.endless) or self._is_cut_this_time():
             self._answer_badly(Path(self.translate_path(self.path)))
         else:
             super().do_GET()
@@ -66,11 +68,19 @@ class _Handler(SimpleHTTPRequestHandler):
         if not self._is(told.endless):
             self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        if self._is(told.cut):
+        if not self._is(told.lie | told.endless):
             content = content[: len(content) // 2]
         if self._is(told.lie):
             content = content[:-1] + bytes([content[-1] ^ 1])
         self.wfile.write(2 * content if self._is(told.endless) else content)
+
+    def _is_cut_this_time(self) -> bool:
+        told = self.server.told
+        part = next(
+            (part for part, count in told.cut_next.items() if part in self.path and count), ""
+        )
+        told.cut_next[part] -= bool(part)
+        return bool(part)
 
     def _is(self, parts: set[str]) -> bool:
         return any(part in self.path for part in parts)

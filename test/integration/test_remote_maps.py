@@ -52,15 +52,16 @@ def tiles(tmp_path: Path) -> TilesConfig:
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
-    """The fetcher's: it goes on when a test says so. Readers that wait have no pauses.
+    """The fetcher's: it goes on when a test says so. Pauses of readers that wait are recorded.
 
     And no cache is that of the user.
     """
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    clock = SimpleNamespace(now_s=0.0)
+    clock = SimpleNamespace(now_s=0.0, pauses_s=[])
     stopped = SimpleNamespace(monotonic=lambda: clock.now_s)
     monkeypatch.setattr("pixloc_ros.maps.fetcher.time", stopped)
-    monkeypatch.setattr("pixloc_ros.maps.remote.RETRIES_S", (0.0,))
+    waiting = SimpleNamespace(sleep=clock.pauses_s.append)
+    monkeypatch.setattr("pixloc_ros.maps.retries.time", waiting)
     return clock
 
 
@@ -176,7 +177,7 @@ def test_a_tile_that_cannot_be_had_is_named_and_tried_again(folder, server, tile
     server.down = False
     for faults in (server.cut, server.lie, server.endless):
         faults.clear()
-    clock.now_s += 1.0
+    clock.now_s += 0.5
     view(map_, BORDER)
     settle(map_)
     assert view(map_, BORDER).missing, "it was asked for again at once"
@@ -197,11 +198,36 @@ def test_without_a_network_it_drives_on_and_starts_again(folder, server, tiles):
         map_ = load(server, tiles, wait=False)
 
 
-def test_reading_for_a_replay_waits_and_refuses_what_cannot_be_had(folder, server, tiles):
+def test_reading_for_a_replay_waits_and_refuses_what_cannot_be_had(folder, server, tiles, clock):
     map_ = load(server, tiles)
     server.cut.add("tile_8_0")
     assert len(view(map_, FAR)) == 0
     assert "tile_8_0" in map_.tiles.refused["8_0"]
+    assert clock.pauses_s == [1.0, 2.0, 4.0]
+
+
+def test_connections_that_break_are_tried_again(folder, server, tiles, clock, tmp_path):
+    server.cut_next.update({"map.json": 2, "keyframes": 1, "tile_2_0": 3})
+    map_ = load(server, tiles)
+    assert_same(view(map_, HERE), view(Map.load(folder), HERE))
+    assert clock.pauses_s == [1.0, 2.0, 4.0] * 2
+    server.cut_next.update({"map.json": 3, "tile_8_0": 1})
+    published.fetch(f"{server.url}/campus", tmp_path / "along")
+    assert (tmp_path / "along" / "tile_8_0.safetensors").read_bytes() == (
+        folder / "tile_8_0.safetensors"
+    ).read_bytes()
+
+
+@pytest.mark.parametrize("fault", ["lie", "gone"])
+def test_what_another_attempt_would_not_mend_is_refused_at_once(
+    folder, server, tiles, clock, fault
+):
+    map_ = load(server, tiles)
+    if fault == "lie":
+        server.lie.add("tile_8_0")
+    else:
+        (server.folder / "campus" / "tile_8_0.safetensors").unlink()
+    assert len(view(map_, FAR)) == 0 and not clock.pauses_s
 
 
 # --- versions -------------------------------------------------------------------------------------

@@ -12,9 +12,9 @@ import pytest
 from helpers.map_server import MapServer, serving
 from helpers.messages import up_to_frame, without
 from helpers.node_checks import assert_no_wrong_pose, frames, reasons
+from pixloc_ros.config import TilesConfig
 from pixloc_ros.geometry.trajectory import Trajectory
 from pixloc_ros.maps.build import edit, published
-from pixloc_ros.maps.fetcher import FIRST_RETRY_S
 from pixloc_ros.maps.map import Map
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
@@ -69,7 +69,7 @@ def test_a_drive_on_a_map_whose_server_lies_recovers_changes_and_goes_away(
     server.lie.clear()
     played = 1
     while not rig.report()["map tiles fetched"].startswith(f"{tiles}, "):
-        time.sleep(FIRST_RETRY_S)
+        time.sleep(TilesConfig().fetch_retry_s)
         rig.play(frames(messages, played, played + 1))
         played += 1
     # It goes away, and another version takes the place of the map.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from functools import partial
 from pathlib import Path
 
 from pixloc_ros.common.atomic_write import atomic_folder, atomic_path
@@ -53,8 +54,12 @@ def fetch(url: str, output: Path, overwrite: bool = False, progress: Progress = 
     try:
         with atomic_folder(output) as new:
             for name in progress(names, "fetch", len(names)):
-                with (new / name).open("wb") as file:
-                    source.download(name, file)
+                source.retries.run(partial(_download, source, name, new / name))
             (new / schema.FILE_NAME).write_text(source.text, encoding="utf-8")
     except (DataError, OSError) as error:
         raise MapError(f"{output} cannot be written ({error})") from None
+
+
+def _download(source: RemoteSource, name: str, path: Path) -> None:
+    with path.open("wb") as file:
+        source.download(name, file)
