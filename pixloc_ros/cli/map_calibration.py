@@ -19,7 +19,7 @@ from pixloc_ros.evaluation.calibration import (
     GAUSSIAN,
     CalibrationSamples,
     coverage,
-    coverage_unseen,
+    cross_validated_coverage,
 )
 from pixloc_ros.evaluation.shots import posed_frames
 from pixloc_ros.localizer import Localizer
@@ -78,7 +78,7 @@ def _table(measured: CalibrationSamples, found: Calibration) -> Table:
     sigmas = np.concatenate([found.floor_m, np.deg2rad(found.floor_deg)])
     scaled = measured.scaled(found.scale)
     own = coverage(scaled.errors, scaled.variances + sigmas**2)
-    unseen = coverage_unseen(scaled)
+    unseen = cross_validated_coverage(scaled)
     for axis, floor, shares, others in zip(AXES, floors, own.T, unseen.T, strict=True):
         table.add_row(axis, floor, _percent(shares), _percent(others))
     return table

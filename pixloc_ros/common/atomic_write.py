@@ -28,7 +28,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     DataError if the path cannot be written to.
     """
     path = Path(path)
-    _refuse_other_kinds(path)
+    _require_regular_file(path)
     with _errors_of(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with _part(path) as part:
@@ -40,7 +40,7 @@ def check_writable(path: str | Path) -> None:
     """Raise DataError if a file could not be written after long work; create nothing."""
     path = Path(path).absolute()
     folder = next(parent for parent in path.parents if parent.exists())
-    _refuse_other_kinds(path)
+    _require_regular_file(path)
     with _errors_of(path), _part(folder / path.name) as part, part.open("wb") as file:
         file.write(bytes(_BLOCK_BYTES))
         file.flush()
@@ -50,7 +50,7 @@ def check_writable(path: str | Path) -> None:
 def remove(path: str | Path) -> None:
     """Remove a file if it exists. Raises DataError if that fails."""
     path = Path(path)
-    _refuse_other_kinds(path)
+    _require_regular_file(path)
     with _errors_of(path):
         path.unlink(missing_ok=True)
 
@@ -72,7 +72,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     with temporary_folder(path) as temporary:
         clear_remains(path, locked=True)
         yield temporary
-        _take_place(temporary, path)
+        _replace(temporary, path)
 
 
 @contextmanager
@@ -140,7 +140,7 @@ def _try_lock(descriptor: int, folder: Path) -> bool:
         return False
 
 
-def _take_place(temporary: Path, path: Path) -> None:
+def _replace(temporary: Path, path: Path) -> None:
     """Put the temporary folder under the name; the old folder is then under the temporary name."""
     if not path.exists():
         temporary.rename(path)
@@ -168,7 +168,7 @@ def _exchange(first: Path, second: Path) -> bool:
     raise OSError(number, os.strerror(number), str(second))
 
 
-def _refuse_other_kinds(path: Path) -> None:
+def _require_regular_file(path: Path) -> None:
     """Raise DataError if a folder, a device or a pipe has the name: they are never replaced.
 
     As root, a file written to /dev/null would replace it for all programs.

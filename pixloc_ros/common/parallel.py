@@ -60,7 +60,7 @@ def _with_processes(
     function: Callable[..., Result], arguments: Iterable[tuple[Any, ...]], count: int
 ) -> Iterator[Result]:
     # Fresh processes: forking one whose libraries already run threads can hang.
-    with ProcessPoolExecutor(count, get_context("spawn"), _leave_interrupts) as pool:
+    with ProcessPoolExecutor(count, get_context("spawn"), _ignore_interrupts) as pool:
         futures = (pool.submit(function, *each) for each in arguments)
         try:
             yield from _in_order(futures, lambda future: future.result(), AHEAD * count)
@@ -71,7 +71,7 @@ def _with_processes(
             ) from None
 
 
-def _leave_interrupts() -> None:
+def _ignore_interrupts() -> None:
     """Ignore Ctrl-C here: the process that started this one answers it for all."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 

@@ -144,7 +144,7 @@ class MappingConfig(Section):
     )
 
     @model_validator(mode="after")
-    def _chunks_are_longer_than_what_they_share(self) -> Self:
+    def _check_chunk_size(self) -> Self:
         if self.chunk_keyframes < 3 * self.neighbours:
             raise ValueError("chunk_keyframes must be at least three times neighbours")
         return self

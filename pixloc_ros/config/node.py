@@ -192,7 +192,7 @@ class NodeConfig(Section):
     )
 
     @model_validator(mode="after")
-    def _mounting_is_a_pose(self) -> Self:
+    def _check_mounting(self) -> Self:
         if any(self.camera_mounting):
             if self.cameras:
                 raise ValueError("camera_mounting is for a single camera: leave it out for a rig")

@@ -20,7 +20,7 @@ POLL_S = 0.2
 SETTLE_S = 2.0  # for the last frame to be processed
 
 
-def ros_is_here() -> bool:
+def has_ros() -> bool:
     """Return whether rclpy and our messages can be imported, without importing them."""
     return all(find_spec(name) for name in ("rclpy", "pixloc_ros.msg", "tf2_msgs"))
 

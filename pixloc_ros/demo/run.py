@@ -99,7 +99,7 @@ def _write_bag(output: Path) -> Path:
 
 
 def _live(bag: Path, config: Config, output: Path, rate: float, say: Say) -> list[FrameResult]:
-    if not live.ros_is_here():
+    if not live.has_ros():
         say("4/5 skipped: no rclpy here, so no live node (use `make demo`, or source ROS)")
         return []
     say("4/5 starting the node and playing the bag to it over DDS")

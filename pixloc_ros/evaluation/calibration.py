@@ -109,7 +109,7 @@ def departure(shares: Matrix) -> float:
     return float(np.abs(np.moveaxis(shares, 0, -1) - GAUSSIAN).max())
 
 
-def coverage_unseen(measured: CalibrationSamples, block: int = 20) -> Matrix:
+def cross_validated_coverage(measured: CalibrationSamples, block: int = 20) -> Matrix:
     """Return shares (3, 6) by cross-validation: floors of one half applied to the other, both ways.
 
     This predicts the coverage of frames that were not used for the calibration. The halves are made

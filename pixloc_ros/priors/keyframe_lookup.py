@@ -53,7 +53,7 @@ class VehicleKeyframes:
         if T_base_cam is None or not len(self._map.keyframe_T_map_cam):
             return None
         newest, config = self._newest, self._config.current.priors
-        if newest is None or not newest.is_of(T_base_cam, config):
+        if newest is None or not newest.matches(T_base_cam, config):
             newest = KeyframeLookup(self._map.keyframe_T_map_cam, T_base_cam, config)
         self._newest = newest
         return newest
@@ -68,7 +68,7 @@ class KeyframeLookup:
         self._places = KDTree(self._T_map_base[:, :2, 3])
         self._config = config
 
-    def is_of(self, T_base_cam: Matrix, config: PriorsConfig) -> bool:
+    def matches(self, T_base_cam: Matrix, config: PriorsConfig) -> bool:
         """Return whether it was made for this mounting and configuration."""
         return self._config is config and np.array_equal(self.T_base_cam, T_base_cam)
 
@@ -76,7 +76,7 @@ class KeyframeLookup:
         """Return T_map_base (4, 4) of the keyframe nearest in the plane."""
         return self._T_map_base[self._places.query(position_map[:2])[1]]
 
-    def stand_at(self, position_map: Matrix) -> Matrix:
+    def pose_at(self, position_map: Matrix) -> Matrix:
         """Return T_map_base at a plane position (2+,), height and attitude from the nearest one."""
         T_map_base = self.nearest(position_map).copy()
         T_map_base[:2, 3] = position_map[:2]
@@ -98,7 +98,7 @@ class KeyframeLookup:
         heading: measured from the vehicle's motion; None: that of the nearest keyframe. An error of
         the attitude swings the vehicle about its antenna; the height is that of the keyframe.
         """
-        T_map_base = self.stand_at(fix.position_map)
+        T_map_base = self.pose_at(fix.position_map)
         covariance = self.covariance(fix.covariance)
         if heading is not None:
             T_map_base = _turned(T_map_base, heading.angle_rad)
@@ -116,7 +116,7 @@ class KeyframeLookup:
             covariance = self.covariance(np.eye(2) * sigma_m**2)
             return self._on_the_map(T_map_base), covariance
         if covariance[5, 5] > _VAGUE_HEADING_RAD2:
-            return self.stand_at(T_map_base[:3, 3]), self.covariance(covariance)
+            return self.pose_at(T_map_base[:3, 3]), self.covariance(covariance)
         if covariance[_PLANAR, _PLANAR].any():
             return T_map_base, covariance
         borrowed = self.covariance(covariance)
@@ -125,7 +125,7 @@ class KeyframeLookup:
 
     def _on_the_map(self, T_map_base: Matrix) -> Matrix:
         """Keep plane position and heading, take height and tilt from the nearest keyframe."""
-        return _turned(self.stand_at(T_map_base[:3, 3]), _heading(T_map_base))
+        return _turned(self.pose_at(T_map_base[:3, 3]), _heading(T_map_base))
 
 
 def _turned(T_map_base: Matrix, heading_rad: float) -> Matrix:

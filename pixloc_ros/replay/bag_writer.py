@@ -55,7 +55,7 @@ def create_bag(
     options.check()
     _refuse_existing(output)
     selected = options.selected(len(drive.files))
-    with _workplace(output) as folder:
+    with _temporary_folder(output) as folder:
         # The storage file is named after its folder, so the folder needs its final name already.
         unfinished, truth = folder / output.name, folder / "truth.txt"
         timed = drive_messages(drive, selected, options, progress)
@@ -77,14 +77,14 @@ def create_bag_from_video(
     Raises BagError if the output exists, and DataError for an unusable video.
     """
     _refuse_existing(output)
-    with _workplace(output) as folder:
+    with _temporary_folder(output) as folder:
         written = _write(folder / output.name, drive.messages(progress), Topics(), storage)
         written.path.replace(output)
     return replace(written, path=output)
 
 
 @contextmanager
-def _workplace(output: Path) -> Iterator[Path]:
+def _temporary_folder(output: Path) -> Iterator[Path]:
     """Provide a folder beside the output, which is removed in any case."""
     with _writing(output):
         output.parent.mkdir(parents=True, exist_ok=True)

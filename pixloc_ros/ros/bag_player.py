@@ -80,16 +80,16 @@ class BagPlayer(Node):
         it cannot work or does not become active in time.
         """
         now_s = changed_s = time.monotonic()
-        deadline_s, alone = now_s + timeout_s, self._alone()
+        deadline_s, alone = now_s + timeout_s, self._without_subscribers()
         while (alone or not self._active) and now_s < deadline_s and not self._stop.requested:
             before = alone, self._active
             rclpy.spin_once(self, timeout_sec=_TICK_S)
             if self._fault:
                 raise BagError(f"the localizer cannot work: {self._fault}")
-            now_s, alone = time.monotonic(), self._alone()
+            now_s, alone = time.monotonic(), self._without_subscribers()
             changed_s = changed_s if (alone, self._active) == before else now_s
             settled = self._active and now_s - changed_s > _SETTLED_S
-            if settled and self._sensors_heard(alone):
+            if settled and self._sensors_subscribed(alone):
                 break
         if not self._stop.requested and not self._active:
             raise BagError(f"the localizer was not active within {timeout_s:g} s")
@@ -149,11 +149,11 @@ class BagPlayer(Node):
         qos = QoSProfile(depth=100 if static else 10, durability=durability)
         self._publishers_of[topic] = self.create_publisher(message_type, topic, qos)
 
-    def _alone(self) -> list[str]:
+    def _without_subscribers(self) -> list[str]:
         publishers = self._publishers_of.items()
         return [topic for topic, p in publishers if not p.get_subscription_count()]
 
-    def _sensors_heard(self, alone: list[str]) -> bool:
+    def _sensors_subscribed(self, alone: list[str]) -> bool:
         """Return whether sensors, not only transforms, are subscribed to.
 
         RViz subscribes to transforms as soon as it starts.

@@ -50,7 +50,7 @@ class Bond:
         self._publisher = node.create_publisher(Status, "bond", _QUEUE)
         self._subscription = node.create_subscription(Status, "bond", self._on_status, _QUEUE)
         self._clock = Clock(clock_type=ClockType.STEADY_TIME)
-        self._timer = node.create_timer(PERIOD_S, lambda: self._say(True), clock=self._clock)
+        self._timer = node.create_timer(PERIOD_S, lambda: self._publish(True), clock=self._clock)
         self._timer.cancel()
 
     def begin(self) -> None:
@@ -65,7 +65,7 @@ class Bond:
         """Break the bond; does nothing if it is broken already."""
         if not self._timer.is_canceled():
             self._timer.cancel()
-            self._say(False)
+            self._publish(False)
 
     def wait_until_heard(self, timeout_s: float) -> None:
         """Wait until all subscribers have acknowledged the last message, at most `timeout_s`.
@@ -88,9 +88,9 @@ class Bond:
             self._answering = True
             self.end()
         elif self._answering:
-            self._say(False)
+            self._publish(False)
 
-    def _say(self, active: bool) -> None:
+    def _publish(self, active: bool) -> None:
         self._status.header.stamp = self._clock.now().to_msg()
         self._status.active = active
         self._publisher.publish(self._status)

@@ -16,7 +16,7 @@ from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
 from pixloc_ros.geometry.se3 import Matrix
-from pixloc_ros.ros import own_means
+from pixloc_ros.ros import optional_packages
 from pixloc_ros.ros.message_basics import time_message
 
 
@@ -26,7 +26,7 @@ def header(stamp_ns: int, frame_id: str) -> Header:
 
 def quaternion(T: Matrix) -> Quaternion:
     """Return the rotation of a (4, 4) matrix as a quaternion with non-negative w."""
-    x, y, z, w = (float(value) for value in own_means.quat_xyzw(T))
+    x, y, z, w = (float(value) for value in optional_packages.quat_xyzw(T))
     return Quaternion(x=x, y=y, z=z, w=w)
 
 

@@ -65,18 +65,18 @@ class DebugOutputs:
 
     def offer_map(self) -> None:
         """Publish `~/map_points` once somebody subscribes. Called by a timer."""
-        if self._map is None or self._map_sent or not _heard(self._map_points):
+        if self._map is None or self._map_sent or not _subscribed(self._map_points):
             return
         self._map_sent = True
         self._map_points.publish(self._map_cloud(self._map))
 
     def publish(self, estimate: Estimate, image_rgb: Picture | None) -> None:
         """Publish everything about one frame, localized or not. Called by the worker."""
-        if _heard(self._aligned):
+        if _subscribed(self._aligned):
             self._aligned.publish(self._aligned_cloud(estimate))
-        if _heard(self._cameras) and self._map is not None:
+        if _subscribed(self._cameras) and self._map is not None:
             self._cameras.publish(self._camera_markers(estimate, self._map))
-        if image_rgb is not None and (_heard(self._overlay) or _heard(self._compressed)):
+        if image_rgb is not None and (_subscribed(self._overlay) or _subscribed(self._compressed)):
             self._publish_picture(overlay.draw_estimate(image_rgb, estimate), estimate.stamp_ns)
 
     def _map_cloud(self, map: Map) -> PointCloud2:
@@ -128,14 +128,14 @@ class DebugOutputs:
     def _publish_picture(self, picture: Picture, stamp_ns: int) -> None:
         height, width = picture.shape[:2]
         header = conversions.header(stamp_ns, "")
-        if _heard(self._overlay):
+        if _subscribed(self._overlay):
             message = Image(header=header, height=height, width=width, encoding="rgb8")
             message.step, message.data = 3 * width, clouds.octets(picture)
             self._overlay.publish(message)
-        if _heard(self._compressed):
+        if _subscribed(self._compressed):
             jpeg = array("B", image_files.encode(picture))
             self._compressed.publish(CompressedImage(header=header, format="jpeg", data=jpeg))
 
 
-def _heard(publisher: Publisher) -> bool:
+def _subscribed(publisher: Publisher) -> bool:
     return publisher.get_subscription_count() > 0

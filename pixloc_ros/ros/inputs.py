@@ -17,7 +17,7 @@ from sensor_msgs.msg import CameraInfo, NavSatFix
 from tf2_msgs.msg import TFMessage
 
 from pixloc_ros.config import NodeConfig
-from pixloc_ros.ros import own_means
+from pixloc_ros.ros import optional_packages
 from pixloc_ros.ros.diagnostics import Rate
 from pixloc_ros.ros.message_basics import message_class
 from pixloc_ros.sensors import conversion
@@ -107,7 +107,7 @@ class CameraInput:
     def __init__(self, node: LifecycleNode, name: str, compressed: bool, push: Push) -> None:
         self.images = Rate()
         self._node, self._name, self._compressed, self._push = node, name, compressed, push
-        self._messages = ImageMessages(name, own_means.unpack)
+        self._messages = ImageMessages(name, optional_packages.unpack)
         self._info = node.create_subscription(
             CameraInfo, self._topic("camera_info"), self._take_calibration, SENSOR
         )

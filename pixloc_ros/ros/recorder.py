@@ -112,7 +112,7 @@ def main(stop: StopSignals, args: Sequence[str] | None = None) -> int:
     executor.add_node(recorder := Recorder(options.node))
     while not stop.requested:
         executor.spin_once(POLL_S)
-    _take_the_rest(executor, recorder)
+    _take_queued_messages(executor, recorder)
     rclpy.shutdown()
     frames = recorder.frames()
     if not frames:
@@ -128,7 +128,7 @@ def main(stop: StopSignals, args: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _take_the_rest(executor: SingleThreadedExecutor, recorder: Recorder) -> None:
+def _take_queued_messages(executor: SingleThreadedExecutor, recorder: Recorder) -> None:
     """Process messages that arrived before the end: on a busy machine they may still be queued."""
     before = -1
     while recorder.taken > before:

@@ -47,7 +47,7 @@ class NodeRuntime:
         self._closed = False
         self._relocalization: Relocalization | None = None
         self._frames = RecentFrames()
-        self._mounting = MountingCheck(self._complain_of_mounting)
+        self._mounting = MountingCheck(self._warn_of_mounting)
         session = Session(localizer, Counters(self._warn))
         self._last_pose = _last_pose_file(node, config.current, localizer.map.sha256)
         if self._last_pose and (T_map_base := self._last_pose.recall()) is not None:
@@ -229,7 +229,7 @@ class NodeRuntime:
         """Log the first occurrence of each kind of trouble."""
         self._node.get_logger().warning(f"{name}: {line}")
 
-    def _complain_of_mounting(self, complaint: str) -> None:
+    def _warn_of_mounting(self, complaint: str) -> None:
         """Log a complaint about the mounting. Called by a thread that may outlive this object."""
         if not self._closed and self._node.context.ok():
             self._warn(MOUNTING, f"{complaint}; see `pixloc calibrate`")

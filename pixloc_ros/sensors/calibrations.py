@@ -12,7 +12,7 @@ ALTERNATION_NS = 10_000_000_000  # the same for one that was replaced before: tw
 
 
 @dataclass(slots=True)
-class _Statement:
+class _CalibrationHistory:
     """The calibration that one camera publishes, and how it has changed."""
 
     newest: CameraInfoEvent
@@ -32,7 +32,7 @@ class Calibrations:
     """
 
     def __init__(self) -> None:
-        self._statements: dict[str, _Statement] = {}
+        self._histories: dict[str, _CalibrationHistory] = {}
         self._problems: dict[str, str] = {}
         self._trusted_next: set[str] = set()  # cameras whose next calibration is trusted at once
 
@@ -43,24 +43,24 @@ class Calibrations:
         """
         name, description = event.camera_name, describe(event.camera)
         self._problems.pop(name, None)
-        statement = self._statements.get(name)
-        if statement is None or name in self._trusted_next:
+        history = self._histories.get(name)
+        if history is None or name in self._trusted_next:
             self._trusted_next.discard(name)
-            self._statements[name] = _Statement(event, description)
+            self._histories[name] = _CalibrationHistory(event, description)
             return ""
-        statement.newest = event
-        if description == statement.description:
+        history.newest = event
+        if description == history.description:
             return ""
-        statement.before, statement.description = statement.description, description
-        was_replaced_ns = statement.replaced_ns.get(description)
+        history.before, history.description = history.description, description
+        was_replaced_ns = history.replaced_ns.get(description)
         alternates = was_replaced_ns is not None and now_ns - was_replaced_ns <= ALTERNATION_NS
-        statement.hold_ns = ALTERNATION_NS if alternates else HOLD_NS
-        statement.replaced_ns = {statement.before: now_ns} | {
+        history.hold_ns = ALTERNATION_NS if alternates else HOLD_NS
+        history.replaced_ns = {history.before: now_ns} | {
             other: then_ns
-            for other, then_ns in statement.replaced_ns.items()
-            if other != statement.before and now_ns - then_ns <= ALTERNATION_NS
+            for other, then_ns in history.replaced_ns.items()
+            if other != history.before and now_ns - then_ns <= ALTERNATION_NS
         }
-        statement.changed_ns = now_ns
+        history.changed_ns = now_ns
         return description
 
     def refuse(self, refused: RefusedMessage) -> None:
@@ -69,14 +69,14 @@ class Calibrations:
 
     def begin_again(self) -> None:
         """Trust the next calibrations at once: time went back, so another recording has begun."""
-        self._trusted_next.update(self._statements)
+        self._trusted_next.update(self._histories)
 
     def of(self, camera_name: str) -> CameraInfoEvent | None:
         """Return a camera's newest calibration; None if there is none or one was refused since."""
         if camera_name in self._problems:
             return None
-        statement = self._statements.get(camera_name)
-        return statement.newest if statement else None
+        history = self._histories.get(camera_name)
+        return history.newest if history else None
 
     def size(self, camera_name: str) -> Size | None:
         """Return width and height of the calibrated images; None without a calibration."""
@@ -89,13 +89,13 @@ class Calibrations:
 
     def unsettled(self, camera_name: str, stamp_ns: int) -> str:
         """Return why the calibration may not be used yet for an image of this stamp, or ""."""
-        statement = self._statements.get(camera_name)
-        if statement is None or statement.changed_ns is None or camera_name in self._trusted_next:
+        history = self._histories.get(camera_name)
+        if history is None or history.changed_ns is None or camera_name in self._trusted_next:
             return ""
-        if stamp_ns - statement.changed_ns >= statement.hold_ns:
+        if stamp_ns - history.changed_ns >= history.hold_ns:
             return ""
-        said = f"{statement.before}, then {statement.description}"
-        if statement.hold_ns == HOLD_NS:
+        said = f"{history.before}, then {history.description}"
+        if history.hold_ns == HOLD_NS:
             return f"camera_info has changed and has to hold for {HOLD_NS / 1e9:g} s: {said}"
         return (
             f"camera_info alternates between two calibrations; does it have two publishers? {said}"

@@ -191,7 +191,7 @@ def _queries(
     queries = []
     for name, T_cam_world in poses:
         camera = next((cameras[word] for word in name.split("_") if word in cameras), None)
-        beside = _beside(se3.inverse(T_cam_world), T_world_ref, tree)
+        beside = _nearest_reference(se3.inverse(T_cam_world), T_world_ref, tree)
         if not (folder / name).is_file():
             skipped[MISSING] += 1
         elif camera is None:
@@ -205,7 +205,7 @@ def _queries(
     return queries
 
 
-def _beside(T_world_cam: Matrix, T_world_ref: Matrix, tree: cKDTree) -> int | None:
+def _nearest_reference(T_world_cam: Matrix, T_world_ref: Matrix, tree: cKDTree) -> int | None:
     """Return the nearest reference within NEAR_M that looks the same way within NEAR_DEG."""
     near = tree.query_ball_point(T_world_cam[:3, 3], NEAR_M)
     alike = [i for i in near if se3.angle_deg(T_world_ref[i], T_world_cam) < NEAR_DEG]

@@ -54,7 +54,7 @@ def train(
     """
     with this_worker(config.device) as worker:
         trainer = Trainer(config, worker, folder)
-        _take(folder, trainer, resume)
+        _prepare_folder(folder, trainer, resume)
         source = open_sources(config.data, config.size, worker.device, config.augmentation)
         steps = trainer.run(source, Validation(config, worker))
         left = config.steps - trainer.progress.steps
@@ -114,7 +114,7 @@ def _colours(count: int) -> list[tuple[int, int, int]]:
     return [(int(r), int(g), int(b)) for r, g, b in cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0]][:count]
 
 
-def _take(folder: Path, trainer: Trainer, resume: bool) -> None:
+def _prepare_folder(folder: Path, trainer: Trainer, resume: bool) -> None:
     """Prepare the folder for this run."""
     if resume:
         trainer.resume()

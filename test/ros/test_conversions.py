@@ -84,9 +84,9 @@ class WrongBridge(Bridge):
 
 
 @pytest.fixture
-def own_means(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def optional_packages(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The module with nothing tried yet."""
-    module = importlib.import_module("pixloc_ros.ros.own_means")
+    module = importlib.import_module("pixloc_ros.ros.optional_packages")
     module.cv_bridge_knows.cache_clear()
     yield module
     module.cv_bridge_knows.cache_clear()
@@ -95,7 +95,7 @@ def own_means(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 @pytest.mark.parametrize("encoding", list(decoding.ENCODINGS))
 @pytest.mark.parametrize("bridge", [Bridge, WrongBridge])
 def test_every_encoding_decodes_alike_with_any_cv_bridge(
-    own_means: Any, monkeypatch: pytest.MonkeyPatch, bridge: type[Bridge], encoding: str
+    optional_packages: Any, monkeypatch: pytest.MonkeyPatch, bridge: type[Bridge], encoding: str
 ) -> None:
     monkeypatch.setitem(sys.modules, "cv_bridge", SimpleNamespace(CvBridge=bridge))
     monkeypatch.setattr(bridge, "asked", [])
@@ -104,15 +104,15 @@ def test_every_encoding_decodes_alike_with_any_cv_bridge(
     message = SimpleNamespace(
         height=6, width=4, encoding=encoding, is_bigendian=False, step=step, data=data
     )
-    image = decoding.image_rgb(message, unpack=own_means.unpack)
+    image = decoding.image_rgb(message, unpack=optional_packages.unpack)
     np.testing.assert_array_equal(image, decoding.image_rgb(message))
-    known_as = own_means.CV_BRIDGE_NAMES.get(encoding, encoding)
+    known_as = optional_packages.CV_BRIDGE_NAMES.get(encoding, encoding)
     assert bridge.asked == ([known_as, known_as] if bridge is Bridge else [])  # tried, then used
 
 
 def test_images_decode_where_there_is_no_cv_bridge(
-    own_means: Any, monkeypatch: pytest.MonkeyPatch
+    optional_packages: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "cv_bridge", None)  # importing it fails
     message = picture(RGB, "rgb8")
-    np.testing.assert_array_equal(decoding.image_rgb(message, unpack=own_means.unpack), RGB)
+    np.testing.assert_array_equal(decoding.image_rgb(message, unpack=optional_packages.unpack), RGB)

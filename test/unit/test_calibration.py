@@ -8,7 +8,7 @@ from pixloc_ros.evaluation.calibration import (
     CalibrationSamples,
     calibration,
     coverage,
-    coverage_unseen,
+    cross_validated_coverage,
     fit,
 )
 
@@ -33,7 +33,7 @@ def test_the_floor_that_errors_were_drawn_with_is_found() -> None:
     floors = fit(measured)
     np.testing.assert_allclose(floors, SIGMAS, rtol=0.1, atol=1.5e-4)
     assert departure(coverage(measured.errors, measured.variances + floors**2)) < 0.02
-    assert departure(coverage_unseen(measured)) < 0.03
+    assert departure(cross_validated_coverage(measured)) < 0.03
     found = calibration(measured, scale=1.0)
     np.testing.assert_allclose(found.floor_m, SIGMAS[:3], rtol=0.1)
     np.testing.assert_allclose(np.deg2rad(found.floor_deg), SIGMAS[3:], rtol=0.1, atol=1.5e-4)

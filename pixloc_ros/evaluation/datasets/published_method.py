@@ -132,7 +132,7 @@ class _ByReferences:
     ) -> Estimate:
         ranked = self.ranked.get(frame.name)
         if ranked is None or not ranked.names:
-            return _nowhere(frame, "no reference of the model is listed with this query")
+            return _failed(frame, "no reference of the model is listed with this query")
         found = self.localizer.localize(
             frame.image_rgb, frame.camera, ranked.names, ranked.similarity
         )
@@ -149,7 +149,7 @@ class _Refining:
     ) -> Estimate:
         log = self.logs.get(frame.name)
         if log is None or log.T_cam_world is None:
-            return _nowhere(frame, "the log has no pose of this query")
+            return _failed(frame, "the log has no pose of this query")
         return _estimate(frame, self.localizer.refine(frame.image_rgb, frame.camera, log))
 
 
@@ -170,7 +170,7 @@ def _estimate(frame: Frame, found: PublishedResult) -> Estimate:
     )
 
 
-def _nowhere(frame: Frame, why: str) -> Estimate:
+def _failed(frame: Frame, why: str) -> Estimate:
     return Estimate(Status.FAILED, Reason.NO_PRIOR, why, frame.stamp_ns, frame.name)
 
 
