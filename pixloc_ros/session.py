@@ -54,12 +54,12 @@ class Answer:
     group: ImageGroup
     camera_frame: str  # of the lead camera
     generation: int  # of the tracker, see PoseTracker.generation
-    frame: Frame | None = None  # of the lead camera, whose image the estimate's pixels are of
-    cameras_missing: tuple[str, ...] = ()  # of a rig: without a usable image
+    frame: Frame | None = None  # of the lead camera, to whose image the estimate's pixels refer
+    cameras_missing: tuple[str, ...] = ()  # of a rig: those without a usable image
 
     @property
     def image_rgb(self) -> Image | None:
-        """(H, W, 3) the image that the estimate's pixels are of."""
+        """The image (H, W, 3) that the estimate's pixels refer to; None if it was not decoded."""
         return None if self.frame is None else self.frame.image_rgb
 
 
@@ -91,10 +91,10 @@ class Session:
         self.counters = counters or Counters()
         self.tracker = PoseTracker(config, localizer.map, localizer.can_search)
         self.intake = EventIntake(config, self.tracker, self.counters)
-        self.mounting = MountingRecord()  # of the only camera; of a rig it stays empty
+        self.mounting = MountingRecord()  # of a single camera; stays empty for a rig
         self._localizer = localizer
         self._frozen_images = FrozenImages()
-        self._waiting: deque[ImageGroup] = deque()  # of `push` only
+        self._waiting: deque[ImageGroup] = deque()  # used only by `push` and `finish`
         self._answered = 0
 
     def run(self, events: Iterable[Event]) -> Iterator[Estimate]:

@@ -1,8 +1,8 @@
 """Inputs and outputs of the localizer: small frozen objects, free of ROS.
 
 Matrices are float64 (4, 4) and named `T_target_source`: `p_target = T_target_source @ p_source`.
-Covariances are float64 (6, 6) in m^2 and rad^2, translation first, then rotation, in map axes (ROS
-order).
+Covariances are float64 (6, 6) in map axes, in ROS order: translation in m^2, then rotation in
+rad^2.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Alignment:
     condition: float  # condition number of the scaled Hessian
     hypotheses: int
     runner_up_cost: float  # best distinct other pose; inf if there is none
-    points_map: NDArray[np.float64]  # (N, 3)
+    points_map: NDArray[np.float64]  # (N, 3) metres
     pixels_prior: NDArray[np.float32]  # (N, 2) projections at the prior, NaN behind the camera
     pixels: NDArray[np.float32]  # (N, 2) projections at the result, NaN behind the camera
     residuals: NDArray[np.float32]  # (N,) norm of the feature residual in 0..2, NaN out of view
@@ -143,16 +143,18 @@ class Evidence:
     image as the network receives it.
     """
 
-    sharpness: float  # share of the agreement that poses 6 px around lose, at least
-    contrast: float  # share of the agreement that poses 12 px around lose, on average
-    spread: float  # share of the image's cells with points in which some are inliers
-    runner_up_loss: float  # share of the agreement that the next best pose loses; inf: no other
-    halves_px: float = float("nan")  # between poses of two halves of the points; NaN: not needed
+    sharpness: float  # smallest share of the agreement that is lost 6 px away from the pose
+    contrast: float  # mean share of the agreement that is lost 12 px away from the pose
+    spread: float  # share of the image cells with points that contain an inlier
+    runner_up_loss: float  # share of the agreement that the next best pose loses; inf without one
+    halves_px: float = float(
+        "nan"
+    )  # between the poses of two halves of the points; NaN: not needed
 
 
 @dataclass(frozen=True, slots=True)
 class ProtectionLevel:
-    """The bound that the position error of a right pose exceeds at a stated risk."""
+    """A bound that the position error of a right pose exceeds only with a stated risk."""
 
     error_m: float
     risk: float  # 0..1
@@ -169,26 +171,27 @@ class Estimate:
     name: str = ""
     T_map_base: Matrix | None = None  # only with status OK
     covariance: Matrix | None = None  # only with status OK; (6, 6) in map axes
-    candidate_T_map_base: Matrix | None = None  # what was found, even where it was rejected
+    candidate_T_map_base: Matrix | None = None  # the pose found, even if it was rejected
     prior: PosePrior | None = None
     alignment: Alignment | None = None
     keyframes: tuple[str, ...] = ()
     timing_ms: dict[str, float] = field(default_factory=dict)
-    cameras: tuple[str, ...] = ()  # names of those aligned, the lead first
-    candidate_covariance: Matrix | None = None  # of what was found
-    wrong_probability: float | None = None  # of what was found, by its evidence
+    cameras: tuple[str, ...] = ()  # names of the aligned cameras, the lead first
+    candidate_covariance: Matrix | None = None  # (6, 6) in map axes, of the candidate
+    wrong_probability: float | None = None  # of the candidate, by its evidence
     evidence: Evidence | None = None
     protection_level: ProtectionLevel | None = None  # only with status OK
-    # Distance (m) of the farthest other place along the way, beyond what the prior allows, that
-    # explains the images about as well: only the prior tells it apart. 0: none, None: not compared.
+    # Distance in metres to the farthest other place along the road that explains the images about
+    # as well and is excluded only by the prior. 0: there is none; None: not compared.
     ambiguity_m: float | None = None
 
     @property
     def ok(self) -> bool:
+        """Whether the pose was accepted."""
         return self.status is Status.OK
 
     def rejected(self, reason: Reason, message: str) -> Estimate:
-        """The same without its pose, which stays as the candidate."""
+        """Return a rejected copy without the pose, which remains as the candidate."""
         return replace(
             self,
             status=Status.REJECTED,

@@ -38,6 +38,7 @@ class CalibrationSamples:
     variances: Matrix
 
     def scaled(self, scale: float) -> CalibrationSamples:
+        """Return the samples with their variances multiplied by a scale."""
         return CalibrationSamples(self.errors, scale * self.variances)
 
 

@@ -51,6 +51,7 @@ class PoseRecord(Record):
 
     @classmethod
     def of(cls, T_map_base: Matrix) -> PoseRecord:
+        """Convert T_map_base (4, 4)."""
         return cls(xyz=tuple(T_map_base[:3, 3]), quat_xyzw=tuple(se3.quat_xyzw(T_map_base)))
 
     def matrix(self) -> Matrix:
@@ -66,6 +67,7 @@ class Sigma(Record):
 
     @classmethod
     def of(cls, covariance: Matrix) -> Sigma:
+        """Convert a covariance (6, 6) in map axes, m^2 and rad^2."""
         sigma = np.sqrt(np.diagonal(covariance))
         return cls(xyz_m=tuple(sigma[:3]), rotation_deg=tuple(np.rad2deg(sigma[3:])))
 
@@ -81,6 +83,7 @@ class PoseError(Record):
 
     @classmethod
     def of(cls, T_map_base: Matrix, T_map_base_true: Matrix) -> PoseError:
+        """Compare T_map_base (4, 4) with the true pose."""
         shift = T_map_base[:3, 3] - T_map_base_true[:3, 3]
         R_map_error = T_map_base[:3, :3] @ T_map_base_true[:3, :3].T
         turn_deg = np.rad2deg(Rotation.from_matrix(R_map_error).as_rotvec())
@@ -93,6 +96,7 @@ class PoseError(Record):
         )
 
     def within(self, max_m: float, max_deg: float) -> bool:
+        """Return whether both errors are at most these limits."""
         return self.translation_m <= max_m and self.rotation_deg <= max_deg
 
 
@@ -106,6 +110,7 @@ class PriorRecord(Record):
 
     @classmethod
     def of(cls, prior: PosePrior) -> PriorRecord:
+        """Convert a prior."""
         pose = PoseRecord.of(prior.T_map_base)
         return cls(source=prior.source, pose=pose, sigma=Sigma.of(prior.covariance))
 
@@ -147,6 +152,7 @@ class FrameResult(Record):
 
     @property
     def ok(self) -> bool:
+        """Whether the pose was accepted."""
         return self.status is Status.OK
 
     @property

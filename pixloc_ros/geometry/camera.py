@@ -158,10 +158,12 @@ class Camera:
 
     @property
     def width(self) -> int:
+        """Width in whole pixels of an unbatched camera."""
         return round(float(self.size[..., 0]))
 
     @property
     def height(self) -> int:
+        """Height in whole pixels of an unbatched camera."""
         return round(float(self.size[..., 1]))
 
     def K(self) -> np.ndarray:
@@ -170,6 +172,7 @@ class Camera:
         return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
 
     def to(self, *args: object, **kwargs: object) -> Camera:
+        """Move or convert all tensors, like torch.Tensor.to."""
         return self._each(lambda tensor: tensor.to(*args, **kwargs))  # type: ignore[call-overload]
 
     def scale(self, factor: float | Sequence[float]) -> Camera:

@@ -50,6 +50,7 @@ class Pose:
 
     @classmethod
     def identity(cls, batch: tuple[int, ...] = (), like: Tensor | None = None) -> Pose:
+        """Return identity poses of a batch shape, with the dtype and device of `like`."""
         like = torch.zeros(()) if like is None else like
         eye = torch.eye(3, dtype=like.dtype, device=like.device).expand(*batch, 3, 3)
         return cls(eye, eye.new_zeros(*batch, 3))
@@ -66,6 +67,7 @@ class Pose:
         return torch.cat([top, bottom], -2)
 
     def inverse(self) -> Pose:
+        """Return T_b_a of T_a_b."""
         R = self.R.mT
         return Pose(R, -(R @ self.t[..., None])[..., 0])
 
@@ -89,6 +91,7 @@ class Pose:
         return Pose(R, torch.where(mask[..., None], self.t, other.t))
 
     def to(self, *args: object, **kwargs: object) -> Pose:
+        """Move or convert both tensors, like torch.Tensor.to."""
         return Pose(self.R.to(*args, **kwargs), self.t.to(*args, **kwargs))  # type: ignore[call-overload]
 
     def detach(self) -> Pose:

@@ -27,6 +27,7 @@ class AcceptedPose:
         return self._last.stamp_ns if self._last else None
 
     def clear(self) -> None:
+        """Forget both poses."""
         self._before = self._last = None
         self.comparison.clear()
 

@@ -20,9 +20,11 @@ class ExternalPose:
 
     @property
     def stamp_ns(self) -> int | None:
+        """Stamp of the newest pose; None without one."""
         return self._stated.stamp_ns if self._stated else None
 
     def clear(self) -> None:
+        """Forget the pose."""
         self._stated = None
 
     def fault(self, T_map_base: Matrix, covariance: Matrix) -> str:

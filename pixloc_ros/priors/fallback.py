@@ -36,5 +36,6 @@ class PriorFallback:
 
     @property
     def due(self) -> bool:
+        """Whether the prior in use should be skipped for the next frame."""
         times, rest = divmod(self._misses, self._config.current.priors.fallback_after_misses)
         return times > 0 and rest == 0 and times.bit_count() == 1

@@ -48,6 +48,7 @@ class NamedPoses:
     poses: Mapping[str, CameraPose]
 
     def propose(self, frame: Frame, features: FeaturePyramid | None = None) -> list[PosePrior]:
+        """Propose the pose of the frame's name; none if there is none."""
         found = self.poses.get(frame.name)
         if found is None:
             return []

@@ -11,6 +11,7 @@ Stamped = tuple[int, NDArray[np.float64]]  # stamp_ns, position in metres
 
 
 def seconds(duration_ns: int) -> float:
+    """Convert nanoseconds to seconds."""
     return duration_ns * 1e-9
 
 
@@ -26,6 +27,7 @@ class JumpGate:
         self._suspect: Stamped | None = None
 
     def clear(self) -> None:
+        """Forget earlier positions."""
         self._last = self._suspect = None
 
     def check(

@@ -58,6 +58,7 @@ class KeyframePairs:
     keyframes: Mapping[str, Sequence[int]]  # indices in the map by frame name, the best first
 
     def propose(self, frame: Frame, features: FeaturePyramid | None = None) -> list[PosePrior]:
+        """Propose places of the keyframes ranked for the frame's name; none if it is unknown."""
         index = np.array(self.keyframes.get(frame.name, ()), np.intp)[: self.config.candidates]
         likeness = np.linspace(1.0, 0.0, len(index), endpoint=False, dtype=np.float32)
         if not len(index):
@@ -78,6 +79,7 @@ class ImageDescriptors:
     keyframes_of: Mapping[str, NDArray[np.intp]] = field(default_factory=dict)
 
     def propose(self, frame: Frame, features: FeaturePyramid | None = None) -> list[PosePrior]:
+        """Propose places by the descriptor of the frame's name; none if it is unknown."""
         if frame.name not in self.of_frames:
             return []
         descriptor, count = self.of_frames[frame.name], self.config.candidates

@@ -51,6 +51,7 @@ class GnssGate:
         self.rejected: Counter[str] = Counter()
 
     def clear(self) -> None:
+        """Forget earlier fixes."""
         self._jumps.clear()
 
     def accept(

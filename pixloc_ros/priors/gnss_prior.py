@@ -26,6 +26,7 @@ class GnssPrior:
 
     @property
     def rejected(self) -> Counter[str]:
+        """Number of refused fixes by reason."""
         return self.gate.rejected + Counter(gnss_stale=self._stale)
 
     @property
@@ -34,6 +35,7 @@ class GnssPrior:
         return self._fix.stamp_ns if self._fix else None
 
     def clear(self) -> None:
+        """Forget all fixes."""
         self.gate.clear()
         self._heading.clear()
         self._fix = None

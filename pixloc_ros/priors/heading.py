@@ -55,6 +55,7 @@ class HeadingFromMotion:
         self._marks: deque[_Mark] = deque(maxlen=_REMEMBERED)
 
     def clear(self) -> None:
+        """Forget all fixes."""
         self._marks.clear()
 
     def add(self, fix: Fix, odometry: OdometryBuffer) -> None:

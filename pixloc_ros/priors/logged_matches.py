@@ -35,6 +35,7 @@ class LoggedMatches:
     point_ids: Mapping[str, NDArray[np.int32]]  # (N,) ids in the map, by frame name
 
     def propose(self, frame: Frame, features: FeaturePyramid | None = None) -> list[PosePrior]:
+        """Propose the pose of the frame's name with its matched points; none if it is unknown."""
         ids = self.point_ids.get(frame.name)
         if ids is None:
             return []

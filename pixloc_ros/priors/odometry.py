@@ -58,6 +58,7 @@ class OdometryBuffer:
 
     @property
     def epoch(self) -> int:
+        """Number of the current epoch; poses of different epochs cannot be related."""
         return self._epoch
 
     def clear(self) -> None:

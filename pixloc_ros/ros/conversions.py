@@ -21,6 +21,7 @@ from pixloc_ros.ros.message_basics import time_message
 
 
 def header(stamp_ns: int, frame_id: str) -> Header:
+    """Build a std_msgs/Header."""
     return Header(stamp=time_message(stamp_ns), frame_id=frame_id)
 
 
@@ -31,6 +32,7 @@ def quaternion(T: Matrix) -> Quaternion:
 
 
 def pose(T_map_base: Matrix) -> Pose:
+    """Convert T_map_base (4, 4) to a geometry_msgs/Pose."""
     x, y, z = (float(value) for value in T_map_base[:3, 3])
     return Pose(position=Point(x=x, y=y, z=z), orientation=quaternion(T_map_base))
 
@@ -51,6 +53,7 @@ def pose_message(
 def transform_message(
     T_parent_child: Matrix, stamp_ns: int, parent: str, child: str
 ) -> TransformStamped:
+    """Convert T_parent_child (4, 4) to a TransformStamped."""
     x, y, z = (float(value) for value in T_parent_child[:3, 3])
     return TransformStamped(
         header=header(stamp_ns, parent),

@@ -27,6 +27,7 @@ class Rate:
         self._events: deque[tuple[float, float]] = deque(maxlen=_WINDOW)
 
     def add(self, now_s: float, value: float = 0.0) -> None:
+        """Count an event at a time in seconds, with a value such as its latency."""
         self._events.append((now_s, value))
 
     @property
@@ -42,6 +43,7 @@ class Rate:
         return (len(events) - 1) / max(events[-1][0] - events[0][0], now_s - events[-1][0], 1e-9)
 
     def percentile(self, percent: float) -> float:
+        """Return a percentile of the latest values; NaN without any."""
         values = [value for _, value in list(self._events)]
         return float(np.percentile(values, percent)) if values else float("nan")
 

@@ -84,6 +84,7 @@ class WatchedTopic:
     last_image: Event | None = None  # of a video, whose images depend on earlier ones
 
     def take(self, message: Any) -> None:
+        """Record a message: when it arrived, and how old its stamp is."""
         self.received_s.append(time.monotonic())
         if self.part != "tf_static":
             self.ages_s.append(time.time() - decoding.stamp_ns(video.header(message)) * 1e-9)
@@ -103,6 +104,7 @@ class WatchedTopic:
 
     @property
     def hz(self) -> float:
+        """Messages per second."""
         times = self.received_s
         return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
 
@@ -165,6 +167,7 @@ class LiveExamination:
         self._config = NodeConfig()
 
     def run(self, executor: SingleThreadedExecutor, seconds: float) -> Iterator[Finding]:
+        """Watch the topics for some seconds; yield all findings."""
         running = self._discovered(executor)
         if running:
             self._config = self._ask_config(executor)

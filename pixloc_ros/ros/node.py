@@ -117,6 +117,7 @@ class LocalizerNode(LifecycleNode):
         return [*self._about(), *runtime, *self._links()]
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Read the parameters and load the map."""
         try:
             self._configure()
         except PixlocError as error:
@@ -128,6 +129,7 @@ class LocalizerNode(LifecycleNode):
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe, and start localizing and publishing."""
         assert self.localizer is not None
         assert self._outputs is not None
         self._fault = ""
@@ -146,14 +148,17 @@ class LocalizerNode(LifecycleNode):
         return activated
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop localizing; the map stays loaded."""
         self.close()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Release the map and the network."""
         self._forget()
         return super().on_cleanup(state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop localizing, and release the map and the network."""
         self.close()
         self._forget()
         return super().on_shutdown(state)

@@ -94,6 +94,7 @@ class HealthOutputs:
         )
 
     def publish_report(self, message: DiagnosticArray) -> None:
+        """Publish `/diagnostics`."""
         self._report.publish(message)
 
 

@@ -98,6 +98,7 @@ class NodeRuntime:
 
     @property
     def relocalizing(self) -> bool:
+        """Whether an attempt to find the vehicle anew is under way."""
         attempt = self._relocalization
         return attempt is not None and attempt.pending
 
