@@ -66,7 +66,7 @@ class Localizer:
 
     @property
     def config(self) -> Config:
-        """The configuration in force now."""
+        """The current configuration."""
         return self.holder.current
 
     @property

@@ -164,7 +164,7 @@ class Session:
 
     @property
     def config(self) -> Config:
-        """The configuration in force now: that of the localizer."""
+        """The current configuration of the localizer."""
         return self._localizer.holder.current
 
     def _push(self, event: Event) -> Iterator[Answer]:
@@ -258,7 +258,7 @@ class Session:
         return replace(frame, T_base_cam=T_then_now @ frame.T_base_cam, stamp_ns=stamp_ns)
 
     def _conclude(self, task: _Task, estimate: Estimate) -> Answer:
-        """Accept the localizer's verdict, unless the pose was set anew in the meantime."""
+        """Accept the localizer's verdict, unless the pose was reset in the meantime."""
         if self.tracker.generation != task.generation:
             message = "the pose was reset while this frame was being processed"
             estimate = estimate.rejected(Reason.SUPERSEDED, message)

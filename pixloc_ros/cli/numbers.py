@@ -27,7 +27,7 @@ def parse_numbers(option: str, text: str, form: str, example: str) -> list[float
 def parse_mount(text: str) -> np.ndarray:
     """Return T_base_cam (4, 4) of the numbers that static_transform_publisher takes.
 
-    Raises ConfigError if they are no pose.
+    Raises ConfigError if they are not a pose.
     """
     form, example = "X,Y,Z,QX,QY,QZ,QW", "1.5,0,1.4,-0.5,0.5,-0.5,0.5"
     numbers = np.array(parse_numbers("--camera-mount", text, form, example))

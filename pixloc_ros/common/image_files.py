@@ -36,7 +36,7 @@ def read(path: Path) -> Image | None:
 
 
 def decode(content: bytes, max_pixels: int = MAX_PIXELS) -> Image | None:
-    """Decode a file's content to RGB (H, W, 3); None if it is no image or larger than max_pixels.
+    """Decode a file to RGB (H, W, 3); None if it is not an image or larger than max_pixels.
 
     Formats whose size `size_of` cannot read are not decoded.
     """

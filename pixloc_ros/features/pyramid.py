@@ -21,7 +21,7 @@ from pixloc_ros.geometry.camera import Camera
 # For the packaged networks: trained at 528 px; in a smaller image they cover a wider context.
 MAX_SIDE_PX = 800
 
-LEAST_NORM = 1e-12  # of raw features: where they vanish nothing is divided by zero
+LEAST_NORM = 1e-12  # of raw features; avoids division by zero where they vanish
 
 Backend = Literal["auto", "torch", "onnxruntime", "tensorrt"]
 

@@ -1,4 +1,4 @@
-"""Everything that sensors and frames have told about the vehicle's pose."""
+"""Everything that sensors and frames have revealed about the vehicle's pose."""
 
 from __future__ import annotations
 

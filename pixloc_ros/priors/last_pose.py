@@ -28,7 +28,7 @@ class LastPose:
     T_map_base: list[list[float]]
 
     def matrix(self) -> Matrix:
-        """Return T_map_base (4, 4). Raises DataError if it is no pose."""
+        """Return T_map_base (4, 4). Raises DataError if it is not a pose."""
         try:
             T_map_base = np.array(self.T_map_base, np.float64)
         except (TypeError, ValueError):

@@ -56,7 +56,7 @@ def read_logged_matches(
     sigma: of the poses in metres and degrees, per axis.
     given: T_cam_world to refine instead of the log's poses.
 
-    Raises DataError for a file that is no log or knows none of the names, and if the map has none
+    Raises DataError for a file that is not a log or has none of the names, and if the map has none
     of the model's points.
     """
     logs = read_logs(file)

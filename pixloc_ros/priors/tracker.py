@@ -165,5 +165,5 @@ class PoseTracker:
         self._jumps.miss()
         if estimate.alignment is not None:  # it was aligned but did not fit
             self._fallback.miss(estimate.stamp_ns)
-            if self._fallback.due:  # lost: compare the next place anew
+            if self._fallback.due:  # lost: compare the next place again
                 self._known.accepted.comparison.clear()

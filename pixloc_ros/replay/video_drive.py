@@ -145,7 +145,7 @@ def read_track(path: Path) -> tuple[TrackPoint, ...]:
 
 
 def _opened(video: Path) -> Any:
-    """Open a video, to be closed by the caller. Raises DataError for a file that is no video."""
+    """Open a video, to be closed by the caller. Raises DataError for a file that is not a video."""
     require_decoder()
     import av
 

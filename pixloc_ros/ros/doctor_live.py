@@ -315,7 +315,7 @@ class LiveExamination:
         return None
 
     def _is_published_by_others(self, name: str) -> bool:
-        """Return whether a topic may be remapped to; the localizer's own pictures are no camera."""
+        """Return whether anybody but the localizer publishes a topic, so it may be remapped to."""
         publishers = self._node.get_publishers_info_by_topic(name)
         us = (self._name, self._space)
         return any((p.node_name, p.node_namespace) != us for p in publishers)

@@ -98,14 +98,14 @@ class NodeRuntime:
 
     @property
     def relocalizing(self) -> bool:
-        """Whether an attempt to find the vehicle anew is under way."""
+        """Whether a relocalization is under way."""
         attempt = self._relocalization
         return attempt is not None and attempt.pending
 
     def relocalize(
         self, hint: PoseWithCovarianceStamped | None, timeout_s: float
     ) -> Relocalization:
-        """Start finding the vehicle anew. Raises BadMessage for an unusable hint."""
+        """Start a relocalization. Raises BadMessage for an unusable hint."""
         with self._live.locked() as session:
             if hint is None:
                 session.tracker.forget_pose()

@@ -151,7 +151,7 @@ def fix_covariance(message: Any) -> Matrix | None:
     """Return the (3, 3) ENU covariance of a sensor_msgs/NavSatFix in m^2; None if it is unknown.
 
     It is unknown if the message says so or a value is not finite. Raises BadMessage for a matrix
-    that is no covariance.
+    that is not a covariance.
     """
     known = message.position_covariance_type and np.isfinite(message.position_covariance).all()
     return _covariance(message.position_covariance, 3) if known else None

@@ -46,7 +46,7 @@ def require_decoder() -> None:
 
 
 def is_key(message: Any) -> bool:
-    """Return whether decoding can begin with this message; False if it is no packet."""
+    """Return whether decoding can begin with this message; False if it is not a packet."""
     try:
         return is_key_frame(_codec(message), units(bytes(message.data)))
     except (BadMessage, Malformed):

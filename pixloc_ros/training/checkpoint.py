@@ -60,7 +60,7 @@ def read(
 ) -> TrainingProgress:
     """Load networks and optimizer from a checkpoint.
 
-    Raises TrainingError for a file that is no checkpoint, and for a run with other settings.
+    Raises TrainingError for a file that is not a checkpoint, and for a run with other settings.
     """
     with refusing(TrainingError, path, "is it the checkpoint of this run?"):
         with safe_open(path, framework="pt") as file:
