@@ -4,8 +4,8 @@ ros2 launch pixloc_ros localizer.launch.py map:=/maps/campus image_topic:=/front
     camera_info_topic:=/front/camera_info odom_topic:=/odometry/filtered
 ros2 launch pixloc_ros localizer.launch.py map:=/maps/campus bag:=drive.mcap output:=drive_run
 
-With a bag everything runs on its clock; when it has ended, the poses, a summary and a report lie in
-the folder `output`. `pixloc replay` does the same without ROS, and looks at every frame however
+With a bag, everything runs on the bag's clock; after its end, the folder `output` has the poses, a
+summary and a report. `pixloc replay` does the same without ROS, and processes every frame, however
 slow the machine is.
 """
 
@@ -58,7 +58,7 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "cameras",
         default_value="",
-        description="Names of a rig's cameras, separated by commas: front,left listens to "
+        description="Names of a rig's cameras, separated by commas: front,left subscribes to "
         "front/image, left/image and so on. Empty: one camera.",
     ),
     DeclareLaunchArgument(
@@ -72,7 +72,7 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "device",
         default_value="",
-        description="Device that computes: cpu, cuda or cuda:N. Empty: the one in params_file.",
+        description="Device to compute on: cpu, cuda or cuda:N. Empty: the one in params_file.",
     ),
     DeclareLaunchArgument(
         "use_sim_time",
@@ -82,7 +82,7 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "namespace",
         default_value="",
-        description="Namespace of the node; its relative topics move along.",
+        description="Namespace of the node and of its relative topics.",
     ),
     DeclareLaunchArgument(
         "private_tf",
@@ -103,12 +103,12 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "log_level",
         default_value="info",
-        description="Least severity that is logged: debug, info, warn, error or fatal.",
+        description="Lowest severity that is logged: debug, info, warn, error or fatal.",
     ),
     DeclareLaunchArgument(
         "bag",
         default_value="",
-        description="A rosbag2 to play; the poses are recorded, and compared with the truth "
+        description="A rosbag2 to play; poses are recorded, and compared with the ground truth "
         "if it is known.",
     ),
     DeclareLaunchArgument(
@@ -119,44 +119,44 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "loop",
         default_value="false",
-        description="Whether the bag is played again and again until interrupted.",
+        description="Whether the bag is repeated until interrupted.",
     ),
     DeclareLaunchArgument(
         "record",
         default_value="false",
-        description="Whether poses are recorded and reported on also where no bag is played.",
+        description="Whether poses are recorded and reported even if no bag is played.",
     ),
     DeclareLaunchArgument(
         "output",
         default_value="localizer_run",
-        description="Folder for what is recorded: poses, figures and a report.",
+        description="Folder for recorded poses, figures and the report.",
     ),
 ]
 
 
 def given(context: LaunchContext, name: str) -> str:
-    """The value of an argument."""
+    """Return the value of an argument."""
     return str(LaunchConfiguration(name).perform(context))
 
 
 def is_true(context: LaunchContext, name: str) -> bool:
-    """Whether an argument switches something on."""
+    """Return whether an argument means true."""
     return launch_arguments.is_true(given(context, name))
 
 
 def full_name(context: LaunchContext) -> str:
-    """Of the localizer, with its namespace."""
+    """Return the localizer's full name, with its namespace."""
     namespace = given(context, "namespace").strip("/")
     return f"/{namespace}/{NODE}" if namespace else f"/{NODE}"
 
 
 def uses_sim_time(context: LaunchContext) -> bool:
-    """Whether time comes from /clock, as it does with a bag."""
+    """Return whether time comes from /clock, as it does with a bag."""
     return bool(given(context, "bag")) or is_true(context, "use_sim_time")
 
 
 def private_tf(context: LaunchContext) -> list[tuple[str, str]]:
-    """Remappings of /tf and /tf_static into the namespace, where they are private to it."""
+    """Return remappings of /tf and /tf_static into the namespace, if they are private to it."""
     if not is_true(context, "private_tf"):
         return []
     space = full_name(context).removesuffix(f"/{NODE}")
@@ -164,7 +164,7 @@ def private_tf(context: LaunchContext) -> list[tuple[str, str]]:
 
 
 def localizer(context: LaunchContext) -> Node:
-    """The node, with the arguments that were given laid over the parameter file."""
+    """Return the node; arguments override the parameter file."""
     overrides: dict[str, ParameterValue | bool] = {
         parameter: ParameterValue(value, value_type=str)
         for name, parameter in launch_arguments.SETTINGS.items()
@@ -198,7 +198,7 @@ def localizer(context: LaunchContext) -> Node:
 
 
 def playback(context: LaunchContext) -> list[Action]:
-    """The bag, and the end of everything after the last message."""
+    """Return the bag player, and what ends the launch after its last message."""
     bag = given(context, "bag")
     options = ["--clock", "--rate", given(context, "rate"), "--timeout", str(LOADING_S)]
     options += ["--localizer", full_name(context)]
@@ -222,7 +222,7 @@ def playback(context: LaunchContext) -> list[Action]:
 
 
 def recorder(context: LaunchContext) -> Node:
-    """Whoever writes down the poses, and reports at the end; against the truth beside a bag."""
+    """Return the recorder, which reports at the end, with errors if the bag has ground truth."""
     bag = given(context, "bag")
     recording = [given(context, "output"), "--node", full_name(context), "--report"]
     return Node(
@@ -235,7 +235,7 @@ def recorder(context: LaunchContext) -> Node:
 
 
 def ended(event: ProcessExited, context: LaunchContext, stop: Action) -> Action:
-    """What follows the end of the player: that of everything, as a failure if it was one."""
+    """End the launch after the player's end; as a failure if the player failed."""
     if event.returncode and not context.is_shutdown:
         return TimerAction(period=LAST_WORDS_S, actions=[OpaqueFunction(function=fail)])
     return stop
@@ -247,7 +247,7 @@ def fail(context: LaunchContext) -> None:
 
 
 def rviz(context: LaunchContext) -> Node:
-    """RViz in the namespace of the node, to which the topics of the layout are relative."""
+    """Return RViz in the node's namespace, to which the layout's topics are relative."""
     return Node(
         package="rviz2",
         executable="rviz2",
@@ -260,7 +260,7 @@ def rviz(context: LaunchContext) -> Node:
 
 
 def start(context: LaunchContext) -> list[Action]:
-    """All that the arguments ask for."""
+    """Return everything that the arguments request."""
     launch_arguments.check({each.name: given(context, each.name) for each in ARGUMENTS})
     actions: list[Action] = [localizer(context)]
     if given(context, "bag") or is_true(context, "record"):

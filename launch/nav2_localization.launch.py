@@ -1,11 +1,11 @@
-"""Localize for nav2 by camera: what nav2_bringup's localization_launch.py does with AMCL.
+"""Localize for nav2 by camera, as nav2_bringup's localization_launch.py does with AMCL.
 
 ros2 launch pixloc_ros nav2_localization.launch.py pixloc_map:=/maps/campus map:=grid.yaml \
     image_topic:=/front/image_raw camera_info_topic:=/front/camera_info odom_topic:=/odom
 ros2 launch nav2_bringup navigation_launch.py params_file:=nav2_params.yaml
 
-nav2's lifecycle manager brings up the map server, where there is a grid, and the localizer. All
-arguments of localizer.launch.py can be given as well, but `map`, which is nav2's grid here.
+nav2's lifecycle manager brings up the localizer and, if a grid is given, the map server. All
+arguments of localizer.launch.py are accepted except `map`, which is nav2's grid here.
 """
 
 from pathlib import Path
@@ -47,7 +47,7 @@ ARGUMENTS = [
 
 
 def start(context: LaunchContext) -> list[Action]:
-    """The localizer, the map server if there is a grid, and the manager of both."""
+    """Return the localizer, the map server if there is a grid, and their manager."""
     grid = LaunchConfiguration("map").perform(context)
     sim_time = is_true(LaunchConfiguration("use_sim_time").perform(context))
     namespace = LaunchConfiguration("namespace")
