@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pixloc_ros.common.image_files import Image
 from pixloc_ros.geometry import se3
@@ -29,6 +29,10 @@ class VerifiedFrame:
         """(4, 4) where the camera was."""
         return self.T_map_base @ self.T_base_cam
 
+    def moved(self, T_map_cam: Matrix) -> VerifiedFrame:
+        """The same with its camera elsewhere."""
+        return replace(self, T_map_base=T_map_cam @ se3.inverse(self.T_base_cam))
+
 
 @dataclass(frozen=True, slots=True)
 class DriveSession:
@@ -37,6 +41,7 @@ class DriveSession:
     name: str
     frames: tuple[VerifiedFrame, ...]
     images: int  # of the drive, verified or not
+    localized: bool = True  # on the map; otherwise something else has told the poses
 
 
 def apart(first: Matrix, second: Matrix, spacing_m: float) -> bool:

@@ -55,7 +55,7 @@ def posed_session(name: str, drive: PosedImages) -> DriveSession:
             drive.files, drive.stamps_ns, drive.cameras, drive.T_map_base, strict=True
         )
     ]
-    return DriveSession(name, tuple(frames), len(frames))
+    return DriveSession(name, tuple(frames), len(frames), localized=False)
 
 
 def _reading(path: Path, camera: Camera) -> Callable[[], Image]:

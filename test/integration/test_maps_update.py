@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
 
 from helpers.scene import BOARDS, CAMERA, CENTER, FAR, FOCAL, HEIGHT, WIDTH, Board, photograph, pose
@@ -74,14 +75,23 @@ def photographed(place: float, boards: tuple[Board, ...]) -> np.ndarray:
     return photograph(pose(place), boards)
 
 
-def drive(name: str, boards: Sequence[Board] = BOARDS, develop=lambda image: image, shift=0.5):
-    """A session between the keyframes; images are photographed when they are read."""
+def drive(
+    name: str,
+    boards: Sequence[Board] = BOARDS,
+    develop=lambda image: image,
+    shift=0.5,
+    off=lambda i: np.eye(4),
+):
+    """A session between the keyframes; images are photographed when they are read.
+
+    off: by frame, how far it was localized from where it was.
+    """
     frames = [
         VerifiedFrame(
             name=f"{i:03d}",
             stamp_ns=1_700_000_000_000_000_000 + i,
             camera=CAMERA,
-            T_map_base=pose(i + shift),
+            T_map_base=pose(i + shift) @ off(i),
             T_base_cam=np.eye(4),
             read_image=lambda i=i: develop(photographed(i + shift, tuple(boards))),
         )
@@ -145,20 +155,50 @@ def test_drive_that_fits_badly_tells_nothing(built):
         assert not lacks_points(each)
 
 
-def test_where_the_map_was_blind_points_are_added_in_its_frame_and_once(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("half")
-    half = build(folder, lambda points: points[:, 0] < 0.0)
-    new, again = folder / "new", folder / "again"
+@pytest.fixture(scope="module")
+def half(tmp_path_factory) -> Path:
+    """A map that is blind on one side."""
+    return build(tmp_path_factory.mktemp("half"), lambda points: points[:, 0] < 0.0)
+
+
+def new_points_of(half: Path, new: Path) -> np.ndarray:
+    tile = Map.load(new).whole()
+    return tile.points_map()[tile.point_id >= Map.load(half).point_id_end]
+
+
+def depth_error_m(points: np.ndarray) -> float:
+    return float(np.median(np.abs(points[:, 2:] - [board.z_m for board in BOARDS]).min(1)))
+
+
+def test_where_the_map_was_blind_points_are_added_in_its_frame_and_once(half, tmp_path):
+    new, again = tmp_path / "new", tmp_path / "again"
     bounds = {"max_new_share": 20.0, "new_keyframe_spacing_m": 0.5}
     session = updated(half, drive("monday"), new, **bounds).session
-    tile, first_id = Map.load(new).whole(), Map.load(half).point_id_end
-    added = tile.points_map()[tile.point_id >= first_id]
+    added = new_points_of(half, new)
     assert len(added) == session.points_added > 50
-    off_m = np.abs(added[:, 2:] - [board.z_m for board in BOARDS]).min(1)
-    assert np.median(off_m) < 0.03 and (added[:, 0] > 0.0).mean() > 0.8
+    assert depth_error_m(added) < 0.03 and (added[:, 0] > 0.0).mean() > 0.8
     assert find_problems(new) == []
     second = drive("tuesday", shift=0.4)
     assert updated(new, second, again, **bounds).session.points_added <= 0.2 * len(added)
+
+
+def turned(i: int) -> np.ndarray:
+    """By a tenth of a degree, another way for each frame."""
+    axis_deg = np.random.default_rng(i).normal(0, 0.1, 3)
+    return se3.make(Rotation.from_rotvec(axis_deg, degrees=True).as_matrix(), np.zeros(3))
+
+
+def test_new_points_and_localized_poses_are_adjusted_while_the_map_is_held(half, tmp_path):
+    updated(half, drive("monday", off=turned), tmp_path / "map", max_new_share=20.0)
+    old, new = Map.load(half), Map.load(tmp_path / "map")
+    before, after = old.whole(), new.whole()
+    added = after.point_id >= old.point_id_end
+    assert added.sum() > 300
+    assert after.point_error_px[added].mean() < 0.2  # 0.6 where the poses stay as they are
+    assert (new.keyframe_T_map_cam[:COUNT] == old.keyframe_T_map_cam).all()
+    places = dict(zip(after.point_id.tolist(), after.points_map(), strict=True))
+    held = np.array([places[i] for i in before.point_id.tolist()])
+    assert np.allclose(held, before.points_map(), atol=1e-5)
 
 
 def test_another_light_is_added_within_bounds_and_once(built, night, tmp_path):
@@ -193,7 +233,8 @@ def told(*, absent: Sequence[int] = (), present: Sequence[int] = ()) -> FrameObs
     gone = np.arange(len(ids)) < len(absent)
     frame = drive("x").frames[0]
     no, none = np.zeros(len(ids), bool), np.zeros((0, 2))
-    return FrameObservations(frame, np.zeros(1), ids, (), (), ~gone, gone, no, no, none, none)
+    at = np.zeros((len(ids), 3))
+    return FrameObservations(frame, np.zeros(1), ids, at, (), (), ~gone, gone, no, no, none, none)
 
 
 def test_points_are_retired_after_several_drives_and_frames_unless_seen_again():

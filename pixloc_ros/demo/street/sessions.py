@@ -47,6 +47,7 @@ class StreetSession:
     moved_cars: float = 0.34
     repainted: float = 0.0  # of the houses
     scaffolded: float = 0.0  # of the houses
+    rebuilt: float = 0.0  # of the houses: others stand in their places
     people_per_100m: float = 0.0
     leaves: bool = True
     snow: bool = False
@@ -82,6 +83,7 @@ SESSIONS: dict[str, StreetSession] = {
     "bare_trees": StreetSession(Light(to_sun=(-0.55, 0.60, 0.58)), leaves=False, moved_cars=0.6),
     "busy": StreetSession(moved_cars=1.0, people_per_100m=50.0, scaffolded=0.2),
     "repainted": StreetSession(moved_cars=1.0, repainted=0.35),
+    "rebuilt": StreetSession(moved_cars=1.0, rebuilt=0.5),
     "other_camera": StreetSession(
         exposure=Exposure(1.15, 0.85, (0.92, 1.0, 1.10), 4.0),
         lens=StreetLens(960, 540, focal_share=0.82, readout_s=0.02),

@@ -104,7 +104,10 @@ def _houses(layout: Layout, session: StreetSession, seed: int) -> list[Surface]:
     light = session.light
     names = np.random.default_rng([seed, 9]).permutation(SHOPS).tolist()
     for index, (left, right, floors) in enumerate([*_plots(layout, seed), *_ends(layout)]):
+        rebuilt = np.random.default_rng([seed, 12, index])
         rng = np.random.default_rng([seed, 2, index])
+        if rebuilt.uniform() < session.rebuilt:
+            rng, floors = rebuilt, int(rebuilt.integers(2, 5))
         width = float(np.linalg.norm(right - left))
         house = plan(
             Wall(left, (right - left) / width), width, floors, names[index % len(names)], rng

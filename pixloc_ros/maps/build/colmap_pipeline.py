@@ -25,6 +25,8 @@ from pixloc_ros.maps.files.posed_images import PosedImage
 CHUNK = 8  # images or pairs between two steps of the progress bar
 THREADS = 2
 SEED = 0
+LOSS_PX = 1.0  # residuals beyond it count less (Cauchy) where points and poses are adjusted
+ITERATIONS = 50  # of an adjustment
 
 
 class ColmapRun:
@@ -199,6 +201,27 @@ class ColmapRun:
         """A calibration as a pycolmap.Camera."""
         model, width, height, params = camera.to_colmap()
         return self.pycolmap.Camera(model=model, width=width, height=height, params=params)
+
+    def adjustment_options(self, refine_cameras: bool = False) -> Any:
+        """pycolmap.BundleAdjustmentOptions: robust, with the calibrations as they are, or not."""
+        options = self.pycolmap.BundleAdjustmentOptions()
+        options.print_summary = False
+        options.refine_focal_length = options.refine_extra_params = refine_cameras
+        options.refine_principal_point = options.refine_sensor_from_rig = False
+        options.ceres.loss_function_type = self.pycolmap.LossFunctionType.CAUCHY
+        options.ceres.loss_function_scale = LOSS_PX
+        options.ceres.solver_options.max_num_iterations = ITERATIONS
+        options.ceres.solver_options.function_tolerance = 1e-6
+        options.ceres.solver_options.num_threads = THREADS
+        return options
+
+    def poses(self, reconstruction: Any, before: Matrix) -> Matrix:
+        """T_map_cam (N, 4, 4) of the images; as before where a reconstruction lacks one."""
+        T_map_cam = before.copy()
+        for image_id in reconstruction.reg_image_ids():
+            image = reconstruction.image(image_id)
+            T_map_cam[self.number(image.name)] = se3.inverse(matrix(image.cam_from_world()))
+        return T_map_cam
 
     @contextmanager
     def quiet(self) -> Iterator[None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -20,7 +20,7 @@ from pixloc_ros.maps.update.observations import FrameObservations, project
 from pixloc_ros.maps.update.options import UpdateOptions
 from pixloc_ros.maps.verified_frames import VerifiedFrame
 
-MIN_NOVEL, MIN_NOVEL_SHARE = 50, 0.3  # observations of a keyframe that is worth adding
+MIN_NOVEL, MIN_NOVEL_SHARE = 50, 0.1  # observations of a keyframe that is worth adding
 MIN_NEW_POINTS = 30  # of a keyframe that is added for them
 
 Item = TypeVar("Item")
@@ -51,27 +51,29 @@ class AddedKeyframe:
             tuple(confidence[stored] for confidence in each.confidences),
         )
 
-    def with_points(
-        self, point_ids: NDArray[np.int32], points_map: Matrix, extractor: FeatureExtractor
+    @classmethod
+    def adjusted(
+        cls,
+        each: FrameObservations,
+        T_map_cam: Matrix,
+        point_ids: NDArray[np.int32],
+        points_map: Matrix,
+        condition: int,
+        extractor: FeatureExtractor,
     ) -> AddedKeyframe:
-        """The same with observations of more points (M,), (M, 3), that it has in view."""
-        pyramid = extractor.extract(self.frame.read_image())
-        pixels, _ = project(points_map, self.frame)
+        """With points (N,), (N, 3) that it sees from an adjusted pose."""
+        frame = each.frame.moved(T_map_cam)
+        pyramid = extractor.extract(frame.read_image())
+        pixels, _ = project(points_map, frame)
         sampled = pyramid.sample(pixels.to(pyramid.levels[0].rows))
-        features = [feature.cpu().numpy() for feature, _, _ in sampled]
-        confidences = [(c * valid).cpu().numpy() for _, c, valid in sampled]
-        return replace(
-            self,
-            point_ids=np.concatenate([self.point_ids, point_ids]),
-            features=_concatenated(self.features, features),
-            confidences=_concatenated(self.confidences, confidences),
+        return cls(
+            frame,
+            each.descriptor,
+            condition,
+            point_ids,
+            tuple(feature.cpu().numpy() for feature, _, _ in sampled),
+            tuple((c * valid).cpu().numpy() for _, c, valid in sampled),
         )
-
-
-def _concatenated(
-    first: Sequence[NDArray[np.float32]], second: Sequence[NDArray[np.float32]]
-) -> tuple[NDArray[np.float32], ...]:
-    return tuple(np.concatenate(both) for both in zip(first, second, strict=True))
 
 
 def added_keyframes(
@@ -88,22 +90,31 @@ def added_keyframes(
     condition; and those that see new points. Where these are most of what a frame sees, the map was
     blind: such keyframes serve all conditions, as those of the build do, with all that they see.
     """
-    novel = {id(each.frame) for each in _novel(free, map_, options)}
-    visible = _visible_points(new, map_, options)
+    novel = {id(each) for each in _novel(free, map_, options)}
+    chosen = {id(new.frames[i]): i for i in _frames_of_new_points(new, map_, options)}
     added = []
     for each in free:
-        points = visible.get(id(each.frame))
-        if points is None and id(each.frame) not in novel:
-            continue
-        if points is None:
+        if (i := chosen.get(id(each))) is not None:
+            added.append(_with_new_points(new, i, condition, extractor))
+        elif id(each) in novel:
             added.append(AddedKeyframe.of(each, each.novel, condition))
-            continue
-        blind = len(points) > each.present.sum()
-        stored = each.present if blind else each.novel
-        keyframe = AddedKeyframe.of(each, stored, 0 if blind else condition)
-        ids = (new.first_id + points).astype(np.int32)
-        added.append(keyframe.with_points(ids, new.points_map[points], extractor))
     return added
+
+
+def _with_new_points(
+    new: NewPoints, index: int, condition: int, extractor: FeatureExtractor
+) -> AddedKeyframe:
+    each, points = new.frames[index], new.visible[index]
+    blind = len(points) > each.present.sum()
+    known = each.present if blind else each.novel
+    return AddedKeyframe.adjusted(
+        each,
+        new.T_map_cam[index],
+        np.concatenate([each.point_ids[known], new.first_id + points]).astype(np.int32),
+        np.concatenate([each.points_map[known], new.points_map[points]]),
+        0 if blind else condition,
+        extractor,
+    )
 
 
 def _novel(
@@ -120,11 +131,8 @@ def _novel(
     return _within(options.max_growth_share * map_.metadata.observations, total, candidates)
 
 
-def _visible_points(
-    new: NewPoints, map_: Map, options: UpdateOptions
-) -> dict[int, NDArray[np.intp]]:
-    """By identity of frames, some way apart, the new points that they see; as many as the map may
-    grow."""
+def _frames_of_new_points(new: NewPoints, map_: Map, options: UpdateOptions) -> list[int]:
+    """Indices of frames, some way apart, that see new points; as many as the map may grow."""
     chosen: list[int] = []
     for i, (each, visible) in enumerate(zip(new.frames, new.visible, strict=True)):
         if len(visible) >= MIN_NEW_POINTS and (
@@ -133,8 +141,7 @@ def _visible_points(
         ):
             chosen.append(i)
     total = sum(len(new.visible[i]) + int(new.frames[i].present.sum()) for i in chosen)
-    chosen = _within(options.max_new_share * map_.metadata.observations, total, chosen)
-    return {id(new.frames[i].frame): new.visible[i] for i in chosen}
+    return _within(options.max_new_share * map_.metadata.observations, total, chosen)
 
 
 def _within(budget: float, total: int, items: list[Item]) -> list[Item]:

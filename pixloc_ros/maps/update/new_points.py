@@ -1,7 +1,7 @@
 """Points of what a map lacks: where it was blind, or where the world is new.
 
-They are triangulated from the frames of a session whose poses on the map were verified. These poses
-stay as they are, which holds the map and puts the points into its frame. Needs pycolmap.
+They are triangulated from the frames of a session whose poses on the map were verified, and
+adjusted together with these, while the map stays as it is. Needs pycolmap.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from pixloc_ros.common import image_files
 from pixloc_ros.common.progress import Progress
@@ -22,12 +23,15 @@ from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.build.colmap_pipeline import ColmapRun
 from pixloc_ros.maps.build.triangulation import near_pairs
 from pixloc_ros.maps.files.posed_images import PosedImage
+from pixloc_ros.maps.update.adjustment import adjust
 from pixloc_ros.maps.update.observations import FrameObservations
 from pixloc_ros.maps.verified_frames import VerifiedFrame
 
 MIN_FRAMES = 3  # that see a point, and that lack points
 MIN_LACKING_SHARE = 0.25  # of the corners of a frame that lacks points
 MIN_CORNERS = 30  # of these
+ADJUSTMENTS = 2
+NEAR_M = 8.0  # of frames that lack points: others that see what they see
 MAX_ERROR_PX = 2.0  # mean reprojection error of a point
 
 
@@ -39,23 +43,30 @@ class NewPoints:
     points_map: Matrix  # (P, 3)
     error_px: NDArray[np.float32]
     frames: tuple[FrameObservations, ...]
+    T_map_cam: Matrix  # (F, 4, 4) of these frames, adjusted
     visible: tuple[NDArray[np.intp], ...]  # by frame, ascending indices of points
 
     @classmethod
     def none(cls, first_id: int) -> NewPoints:
-        return cls(first_id, np.zeros((0, 3)), np.zeros(0, np.float32), (), ())
+        return cls(first_id, np.zeros((0, 3)), np.zeros(0, np.float32), (), np.zeros((0, 4, 4)), ())
 
 
 def find_new_points(
-    observed: Sequence[FrameObservations], first_id: int, work: Path, progress: Progress
+    observed: Sequence[FrameObservations],
+    first_id: int,
+    work: Path,
+    progress: Progress,
+    free: bool = True,
 ) -> NewPoints:
     """Triangulate what frames show where the map has nothing; work: folder for COLMAP's files.
 
+    free: adjust the poses of the frames as well; otherwise they stay as they are.
     Raises MapError without pycolmap.
     """
-    frames = [each for each in observed if lacks_points(each)]
-    if len(frames) < MIN_FRAMES:
+    lacking = [each for each in observed if lacks_points(each)]
+    if len(lacking) < MIN_FRAMES:
         return NewPoints.none(first_id)
+    frames = _with_neighbours(lacking, observed)
     if find_spec("pycolmap") is None:
         raise MapError(
             f"{len(frames)} frames show what the map lacks; points are triangulated by pycolmap: "
@@ -70,9 +81,24 @@ def find_new_points(
     run.match(near_pairs(T_map_cam))
     try:
         model = run.reconstruct(T_map_cam)
+        for _ in range(ADJUSTMENTS if free else 0):
+            T_map_cam = adjust(run, model, frames, T_map_cam, zero)
+            model = run.reconstruct(T_map_cam)  # poses that agree give more points
     except MapError:  # the frames share nothing
         return NewPoints.none(first_id)
-    return _chosen(run, model, frames, zero, first_id)
+    T_map_cam[:, :3, 3] += zero
+    return _chosen(run, model, frames, T_map_cam, zero, first_id)
+
+
+def _with_neighbours(
+    lacking: Sequence[FrameObservations], observed: Sequence[FrameObservations]
+) -> list[FrameObservations]:
+    """The frames that lack points, and those around them that hold them to the map."""
+    places = cKDTree([each.frame.T_map_cam[:3, 3] for each in lacking])
+    near_m, _ = places.query([each.frame.T_map_cam[:3, 3] for each in observed])
+    return [
+        each for each, m in zip(observed, near_m, strict=True) if m <= NEAR_M and not each.misfits
+    ]
 
 
 def lacks_points(each: FrameObservations) -> bool:
@@ -95,6 +121,7 @@ def _chosen(
     run: ColmapRun,
     model: Any,
     frames: Sequence[FrameObservations],
+    T_map_cam: Matrix,
     zero: NDArray[np.float64],
     first_id: int,
 ) -> NewPoints:
@@ -118,5 +145,6 @@ def _chosen(
         points_map=np.array(points).reshape(-1, 3),
         error_px=np.array(errors_px, np.float32),
         frames=tuple(frames),
+        T_map_cam=T_map_cam,
         visible=tuple(row[frame == i] for i in range(len(frames))),
     )

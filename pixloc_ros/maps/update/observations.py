@@ -41,6 +41,7 @@ class FrameObservations:
     frame: VerifiedFrame
     descriptor: NDArray[np.float32]  # (D,) of the whole image
     point_ids: NDArray[np.int32]
+    points_map: Matrix  # (N, 3)
     features: tuple[NDArray[np.float32], ...]  # (N, C) seen now, coarse to fine
     confidences: tuple[NDArray[np.float32], ...]
     present: NDArray[np.bool_]  # the point's surface is where it was
@@ -130,6 +131,7 @@ def _observe(
         frame=frame,
         descriptor=retrieval.describe(posed.pyramid),
         point_ids=ids[in_view],
+        points_map=points_map[in_view],
         features=tuple(feature.cpu().numpy()[in_view] for feature, _, _ in sampled),
         confidences=tuple((c * valid).cpu().numpy()[in_view] for _, c, valid in sampled),
         present=present[in_view],

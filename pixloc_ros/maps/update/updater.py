@@ -103,7 +103,8 @@ def _update(
     condition = condition_of(map_, observed)
     new = NewPoints.none(map_.point_id_end)
     if options.new_points:
-        new = find_new_points(free, map_.point_id_end, work, progress)
+        first_id = map_.point_id_end
+        new = find_new_points(free, first_id, work, progress, session.localized)
     keyframes = added_keyframes(free, map_, new, condition, extractor, options)
     held = thinned([*held, *(_held(frame) for frame in held_frames)], MAX_HELD)
     entry = SessionEntry(

@@ -18,17 +18,15 @@ from pixloc_ros.common.progress import Progress
 from pixloc_ros.config.mapping import MappingConfig
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.se3 import Matrix
-from pixloc_ros.maps.build.colmap_pipeline import THREADS, ColmapRun, matrix
+from pixloc_ros.maps.build.colmap_pipeline import ColmapRun
 from pixloc_ros.maps.build.work_folder import Parts
 from pixloc_ros.maps.feature_store import Arrays
 from pixloc_ros.maps.files.colmap import ColmapModel, read_model
 
 HELD_SIGMAS = 3.0  # from the smoothed trajectory; beyond it the pull is constant
-LOSS_PX = 1.0  # residuals beyond it count less (Cauchy)
 MAX_ERROR_PX = 4.0  # of an observation that is kept
 MIN_ANGLE_DEG = 1.5  # between the rays of a point
 MIN_POINTS = 20  # that an image must see to be placed
-ITERATIONS = 50
 ORIENTATION_SIGMA_RAD = np.deg2rad(2.0)  # of the smoothed trajectory, where positions tell nothing
 REFINED = 0.8  # of the error before: a refined calibration that is worth it
 
@@ -106,7 +104,7 @@ def _adjusted(
         if anchors is not None:
             _turn_back(run, reconstruction, T_start, config.position_sigma_m)
         _filter(run, reconstruction)
-        T = poses(run, reconstruction, T)
+        T = run.poses(reconstruction, T)
     refined = always
     error_px = reconstruction.compute_mean_reprojection_error()
     if config.refine_intrinsics == "auto" and error_px > config.max_error_px * REFINED:
@@ -115,7 +113,7 @@ def _adjusted(
         _filter(run, trial)
         if trial.compute_mean_reprojection_error() < REFINED * error_px:
             reconstruction, refined = trial, True
-            T = poses(run, reconstruction, T)
+            T = run.poses(reconstruction, T)
     reconstruction.update_point_3d_errors()
     seen = _placed(run, reconstruction)
     figures = np.array([reconstruction.compute_mean_reprojection_error(), float(refined)])
@@ -134,15 +132,6 @@ def _write(run: ColmapRun, reconstruction: Any, placed: NDArray[np.bool_], model
         reconstruction.write_binary(str(model_dir))
 
 
-def poses(run: ColmapRun, reconstruction: Any, before: Matrix) -> Matrix:
-    """T_map_cam (N, 4, 4) in the order of the run; as before for images that it lacks."""
-    T = before.copy()
-    for image_id in reconstruction.reg_image_ids():
-        image = reconstruction.image(image_id)
-        T[run.number(image.name)] = se3.inverse(matrix(image.cam_from_world()))
-    return T
-
-
 def _solve(
     run: ColmapRun,
     reconstruction: Any,
@@ -151,15 +140,7 @@ def _solve(
     refine: bool,
 ) -> None:
     pycolmap = run.pycolmap
-    options = pycolmap.BundleAdjustmentOptions()
-    options.print_summary = False
-    options.refine_focal_length = options.refine_extra_params = refine
-    options.refine_principal_point = options.refine_sensor_from_rig = False
-    options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
-    options.ceres.loss_function_scale = LOSS_PX
-    options.ceres.solver_options.max_num_iterations = ITERATIONS
-    options.ceres.solver_options.function_tolerance = 1e-6
-    options.ceres.solver_options.num_threads = THREADS
+    options = run.adjustment_options(refine)
     problem = pycolmap.BundleAdjustmentConfig()
     for image_id in reconstruction.reg_image_ids():
         problem.add_image(image_id)
@@ -185,7 +166,7 @@ def _turn_back(run: ColmapRun, reconstruction: Any, T_start: Matrix, sigma_m: fl
 
     Positions alone, which hold it, do not tell the roll about a straight road.
     """
-    turn = turn_between(poses(run, reconstruction, T_start), T_start, sigma_m)
+    turn = turn_between(run.poses(reconstruction, T_start), T_start, sigma_m)
     rotation = run.pycolmap.Rotation3d(turn[:3, :3])
     reconstruction.transform(run.pycolmap.Sim3d(1.0, rotation, turn[:3, 3]))
 

@@ -18,7 +18,8 @@ from scipy.spatial.transform import Rotation
 
 from pixloc_ros.geometry.covariance import skew
 from pixloc_ros.geometry.se3 import Matrix
-from pixloc_ros.maps.build.from_bag.adjustment import HELD_SIGMAS, LOSS_PX, turn_between
+from pixloc_ros.maps.build.colmap_pipeline import LOSS_PX
+from pixloc_ros.maps.build.from_bag.adjustment import HELD_SIGMAS, turn_between
 from pixloc_ros.maps.build.from_bag.tracks import JoinedTracks, damped, robust_weights, sums
 
 ITERATIONS = 15

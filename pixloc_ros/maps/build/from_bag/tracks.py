@@ -13,7 +13,7 @@ from scipy import sparse
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.se3 import Matrix
-from pixloc_ros.maps.build.from_bag.adjustment import LOSS_PX
+from pixloc_ros.maps.build.colmap_pipeline import LOSS_PX
 
 ITERATIONS = 5  # of a point's adjustment
 DAMPING = 1e-6  # of a point's normal equations, as a share of their diagonal
