@@ -118,29 +118,28 @@ def _compared(
     matched = []
     first_id = first_ids(maps).tolist()
     for index, second in enumerate(maps):
-        offsets = [_offsets(first, second, progress) for first in done]
+        near = [matching.keyframe_pairs(first, second) for first in done]
+        offsets = [
+            find_offsets(first, second, matching.match_by_features(first, second, pairs, progress))
+            for first, pairs in zip(done, near, strict=True)
+        ]
         if not options.align:
             for first, found in zip(done, offsets, strict=True):
                 _check_offset(first, second, found, options.max_offset_m)
         elif any(map(len, offsets)):
             best = max(range(len(done)), key=lambda i: len(offsets[i]))
             second = _aligned(done[best], second, offsets[best], progress)
-        for before, (first, found) in enumerate(zip(done, offsets, strict=True)):
-            pairs = matching.keyframe_pairs(first, second)
+            near = [matching.keyframe_pairs(first, second) for first in done]
+        for before, (first, pairs, found) in enumerate(zip(done, near, offsets, strict=True)):
             points = matching.match_by_place(first, second, pairs, progress)
             matched.append(
                 (first_id[before], first_id[index], points.first, points.second, points.votes)
             )
-            near = len({pair.second for pair in pairs})
-            if near:
-                overlaps.append(Overlap(first.name, second.name, near, found, len(points)))
+            keyframes = len({pair.second for pair in pairs})
+            if keyframes:
+                overlaps.append(Overlap(first.name, second.name, keyframes, found, len(points)))
         done.append(second)
     return done, tuple(overlaps), edges_of(matched)
-
-
-def _offsets(first: PlacedMap, second: PlacedMap, progress: Progress) -> Offsets:
-    pairs = matching.keyframe_pairs(first, second)
-    return find_offsets(first, second, matching.match_by_features(first, second, pairs, progress))
 
 
 def _aligned(

@@ -13,13 +13,13 @@ from scipy.spatial.transform import Rotation
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.pnp import MAX_ERROR_PX, solve_pnp
 from pixloc_ros.geometry.se3 import Matrix
+from pixloc_ros.maps.build.from_bag.tracks import Calibrations, JoinedTracks
 from pixloc_ros.maps.merge.matching import PointPairs
 from pixloc_ros.maps.merge.placed_map import PlacedMap
 
 MIN_INLIERS, MIN_SHARE = 20, 0.25  # of a keyframe's pairs of points, that agree with a pose
 SAME_SHARE = 0.9  # of these, that agree with where the keyframe is: it is not off
 SMOOTHED, SMOOTH_M = 8, 4.0  # offsets that count at a place, and at what distance less (1/e)
-ROUNDS = 5  # of triangulation
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,21 +85,24 @@ def aligned(second: PlacedMap, offsets: Offsets) -> PlacedMap:
         sums[ids] += se3.transform(T[keyframe], second.points[ids])
     start = sums / np.maximum(second.track_length, 1)[:, None]
     start[second.track_length == 0] = np.nan
-    return _triangulated(second.moved(T_new_cam, start), second)
+    return second.moved(T_new_cam, _triangulated(second, T_new_cam, start))
 
 
-def _triangulated(moved: PlacedMap, before: PlacedMap) -> PlacedMap:
-    """The points that the keyframes of `moved` see where they were `before`: least squares, a few
-    Gauss-Newton steps; what no parallax tells stays."""
-    for _ in range(ROUNDS):
-        gradient = np.zeros_like(moved.points)
-        for keyframe, ids in moved.observed():
-            measured, _ = before.pixels(keyframe, before.points[ids])
-            pixels, J = moved.pixels_with_jacobian(keyframe, ids)
-            gradient[ids] += (J.transpose(0, 2, 1) @ (measured - pixels)[..., None])[..., 0]
-        steps = np.linalg.solve(moved.information, gradient[..., None])[..., 0]
-        moved = moved.moved(moved.T_new_cam, moved.points + steps)
-    return moved
+def _triangulated(before: PlacedMap, T_new_cam: Matrix, start: Matrix) -> Matrix:
+    """Points (P, 3) adjusted to keyframes (K, 4, 4) that see them where they did before."""
+    order = np.argsort(before.point, kind="stable")
+    seen, point = np.unique(before.point[order], return_inverse=True)
+    pixels = [before.pixels(keyframe, before.points[ids])[0] for keyframe, ids in before.observed()]
+    tracks = JoinedTracks(
+        image=before.keyframe[order].astype(np.int64),
+        point=point,
+        pixels=np.concatenate(pixels)[order],
+        points=start[seen],
+        calibrations=Calibrations.of([before.camera(k) for k in range(len(T_new_cam))]),
+    )
+    points = start.copy()
+    points[seen] = tracks.adjusted(T_new_cam).points
+    return points
 
 
 def _smooth(places: Matrix, known: Matrix, moves: Matrix) -> Matrix:
