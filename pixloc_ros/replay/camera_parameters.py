@@ -142,17 +142,17 @@ def estimate_parameters(
     values, step, sigmas = start, np.zeros(2), np.full(2, np.inf)
     told: list[_Contribution] = []
     for number in range(MAX_ROUNDS):
-        frames, told = fit.linearized(frames, values, f"camera's parameters, round {number + 1}")
-        if len(told) < MIN_FRAMES:
+        if len(frames) < MIN_FRAMES:
             raise DataError(
-                f"{len(told)} localized images have odometry; focal length and readout need at "
+                f"{len(frames)} localized images have odometry; focal length and readout need at "
                 f"least {MIN_FRAMES}: take a longer drive"
             )
+        frames, told = fit.linearized(frames, values, f"camera's parameters, round {number + 1}")
         step, sigmas = _solved(told, asked)
         values = np.where(np.isfinite(sigmas), values + step, start)
         if (np.abs(step) <= SETTLED_SIGMAS * sigmas).all():
             break
-    held = round((1.0 - HELD_SHARE) * len(told))
+    held = min(round((1.0 - HELD_SHARE) * len(told)), len(told) - 1)
     by_first_part = values - step + _solved(told[:held], np.isfinite(sigmas))[0]
     before, after = (
         float(np.mean([each.cost for each in fit.linearized(frames[held:], camera, "judging")[1]]))

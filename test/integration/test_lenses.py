@@ -113,15 +113,15 @@ def test_what_a_rolling_shutter_costs_is_gone(
         wrong.append(LocalizedFrame(unfocused, T_map_base, twist_cam))
     assert max(found[True]) < 0.04
     assert min(found[False]) > 0.1
-    monkeypatch.setattr(camera_parameters, "MIN_FRAMES", 4)
+    monkeypatch.setattr(camera_parameters, "MIN_FRAMES", 2)
     config = from_flat({"threads": 1, "camera.readout_s": 0.02})
     both = np.array([True, True])
-    told = estimate_parameters(Localizer(config, localizer.map), [*wrong, *wrong], both)
+    told = estimate_parameters(Localizer(config, localizer.map), wrong, both)
     assert told.off.all()
     assert told.focal_factor == pytest.approx(1 / 1.005, abs=0.0015)
     assert told.readout_s == pytest.approx(lens.readout_s, abs=0.002)
     assert told.held_cost_after < told.held_cost_before
-    still = [replace(each, twist_cam=np.zeros(6)) for each in [*wrong, *wrong]]
+    still = [replace(each, twist_cam=np.zeros(6)) for each in wrong]
     silent = estimate_parameters(Localizer(config, localizer.map), still, ~both | [False, True])
     assert not silent.determined.any() and silent.readout_s == 0.02
 
