@@ -44,7 +44,7 @@ class NodeConfig(Section):
         ge=0.0,
         le=1e5,
         description="An image that stays the same, byte for byte, while the vehicle drives farther "
-        "than this, in metres, is rejected: the camera is frozen.",
+        "than this, in metres, is not used: its camera is frozen.",
     )
     camera_frame: str = Field(
         default="",

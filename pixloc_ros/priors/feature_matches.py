@@ -42,8 +42,8 @@ class FeatureMatches:
     def propose(self, frame: Frame, features: FeaturePyramid | None = None) -> list[PosePrior]:
         """Propose the pose of the matches; none if too few of them agree.
 
-        Raises DataError if the files lack the frame's keypoints, or matches with all of its
-        references.
+        Raises DataError if the files lack the frame's keypoints, or have no match with any
+        reference.
         """
         matched = self._matched(frame.name)
         points_map = se3.transform(self.T_map_world, self.model.points_world[matched.points])
