@@ -70,7 +70,7 @@ def _table(measured: CalibrationSamples, found: Calibration) -> Table:
         "axis of the vehicle",
         "floor",
         "within 1, 2, 3 sigma [%]",
-        "of frames not calibrated with",
+        "cross-validated [%]",
         title=f"{found.frames} frames; a Gaussian has {_percent(GAUSSIAN)}",
     )
     floors = [f"{1e3 * m:.1f} mm" for m in found.floor_m]

@@ -139,7 +139,9 @@ def fit(
     shots = verification_fit.read_records(records)
     model = verification_fit.fit(shots, weights_files.load(weights).sha256, policy)
     write_text(output, model.model_dump_json(indent=2) + "\n")
-    table = Table("evidence", "weight without halves", "with them", title=f"{len(shots)} shots")
+    table = Table(
+        "evidence", "weight without halves", "weight with halves", title=f"{len(shots)} shots"
+    )
     plain = {term.evidence: term.weight for term in model.plain.terms}
     for term in model.full.terms:
         without = f"{plain[term.evidence]:.3f}" if term.evidence in plain else ""

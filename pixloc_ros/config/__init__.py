@@ -188,8 +188,8 @@ def from_flat(values: Mapping[str, Any]) -> Config:
             raise ConfigError(f"parameter '{name}' is now called '{RENAMED[name]}': rename it")
         if name in REPLACED:
             raise ConfigError(
-                f"parameter '{name}' is gone: '{REPLACED[name]}' does its work, in other units; "
-                f"remove it"
+                f"parameter '{name}' was removed: '{REPLACED[name]}' replaces it, in other units; "
+                f"delete it"
             )
         if name not in known:
             raise ConfigError(f"unknown parameter '{name}'{_nearest(name, known)}")

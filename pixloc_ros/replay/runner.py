@@ -82,7 +82,7 @@ def replay(
         answered = _answered(session, reader, every, localizer.map, record_session)
         estimates = list(progress(_checked(answered, reader), "localizing", total))
         if not estimates:
-            raise BagError(f"bag {bag} holds no image that can be read")
+            raise BagError(f"bag {bag} holds no readable image")
         notes = _notes(reader, session.counters, session.tracker.rejected)
         if complaint := session.mounting.complaint():
             notes.append(f"{complaint}; see `pixloc calibrate`")
@@ -183,7 +183,7 @@ def image_loader(reader: BagReader, config: Config) -> LoadImage:
 
 def _notes(reader: BagReader, counters: Counters, rejected: Mapping[str, int]) -> list[str]:
     """List what users should know about the bag: everything unusual that was counted."""
-    notes = [f"{reader.truncated}; what could be read was used"] if reader.truncated else []
+    notes = [f"{reader.truncated}; the readable part was used"] if reader.truncated else []
     unusual = [line for line in counters.lines() if not _is_usual(line[0])]
     counts = [(f"prior.rejected.{reason}", str(count)) for reason, count in rejected.items()]
     return notes + [f"{name}: {line}" for name, line in sorted(unusual + counts)]

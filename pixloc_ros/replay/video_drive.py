@@ -155,7 +155,7 @@ def _opened(video: Path) -> Any:
         raise DataError(f"cannot read video {video}: {error.strerror}") from None
     if not film.streams.video:
         film.close()
-        raise DataError(f"{video} has no video in it")
+        raise DataError(f"{video} contains no video")
     film.streams.video[0].codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     return film
 

@@ -189,7 +189,7 @@ def main(stop: StopSignals, args: Sequence[str] | None = None) -> int:
         )
         alone = player.wait_for_subscribers(options.timeout)
         for topic in () if stop.requested else alone:
-            player.get_logger().warning(f"nobody listens to {topic}")
+            player.get_logger().warning(f"nobody subscribes to {topic}")
         player.play()
         while options.loop and not stop.requested:
             player.play()

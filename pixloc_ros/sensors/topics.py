@@ -76,6 +76,6 @@ def _split(assignment: str) -> tuple[str, str]:
     known = [field.name for field in fields(Topics) if field.name != "chosen"]
     if not separator or not topic or part not in known:
         raise ConfigError(
-            f"topic '{assignment}' is not of the form part=/topic with a part of {', '.join(known)}"
+            f"topic '{assignment}': expected part=/topic, where part is one of {', '.join(known)}"
         )
     return part, topic if topic.startswith("/") else f"/{topic}"

@@ -93,7 +93,7 @@ class VideoDecoder:
 
     def finish(self) -> list[Event]:
         """Return the images that were still to come; after that only a key frame can follow."""
-        self._broken = self._broken or "a packet that was refused"
+        self._broken = self._broken or "a refused packet"
         if self._decoder is None or not self._decoder.is_open:
             return []
         import av
@@ -125,15 +125,15 @@ class VideoDecoder:
             if is_key_frame(packet.codec, headers):
                 self._broken = ""
             if self._broken:
-                line = f"after {self._broken} no picture can be decoded before the next key frame"
+                line = f"after {self._broken}, no picture can be decoded before the next key frame"
                 raise BadMessage("video_awaits_key_frame", line)
             follows = packet.codec != "h264" or self._numbers.follows(headers)
         except Malformed as error:
-            self._broken = "a packet that is broken"
-            raise BadMessage("video_malformed", f"no picture of {packet.codec}: {error}") from None
+            self._broken = "a broken packet"
+            raise BadMessage("video_malformed", f"no {packet.codec} picture: {error}") from None
         if not follows:
-            self._broken = "a packet that was lost"
-            raise BadMessage("video_packet_lost", "a picture that it builds upon has not come")
+            self._broken = "a lost packet"
+            raise BadMessage("video_packet_lost", "a picture that it depends on was lost")
 
     def _decode(self, packet: _Packet) -> list[Event]:
         """Pass a packet to the decoder, return what comes out. Raises BadMessage for an error."""
@@ -147,8 +147,8 @@ class VideoDecoder:
             frames = self._decoder.decode(content)
         except av.FFmpegError as error:
             del self._expected[self._count]
-            self._broken = "a packet that could not be decoded"
-            line = f"{packet.codec} of {len(packet.data)} bytes is not decoded: {error.strerror}"
+            self._broken = "an undecodable packet"
+            line = f"{packet.codec} of {len(packet.data)} bytes cannot be decoded: {error.strerror}"
             raise BadMessage("video_undecodable", line) from None
         events = self._images(frames)
         return events + self._given_up(list(self._expected)[:-MAX_EXPECTED])
@@ -218,5 +218,5 @@ def _codec(message: Any) -> str:
 
 
 def _undecodable(packet: _Packet) -> BadMessage:
-    line = f"no whole picture came of {packet.codec} of {len(packet.data)} bytes"
+    line = f"no complete picture in {len(packet.data)} bytes of {packet.codec}"
     return BadMessage("video_undecodable", line)

@@ -168,7 +168,7 @@ def test_weights_without_a_model_of_their_own_are_told_so(caplog: pytest.LogCapt
 
 @pytest.mark.parametrize("name", REPLACED)
 def test_settings_that_are_gone_name_what_does_their_work(name: str) -> None:
-    with pytest.raises(ConfigError, match=rf"'{name}' is gone: '{REPLACED[name]}'"):
+    with pytest.raises(ConfigError, match=rf"'{name}' was removed: '{REPLACED[name]}'"):
         from_flat({name: 0.1})
 
 
