@@ -3,7 +3,7 @@
     python examples/build_a_map_from_colmap.py sparse/0 images my_map
     python examples/build_a_map_from_colmap.py sparse/0 images my_map --datum 48.137,11.575,519,30
 
-A COLMAP model has no scale and no place of its own: --positions is a file that gives the positions
+A COLMAP model has no metric scale and no position on Earth. --positions names a file with positions
 of some of its images, as `name latitude longitude altitude` or as poses in metres.
 """
 
@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("images", help="folder that the model's image names are relative to")
     parser.add_argument("output", help="map folder to write")
     parser.add_argument("--positions", help="file with positions of the model's images")
-    parser.add_argument("--datum", help="LAT,LON,ALT,YAW of the map's origin, to use GNSS")
+    parser.add_argument("--datum", help="LAT,LON,ALT,YAW of the map's origin, for GNSS")
     arguments = parser.parse_args()
 
     # Other sources are PosedImagesSource, LidarSource, MeshSource and DepthImagesSource.
@@ -33,8 +33,8 @@ def main() -> None:
     )
     options = BuildOptions(datum=Datum.parse(arguments.datum) if arguments.datum else None)
 
-    # What was interrupted continues when it is called again. `report` receives a line on how well
-    # the positions fit; `progress` could wrap the images in a progress bar.
+    # An interrupted build continues when you call it again. `report` receives a line on how well
+    # the positions fit; `progress` can wrap the images in a progress bar.
     map_ = build_map(source, arguments.output, options, report=print)
     print(f"{arguments.output}: {len(map_.keyframe_names)} keyframes, {map_.point_count} points")
 

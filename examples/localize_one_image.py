@@ -33,11 +33,11 @@ def main() -> None:
     parser.add_argument("--prior-sigma", type=numbers, default=[1.0, 3.0], help="METRES,DEGREES")
     arguments = parser.parse_args()
 
-    # The map names the network that it was built with; the localizer must have the same one.
+    # The map names the network that it was built with; the localizer must use the same one.
     localizer = Localizer(Config(map=arguments.map))
 
-    # A frame is an image with its calibration. T_base_cam says where the camera sits on the
-    # vehicle: with the identity, "base" is the camera itself and the answer is the camera's pose.
+    # A frame is an image with its calibration. T_base_cam is the pose of the camera on the
+    # vehicle: with the identity, "base" is the camera and the result is the camera's pose.
     image_rgb = cv2.cvtColor(cv2.imread(arguments.image), cv2.COLOR_BGR2RGB)
     height, width = image_rgb.shape[:2]
     fx, fy, cx, cy = arguments.intrinsics
@@ -49,8 +49,8 @@ def main() -> None:
         T_map_base = np.eye(4)
         T_map_base[:3, :3] = Rotation.from_quat(arguments.prior[3:]).as_matrix()
         T_map_base[:3, 3] = arguments.prior[:3]
-        # The covariance decides how many initial poses are tried, and how far the result may be
-        # from the prior: (6, 6), translation in m^2 first, then rotation in rad^2, in map axes.
+        # The covariance determines how many initial poses are tried, and how far the result may
+        # be from the prior: (6, 6), translation in m^2, then rotation in rad^2, in map axes.
         sigma_m, sigma_deg = arguments.prior_sigma
         covariance = np.diag([sigma_m**2] * 3 + [np.deg2rad(sigma_deg) ** 2] * 3)
         prior = PosePrior(T_map_base, covariance, source="file", stamp_ns=0)

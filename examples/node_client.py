@@ -1,9 +1,9 @@
-"""Use a running localizer node from a program of your own.
+"""Use a running localizer node from your own program.
 
     python examples/node_client.py                 # prints poses and reasons
-    python examples/node_client.py --relocalize    # first lets the node forget where it is
+    python examples/node_client.py --relocalize    # first makes the node forget its pose
 
-Run it in a shell where the workspace is sourced, while the localizer node runs.
+Source the workspace first; the localizer node must be running.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class LocalizationClient(Node):
 
     def __init__(self, localizer: str) -> None:
         super().__init__("localization_client")
-        # One status for every frame, whether it was localized or not, and a pose where it was.
+        # A status for every frame, localized or not, and a pose for every localized frame.
         self.create_subscription(AlignmentStatus, f"{localizer}/status", self.on_status, 10)
         self.create_subscription(PoseWithCovarianceStamped, f"{localizer}/pose", self.on_pose, 10)
         self._relocalize = self.create_client(Relocalize, f"{localizer}/relocalize")
@@ -41,11 +41,11 @@ class LocalizationClient(Node):
         print(f"{position.x:.3f} {position.y:.3f} {position.z:.3f} +- {sigma_m:.3f} m", flush=True)
 
     def relocalize(self) -> None:
-        """Let the node forget where it is; it answers when a frame was accepted, or in vain."""
+        """Make the node forget its pose; wait until it accepts a frame or gives up."""
         if not self._relocalize.wait_for_service(10.0):
             raise SystemExit(f"no service {self._relocalize.srv_name}: is the node running?")
-        # With use_hint and a hint, the search begins there. Without, it begins at a pose from GNSS,
-        # or at keyframes that look like the image.
+        # With use_hint the search begins at the hint, otherwise at a pose from GNSS or at keyframes
+        # that look like the image.
         future = self._relocalize.call_async(Relocalize.Request(use_hint=False, timeout_s=20.0))
         rclpy.spin_until_future_complete(self, future)
         answer = future.result()
@@ -58,7 +58,7 @@ def main() -> None:
     )
     parser.add_argument("--localizer", default="/pixloc_localizer", help="name of the node")
     parser.add_argument("--relocalize", action="store_true")
-    parser.add_argument("--poses", type=int, default=0, help="stop after that many; 0: never")
+    parser.add_argument("--poses", type=int, default=0, help="stop after N poses; 0: never")
     arguments = parser.parse_args()
     rclpy.init()
     client = LocalizationClient(arguments.localizer)

@@ -1,12 +1,12 @@
-"""Make an occupancy grid for nav2 of a point cloud in the map's frame.
+"""Make an occupancy grid for nav2 from a point cloud in the map's frame.
 
     pixloc map export my_map --ply points.ply          # or a lidar cloud: `pixloc map cloud`
     python examples/occupancy_grid.py points.ply grid --ground 0.0
 
-Writes grid.pgm and grid.yaml as nav2's map_server reads them. Their origin is in the frame of the
-cloud, so it is that of the localizer's poses. A cell is occupied where enough points stand between
-two heights above the ground, free where only the ground was seen, and unknown elsewhere. The
-ground is a plane of constant z. Open3D reads the cloud and drops stray points.
+Writes grid.pgm and grid.yaml for nav2's map_server, in the frame of the cloud, which is the frame
+of the localizer's poses. A cell is occupied if enough points lie between two heights above the
+ground, free if only the ground was seen, and unknown otherwise. The ground is a plane of constant
+z. Open3D reads the cloud and removes outliers.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ def main() -> None:
     parser.add_argument("cloud", type=Path, help="PLY or PCD, in the map's frame, z up")
     parser.add_argument("output", type=Path, help="grid to write, without .pgm and .yaml")
     parser.add_argument("--ground", type=float, default=0.0, help="z of the ground, m")
-    parser.add_argument("--low", type=float, default=0.2, help="obstacles begin so far above, m")
-    parser.add_argument("--high", type=float, default=2.0, help="and end so far above, m")
+    parser.add_argument("--low", type=float, default=0.2, help="least height of obstacles, m")
+    parser.add_argument("--high", type=float, default=2.0, help="greatest height of obstacles, m")
     parser.add_argument("--cell", type=float, default=0.1, help="side of a cell, m")
-    parser.add_argument("--points", type=int, default=2, help="that a cell is occupied by")
+    parser.add_argument("--points", type=int, default=2, help="least number in an occupied cell")
     arguments = parser.parse_args()
 
     cloud = open3d.io.read_point_cloud(str(arguments.cloud))

@@ -1,10 +1,10 @@
-"""Refine the poses that another system (hloc, a visual odometry, a pose regressor) found.
+"""Refine poses from another system (hloc, visual odometry, a pose regressor).
 
     python examples/refine_poses_of_another_system.py my_map images queries.txt poses.txt out.txt
 
 queries.txt has lines `name MODEL width height params...`; poses.txt and out.txt have lines
-`name qw qx qy qz tx ty tz`, the pose of the world in the camera (COLMAP's cam_from_world), in the
-world of the model that the map was built from. `pixloc localize` does the same on the command line.
+`name qw qx qy qz tx ty tz`, COLMAP's cam_from_world, in the world of the model that the map was
+built from. `pixloc localize` does the same on the command line.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def main() -> None:
     )
     for name in ("map", "images", "queries", "poses", "output"):
         parser.add_argument(name, type=Path)
-    parser.add_argument("--sigma-m", type=float, default=0.5, help="error to expect, per axis")
+    parser.add_argument("--sigma-m", type=float, default=0.5, help="expected error per axis")
     parser.add_argument("--sigma-deg", type=float, default=1.0)
     arguments = parser.parse_args()
 
@@ -34,7 +34,7 @@ def main() -> None:
     T_map_world = np.array(localizer.map.metadata.T_map_world).reshape(4, 4)
     covariance = np.diag([arguments.sigma_m**2] * 3 + [np.deg2rad(arguments.sigma_deg) ** 2] * 3)
     given = read_poses(arguments.poses)
-    refined = dict(given)  # where the alignment is refused, the pose stays as it was
+    refined = dict(given)  # keeps the given pose where the alignment is refused
     for query in read_queries(arguments.queries, arguments.images):
         if query.name not in given:
             print(f"{query.name}: no pose given")

@@ -1,9 +1,9 @@
-"""Localize along a rosbag2, without ROS, and plot where the vehicle was.
+"""Localize along a rosbag2, without ROS, and plot the positions of the vehicle.
 
     python examples/replay_a_bag_and_plot.py drive_bag my_map plot.png
 
-`pixloc replay` does the same and more (report, figures, ground truth). Here the loop is in your
-hands: each event of the bag goes into the session, and each image comes back as an estimate.
+`pixloc replay` does the same and more (report, figures, ground truth). Here you control the loop:
+each event of the bag goes into the session, and each image returns an estimate.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ def main() -> None:
     )
     parser.add_argument("bag", type=Path, help="rosbag2 folder, .mcap or .db3")
     parser.add_argument("map", help="map folder")
-    parser.add_argument("plot", type=Path, help="picture to write, .png or .svg")
+    parser.add_argument("plot", type=Path, help="plot to write, .png or .svg")
     arguments = parser.parse_args()
 
     localizer = Localizer(Config(map=arguments.map))
-    # The session holds what a drive needs beyond one frame: transforms, odometry, GNSS, the last
-    # pose. The live node uses the same class.
+    # The session holds the state of a drive: transforms, odometry, GNSS, the last pose. The live
+    # node uses the same class.
     session = Session(localizer)
     positions, sigmas_m, reasons = [], [], []
     with BagReader(arguments.bag) as reader:

@@ -30,25 +30,25 @@ from pixloc_ros.ros import launch_arguments
 NODE = "pixloc_localizer"
 RVIZ_LAYOUT = PathJoinSubstitution([FindPackageShare("pixloc_ros"), "config", "pixloc.rviz"])
 DEFAULT_PARAMS = PathJoinSubstitution([FindPackageShare("pixloc_ros"), "config", "localizer.yaml"])
-LAST_FRAME_S = 2.0  # for the localizer to finish what it has when the bag ends
-LAST_WORDS_S = 1.0  # for the lines of a program that has ended to come
+LAST_FRAME_S = 2.0  # for the localizer to finish its last frame when the bag ends
+LAST_LINES_S = 1.0  # for the output of a program that has ended to arrive
 LOADING_S = 300  # at most, until the localizer listens to the bag
-REPORT_S = 120  # at most, for the report to be written
+REPORT_S = 120  # at most, to write the report
 
 ARGUMENTS = [
     DeclareLaunchArgument(
-        "map", default_value="", description="Folder of the map. Empty: the one in params_file."
+        "map", default_value="", description="Map folder. Empty: the one in params_file."
     ),
     DeclareLaunchArgument(
         "params_file",
         default_value=DEFAULT_PARAMS,
-        description="YAML file with parameters of the node.",
+        description="YAML file with the node's parameters.",
     ),
     DeclareLaunchArgument(
         "image_topic",
         default_value="image",
-        description="Topic of the images, sensor_msgs/Image; compressed ones are expected at "
-        "<image_topic>/compressed, video there or at <image_topic>/ffmpeg or /foxglove.",
+        description="Topic of the images, sensor_msgs/Image; compressed images are expected on "
+        "<image_topic>/compressed, video there or on <image_topic>/ffmpeg or /foxglove.",
     ),
     DeclareLaunchArgument(
         "camera_info_topic",
@@ -77,7 +77,7 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "use_sim_time",
         default_value="false",
-        description="Whether time comes from /clock, as with a bag or a simulator.",
+        description="Whether to take time from /clock, as with a bag or a simulator.",
     ),
     DeclareLaunchArgument(
         "namespace",
@@ -93,12 +93,12 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "managed",
         default_value="false",
-        description="Whether a lifecycle manager of nav2 brings the node up, with a bond.",
+        description="Whether a nav2 lifecycle manager brings the node up, with a bond.",
     ),
     DeclareLaunchArgument(
         "rviz",
         default_value="false",
-        description="Whether to open RViz with the layout of this package.",
+        description="Whether to open RViz with this package's layout.",
     ),
     DeclareLaunchArgument(
         "log_level",
@@ -114,7 +114,7 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "rate",
         default_value="1.0",
-        description="Speed at which the bag is played; 1.0 is the speed of recording.",
+        description="Playback speed of the bag; 1.0 is the speed of recording.",
     ),
     DeclareLaunchArgument(
         "loop",
@@ -237,7 +237,7 @@ def recorder(context: LaunchContext) -> Node:
 def ended(event: ProcessExited, context: LaunchContext, stop: Action) -> Action:
     """End the launch after the player's end; as a failure if the player failed."""
     if event.returncode and not context.is_shutdown:
-        return TimerAction(period=LAST_WORDS_S, actions=[OpaqueFunction(function=fail)])
+        return TimerAction(period=LAST_LINES_S, actions=[OpaqueFunction(function=fail)])
     return stop
 
 

@@ -20,7 +20,7 @@ from pixloc_ros.ros.launch_arguments import is_true
 
 LOCALIZER = str(Path(__file__).with_name("localizer.launch.py"))
 NODE = "pixloc_localizer"
-LOADING_S = 60.0  # at most, for a map to be read, until the lifecycle manager gives up
+LOADING_S = 60.0  # to read a map, before the lifecycle manager gives up
 
 ARGUMENTS = [
     DeclareLaunchArgument("pixloc_map", description="Folder of the localizer's map."),
@@ -33,15 +33,15 @@ ARGUMENTS = [
         "namespace", default_value="", description="Namespace of all nodes, as in nav2."
     ),
     DeclareLaunchArgument(
-        "use_sim_time", default_value="false", description="Whether time comes from /clock."
+        "use_sim_time", default_value="false", description="Whether to take time from /clock."
     ),
     DeclareLaunchArgument(
-        "autostart", default_value="true", description="Whether to bring the nodes up at once."
+        "autostart", default_value="true", description="Whether to bring the nodes up at the start."
     ),
     DeclareLaunchArgument(
         "bond_timeout",
         default_value="4.0",
-        description="Seconds without a heartbeat after which a node counts as dead; 0.0: never.",
+        description="Seconds without a heartbeat until a node counts as dead; 0.0: never.",
     ),
 ]
 
@@ -81,7 +81,7 @@ def start(context: LaunchContext) -> list[Action]:
         launch_arguments={
             "map": LaunchConfiguration("pixloc_map"),
             "managed": "true",
-            "private_tf": "true",  # in its namespace, as nav2's own nodes
+            "private_tf": "true",  # in its namespace, like nav2's own nodes
         }.items(),
     )
     return [*([map_server] if grid else []), manager, localizer]
