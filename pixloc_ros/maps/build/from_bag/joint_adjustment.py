@@ -52,9 +52,9 @@ def adjust(
         tracks, T_map_cam, cost, damping = other, moved, other_cost, damping / 10
         if done:
             break
-    used = problem.seen
-    turn = turn_between(T_map_cam[used], T_start[used], sigma_m)
-    T_map_cam = np.where(used[:, None, None], turn @ T_map_cam, T_map_cam)
+    free = problem.free
+    turn = turn_between(T_map_cam[free], T_start[free], sigma_m)
+    T_map_cam = np.where(free[:, None, None], turn @ T_map_cam, T_map_cam)
     return tracks.moved(turn), T_map_cam
 
 
@@ -62,10 +62,10 @@ def adjust(
 class _Problem:
     anchors: Matrix  # (N, 3)
     sigma_m: float
-    seen: NDArray[np.bool_]  # (N,) images that see a point; the others stay
+    free: NDArray[np.bool_]  # (N,) images that show a point; the others stay
 
     def cost(self, tracks: JoinedTracks, T_map_cam: Matrix) -> float:
-        off = np.linalg.norm(T_map_cam[:, :3, 3] - self.anchors, axis=-1)[self.seen] / self.sigma_m
+        off = np.linalg.norm(T_map_cam[:, :3, 3] - self.anchors, axis=-1)[self.free] / self.sigma_m
         held = np.where(off <= HELD_SIGMAS, off**2, 2 * HELD_SIGMAS * off - HELD_SIGMAS**2).sum()
         error_px = tracks.errors_px(T_map_cam)
         return float(held + (LOSS_PX**2 * np.log1p((error_px / LOSS_PX) ** 2)).sum())
@@ -75,17 +75,17 @@ class _Problem:
         count = len(T_map_cam)
         blocks, gradient = self._held(T_map_cam)
         tied = sparse.bsr_matrix((6 * count, 6 * count))
-        for _, some in tracks.some_points():
-            own, g, shared = _eliminated(some, T_map_cam, damping)
+        for _, batch in tracks.batches():
+            own, g, shared = _eliminated(batch, T_map_cam, damping)
             blocks += own
             gradient += g
             tied = tied + shared
         blocks[:, range(6), range(6)] *= 1 + damping
-        blocks[~self.seen] = np.eye(6)
+        blocks[~self.free] = np.eye(6)
         index = np.arange(count)
         system = sparse.bsr_matrix((blocks, index, np.arange(count + 1)), shape=tied.shape) - tied
         step = spsolve(system.tocsc(), -gradient.ravel()).reshape(-1, 6)
-        step[~self.seen] = 0.0
+        step[~self.free] = 0.0
         T = T_map_cam.copy()
         T[:, :3, 3] += step[:, :3]
         T[:, :3, :3] = T[:, :3, :3] @ Rotation.from_rotvec(step[:, 3:]).as_matrix()

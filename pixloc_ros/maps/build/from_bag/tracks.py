@@ -17,7 +17,7 @@ from pixloc_ros.maps.build.colmap_pipeline import LOSS_PX
 
 ITERATIONS = 5  # of a point's adjustment
 DAMPING = 1e-6  # of a point's normal equations, as a share of their diagonal
-SOME = 50_000  # observations whose derivatives are in memory
+BATCH = 50_000  # observations whose derivatives are in memory
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,13 +74,13 @@ class JoinedTracks:
             points=means / np.maximum(total, 1)[:, None],
         ).only(good[self.point][order])
 
-    def some_points(self) -> Iterator[tuple[slice, JoinedTracks]]:
-        """All points in ranges of at most SOME observations, or of one point."""
+    def batches(self) -> Iterator[tuple[slice, JoinedTracks]]:
+        """All points in ranges of at most BATCH observations, or of one point."""
         ends = np.searchsorted(self.point, np.arange(1, len(self.points) + 1))
         first = 0
         while first < len(self.points):
             begin = ends[first - 1] if first else 0
-            stop = max(first + 1, int(np.searchsorted(ends, begin + SOME, "right")))
+            stop = max(first + 1, int(np.searchsorted(ends, begin + BATCH, "right")))
             own = slice(begin, ends[stop - 1])
             yield (
                 slice(first, stop),
@@ -110,16 +110,16 @@ class JoinedTracks:
 
     def errors_px(self, T_map_cam: Matrix) -> NDArray[np.float64]:
         """(O,) distances of projections from keypoints."""
-        found = [some.residuals(T_map_cam)[0] for _, some in self.some_points()]
+        found = [batch.residuals(T_map_cam)[0] for _, batch in self.batches()]
         return np.linalg.norm(np.concatenate([np.zeros((0, 2)), *found]), axis=-1)
 
     def adjusted(self, T_map_cam: Matrix, iterations: int = ITERATIONS) -> JoinedTracks:
         """Gauss-Newton on each point, robust (Cauchy); the poses stay as they are."""
         points = self.points.copy()
-        for own, some in self.some_points():
+        for own, batch in self.batches():
             for _ in range(iterations):
-                some = some.stepped(T_map_cam)
-            points[own] = some.points
+                batch = batch.stepped(T_map_cam)
+            points[own] = batch.points
         return replace(self, points=points)
 
     def moved(self, T: Matrix) -> JoinedTracks:
