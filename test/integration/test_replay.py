@@ -227,7 +227,7 @@ def test_the_camera_of_a_bag_is_calibrated(bag, drive, map_folder, tmp_path, mon
     ("node", "complaint"),
     [
         ({"camera_mounting": [1, 0, 0, 0, 0, 0, 0]}, "quaternion"),
-        ({"camera_mounting": [0, 0, 0, 0, 0, 0, 1], "cameras": "front,left"}, "of one camera"),
+        ({"camera_mounting": [0, 0, 0, 0, 0, 0, 1], "cameras": "front,left"}, "single camera"),
     ],
 )
 def test_mountings_that_cannot_be(node, complaint):
