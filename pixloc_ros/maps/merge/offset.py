@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.pnp import MAX_ERROR_PX, solve_pnp
 from pixloc_ros.geometry.se3 import Matrix
-from pixloc_ros.maps.build.from_bag.tracks import Calibrations, JoinedTracks
+from pixloc_ros.maps.build.from_bag.tracks import DistinctCameras, JoinedTracks
 from pixloc_ros.maps.merge.matching import PointPairs
 from pixloc_ros.maps.merge.placed_map import PlacedMap
 
@@ -98,7 +98,7 @@ def _triangulated(before: PlacedMap, T_new_cam: Matrix, start: Matrix) -> Matrix
         point=point,
         pixels=np.concatenate(pixels)[order],
         points=start[seen],
-        calibrations=Calibrations.of([before.camera(k) for k in range(len(T_new_cam))]),
+        cameras=DistinctCameras.of([before.camera(k) for k in range(len(T_new_cam))]),
     )
     points = start.copy()
     points[seen] = tracks.adjusted(T_new_cam).points

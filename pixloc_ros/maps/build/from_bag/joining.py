@@ -16,7 +16,7 @@ from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.build.colmap_pipeline import ColmapRun
 from pixloc_ros.maps.build.from_bag.chunks import PlacedChunk
 from pixloc_ros.maps.build.from_bag.loops import COLMAP_CENTER_PX, Meeting, place
-from pixloc_ros.maps.build.from_bag.tracks import Calibrations, JoinedTracks, sums
+from pixloc_ros.maps.build.from_bag.tracks import DistinctCameras, JoinedTracks, sums
 from pixloc_ros.maps.build.from_bag.trajectory import Loop
 from pixloc_ros.maps.files.colmap import ColmapImage, ColmapModel
 
@@ -127,7 +127,7 @@ def join_tracks(
         point=np.arange(len(keypoints)),
         pixels=keypoints[:, 1:],
         points=sums(of_point, moved, len(keypoints)) / np.maximum(shows, 1)[:, None],
-        calibrations=Calibrations.of(cameras),
+        cameras=DistinctCameras.of(cameras),
     )
     match = match[_agree(tracks, shows > 0, match, T_map_cam)]
     rows = np.concatenate([of_point, match[:, 0]])
@@ -172,7 +172,7 @@ def model_of(
 
     Images are named by their numbers, as those of a ColmapRun.
     """
-    kinds, error_px = tracks.calibrations, tracks.errors_px(T_map_cam)
+    error_px = tracks.errors_px(T_map_cam)
     images, T_cam_map = [], se3.inverse(T_map_cam)
     order = np.argsort(tracks.image, kind="stable")
     bounds = np.searchsorted(tracks.image[order], np.arange(len(placed) + 1))
@@ -182,7 +182,7 @@ def model_of(
             ColmapImage(
                 image_id=number,
                 name=f"{number:08d}",
-                camera_id=int(kinds.of_image[number]),
+                camera_id=int(tracks.cameras.of_image[number]),
                 T_cam_world=T_cam_map[number],
                 pixels=tracks.pixels[own],
                 point_ids=tracks.point[own],
@@ -190,7 +190,7 @@ def model_of(
         )
     count = len(tracks.points)
     model = ColmapModel(
-        cameras=dict(enumerate(kinds.cameras)),
+        cameras=dict(enumerate(tracks.cameras.distinct)),
         images=tuple(images),
         unregistered=tuple(f"{i:08d}" for i in np.flatnonzero(~placed).tolist()),
         point_ids=np.arange(count),

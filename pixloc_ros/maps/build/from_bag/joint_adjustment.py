@@ -37,7 +37,7 @@ def adjust(
     Images without points stay where they are.
     """
     tracks = tracks.adjusted(T_map_cam)
-    problem = _Problem(
+    problem = _JointProblem(
         T_start[:, :3, 3], sigma_m, np.bincount(tracks.image, None, len(T_start)) > 0
     )
     cost, damping = problem.cost(tracks, T_map_cam), DAMPING
@@ -59,7 +59,7 @@ def adjust(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Problem:
+class _JointProblem:
     anchors: Matrix  # (N, 3)
     sigma_m: float
     free: NDArray[np.bool_]  # (N,) images that show a point; the others stay

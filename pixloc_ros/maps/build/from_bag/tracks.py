@@ -21,14 +21,14 @@ BATCH = 50_000  # observations whose derivatives are in memory
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Calibrations:
-    """Calibrations, each once."""
+class DistinctCameras:
+    """The calibrations of images, each once."""
 
-    cameras: tuple[Camera, ...]
+    distinct: tuple[Camera, ...]
     of_image: NDArray[np.int64]  # (N,)
 
     @classmethod
-    def of(cls, cameras: Sequence[Camera]) -> Calibrations:
+    def of(cls, cameras: Sequence[Camera]) -> DistinctCameras:
         """Of N images."""
         known: dict[str, int] = {}
         of_image = [known.setdefault(repr(c.to_colmap()), len(known)) for c in cameras]
@@ -44,7 +44,7 @@ class JoinedTracks:
     point: NDArray[np.int64]  # (O,) ascending
     pixels: Matrix  # (O, 2)
     points: Matrix  # (P, 3)
-    calibrations: Calibrations
+    cameras: DistinctCameras
 
     def only(self, good: NDArray[np.bool_]) -> JoinedTracks:
         """Those observations, of points that two of them see."""
@@ -100,8 +100,8 @@ class JoinedTracks:
         R = T_cam_map[:, :3, :3]
         points_cam = np.einsum("kij,kj->ki", R, self.points[self.point]) + T_cam_map[:, :3, 3]
         residual, J = np.zeros((len(R), 2)), np.zeros((len(R), 2, 3))
-        kinds = self.calibrations.of_image[self.image]
-        for kind, camera in enumerate(self.calibrations.cameras):
+        kinds = self.cameras.of_image[self.image]
+        for kind, camera in enumerate(self.cameras.distinct):
             own = kinds == kind
             pixels, _, J_cam = camera.project_with_jacobian(torch.from_numpy(points_cam[own]))
             residual[own] = pixels.numpy() - self.pixels[own]
