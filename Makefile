@@ -6,7 +6,7 @@ PYTHON ?= python3
 ARGS ?=
 MINUTES ?= 60
 JOBS ?= 2
-# Sources of what PyPI lacks of ROS (launch, ros2cli, tf2_ros), and how they are installed.
+# Sources of the ROS packages that PyPI lacks (launch, ros2cli, tf2_ros), and their installer.
 ROS_SOURCES ?= ../shared/ros
 
 VENV := .venv
@@ -15,8 +15,8 @@ OVERLAY := build/ros/.built
 PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 ROS_ENV := . tools/ros_env.sh
 
-# HASHED=1: each file that is installed must have a hash of tools/locked.txt, but for torch and what it
-# brings of CUDA: it comes in several builds under one version, so its version is pinned alone.
+# HASHED=1: each installed file must match a hash in tools/locked.txt, except torch and its CUDA
+# packages: torch has several builds under one version, so only its version is pinned.
 HASHED ?=
 LOCKED := --no-deps --require-hashes --only-binary :all: --no-binary empy --no-build-isolation
 UV := build/tools/bin/uv
@@ -42,13 +42,14 @@ endif
 	@$(VENV)/bin/python tools/link_libusb.py
 	@touch $@
 
-# Python edits need no rebuild: the sources come first on the path. Messages and installed files do.
+# Python edits need no rebuild, because the sources come first on the path. Messages and installed
+# files do.
 $(OVERLAY): CMakeLists.txt package.xml $(wildcard msg/* srv/*) launch config constraints.txt \
     tools/build_overlay.sh tools/patch_ros_wheels.py tools/ros-requirements.txt | $(INSTALLED)
 	@tools/build_overlay.sh
 	@touch $@
 
-# Beside each other: the types are checked by one process, which alone would leave the others idle.
+# In parallel: mypy uses one process, which would leave the other cores idle.
 test: setup
 	@$(MAKE) --no-print-directory --jobs 2 lint pytest
 
@@ -58,8 +59,8 @@ pytest: setup
 test-fast: setup
 	@$(ROS_ENV) && python -m pytest -m 'not slow' $(ARGS)
 
-# With the real launch, tf2_ros and tf_transformations, where their sources are. The other tests run
-# without them, as the wheels do.
+# With the real launch, tf2_ros and tf_transformations, if their sources are there. The other tests
+# run without them, like the wheels.
 ifneq ($(wildcard $(ROS_SOURCES)/install.sh),)
 build/ros_tools/env.sh: $(ROS_SOURCES)/install.sh | $(OVERLAY)
 	@echo "building launch, ros2cli and tf2_ros from $(ROS_SOURCES) (minutes, once)"
@@ -71,10 +72,10 @@ test-launch: build/ros_tools/env.sh
 	  python -m pytest -n $(JOBS) test/ros/test_launch.py test/ros/test_conversions.py $(ARGS)
 else
 test-launch:
-	@echo "no sources of ROS launch in $(ROS_SOURCES): its tests are left out"
+	@echo "no sources of ROS launch in $(ROS_SOURCES): skipping its tests"
 endif
 
-# Every boundary with hostile input, for so long: docs/lab/robustness.md
+# Tests every boundary with hostile input for MINUTES: docs/lab/robustness.md
 fuzz: setup
 	@$(ROS_ENV) && PYTHONPATH=test:tools:$$PYTHONPATH python -m fuzz --minutes $(MINUTES) $(ARGS)
 
@@ -92,15 +93,15 @@ $(UV) $(CYCLONEDX):
 	@$(PYTHON) -m venv build/tools
 	@build/tools/bin/pip install --quiet --disable-pip-version-check uv==0.13.9 cyclonedx-bom==7.5.0
 
-# The versions of constraints.txt and all that they bring, with the hashes of all files that PyPI has
-# of them: for `make setup HASHED=1`. After a change of pins.
+# Writes tools/locked.txt for `make setup HASHED=1`: the versions of constraints.txt and their
+# dependencies, with the hashes of all their files on PyPI. Run it after a change of pins.
 locked: $(UV)
 	@$(UV) pip compile --quiet --universal --generate-hashes --no-annotate --no-header \
 	  --python-version 3.11.5 --config-file tools/uv.toml --constraint constraints.txt \
 	  --no-emit-package torch --output-file tools/locked.txt \
 	  --extra dev pyproject.toml tools/ros-requirements.txt
 
-# What is installed, with versions and licences: CycloneDX, for those who look for known holes.
+# Lists what is installed, with versions and licences, for vulnerability scanners (CycloneDX).
 sbom: setup $(CYCLONEDX)
 	@$(CYCLONEDX) environment --pyproject pyproject.toml --output-format JSON \
 	  --output-file build/sbom.json $(VENV)/bin/python && echo "see build/sbom.json"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sources ROS and the workspace, then runs what was asked for.
+# Sources ROS and the workspace, then runs the given command.
 set -e
 # shellcheck disable=SC1090
 source "/opt/ros/${ROS_DISTRO}/setup.bash"
