@@ -1,7 +1,7 @@
 """Calibrate a camera by a drive over a map: localize the bag, compare with its odometry.
 
-Focal length and readout time, where they are asked for, come first and from the images; the drive
-is then localized once more with them, for its mounting.
+Focal length and readout time, if asked for, are estimated first, from the images. The drive is then
+localized again with them, and gives the mounting.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def calibrate(
 
 @dataclass(frozen=True, slots=True)
 class _Answered:
-    """What came of a drive: all estimates, and some of the frames with theirs."""
+    """All estimates of a drive, and a sample of its frames with theirs."""
 
     localizer: Localizer
     estimates: list[Estimate]
@@ -139,7 +139,7 @@ class _Drives:
     progress: Progress
 
     def localized(self, config: Config, focal_factor: float = 1.0) -> _Answered:
-        """As the live node would, with a camera of another focal length."""
+        """Localize all images as the live node would, with another focal length."""
         localizer = Localizer(config)
         estimates: list[Estimate] = []
         sample: list[tuple[Frame, Estimate]] = []

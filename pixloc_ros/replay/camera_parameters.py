@@ -1,10 +1,9 @@
 """Focal length and readout time of a camera, from images that are localized on a map.
 
-Each image is aligned in its pose and in the parameters at once: the Jacobian of the features has a
-column more for each. Poses are of one image each and are eliminated (Schur complement); parameters
-are common to all, so what images tell of them adds up. That is a bundle adjustment on features
-(Lindenberger et al., ICCV 2021) in which the map is held. How much images contradict each other
-tells the sigmas.
+A bundle adjustment on features (Lindenberger et al., ICCV 2021) with the map held fixed. Each image
+has its own pose, and all share the two parameters, each of which adds a column to the Jacobian.
+Poses are eliminated (Schur complement), and the normal equations of all images are added up. The
+sigmas come from the scatter between images.
 """
 
 from __future__ import annotations
@@ -36,15 +35,15 @@ from pixloc_ros.types import Estimate, Frame
 # The order of all that is estimated: true focal length per configured one, minus one; and seconds.
 PARAMETERS = ("focal length", "readout")
 PRIOR_SIGMA = np.array([0.05, 0.05])
-MAX_SIGMA = np.array([0.002, 0.003])  # a parameter with a larger one is not determined
+MAX_SIGMA = np.array([0.002, 0.003])  # beyond, a parameter counts as not determined
 DERIVATIVE_STEP = np.array([1e-3, 1e-3])
-SURE_SIGMAS = 3.0  # that a parameter must be off by for it to be changed
+SURE_SIGMAS = 3.0  # a parameter that differs by less stays as configured
 MIN_FRAMES, MAX_FRAMES = 12, 60  # evenly along the drive
 MAX_ROUNDS = 10  # of Gauss-Newton
-SETTLED_SIGMAS = 0.25  # of a step that is the last
-VELOCITY_S = 0.2  # over which odometry tells how a camera moves
-CORRELATED_FRAMES = 4  # how many in a row may err alike: they share keyframes
-HELD_SHARE = 0.25  # of the frames, at the end: they judge what the others tell
+SETTLED_SIGMAS = 0.25  # a smaller step is the last one
+VELOCITY_S = 0.2  # over which the velocity of a camera is averaged
+CORRELATED_FRAMES = 4  # in a row, with correlated errors: they share keyframes
+HELD_SHARE = 0.25  # of the frames, at the end, to judge what the others give
 STAGES = (Stage(MIDDLE, 10, 1), Stage(FINE, 20, 1))
 
 
@@ -59,41 +58,41 @@ class LocalizedFrame:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ParameterEstimate:
-    """What images tell, in the order of PARAMETERS."""
+    """The result, in the order of PARAMETERS."""
 
     asked: NDArray[np.bool_]  # (2,)
     configured: Matrix  # (2,)
     values: Matrix  # (2,) as configured where nothing is determined
     sigmas: Matrix  # (2,) infinite for what was not asked for, or is not determined
     frames: int
-    # Of the images that were held out, the mean robust cost of their points, 0 (all agree) to 1.
+    # Mean robust cost of the points of held images, from 0 (all agree) to 1.
     held_cost_before: float
     held_cost_after: float
 
     @property
     def determined(self) -> NDArray[np.bool_]:
-        """(2,) the others stay as they were."""
+        """(2,) Whether each parameter was asked for and has a small sigma."""
         return np.isfinite(self.sigmas)
 
     @property
     def off(self) -> NDArray[np.bool_]:
-        """(2,) what is surely not as it is configured."""
+        """(2,) Whether each parameter differs significantly from the configured one."""
         return np.abs(self.values - self.configured) > SURE_SIGMAS * self.sigmas
 
     @property
     def focal_factor(self) -> float:
-        """True focal length per configured one; 1 where no difference is sure."""
+        """Factor to the configured focal length; 1 without a significant difference."""
         return 1.0 + float(self.values[0]) if self.off[0] else 1.0
 
     @property
     def readout_s(self) -> float:
-        """As configured where no difference is sure."""
+        """Readout time; as configured without a significant difference."""
         return max(0.0, float((self.values if self.off[1] else self.configured)[1]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Contribution:
-    """What one image tells: gradient (2,) and Hessian (2, 2), its own pose eliminated."""
+    """Gradient (2,) and Hessian (2, 2) of one image, its pose eliminated."""
 
     gradient: Matrix
     hessian: Matrix
@@ -104,7 +103,7 @@ class _Contribution:
 def localized_frames(
     answers: Iterable[tuple[Frame, Estimate]], odometry: RecordedOdometry
 ) -> list[LocalizedFrame]:
-    """Take frames with a pose and with odometry around them."""
+    """Select the frames that have a pose, and odometry around their stamp."""
     found: list[LocalizedFrame] = []
     half_ns = VELOCITY_S / 2 * 1e9
     for frame, estimate in answers:
@@ -119,7 +118,7 @@ def localized_frames(
 
 
 def with_parameters(found: LocalizedFrame, values: Matrix, stamp_share: float) -> Camera:
-    """The camera of a frame with these parameters."""
+    """Return the camera of a frame with other parameters (2,)."""
     camera = found.frame.camera
     steps = max(1, camera.height - 1)
     twist = torch.from_numpy(found.twist_cam * values[1] / steps)
@@ -133,7 +132,7 @@ def estimate_parameters(
     asked: NDArray[np.bool_],
     progress: Progress = silent,
 ) -> ParameterEstimate:
-    """Find the parameters that are asked for (2,); the others stay as they are configured.
+    """Estimate the parameters that are asked for (2,); the others stay as configured.
 
     Raises DataError for too few frames.
     """
@@ -171,7 +170,7 @@ class _Fit:
     def linearized(
         self, frames: Sequence[LocalizedFrame], values: Matrix, work: str
     ) -> tuple[list[LocalizedFrame], list[_Contribution]]:
-        """Align frames, and tell what they say of the parameters; those on the map alone."""
+        """Align frames and linearize at their poses; frames with too few points are left out."""
         moved, told = list[LocalizedFrame](), list[_Contribution]()
         for each in self.progress(frames, work, len(frames)):
             contribution = self._of_frame(each, values)
@@ -192,7 +191,7 @@ class _Fit:
         observation = CameraObservation(image.pyramid, frame.camera.to(view.points), view)
         initial = local_poses((found.T_map_base @ frame.T_base_cam)[None], view)
         aligner = localizer.aligner(config)
-        # Where the pose ends for these parameters; then how it and they would move on together.
+        # First the best pose for these parameters, then the joint system at that pose.
         end = aligner.refine(STAGES, [observation], initial).history[-1][1].T_cam_local
         system = aligner.system(observation, STAGES[-1])
 
@@ -211,7 +210,7 @@ class _Fit:
 
 
 def _twist_cam(odometry: RecordedOdometry, frame: Frame) -> Matrix:
-    """(6,) how a camera moves at its stamp, in its own axes."""
+    """Velocity and turn rate (6,) of a camera at the stamp of its image, in its own axes."""
     (velocity,), (turn,) = odometry.velocity_base(np.array([frame.stamp_ns]), VELOCITY_S)
     R_cam_base = frame.T_base_cam[:3, :3].T
     of_camera = velocity + np.cross(turn, frame.T_base_cam[:3, 3])
@@ -219,20 +218,20 @@ def _twist_cam(odometry: RecordedOdometry, frame: Frame) -> Matrix:
 
 
 def _pixels(system: LevelSystem, camera: Camera, T_cam_local: Pose) -> Tensor:
-    """Projections (K, N, 2) of a system's points by another camera, in float64."""
+    """Project a system's points with another camera: (K, N, 2) in float64."""
     points = T_cam_local.transform(system.points).double()
     return camera.to(points).project(points)[0]
 
 
 def _without_pose(gradient: Matrix, hessian: Matrix) -> tuple[Matrix, Matrix]:
-    """Gradient (P,) and Hessian (P, P) of the parameters, where the pose follows them."""
+    """Eliminate the pose: gradient (P,) and Hessian (P, P) of the parameters alone."""
     by_pose = np.linalg.solve(hessian[:6, :6], np.column_stack([gradient[:6], hessian[:6, 6:]]))
     across = hessian[6:, :6]
     return gradient[6:] - across @ by_pose[:, 0], hessian[6:, 6:] - across @ by_pose[:, 1:]
 
 
 def _solved(told: Sequence[_Contribution], asked: NDArray[np.bool_]) -> tuple[Matrix, Matrix]:
-    """A step (2,) and the sigmas behind it (2,), infinite for what is not determined."""
+    """Solve for a step (2,) and its sigmas (2,), infinite for what is not determined."""
     free = asked.copy()
     while free.any():
         step, sigmas = _solved_for(told, free)
