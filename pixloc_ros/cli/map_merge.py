@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from rich.table import Table
 
 from pixloc_ros.cli.map_table import map_table
 from pixloc_ros.cli.progress import track
+from pixloc_ros.cli.replay import ConfigOption, DeviceOption, SetOption, resolve_config
 from pixloc_ros.maps.build.edit import StoredMap
 from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.merge import merger
@@ -41,20 +43,34 @@ def merge(
     max_offset: Annotated[
         float, typer.Option(min=0.0, help="metres by which maps may differ without --align")
     ] = DEFAULT.max_offset_m,
+    force: Annotated[
+        bool, typer.Option("--force", help="write a map that localizes held queries worse")
+    ] = DEFAULT.force,
     tile: TileOption = None,
     rows: RowsOption = None,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    device: DeviceOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing map")] = False,
 ) -> None:
     """Join maps into one, in the frame of the first; placed by their datums where they have them.
 
     Example: pixloc map merge north south --output town
     """
+    from pixloc_ros.evaluation import held_score  # takes seconds to import
+
     maps = [(folder.resolve().name, Map.load(folder)) for folder in folders]
-    options = MergeOptions(join, align, max_offset)
-    merged = merger.merge(maps, output, overwrite, StoredMap(tile, rows), options, track)
+    options = MergeOptions(join, align, max_offset, force)
+    resolved = resolve_config(config, settings, folders[0], device)
+    judge = partial(held_score.score, resolved, progress=track)
+    merged = merger.merge(maps, output, overwrite, StoredMap(tile, rows), options, track, judge)
     Console().print(map_table(merged.map, output))
     if merged.overlaps:
         Console().print(_overlap_table(merged, align))
+    for name, held in merged.held:
+        typer.echo(f"held queries of {name}: {held.recall}; median error {held.median_error}")
+    if not merged.held:
+        typer.echo("no map holds queries of a drive (`map update` does), so none was localized")
     for overlap in merged.overlaps:
         if not len(overlap.offsets):
             typer.echo(

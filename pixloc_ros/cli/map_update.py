@@ -149,7 +149,7 @@ def _drives(
 
 
 def _table(report: UpdateReport, session: DriveSession) -> Table:
-    entry, before, after = report.session, report.before, report.after
+    entry = report.session
     table = Table("", "", title=f"{entry.name}, {entry.date}", show_header=False)
     rows = {
         "images verified": f"{entry.frames} of {session.images}",
@@ -157,10 +157,8 @@ def _table(report: UpdateReport, session: DriveSession) -> Table:
         "observations added": entry.observations,
         "points added": entry.points_added,
         "points retired": entry.points_retired,
-        "held queries localized": f"{before.recall:.2f} before, {after.recall:.2f} after, "
-        f"of {report.held}",
-        "their median error": f"{100 * before.median_error_m:.1f} cm before, "
-        f"{100 * after.median_error_m:.1f} cm after",
+        "held queries localized": report.held.recall,
+        "their median error": report.held.median_error,
     }
     for name, value in rows.items():
         table.add_row(name, str(value))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ from pixloc_ros.maps.tiles import read_tensors
 
 FILE_NAME = "sessions.safetensors"
 JPEG_QUALITY = 90
+ERROR_TOLERANCE_M = 0.03  # by which the median error of held queries may grow
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,40 @@ class HeldScore:
 
     recall: float  # share accepted, and near the poses that were believed
     median_error_m: float  # of these; 0 if there is none
+
+
+Judge = Callable[[Map, Sequence[HeldQuery]], HeldScore]  # localizes them on a map
+
+
+@dataclass(frozen=True, slots=True)
+class HeldComparison:
+    """How well some held queries are localized before and after a map has changed."""
+
+    queries: int
+    before: HeldScore
+    after: HeldScore
+
+    @property
+    def recall(self) -> str:
+        """For tables."""
+        return f"{self.before.recall:.2f} before, {self.after.recall:.2f} after, of {self.queries}"
+
+    @property
+    def median_error(self) -> str:
+        """For tables."""
+        before_m, after_m = self.before.median_error_m, self.after.median_error_m
+        return f"{100 * before_m:.1f} cm before, {100 * after_m:.1f} cm after"
+
+    def refuse_worse(self, change: str, remedy: str) -> None:
+        """Raise MapError where fewer are found, or farther off. change: what would be worse."""
+        worse_m = self.after.median_error_m - self.before.median_error_m
+        if self.after.recall < self.before.recall or worse_m > ERROR_TOLERANCE_M:
+            raise MapError(
+                f"{change}: of {self.queries} held queries {self.after.recall:.2f} instead of "
+                f"{self.before.recall:.2f} are localized, with a median error of "
+                f"{100 * self.after.median_error_m:.1f} cm instead of "
+                f"{100 * self.before.median_error_m:.1f} cm; {remedy}"
+            )
 
 
 def arrays_of(queries: Sequence[HeldQuery]) -> Arrays:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,9 @@ from pixloc_ros.maps.datum import Datum
 from pixloc_ros.maps.files.posed_images import PosedImage
 from pixloc_ros.maps.held_queries import (
     FILE_NAME,
+    HeldComparison,
     HeldQuery,
+    HeldScore,
     arrays_of,
     queries_of,
     read_session_arrays,
@@ -166,7 +169,25 @@ def test_histories_and_held_queries_are_kept(drives, tmp_path):
         maps.append(
             saved_again(name, map_, tmp_path, fields, keyframe_arrays=condition, other_files=files)
         )
-    done = merge(maps, tmp_path / "map", options=MergeOptions(align=True))
+    before, after = HeldScore(1.0, 0.01), HeldScore(0.5, 0.01)
+    judged: list[tuple[Map, list[HeldQuery]]] = []
+
+    def judge(map_: Map, queries: Sequence[HeldQuery]) -> HeldScore:
+        judged.append((map_, list(queries)))
+        return before if any(map_ is old for _, old in maps) else after
+
+    with pytest.raises(
+        MapError, match=r"map_0 would be worse in the new map: of 1 held queries 0\.5"
+    ):
+        merge(maps, tmp_path / "map", options=MergeOptions(align=True), judge=judge)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["map_0", "map_1"]
+    forced = MergeOptions(align=True, force=True)
+    done = merge(maps, tmp_path / "map", options=forced, judge=judge)
+    compared = HeldComparison(1, before, after)
+    assert done.held == (("map_0", compared), ("map_1", compared))
+    (_, (of_second,)) = judged[-1]  # which is brought onto the first
+    held = queries_of(read_session_arrays(done.map))
+    assert (of_second.T_map_base == held[1].T_map_base).all()
     assert [entry.name for entry in done.map.metadata.history] == ["a", "b"]
     assert sum(entry.points_retired for entry in done.map.metadata.history) == 7
     assert done.map.keyframe_condition.tolist() == [0, 0, 1, 0, 0, 2]

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pixloc_ros.common.atomic_write import temporary_folder
 from pixloc_ros.common.progress import Progress, silent
-from pixloc_ros.errors import MapError
+from pixloc_ros.errors import DataError, MapError
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.build import edit, writer
 from pixloc_ros.maps.build.edit import AS_BEFORE, MapPart, StoredMap
 from pixloc_ros.maps.datum import T_first_second
 from pixloc_ros.maps.feature_store import Arrays
+from pixloc_ros.maps.held_queries import HeldComparison, Judge
 from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.merge import matching, sessions
 from pixloc_ros.maps.merge.joined_points import (
@@ -28,6 +30,7 @@ from pixloc_ros.maps.merge.joined_points import (
 from pixloc_ros.maps.merge.offset import Offsets, aligned, find_offsets
 from pixloc_ros.maps.merge.placed_map import PlacedMap
 from pixloc_ros.maps.schema import MapMetadata
+from pixloc_ros.maps.update import versions
 
 # What must be equal for features to be comparable.
 SAME = ("weights_sha256", "max_side_px", "strides", "dims", "storage")
@@ -40,6 +43,7 @@ class MergeOptions:
     join: bool = True  # make one of the points that are one; otherwise maps lie side by side
     align: bool = False  # bring each map onto those before it where they overlap
     max_offset_m: float = 0.1  # by which maps that are not aligned may differ, median
+    force: bool = False  # write a map that localizes held queries worse
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,7 @@ class Merged:
     overlaps: tuple[Overlap, ...]
     joined: int  # points of the new map that several maps had
     dropped: int  # observations of these that were too many
+    held: tuple[tuple[str, HeldComparison], ...]  # queries that maps hold, by name of the map
 
 
 def merge(
@@ -70,6 +75,7 @@ def merge(
     stored: StoredMap = AS_BEFORE,
     options: MergeOptions | None = None,
     progress: Progress = silent,
+    judge: Judge | None = None,
 ) -> Merged:
     """Write several named maps as one, in the frame of the first.
 
@@ -79,7 +85,7 @@ def merge(
     differ too much, and for an output that cannot be written.
     """
     options = options or MergeOptions()
-    writer.check_output(output, overwrite)
+    output = writer.check_output(output, overwrite)
     (first_name, first), *others = maps
     for name, map_ in others:
         _check_alike(first_name, first.metadata, name, map_.metadata)
@@ -96,8 +102,20 @@ def merge(
     metadata["history"] = sessions.merged_history(placed)
     files = sessions.merged_session_files(placed, new)
     arrays = _keyframe_arrays(placed, new)
-    map_ = edit.save(parts, metadata, output, overwrite, new.applied, arrays, files)
-    return Merged(map_, overlaps, new.count, len(new.dropped))
+    try:
+        with temporary_folder(output.with_name(f"{output.name}.merge")) as work:
+            map_ = edit.save(parts, metadata, work / "map", False, new.applied, arrays, files)
+            held = sessions.compare_held(placed, map_, judge) if judge else ()
+            if not options.force:
+                for name, compared in held:
+                    compared.refuse_worse(
+                        f"{name} would be worse in the new map",
+                        "none is written (--force writes it all the same)",
+                    )
+            versions.put(work / "map", output)
+    except DataError as error:
+        raise MapError(str(error)) from None
+    return Merged(Map.load(output, verify=False), overlaps, new.count, len(new.dropped), held)
 
 
 def _keyframe_arrays(maps: Sequence[PlacedMap], new: MergedPoints) -> Arrays:

@@ -12,17 +12,22 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.maps.feature_store import Arrays
 from pixloc_ros.maps.held_queries import (
     FILE_NAME,
+    HeldComparison,
     HeldQuery,
+    Judge,
     arrays_of,
     queries_of,
     read_session_arrays,
 )
+from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.merge.joined_points import MergedPoints, first_ids
 from pixloc_ros.maps.merge.placed_map import PlacedMap
 from pixloc_ros.maps.schema import SessionEntry
 from pixloc_ros.maps.update.keyframes import thinned
 from pixloc_ros.maps.update.point_history import PointHistory
 from pixloc_ros.maps.update.updater import MAX_HELD
+
+MAX_COMPARED = 40  # held queries of each map, on the old and on the new one
 
 
 def merged_history(maps: Sequence[PlacedMap]) -> tuple[SessionEntry, ...]:
@@ -56,7 +61,7 @@ def merged_session_files(maps: Sequence[PlacedMap], new: MergedPoints) -> dict[s
     histories = []
     for map_, first_id in zip(maps, first_ids(maps)[:-1].tolist(), strict=True):
         arrays = read_session_arrays(map_.map)
-        held += [_placed(query, map_) for query in queries_of(arrays)]
+        held += _placed(queries_of(arrays), map_)
         history = PointHistory.of(arrays)
         ids = history.point_id + first_id
         left = ~new.joined[ids]
@@ -67,8 +72,24 @@ def merged_session_files(maps: Sequence[PlacedMap], new: MergedPoints) -> dict[s
     return {FILE_NAME: {**PointHistory(*columns).arrays(), **arrays_of(thinned(held, MAX_HELD))}}
 
 
-def _placed(query: HeldQuery, map_: PlacedMap) -> HeldQuery:
-    """A held query where the keyframe nearest to it has gone."""
-    keyframe = int(map_.map.nearest_keyframes(query.T_map_base[:3, 3], 1)[0])
-    T_new_map = map_.T_new_cam[keyframe] @ se3.inverse(map_.map.keyframe_T_map_cam[keyframe])
-    return replace(query, T_map_base=T_new_map @ query.T_map_base)
+def compare_held(
+    maps: Sequence[PlacedMap], merged: Map, judge: Judge
+) -> tuple[tuple[str, HeldComparison], ...]:
+    """Localize the queries that each map holds on it and on the merged one, by name of the map."""
+    found = []
+    for map_ in maps:
+        held = thinned(queries_of(read_session_arrays(map_.map)), MAX_COMPARED)
+        if held:
+            scores = judge(map_.map, held), judge(merged, _placed(held, map_))
+            found.append((map_.name, HeldComparison(len(held), *scores)))
+    return tuple(found)
+
+
+def _placed(queries: Sequence[HeldQuery], map_: PlacedMap) -> list[HeldQuery]:
+    """Held queries where the keyframes nearest to them have gone."""
+    placed = []
+    for query in queries:
+        keyframe = int(map_.map.nearest_keyframes(query.T_map_base[:3, 3], 1)[0])
+        T_new_map = map_.T_new_cam[keyframe] @ se3.inverse(map_.map.keyframe_T_map_cam[keyframe])
+        placed.append(replace(query, T_map_base=T_new_map @ query.T_map_base))
+    return placed

@@ -30,7 +30,7 @@ from pixloc_ros.maps.verified_frames import VerifiedFrame
 MIN_FRAMES = 3  # that see a point, and that lack points
 MIN_LACKING_SHARE = 0.25  # of the corners of a frame that lacks points
 MIN_CORNERS = 30  # of these
-ADJUSTMENTS = 2
+ADJUSTMENTS = 2  # of points and poses, each followed by a triangulation
 NEAR_M = 8.0  # of frames that lack points: others that see what they see
 MAX_ERROR_PX = 2.0  # mean reprojection error of a point
 
@@ -69,7 +69,7 @@ def find_new_points(
     frames = _with_neighbours(lacking, observed)
     if find_spec("pycolmap") is None:
         raise MapError(
-            f"{len(frames)} frames show what the map lacks; points are triangulated by pycolmap: "
+            f"{len(lacking)} frames show what the map lacks; points are triangulated by pycolmap: "
             f"pip install pycolmap, or pass --no-new-points"
         )
     images = [_stored(each.frame, work / f"{i}.jpg") for i, each in enumerate(frames)]

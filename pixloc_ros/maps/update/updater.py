@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,7 @@ from pixloc_ros.errors import DataError, MapError
 from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.maps import held_queries
 from pixloc_ros.maps.build import writer
-from pixloc_ros.maps.held_queries import HeldQuery, HeldScore
+from pixloc_ros.maps.held_queries import HeldComparison, HeldQuery, Judge
 from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.schema import SessionEntry
 from pixloc_ros.maps.update import new_version, versions
@@ -29,10 +29,6 @@ from pixloc_ros.maps.verified_frames import DriveSession, VerifiedFrame
 HELD_EVERY = 5  # of the verified frames, one is held and never becomes a keyframe
 MAX_HELD_PER_SESSION, MAX_HELD = 20, 100
 MIN_FRAMES = 5  # of a session
-ERROR_TOLERANCE_M = 0.03  # by which the median error of held queries may grow
-
-
-Judge = Callable[[Map, Sequence[HeldQuery]], HeldScore]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +36,7 @@ class UpdateReport:
     """What came of an update."""
 
     session: SessionEntry
-    held: int  # queries, of this session and earlier ones
-    before: HeldScore
-    after: HeldScore
+    held: HeldComparison  # of this session's queries and of earlier ones
 
 
 def update_map(
@@ -121,10 +115,13 @@ def _update(
     arrays = {**history.without(gone).arrays(), **held_queries.arrays_of(held)}
     new_version.write_version(map_, keyframes, new, gone, entry, arrays, work / "map")
     before, after = judge(map_, held), judge(Map.load(work / "map"), held)
-    report = UpdateReport(entry, len(held), before, after)
+    compared = HeldComparison(len(held), before, after)
     if not options.force:
-        _refuse_worse(report)
-    return report
+        compared.refuse_worse(
+            "the update would make the map worse",
+            "the map is as it was (--force writes it all the same)",
+        )
+    return UpdateReport(entry, compared)
 
 
 def _known(map_: Map) -> tuple[PointHistory, list[HeldQuery]]:
@@ -152,15 +149,3 @@ def _without(each: FrameObservations, gone: np.ndarray) -> FrameObservations:
 def _new_points(keyframes: Sequence[AddedKeyframe], first_id: int) -> int:
     ids = np.concatenate([np.zeros(0, np.int32), *(each.point_ids for each in keyframes)])
     return len(np.unique(ids[ids >= first_id]))
-
-
-def _refuse_worse(report: UpdateReport) -> None:
-    before, after = report.before, report.after
-    worse_m = after.median_error_m - before.median_error_m
-    if after.recall < before.recall or worse_m > ERROR_TOLERANCE_M:
-        raise MapError(
-            f"the update would make the map worse: of {report.held} held queries "
-            f"{after.recall:.2f} instead of {before.recall:.2f} are localized, with a median error "
-            f"of {100 * after.median_error_m:.1f} cm instead of {100 * before.median_error_m:.1f} "
-            f"cm; the map is as it was (--force writes it all the same)"
-        )
