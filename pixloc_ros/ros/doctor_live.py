@@ -345,11 +345,10 @@ class LiveExamination:
         fine = bool(stated) or seen == calibrated
         remedy = "" if fine else "correct the driver, or set node.camera_frame"
         yield Finding(f"camera frame{of}", fine, detail, remedy)
-        base, camera = self._config.base_frame, stated or seen
-        joined = self._frames.lookup_static(base, camera) is not None
-        detail = f"/tf_static {'joins' if joined else 'does not join'} '{base}' to '{camera}'"
-        joined = self._frames.camera_mounting(camera, self._config) is not None
-        yield Finding(f"mounting{of}", joined, detail, "" if joined else "publish it on /tf_static")
+        camera = stated or seen
+        known = self._frames.camera_mounting(camera, self._config) is not None
+        detail = self._frames.mounting_source(camera, self._config)
+        yield Finding(f"mounting{of}", known, detail, "" if known else "publish it on /tf_static")
         yield from _about_size(image, info, of)
 
 

@@ -62,6 +62,17 @@ class VehicleFrames:
             return se3.base_from_optical()
         return T_base_cam
 
+    def mounting_source(self, camera_frame: str, config: NodeConfig) -> str:
+        """Describe where `camera_mounting` comes from, or what is missing."""
+        frames = f"'{config.base_frame}' to '{camera_frame}'"
+        if any(config.camera_mounting):
+            return "node.camera_mounting is set and replaces /tf_static"
+        if self._static.lookup(config.base_frame, camera_frame) is not None:
+            return f"/tf_static joins {frames}"
+        if config.identity_extrinsics:
+            return f"/tf_static does not join {frames}; node.identity_extrinsics stands in for it"
+        return f"/tf_static does not join {frames}"
+
     def odometry_of_base(self, event: OdometryEvent, config: NodeConfig) -> Matrix:
         """Return T_odom_base (4, 4) of a message. Raises BadMessage if its frames are unknown."""
         if normalized(event.frame_id) != normalized(config.odom_frame):

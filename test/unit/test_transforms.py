@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from helpers.priors import at_s, pose
+from pixloc_ros.config import NodeConfig
 from pixloc_ros.geometry import se3
-from pixloc_ros.sensors.events import StampedTransform
+from pixloc_ros.sensors.events import StampedTransform, StaticTransformsEvent
 from pixloc_ros.sensors.moving_transforms import MovingTransforms
 from pixloc_ros.sensors.static_transforms import MAX_FRAMES, StaticTransforms
+from pixloc_ros.sensors.vehicle_frames import VehicleFrames
 
 
 def test_transforms_chain_in_both_directions() -> None:
@@ -32,6 +36,27 @@ def test_transforms_that_are_none_are_refused() -> None:
     assert not transforms.add("a", "a", np.eye(4))
     assert not transforms.add("", "b", np.eye(4))
     assert transforms.frames == ()
+
+
+@pytest.mark.parametrize(
+    ("settings", "joined", "source"),
+    [
+        ({}, True, "/tf_static joins 'base_link' to 'cam'"),
+        ({}, False, "/tf_static does not join 'base_link' to 'cam'"),
+        ({"identity_extrinsics": True}, False, "node.identity_extrinsics stands in for it"),
+        ({"camera_mounting": (0.0, 0, 1.5, 0, 0, 0, 1)}, False, "node.camera_mounting is set"),
+    ],
+)
+def test_the_source_of_a_mounting_is_the_one_that_is_used(
+    settings: dict[str, Any], joined: bool, source: str
+) -> None:
+    frames, config = VehicleFrames(on_refused=print), NodeConfig(**settings)
+    if joined:
+        mast = StampedTransform(0, "base_link", "cam", se3.make(np.eye(3), [1.0, 0, 2]))
+        frames.add_static(StaticTransformsEvent((mast,)))
+    known = frames.camera_mounting("cam", config) is not None
+    assert known == (joined or bool(settings))
+    assert source in frames.mounting_source("cam", config)
 
 
 def moved(
