@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Builds pixloc_ros, and tf2_msgs where the wheels lack it, into build/ros/install with colcon.
+# Builds pixloc_ros, and tf2_msgs if the wheels lack it, into build/ros/install with colcon.
 # Called by `make setup`; repeating it takes seconds. The result is used through tools/ros_env.sh.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 venv=$root/.venv
 workspace=$root/build/ros
 
-# CMake refuses a package whose numpy lies below its source folder, and .venv does: so the package
-# is presented in a folder of links.
+# CMake refuses a package whose numpy lies below its source folder, as it does in .venv: so the
+# package is built from a folder of links.
 link_package() {
     local source=$workspace/src/pixloc_ros
     mkdir -p "$source"

@@ -32,7 +32,7 @@ def compile_kernel(kernel, architecture: int, warps: int, **constants: int) -> N
     types = {name: TYPES.get(name, "*fp32") for name in kernel.arg_names}
     types["count"] = "i32" if kernel is step_kernels.best_distinct else "*i32"
     types |= dict.fromkeys(constants, "constexpr")
-    # As at run time: torch's buffers begin at multiples of 16 bytes.
+    # As at run time: torch aligns buffers to 16 bytes.
     aligned = {
         (i,): [["tt.divisibility", 16]]
         for i, name in enumerate(kernel.arg_names)

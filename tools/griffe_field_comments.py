@@ -1,8 +1,8 @@
-"""Extension of griffe: the comment behind a dataclass field is its documentation.
+"""Extend griffe: the comment after a dataclass field is its documentation.
 
     stamp_ns: int  # of the middle of the exposure
 
-So a field is described once, where it is defined.
+A field is thus described once, where it is defined.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from griffe import Attribute, Docstring, Extension, ObjectNode
 
 
 class FieldComments(Extension):
-    """Gives attributes without a docstring the comment at the end of their line."""
+    """Documents attributes without a docstring by the comment at the end of their line."""
 
     def on_attribute_instance(
         self, *, node: ast.AST | ObjectNode, attr: Attribute, **_: Any

@@ -1,7 +1,7 @@
-"""Let open3d, which reads the files of clouds and meshes, be loaded where no libusb is installed.
+"""Make open3d, which reads clouds and meshes, loadable without an installed libusb.
 
-Its wheel links to the system's libusb, for cameras that we do not use. Where there is none, that
-of libusb-package takes its place. Run with the virtual environment's Python; repeating is harmless.
+Its wheel links to the system's libusb, for cameras that we do not use. If there is none, the one
+of libusb-package replaces it. Run with the virtual environment's Python; repeating is harmless.
 """
 
 import ctypes

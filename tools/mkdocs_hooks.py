@@ -1,7 +1,7 @@
-"""Hooks of mkdocs: a link from a page to a file of the repository shows that file.
+"""Let links from pages to files of the repository show these files (hooks of mkdocs).
 
 Pages link to sources as they do on a code host, `../../pixloc_ros/localizer.py`. The site holds
-only `docs/`, so each source that is linked becomes a page of its own. A link to a file that does
+only `docs/`, so each linked source becomes a separate page. A link to a file that does
 not exist stays as it is, and `mkdocs build --strict` fails on it.
 """
 
@@ -47,7 +47,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
 
 
 def _source(root: Path, page: str, link: str) -> str | None:
-    """Path in the repository of a file outside of docs/; None for all other links."""
+    """Return the path in the repository of a file outside of docs/; None for other links."""
     path = os.path.normpath(os.path.join("docs", os.path.dirname(page), link))
     inside = path.startswith(("docs", ".."))
     return None if inside or not (root / path).is_file() else path

@@ -17,7 +17,7 @@ REPLACEMENTS = {
 
 
 def patch(path: Path) -> bool:
-    """Rewrite one file; True if it held one of the builder's paths."""
+    """Rewrite one file; return whether it had one of the builder's paths."""
     content = changed = path.read_bytes()
     for pattern, folder in REPLACEMENTS.items():
         changed = pattern.sub(folder.encode().replace(b"\\", rb"\\"), changed)

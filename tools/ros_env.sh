@@ -3,9 +3,9 @@
 #     . tools/ros_env.sh
 # `make setup` must have run. On a machine with ROS from apt, source the colcon workspace instead.
 #
-# The sources come before the overlay on PYTHONPATH, so edits and new modules count at once; the
+# The sources come before the overlay on PYTHONPATH, so edits and new modules take effect at once; the
 # overlay adds pixloc_ros.msg to them (see pixloc_ros/__init__.py). Rebuild it after editing msg/.
-# Nothing leaves this machine, and every shell has a domain of its own unless ROS_DOMAIN_ID is set.
+# Nothing leaves this machine, and every shell has its own domain unless ROS_DOMAIN_ID is set.
 
 _pixloc_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 _pixloc_overlay=$_pixloc_root/build/ros/install

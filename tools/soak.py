@@ -1,18 +1,17 @@
-"""Play a bag to a node again and again, and tell whether memory, threads or latency grow.
+"""Play a bag to a node repeatedly, and check whether memory, threads or latency grow.
 
     . tools/ros_env.sh
     python tools/soak.py --map MAP --bag BAG --output DIR --minutes 25 --rate 2.5
     python tools/soak.py --map MAP --bag BAG --output DIR --minutes 25 --faults 1
     python tools/soak.py --map MAP --bag BAG --output DIR --minutes 1 --beside 1 --neighbour torch
 
-Writes samples.csv and soak.png to DIR and prints the second tenth of the time (the first fills
-caches) beside the last. Ends with status 1 if the node died or anything grew. The node runs with
+Writes samples.csv and soak.png to DIR, and prints the second tenth of the time (the first fills
+caches) next to the last. Exits with status 1 if the node died or anything grew. The node runs with
 use_sim_time on the bag's clock, which goes back with every round.
 
-With --faults SEED each round has a fault (`soak_faults.py`), and each image is sent when the one
-before was answered, as fast as the node works. The seed fixes the order. Writes faults.json as
-well, and ends with status 1, too, if an image was not answered, a pose was wrong or a round did not
-end in poses again.
+With --faults SEED each round has a fault (`soak_faults.py`), and each image is sent as soon as the
+previous one was answered. The seed fixes the order. Also writes faults.json, and also exits with
+status 1 if an image was not answered, a pose was wrong or a round did not end with poses again.
 """
 
 from __future__ import annotations
@@ -43,31 +42,31 @@ from pixloc_ros.msg import AlignmentStatus
 RUN = [sys.executable, "-m", "pixloc_ros.ros.executable"]
 NODE = [*RUN, "node", "--ros-args"]
 PLAYER = [*RUN, "bag_player"]
-WARM_UP_FRAMES = 10  # that do not count for the latency
+WARM_UP_FRAMES = 10  # not counted for the latency
 LATEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-# What the last tenth may exceed the second by. Latency is told, and CPU time judged: the one
-# depends on what else runs on the machine.
+# By how much the last tenth may exceed the second. Latency is only reported, because it depends on
+# other programs on the machine; CPU time is judged.
 ALLOWED = {"memory_mb": 30.0, "threads": 0.0, "files": 1.0, "cpu_s_per_frame": 0.2}
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What was seen in one interval."""
+    """Measurements of one interval."""
 
     elapsed_s: float
-    bag_time_s: float  # played so far, all rounds together
-    rounds: int  # how often the clock went back
+    bag_time_s: float  # played so far, in all rounds
+    rounds: int  # number of times the clock went back
     frames: int  # answered in this interval
     accepted: int
     latency_ms: float  # median over them
     memory_mb: float  # resident, at the end
     threads: int
     files: int  # open descriptors
-    cpu_s_per_frame: float  # of the process, whatever it did in this time
+    cpu_s_per_frame: float  # of the process, for all its work in this time
 
 
 class Listener(Node):
-    """Collects verdicts and follows the clock of the bag."""
+    """Collects statuses and follows the clock of the bag."""
 
     def __init__(self) -> None:
         super().__init__("soak")
@@ -81,7 +80,7 @@ class Listener(Node):
         self.create_subscription(Clock, "/clock", self._on_clock, LATEST)
 
     def take(self) -> list[AlignmentStatus]:
-        """Verdicts since the last call."""
+        """Return the statuses since the last call."""
         taken = list(self._statuses)
         self._statuses.clear()
         self.latencies_ms += [status.latency_ms for status in taken]
@@ -99,7 +98,7 @@ class Listener(Node):
 def measure(
     listener: Listener, process: psutil.Process, options: argparse.Namespace
 ) -> list[Sample]:
-    """One sample per interval, from the first verdict until the time is over or the node dies."""
+    """Take one sample per interval, from the first status until time is up or the node dies."""
     samples: list[Sample] = []
     try:
         while not listener.take():
@@ -119,9 +118,9 @@ def measure(
 def measure_faults(
     drive: FaultyDrive, process: psutil.Process, options: argparse.Namespace
 ) -> list[Sample]:
-    """One sample per interval of whole rounds, until the time is over or the node dies.
+    """Take one sample per interval of whole rounds, until time is up or the node dies.
 
-    They begin when every fault has happened once: until then new code is loaded and heaps grow.
+    Sampling begins when every fault has happened once: until then code is loaded and heaps grow.
     """
     samples: list[Sample] = []
     try:
@@ -149,7 +148,7 @@ def _write_counts(path: Path, drive: FaultyDrive) -> None:
 
 
 def _is_sound(drive: FaultyDrive) -> bool:
-    """Print what came of each kind of fault; whether all was as it has to be."""
+    """Print the result of each kind of fault; return whether all were as required."""
     columns = ("times", "frames", "accepted", "unanswered", "wrong", "unrecovered")
     print(f"{'fault':38}" + "".join(f"{name:>12}" for name in columns))
     for name, counts in sorted(drive.counts.items()):
@@ -160,7 +159,7 @@ def _is_sound(drive: FaultyDrive) -> bool:
 
 
 def _spin(listener: Listener, seconds: float, process: psutil.Process) -> None:
-    """Listen for so long. Raises psutil.NoSuchProcess when the process ends meanwhile."""
+    """Listen for some seconds. Raises psutil.NoSuchProcess if the process ends meanwhile."""
     end_s = time.monotonic() + seconds
     while (left_s := end_s - time.monotonic()) > 0:
         rclpy.spin_once(listener, timeout_sec=left_s)
@@ -200,7 +199,7 @@ def _write(path: Path, samples: Sequence[Sample]) -> None:
 
 
 def compare(samples: Sequence[Sample]) -> bool:
-    """Print the second and the last tenth side by side; whether anything grew."""
+    """Print the second and the last tenth side by side; return whether anything grew."""
     tenth = max(1, len(samples) // 10)
     early, late = samples[tenth : 2 * tenth], samples[-tenth:]
     frames, accepted = (sum(getattr(s, name) for s in samples) for name in ("frames", "accepted"))
@@ -221,7 +220,7 @@ def compare(samples: Sequence[Sample]) -> bool:
 
 
 def draw(path: Path, samples: Sequence[Sample]) -> None:
-    """Curves of everything over the time."""
+    """Plot the samples over time."""
     from matplotlib import pyplot as plt
 
     names = ("memory_mb", "threads", "latency_ms", "cpu_s_per_frame")
@@ -237,7 +236,7 @@ def draw(path: Path, samples: Sequence[Sample]) -> None:
 
 @contextmanager
 def running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process of ours; ended as a user would end it."""
+    """Run a process; end it as a user would."""
     with log.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
     try:
@@ -248,7 +247,7 @@ def running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def soak(options: argparse.Namespace) -> int:
-    """Play a bag as it was recorded; the exit status."""
+    """Play a bag as it was recorded; return the exit status."""
     parameters = [f"map:={options.map}", "use_sim_time:=true"]
     player = [*PLAYER, str(options.bag), "--clock", "--loop", "--rate", str(options.rate)]
     with (
@@ -267,7 +266,7 @@ def soak(options: argparse.Namespace) -> int:
 
 
 def soak_with_faults(options: argparse.Namespace) -> int:
-    """Inject faults at random; the exit status."""
+    """Inject random faults; return the exit status."""
     maps = options.output / "maps"
     write_maps(options.map, maps)
     parameters = [f"map:={maps / 'good'}", f"node.map_root:={maps}", "retrieval.enabled:=false"]
@@ -283,7 +282,7 @@ def soak_with_faults(options: argparse.Namespace) -> int:
 
 
 def _node(options: argparse.Namespace, parameters: list[str]) -> list[str]:
-    """The command of a node with parameters."""
+    """Return the command that runs a node with parameters."""
     all_of_them = ["node.last_pose_file:=''", *parameters, *options.parameter]
     return [*NODE, *(word for text in all_of_them for word in ("-p", text))]
 
@@ -308,18 +307,22 @@ def main() -> int:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Play a bag to a node again and again.")
+    parser = argparse.ArgumentParser(description="Play a bag to a node repeatedly.")
     parser.add_argument("--map", type=Path, required=True)
     parser.add_argument("--bag", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True, help="folder for what was measured")
-    parser.add_argument("--minutes", type=float, default=60.0, help="of the wall clock")
-    parser.add_argument("--rate", type=float, default=1.0, help="of the bag; 2.5: faster")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the results")
+    parser.add_argument("--minutes", type=float, default=60.0, help="duration, wall clock")
+    parser.add_argument("--rate", type=float, default=1.0, help="playback speed of the bag")
     parser.add_argument("--interval", type=float, default=10.0, help="seconds between samples")
-    parser.add_argument("--faults", type=int, metavar="SEED", help="a fault in each round")
-    parser.add_argument("--beside", type=int, default=0, help="other programs that run meanwhile")
+    parser.add_argument("--faults", type=int, metavar="SEED", help="inject a fault in each round")
+    parser.add_argument("--beside", type=int, default=0, help="number of other running programs")
     parser.add_argument("--neighbour", choices=("busy", "torch"), default="busy", help="their kind")
     parser.add_argument(
-        "-p", "--parameter", action="append", default=[], help="name:=value of the node"
+        "-p",
+        "--parameter",
+        action="append",
+        default=[],
+        help="name:=value, a parameter of the node",
     )
     return parser.parse_args()
 

@@ -1,8 +1,8 @@
-"""A drive over DDS into which faults are injected at random, each frame waited for and judged.
+"""Drive over DDS with random faults, waiting for each frame and judging it.
 
-A fault is a function of the messages of some frames: it returns what is published in their place.
-What is done to the node itself (services, transitions, parameters, files) stands between the
-messages as a call. `tools/soak.py --faults SEED` runs it; docs/guide/reliability.md has the table.
+A fault is a function of the messages of some frames: it returns what is published instead. Actions
+on the node itself (services, transitions, parameters, files) are calls between the messages.
+`tools/soak.py --faults SEED` runs it; docs/guide/reliability.md has the table.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ from pixloc_ros.srv import LoadMap, Relocalize
 LOCALIZER = "/pixloc_localizer"
 IMAGE, INFO, ODOM, FIX, STATIC = "/image", "/camera_info", "/odom", "/gnss/fix", "/tf_static"
 CLICK, TF = "/initialpose", "/tf"
-FIRST_FAULT = 4  # frames of a round that come before any fault
-RIGHT_M, RIGHT_DEG = 0.5, 2.0  # what is farther off is wrong
-ANSWER_S, RESEND_S = 60.0, 5.0  # to wait for an answer; then an image counts as lost on the way
+FIRST_FAULT = 4  # frames of a round before any fault
+RIGHT_M, RIGHT_DEG = 0.5, 2.0  # poses with larger errors are wrong
+ANSWER_S, RESEND_S = 60.0, 5.0  # to wait for an answer; an image is then lost
 PAUSE_S = 60.0  # of bag time between rounds, where time does not go back
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One message to publish, or something to do; raw bytes need not be a message."""
+    """One message to publish, or a call; raw bytes need not be a message."""
 
     topic: str
     message: Any = None
@@ -58,7 +58,7 @@ class Step:
     T_map_base: np.ndarray | None = None  # (4, 4) true pose, of an image
 
     def at(self, **changes: Any) -> Step:
-        """The same with fields of the message set by dotted name (`__` for dots)."""
+        """Return a copy with fields of the message set by dotted name (`__` for dots)."""
         message = copy.deepcopy(self.message)
         for name, value in changes.items():
             *path, leaf = name.split("__")
@@ -69,7 +69,7 @@ class Step:
         return replace(self, message=message)
 
     def later(self, seconds: float) -> Step:
-        """The same with another stamp, where there is one."""
+        """Return a copy with another stamp, if it has one."""
         if self.act or isinstance(self.message, bytes) or not hasattr(self.message, "header"):
             return self
         stamp_ns = decoding.stamp_ns(self.message.header) + round(seconds * 1e9)
@@ -82,21 +82,21 @@ Fault = Callable[["FaultyDrive", Steps], Steps]
 
 @dataclass(slots=True)
 class FaultCounts:
-    """What came of the frames of one kind of fault."""
+    """Counts over the frames of one kind of fault."""
 
     times: int = 0
     frames: int = 0
     accepted: int = 0
     wrong: int = 0
     unanswered: int = 0
-    unrecovered: int = 0  # rounds in which no frame was accepted any more
+    unrecovered: int = 0  # rounds that ended without another accepted frame
     reasons: dict[str, int] = field(default_factory=dict)
 
 
 class FaultyDrive(Node):
     """Plays a bag round after round with a fault in each, and judges every answer.
 
-    `rounds`, `bag_time_s` and `take` are as those of `soak.Listener`.
+    `rounds`, `bag_time_s` and `take` are like those of `soak.Listener`.
     """
 
     def __init__(self, bag: Path, maps: Path, seed: int) -> None:
@@ -106,7 +106,7 @@ class FaultyDrive(Node):
         self.rounds = -1
         self.bag_time_s = 0.0
         self.counts: dict[str, FaultCounts] = {}
-        self.lines: list[str] = []  # what must not be
+        self.lines: list[str] = []  # violations
         self._steps = _steps(bag)
         self._publishers_of = {
             topic: self.create_publisher(kind, topic, _quality(topic))
@@ -120,25 +120,25 @@ class FaultyDrive(Node):
         self._current = FaultCounts()
         self._shift_s = 0.0
         self._queue = FAULTS.copy()
-        self.T_moved = np.eye(4)  # the mounting that was told, in the true one: (4, 4)
+        self.T_moved = np.eye(4)  # published mounting in the true one: (4, 4)
         self.create_subscription(AlignmentStatus, f"{LOCALIZER}/status", self._on_status, 50)
         self.create_subscription(PoseWithCovarianceStamped, f"{LOCALIZER}/pose", self._on_pose, 50)
 
     @property
     def every_fault_happened(self) -> bool:
-        """Whether each fault was played once."""
+        """Whether each fault was injected once."""
         return len(self.counts) == len(FAULTS)
 
     def take(self) -> list[AlignmentStatus]:
-        """Verdicts since the last call."""
+        """Return the statuses since the last call."""
         taken, self._taken = self._taken, []
         return taken
 
     def wait_for_node(self) -> None:
-        """Until somebody listens to all topics."""
+        """Wait until all topics have subscribers."""
         waiting = [p for t, p in self._publishers_of.items() if t != TF]
         self.spin_until(lambda: all(p.get_subscription_count() for p in waiting), 60.0)
-        self.spin_until(lambda: False, 0.7)  # and until it knows of us
+        self.spin_until(lambda: False, 0.7)  # and until the node has discovered us
 
     def play_round(self) -> None:
         """Drive through the bag once, with one fault."""
@@ -164,7 +164,7 @@ class FaultyDrive(Node):
         self.bag_time_s += self._duration_s
 
     def call(self, kind: Any, name: str, request: Any) -> Any:
-        """The answer of a service of the node."""
+        """Call a service of the node and return its response."""
         if name not in self._clients_of:
             self._clients_of[name] = self.create_client(kind, f"{LOCALIZER}/{name}")
         client = self._clients_of[name]
@@ -178,7 +178,7 @@ class FaultyDrive(Node):
         return future.result()
 
     def change_state(self, *labels: str) -> None:
-        """Lead the node through transitions; it must be able to listen again after the last."""
+        """Take the node through transitions; after the last one it must listen again."""
         for label in labels:
             request = ChangeState.Request()
             request.transition.label = label
@@ -186,7 +186,7 @@ class FaultyDrive(Node):
         self.wait_for_node()
 
     def put(self, **values: Any) -> bool:
-        """Set parameters of the node by name, with `__` for the dot; whether it took them."""
+        """Set parameters of the node by name, `__` for the dot; return whether it took them."""
         named = {name.replace("__", "."): value for name, value in values.items()}
         parameters = [Parameter(n, value=v).to_parameter_msg() for n, v in named.items()]
         request = SetParametersAtomically.Request(parameters=parameters)
@@ -194,7 +194,7 @@ class FaultyDrive(Node):
         return bool(answer and answer.result.successful)
 
     def static(self) -> Step:
-        """The transforms of the bag's vehicle."""
+        """Return the step with the transforms of the bag's vehicle."""
         return next(step for step in self._steps if step.topic == STATIC)
 
     def publish_again(self, topic: str) -> None:
@@ -203,12 +203,12 @@ class FaultyDrive(Node):
         self._publishers_of[topic].publish(step.message)
 
     def expect(self, holds: bool, line: str) -> None:
-        """Note what should have been otherwise."""
+        """Record a violation unless a condition holds."""
         if not holds:
             self.lines.append(f"round {self.rounds}: {line}")
 
     def spin_until(self, done: Callable[[], Any], patience_s: float) -> bool:
-        """Let messages come until `done`; whether that was in time."""
+        """Receive messages until `done`; return whether that was in time."""
         end_s = time.monotonic() + patience_s
         while not done():
             if time.monotonic() > end_s:
@@ -222,7 +222,7 @@ class FaultyDrive(Node):
         return (stamps[-1] - stamps[0]) * 1e-9
 
     def _play(self, steps: Steps) -> int:
-        """Publish in order, waiting for the answer to each image; how many were accepted."""
+        """Publish in order, waiting for each image's answer; return the number accepted."""
         before = self._current.accepted
         for step in steps:
             if step.act is not None:
@@ -235,9 +235,9 @@ class FaultyDrive(Node):
         return self._current.accepted - before
 
     def _show(self, step: Step) -> None:
-        """Publish an image, and wait for the answer where the node owes one.
+        """Publish an image, and wait for the answer if the node owes one.
 
-        Images go best effort, as those of drivers: one that is lost on the way is sent once more.
+        Images are best effort, like those of drivers: a lost one is sent once more.
         """
         if step.T_map_base is not None and not isinstance(step.message, bytes):
             stamp_ns = decoding.stamp_ns(step.message.header)
@@ -289,7 +289,7 @@ def _kinds(bag: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _steps(bag: Path) -> Steps:
-    """The messages of a bag, images with the true pose of the vehicle."""
+    """Read the messages of a bag, images with the true pose of the vehicle."""
     truth = read_tum(bag.with_suffix(".truth.txt"))
     poses = dict(zip(truth.stamps_ns.tolist(), truth.T_map_base, strict=True))
     (source,) = open_sources(bag)
@@ -307,7 +307,7 @@ def _steps(bag: Path) -> Steps:
 
 
 def each(steps: Steps, topic: str, change: Callable[[Step], Step | Steps]) -> Steps:
-    """The steps with those of a topic changed, removed (no step) or multiplied."""
+    """Return the steps with those of a topic changed, removed (no step) or multiplied."""
     result: Steps = []
     for step in steps:
         new = change(step) if step.topic == topic and step.act is None else step
@@ -316,7 +316,7 @@ def each(steps: Steps, topic: str, change: Callable[[Step], Step | Steps]) -> St
 
 
 def once(steps: Steps, topic: str, change: Callable[[Step], Step | Steps]) -> Steps:
-    """The same with the first of a topic changed, if there is one."""
+    """Return the steps with the first of a topic changed, if there is one."""
     index = next((i for i, step in enumerate(steps) if step.topic == topic), None)
     if index is None:
         return steps
@@ -324,30 +324,30 @@ def once(steps: Steps, topic: str, change: Callable[[Step], Step | Steps]) -> St
 
 
 def do(*acts: Callable[[], Any]) -> Steps:
-    """Steps that do something to the node."""
+    """Return steps that act on the node."""
     return [Step("", act=act) for act in acts]
 
 
 def between(steps: Steps, *acts: Callable[[], Any]) -> Steps:
-    """The same with something done in the middle."""
+    """Return the steps with an action in the middle."""
     middle = len(steps) // 2
     return [*steps[:middle], *do(*acts), *steps[middle:]]
 
 
 def silent(steps: Steps) -> Steps:
-    """The same without answers to its images."""
+    """Return the steps with no answers expected to their images."""
     return [replace(step, answered=False) for step in steps]
 
 
 def shaken(step: Step, T_shift: np.ndarray) -> Step:
-    """Odometry that believes to be elsewhere, by a motion (4, 4) in its own frame."""
+    """Move the odometry by a motion (4, 4) in its own frame."""
     T = T_shift @ decoding.pose(step.message.pose.pose)
     pose = conversions.pose_message(T, np.zeros((6, 6)), 0, "").pose.pose
     return step.at(pose__pose=pose)
 
 
 def click(drive: FaultyDrive, steps: Steps, **changes: Any) -> Step:
-    """A click where the vehicle is at the first of the images, with fields set."""
+    """Return a click at the true pose of the first image, with fields set."""
     image = next(step for step in steps if step.topic == IMAGE)
     assert image.T_map_base is not None
     covariance = np.diag([0.25, 0.25, 0.25, 0.01, 0.01, 0.01])
@@ -507,7 +507,7 @@ def fault_one_stamp_behind(drive: FaultyDrive, steps: Steps) -> Steps:
 
 
 def fault_clock_set(drive: FaultyDrive, steps: Steps) -> Steps:
-    """For these frames everything is stamped by another clock."""
+    """Stamp all messages of these frames with another clock."""
     off_s = float(drive.rng.choice([-3600.0, 3600.0]))
     return [step.later(off_s) for step in steps]
 
@@ -531,7 +531,7 @@ def fault_unfilled_transform(drive: FaultyDrive, steps: Steps) -> Steps:
 
 
 def fault_mounting_jumps(drive: FaultyDrive, steps: Steps) -> Steps:
-    """It is believed: the camera is where it was, and so the vehicle is elsewhere."""
+    """The node accepts it: the camera stays where it was, so the vehicle moves."""
     static = drive.static()
     (before,) = static.message.transforms
     moved = copy.deepcopy(before)
@@ -548,7 +548,7 @@ def fault_mounting_jumps(drive: FaultyDrive, steps: Steps) -> Steps:
 
 
 def fault_transforms_of_others(drive: FaultyDrive, steps: Steps) -> Steps:
-    """Somebody else tells where the odometry's frame is, in circles and far away."""
+    """Another node publishes the odometry's frame, in cycles and far away."""
     circle = [("map", "odom"), ("odom", "base_link"), ("base_link", "map"), ("a", "a"), ("", "b")]
     transforms = []
     for parent, child in circle:
@@ -598,7 +598,7 @@ def fault_relocalize_with_bad_hints(drive: FaultyDrive, steps: Steps) -> Steps:
 
 
 def fault_relocalize_in_vain(drive: FaultyDrive, steps: Steps) -> Steps:
-    """Without images; afterwards the vehicle has to be found anew."""
+    """Relocalize without images; the vehicle must then be found again."""
 
     def ask() -> None:
         answer = drive.call(Relocalize, "relocalize", Relocalize.Request(timeout_s=0.2))
@@ -676,7 +676,7 @@ def fault_parameters_at_their_limits(drive: FaultyDrive, steps: Steps) -> Steps:
 
 
 def fault_maps_damaged(drive: FaultyDrive, steps: Steps) -> Steps:
-    """Maps with a truncated and with a missing tile, and names that lead elsewhere."""
+    """Load maps with a truncated or missing tile, and names outside the map root."""
 
     def ask(name: str) -> None:
         answer = drive.call(LoadMap, "load_map", LoadMap.Request(name=name))
@@ -697,7 +697,7 @@ def fault_map_loaded_anew(drive: FaultyDrive, steps: Steps) -> Steps:
 
 
 def fault_map_overwritten(drive: FaultyDrive, steps: Steps) -> Steps:
-    """The files of the map in use are emptied for a while, as by a copy over them."""
+    """Empty the files of the map in use for a while, as a copy over them does."""
     files = {path: path.read_bytes() for path in (drive.maps / "good").iterdir()}
 
     def empty() -> None:
@@ -719,7 +719,7 @@ LASTING = (fault_calibrations_alternate, fault_calibration_impossible)
 
 
 def write_maps(map_folder: Path, maps: Path) -> None:
-    """Copies of a map below a folder: `good`, `cut` (half a tile) and `missing` (one is not there).
+    """Write copies of a map below a folder: `good`, `cut` (half a tile) and `missing` (a tile).
 
     Raises ValueError for a map without tiles.
     """

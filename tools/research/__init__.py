@@ -1,1 +1,1 @@
-"""Baselines, ablations and pictures for the lab notes: tested, and not installed."""
+"""Baselines, ablations and figures for the lab notes: tested, not installed."""

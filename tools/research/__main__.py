@@ -9,7 +9,7 @@ from pixloc_ros.common.process import prepare_process
 
 
 def build() -> typer.Typer:
-    """The command line with all its commands, which import torch."""
+    """Build the command line with all its commands, which import torch."""
     from research.ablations import ablations
     from research.baseline_shots import baseline_shots
     from research.benchmark_maps import benchmark_maps
@@ -44,7 +44,7 @@ def build() -> typer.Typer:
 
 
 def main() -> None:
-    """Entry point, as that of `pixloc`."""
+    """Entry point, like that of `pixloc`."""
     prepare_process()  # before torch is imported
     run(build())
 

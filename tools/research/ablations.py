@@ -1,4 +1,4 @@
-"""`research ablations`: what each part of the alignment is worth, in the manner of Table 3."""
+"""`research ablations`: the contribution of each part of the alignment (Table 3)."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ ONE_POSE = {
 
 @dataclass(frozen=True, slots=True)
 class Ablation:
-    """Settings that take something away, or what is done to a localizer for that."""
+    """Settings that remove a part, or a function that removes it from a localizer."""
 
     settings: Mapping[str, object]
     change: Callable[[Localizer], None] | None = None
-    averaged: bool = False  # on the map whose observations are averaged
+    averaged: bool = False  # on the map with averaged observations
     two_scales: bool = False  # on the map of smaller images first
-    iterations: tuple[int, int, int] | None = None  # of each level; 0 is no setting of the product
+    iterations: tuple[int, int, int] | None = None  # per level; the product does not allow 0
 
 
 def without_confidence(localizer: Localizer) -> None:
-    """Trust every pixel of map and query alike."""
+    """Set all confidences of map and query to one."""
     tiles = localizer.map.tiles
     for number in range(len(tiles)):
         for confidences in tiles.tile(number).confidences:
@@ -62,28 +62,28 @@ def without_confidence(localizer: Localizer) -> None:
 
 
 def with_fixed_damping(localizer: Localizer) -> None:
-    """Damp all levels and axes alike."""
+    """Use the same damping on all levels and axes."""
     localizer.features.damping = torch.full_like(localizer.features.damping, FIXED_DAMPING)
 
 
 @dataclass(frozen=True, slots=True)
 class ShapedCost:
-    """Barron's general cost, scaled as the product's: 1 is the cost of an unrelated feature."""
+    """Barron's general cost, scaled like the product's: 1 is the cost of an unrelated feature."""
 
     barron: Barron
 
     def cost(self, x: Tensor) -> Tensor:
-        """Of squared residuals x."""
+        """Return the cost of squared residuals x."""
         return self.barron.cost(x) / self.barron.cost(x.new_tensor(2.0))
 
     def weight(self, x: Tensor) -> Tensor:
-        """The derivative by x, up to the constant factor: 1 for small residuals."""
+        """Return the derivative by x, up to the constant factor: 1 for small residuals."""
         return self.barron.weight(x)
 
 
 @dataclass(frozen=True)
 class ShapedAligner(Aligner):
-    """An aligner whose robust cost has another shape than the product's, at the same scale."""
+    """An aligner with a different shape of the robust cost, at the product's scale."""
 
     alpha: float = 0.0
 
@@ -145,13 +145,13 @@ def ablations(
     images: cli.ImagesOption,
     meta: cli.MetaOption,
     output: Annotated[
-        Path, typer.Option(help="JSON file of all errors; what it has is not run again")
+        Path, typer.Option(help="JSON file of all errors; measured cases are not repeated")
     ],
     averaged_map: Annotated[
-        Path | None, typer.Option(help="the map built with --features averaged")
+        Path | None, typer.Option(help="map built with --features averaged")
     ] = None,
     smaller_map: Annotated[
-        Path | None, typer.Option(help="the map of smaller images, for two scales")
+        Path | None, typer.Option(help="map of smaller images, for two scales")
     ] = None,
     offset: Annotated[str, typer.Option(help="METRES,DEGREES of the priors")] = "2,3",
     exclude_every: cli.ExcludeOption = 0,
@@ -159,10 +159,10 @@ def ablations(
     per_frame: cli.PerFrameOption = 1,
     degrade: Annotated[str, typer.Option(help="clean, night, blur, ...")] = "clean",
     axes: cli.AxesOption = "keep",
-    case: Annotated[list[str] | None, typer.Option(help="only these; repeatable")] = None,
+    case: Annotated[list[str] | None, typer.Option(help="run only these; repeatable")] = None,
     settings: SetOption = None,
 ) -> None:
-    """Localize the same frames with one part after the other taken away, from one initial pose.
+    """Localize the same frames with one part removed at a time, from one initial pose.
 
     Runs on several maps with the same output are pooled.
 
@@ -188,7 +188,7 @@ def ablations(
 def _folders(
     ablation: Ablation, map_folder: Path, averaged_map: Path | None, smaller_map: Path | None
 ) -> list[Path]:
-    """The maps of an ablation, in the order that they are used; [] where one was not given."""
+    """Return the maps of an ablation in order of use; [] if one was not given."""
     last = averaged_map if ablation.averaged else map_folder
     needed = [smaller_map, last] if ablation.two_scales else [last]
     given = [folder for folder in needed if folder is not None]
@@ -209,7 +209,7 @@ def _localizer(ablation: Ablation, folder: Path, settings: list[str]) -> Localiz
 
 
 def _extract_once(localizer: Localizer) -> None:
-    """Keep the features of the last image: a frame is localized several times in a row."""
+    """Keep the features of the last image: each frame is localized several times in a row."""
     extract, last = localizer.features.extract, list[tuple[object, FeaturePyramid]]()
 
     def kept(image):  # type: ignore[no-untyped-def]

@@ -1,4 +1,4 @@
-"""`research shots`: as `pixloc shots`, with keypoints and PnP instead of the alignment."""
+"""`research shots`: like `pixloc shots`, with keypoints and PnP instead of the alignment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def baseline_shots(
     meta: cli.MetaOption,
     method: Annotated[Method, typer.Option(help="keypoints to match; PnP then gives the pose")],
     map_images: Annotated[
-        Path | None, typer.Option(help="folder of the map's images; as --images by default")
+        Path | None, typer.Option(help="folder of the map's images; default: --images")
     ] = None,
     offset: cli.OffsetOption = None,
     exclude_every: cli.ExcludeOption = 0,
@@ -36,7 +36,7 @@ def baseline_shots(
     settings: SetOption = None,
     device: DeviceOption = None,
 ) -> None:
-    """Localize single frames by keypoints and PnP, to compare with `pixloc shots`.
+    """Localize single frames with keypoints and PnP, to compare with `pixloc shots`.
 
     Example: python -m research shots --method sift --map town --images drive/images
     --meta drive/meta.json

@@ -1,4 +1,4 @@
-"""The basin of attraction as curves, in the style of figure 5 of the paper."""
+"""Plot the basin of attraction as curves, like figure 5 of the paper."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def write_basin(
     shares: Mapping[str, Mapping[str, NDArray[np.float64]]],
     sizes: Mapping[str, Sequence[float]],
 ) -> Path:
-    """One panel per axis, one curve per level and one for all levels in a row. PNG."""
+    """Draw one panel per axis, one curve per level and one for all levels in a row. PNG."""
     figure, panels = plotting.new_figure(1, len(shares), 3.6 * len(shares), 3.2, sharey=True)
     for axes, (axis, curves) in zip(panels, shares.items(), strict=True):
         for name, share in curves.items():

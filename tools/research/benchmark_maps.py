@@ -1,4 +1,4 @@
-"""`python -m research benchmark-maps`: what the size of a map costs on this machine."""
+"""`python -m research benchmark-maps`: the cost of a map's size on this machine."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def benchmark_maps(
         list[float] | None, typer.Option(help="size of a map; repeatable [default: 1e4 to 1e6]")
     ] = None,
     folder: Annotated[
-        Path | None, typer.Option(help="where maps are written, one after the other; then removed")
+        Path | None, typer.Option(help="folder for the maps, written and removed one by one")
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="file for the figures")] = None,
+    json: Annotated[Path | None, typer.Option(help="file for the results")] = None,
     config: ConfigOption = None,
     settings: SetOption = None,
     device: DeviceOption = None,
 ) -> None:
-    """Write invented maps of several sizes; time start and views, measure memory and disk.
+    """Write synthetic maps of several sizes; time start and views, measure memory and disk.
 
     A map of 1e7 points takes 6 GB of disk and minutes to write.
 

@@ -1,4 +1,4 @@
-"""`python -m research`: what the features can do, and pictures of it."""
+"""`python -m research`: measure and draw what the features can do."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ app = typer.Typer(help="Measure and draw what the network's features can do.", n
 
 WeightsOption = Annotated[str, typer.Option(help="packaged weights or a file")]
 OutputOption = Annotated[Path, typer.Option(help="picture to write, .jpg or .png")]
-ImagesOption = Annotated[Path, typer.Option(help="folder of the query images")]
+ImagesOption = Annotated[Path, typer.Option(help="folder of query images")]
 MetaOption = Annotated[Path, typer.Option(help="meta.json with their true poses")]
 AxesOption = Annotated[str, typer.Option(help="keep or optical_to_ros, as for the map")]
 EveryOption = Annotated[int, typer.Option(min=1, help="use every Nth image")]
@@ -43,9 +43,9 @@ def match(
         Literal["features", "disk"], typer.Option(help="disk: dense DISK, to compare")
     ] = "features",
     window: Annotated[int, typer.Option(min=1, help="pixels searched to each side")] = 20,
-    tolerance: Annotated[float, typer.Option(min=0, help="pixels from the true place")] = 8.0,
+    tolerance: Annotated[float, typer.Option(min=0, help="pixels from the true position")] = 8.0,
 ) -> None:
-    """Share of hand-marked points that the features find again in another photo, as in WxBS.
+    """Print the share of hand-marked points that the features find in another photo (WxBS).
 
     Example: python -m research match wxbs --window 20 --tolerance 8
     """
@@ -73,10 +73,10 @@ def match(
 def confidence(
     weights: WeightsOption = PACKAGED,
     count: Annotated[int, typer.Option(min=1, help="views of the generated street")] = 20,
-    image: Annotated[Path | None, typer.Option(help="draw this image's confidence only")] = None,
+    image: Annotated[Path | None, typer.Option(help="draw only this image's confidence")] = None,
     output: Annotated[Path | None, typer.Option(help="picture to write, .jpg or .png")] = None,
 ) -> None:
-    """Mean confidence of sky, road, cars and houses on the generated street, or of an image.
+    """Measure the confidence of sky, road, cars and houses on the street, or draw an image's.
 
     Example: python -m research confidence --image drive/000100.jpg --output confidence.jpg
     """
@@ -104,9 +104,9 @@ def _confidence_table(rows: Any) -> Table:
 def degrade(
     image: Annotated[Path, typer.Argument(help="any image")],
     output: OutputOption,
-    seed: Annotated[int, typer.Option(help="of what is random")] = 0,
+    seed: Annotated[int, typer.Option(help="seed of the random degradations")] = 0,
 ) -> None:
-    """A contact sheet of all degradations that `pixloc shots` and `pixloc bag create` know.
+    """Draw all degradations of `pixloc shots` and `pixloc bag create` on a contact sheet.
 
     Example: python -m research degrade drive/000100.jpg --output degradations.jpg
     """
@@ -131,7 +131,7 @@ def basin(
     axes: AxesOption = "keep",
     settings: SetOption = None,
 ) -> None:
-    """From how far do points find their way, level by level? Curves over offsets of the start.
+    """Plot the share of frames that converge, per level, over the offset of the initial pose.
 
     Example: python -m research basin --map town --images drive/images --meta drive/meta.json
     --every 20 --output basin.png
@@ -168,13 +168,13 @@ def travel(
     meta: MetaOption,
     output: OutputOption,
     frame: Annotated[int, typer.Option(min=0, help="number of the image")] = 0,
-    offset: Annotated[str, typer.Option(help="FORWARD,LATERAL,YAW of the start: m, m, deg")] = (
-        "-2,0.5,3"
-    ),
+    offset: Annotated[
+        str, typer.Option(help="FORWARD,LATERAL,YAW of the initial pose: m, m, deg")
+    ] = ("-2,0.5,3"),
     axes: AxesOption = "keep",
     settings: SetOption = None,
 ) -> None:
-    """Draw how points travel from a wrong start to the pose, level by level.
+    """Draw how points move from a wrong initial pose to the result, level by level.
 
     Example: python -m research travel --map town --images drive/images --meta drive/meta.json
     --frame 40 --output travel.jpg
@@ -204,7 +204,7 @@ def travel(
 def variant(
     name: Annotated[
         Literal["random", "no_confidence", "fixed_damping"],
-        typer.Argument(help="what to take away"),
+        typer.Argument(help="what to remove"),
     ],
     output: Annotated[Path, typer.Option(help="weights file to write, .safetensors")],
     weights: WeightsOption = PACKAGED,
@@ -212,7 +212,7 @@ def variant(
         Path | None, typer.Option(help="some images, for the batch norms of random weights")
     ] = None,
 ) -> None:
-    """Weights for an ablation, to be used as any others: `map build --weights FILE`.
+    """Write weights for an ablation, for `map build --weights FILE`.
 
     Example: python -m research variant no_confidence --output no_confidence.safetensors
     """

@@ -1,4 +1,4 @@
-"""Labelled pictures in a grid."""
+"""Arrange labelled images in a grid."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pixloc_ros.visualization.drawing import Image
 
 
 def contact_sheet(pictures: Mapping[str, Image], columns: int, width_px: int) -> Image:
-    """Pictures of one size with their names, row by row."""
+    """Return images of one size with their names, row by row."""
     panels = []
     for name, picture in pictures.items():
         panel = drawing.fit(picture, width_px, width_px)

@@ -1,4 +1,4 @@
-"""The way from wrong initial poses to the right one, level by level, recorded."""
+"""Record the path from wrong initial poses to the right one, level by level."""
 
 from __future__ import annotations
 
@@ -49,23 +49,23 @@ class Descent:
 
     @torch.inference_mode()
     def record(self, initial: Pose, levels: Sequence[int]) -> list[Pose]:
-        """The initial poses (K,), and where each of them is after each of the levels."""
+        """Return the initial poses (K,), and each of them after each level."""
         stages = [Stage(level, self.aligner.policy.iterations[level], None) for level in levels]
         refined = self.aligner.refine(stages, [self.observation], initial)
         return [initial, *(ends.T_cam_local for _, ends in refined.history)]
 
     def way(self, initial: Pose) -> list[Pose]:
-        """The initial poses (K,), and where they are after each level, coarse to fine."""
+        """Return the initial poses (K,), and the poses after each level, coarse to fine."""
         return self.record(initial, range(len(self.observation.pyramid.levels)))
 
     def pixels(self, T_cam_local: Pose) -> Tensor:
-        """Projections (K, N, 2) in pixels of the image, NaN behind the camera."""
+        """Return projections (K, N, 2) in pixels of the image, NaN behind the camera."""
         points_cam = T_cam_local.transform(self.observation.view.points)
         pixels, _ = self.observation.camera.project(points_cam)
         return torch.where(points_cam[..., 2:] > 0, pixels, torch.nan)
 
     def error_px(self, T_cam_local: Pose) -> NDArray[np.float64]:
-        """Mean distance (K,) of the points from where the true pose shows them."""
+        """Return the mean distance (K,) of the points from their true projections."""
         true = self.pixels(self.truth)
         in_image = self.observation.camera.in_image(true)
         distance = (self.pixels(T_cam_local) - true).norm(dim=-1)
@@ -87,10 +87,10 @@ def offsets(axis: str, sizes: Sequence[float]) -> NDArray[np.float64]:
 def basin(
     descents: Iterable[Descent], sizes: Mapping[str, Sequence[float]]
 ) -> dict[str, dict[str, NDArray[np.float64]]]:
-    """Per axis of `sizes`, per level and for all in a row: share of frames that arrive.
+    """Return the share of frames that converge, per axis of `sizes`, per level and for all levels.
 
-    A level has arrived where the points are within one pixel of its own map from the truth, on
-    average; from there the next level goes on.
+    A level has converged if the points are on average within one pixel of its own map from the
+    truth; the next level then continues.
     """
     arrived: dict[str, dict[str, list[NDArray[np.bool_]]]] = {axis: {} for axis in sizes}
     for descent in descents:

@@ -1,4 +1,4 @@
-"""What the experiments share: frames of several drives on their maps, and shares with intervals."""
+"""Shared by the experiments: frames of several drives on their maps, shares with intervals."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUANTILE = 1.959964  # of the normal distribution: intervals of 95 %
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Frames of a drive, each localized several times from priors that are off."""
+    """Frames of a drive, each localized several times from wrong priors."""
 
     drive: PosedImages
     index: tuple[int, ...]
@@ -36,18 +36,18 @@ class Series:
         return len(self.index) * self.per_frame
 
     def frames(self) -> Iterator[tuple[Frame, Matrix]]:
-        """Frames with their true T_map_base."""
+        """Yield frames with their true T_map_base."""
         return posed_frames(self.drive, self.index, self.degrade, self.seed)
 
     def shoot(self, localizer: Localizes, name: str) -> list[Shot]:
-        """Localize all of it; the draws are the same in every call."""
+        """Localize all frames, with the same random priors in every call."""
         shots = shoot(localizer, self.frames(), self.offset, self.per_frame, self.seed)
         return list(track(shots, name, len(self)))
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """How many of some shots ended near the truth, with Wilson's interval of 95 %."""
+    """Number of shots that ended near the truth, with Wilson's interval of 95 %."""
 
     hits: int
     of: int
@@ -72,7 +72,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """Errors below both count as a hit."""
+    """Limits; errors below both count as a hit."""
 
     metres: float
     degrees: float
@@ -85,7 +85,7 @@ LIMITS = (Limit(0.1, 0.5), Limit(0.25, 2.0))
 
 
 class Record:
-    """Errors (N, 2) by case and map, in a file that grows: what is in it is not measured again."""
+    """Errors (N, 2) by case and map, in a growing file: its cases are not measured again."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -97,17 +97,17 @@ class Record:
         return map_folder.name in self._found.get(case, {})
 
     def add(self, case: str, map_folder: Path, found: NDArray[np.float64]) -> None:
-        """Keep errors, also in the file."""
+        """Add errors, also to the file."""
         self.add_all({case: found}, map_folder)
 
     def add_all(self, found: Mapping[str, NDArray[np.float64]], map_folder: Path) -> None:
-        """Keep errors of several cases: all of them, or after a kill none."""
+        """Add errors of several cases: all, or none if the program is killed."""
         for case, errors in found.items():
             self._found.setdefault(case, {})[map_folder.name] = errors.round(5).tolist()
         write_text(self.path, json.dumps(self._found) + "\n")
 
     def pooled(self) -> dict[str, NDArray[np.float64]]:
-        """Errors of all maps together, by case."""
+        """Return the errors of all maps together, by case."""
         return {case: np.concatenate(list(parts.values())) for case, parts in self._found.items()}
 
 
@@ -117,22 +117,22 @@ def errors(shots: Sequence[Shot]) -> NDArray[np.float64]:
 
 
 def share(found: NDArray[np.float64], limit: Limit) -> Share:
-    """How many errors (N, 2) are below a limit."""
+    """Count the errors (N, 2) below a limit."""
     hits = (found[:, 0] < limit.metres) & (found[:, 1] < limit.degrees)
     return Share(int(hits.sum()), len(found))
 
 
 def area_under_recall(found: NDArray[np.float64], up_to_m: float) -> float:
-    """Area under the share of errors (N, 2) below a distance, as that grows to a limit; 1 at best.
+    """Return the area under the share of errors (N, 2) below a distance up to a limit; 1 at best.
 
-    A rotation counts as far as it moves what is 25 m away, as at a limit of 0.25 m, 0.57 deg.
+    A rotation counts by how far it moves a point 25 m away: 0.57 deg counts as 0.25 m.
     """
     distance = np.maximum(found[:, 0], np.deg2rad(found[:, 1]) * 25.0)
     return float(np.clip(1 - distance / up_to_m, 0, 1).mean())
 
 
 def rows(results: dict[str, NDArray[np.float64]]) -> dict[str, dict[str, Any]]:
-    """Figures of errors (N, 2) by name, for a file and a table."""
+    """Summarize errors (N, 2) by name, for a file and a table."""
     return {
         name: {
             "shots": len(found),
@@ -145,7 +145,7 @@ def rows(results: dict[str, NDArray[np.float64]]) -> dict[str, dict[str, Any]]:
 
 
 def table(title: str, figures: dict[str, dict[str, Any]]) -> Table:
-    """One row per name."""
+    """Return a table with one row per name."""
     columns = next(iter(figures.values()))
     shown = Table("", *columns, title=title)
     for name, cells in figures.items():
@@ -156,6 +156,6 @@ def table(title: str, figures: dict[str, dict[str, Any]]) -> Table:
 
 
 def drive_index(drive: PosedImages, exclude_every: int, every: int) -> tuple[int, ...]:
-    """Of frames to localize: without every Nth, the map's, and of the others every Nth."""
+    """Select the frames to localize: without every Nth, the map's, and every Nth of the others."""
     frames = [i for i in range(len(drive.files)) if not exclude_every or i % exclude_every]
     return tuple(frames[::every])

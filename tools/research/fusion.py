@@ -1,7 +1,7 @@
-"""What a filter beside the node makes of a drive: odometry, GNSS and poses, with outages.
+"""Fuse odometry, GNSS and the node's poses of a drive with outages in a filter.
 
-As two instances of robot_localization would be used (docs/guide/robot_localization.md), with a
-small filter in the plane in its place.
+Like two instances of robot_localization (docs/guide/robot_localization.md), but with a small planar
+filter instead.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ class Correction:
 
 @dataclass(frozen=True, slots=True)
 class Outages:
-    """Silence for `length_s` in every `period_s`, from `first_s` after the start of a drive."""
+    """An outage of `length_s` in every `period_s`, from `first_s` after the start of a drive."""
 
     first_s: float
     length_s: float
     period_s: float
 
     def spare(self, corrections: Sequence[Correction], start_ns: int) -> list[Correction]:
-        """What is left of the corrections."""
+        """Return the corrections outside of the outages."""
 
         def silent(stamp_ns: int) -> bool:
             since_s = (stamp_ns - start_ns) * 1e-9 - self.first_s
@@ -62,7 +62,7 @@ class Outages:
 
 @dataclass(frozen=True, slots=True)
 class RecordedInputs:
-    """What a filter gets of one drive."""
+    """Inputs of a filter from one drive."""
 
     stamps_ns: NDArray[np.int64]  # of odometry
     T_odom_base: Matrix
@@ -71,7 +71,7 @@ class RecordedInputs:
     truth: Trajectory
 
     def fused(self, corrections: Sequence[Correction]) -> NDArray[np.float64]:
-        """Errors (N,) in metres at the odometry's stamps, from the first pose on."""
+        """Return errors (N,) in metres at the odometry's stamps, from the first pose on."""
         first = self.poses[0]
         filter = PlanarFilter(first.measured, first.covariance)
         rest = sorted(
@@ -91,7 +91,7 @@ class RecordedInputs:
         return np.array(errors)
 
     def held(self, corrections: Sequence[Correction]) -> NDArray[np.float64]:
-        """The same of the last correction alone: what there is without odometry."""
+        """Return the errors of the last correction alone, without odometry."""
         errors = []
         stamps_ns = np.array([c.stamp_ns for c in corrections])
         for _, after in self._steps(self.poses[0].stamp_ns):
@@ -107,9 +107,9 @@ class RecordedInputs:
 
 
 def recorded_inputs(run: Path, bag: Path, map_folder: Path, gnss_scale: float) -> RecordedInputs:
-    """Read a run and its bag. Raises DataError where one of the inputs is missing.
+    """Read a run and its bag. Raises DataError if an input is missing.
 
-    gnss_scale: of the sigmas that the receiver claims, whose errors are not independent.
+    gnss_scale: factor on the sigmas that the receiver claims, whose errors are not independent.
     """
     datum = Map.load(map_folder).datum
     (drive,) = read_drives([bag], datum=datum)
@@ -137,14 +137,15 @@ def _fixes(fixes: RecordedFixes, scale: float) -> Iterator[Correction]:
 
 def fusion(
     run: Annotated[Path, typer.Argument(help="folder of a replay")],
-    bag: Annotated[Path, typer.Argument(help="the bag, with its truth beside it")],
+    bag: Annotated[Path, typer.Argument(help="the bag, with its ground truth beside it")],
     map_folder: Annotated[Path, typer.Option("--map", help="map of the replay")],
     outage_s: Annotated[float, typer.Option(min=0, help="length of each outage")] = 6.0,
     gnss_scale: Annotated[float, typer.Option(min=1, help="factor on GNSS sigmas")] = 5.0,
 ) -> None:
-    """Position errors of odometry, GNSS and poses, and of a filter that fuses them.
+    """Print position errors of odometry, GNSS and poses, and of a filter that fuses them.
 
-    GNSS is silent for every other stretch of `outage_s`; the camera, at last, for those between.
+    GNSS has an outage in every other stretch of `outage_s`; in the last rows, the camera in the
+    stretches between.
 
     Example: python -m research fusion run kitti_bag --map kitti_map
     """

@@ -1,4 +1,4 @@
-"""CPU time that the threads of libraries use while there is no work: in our way, and by default."""
+"""CPU time that idle threads of libraries use, with passive waiting and by default."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from pixloc_ros.common.process import PASSIVE_WAITING
 
-# Each defines `work`, something that the library does in several threads.
+# Each defines `work`, which the library does in several threads.
 LIBRARIES = {
     "torch": """
 import torch
@@ -79,7 +79,7 @@ def idle_threads(
 ) -> None:
     """Print the CPU time of a piece of work and of the pause of 50 ms after it, per library.
 
-    CPU time, not wall time, so other programs on the machine do little to it.
+    CPU time, not wall time, so other programs on the machine hardly affect it.
     """
     for library in LIBRARIES:
         print(f"{library:12} default {_measured(library, count, {}):24}", end="")

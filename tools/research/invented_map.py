@@ -1,7 +1,7 @@
-"""Maps of any size that never were: random points and features along a road, written tile by tile.
+"""Synthetic maps of any size: random points and features along a road, written tile by tile.
 
-The road goes to and fro in streets side by side, so that the map grows in both directions. What a
-stretch of road holds depends on its number alone: it comes out the same in every tile.
+The road runs to and fro in parallel streets, so the map grows in both directions. The content of a
+stretch of road depends only on its number: it is the same in every tile.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pixloc_ros.maps.map import pack_names
 from pixloc_ros.maps.schema import ROW_TYPE, TILE_M, CameraEntry, RowType
 from pixloc_ros.maps.tiles import Tile
 
-STREET_M, APART_M = 1000.0, 100.0  # length of a street, and from one to the next
+STREET_M, APART_M = 1000.0, 100.0  # length of a street, and distance to the next
 STRETCH_M = 3.0  # of road from one keyframe to the next
 NEAREST, FARTHEST = 2, 10  # stretches ahead whose points a keyframe sees
 CAMERA_UP_M = 1.6
@@ -34,7 +34,7 @@ CAMERA = Camera.create("PINHOLE", [1241, 376], [718.9, 718.9], [607.2, 185.2])
 
 @dataclass(frozen=True, slots=True)
 class InventedMap:
-    """What to write. Defaults are those of a map of KITTI, one row per point."""
+    """What to write. Defaults resemble a map of KITTI, one row per point."""
 
     points: int
     points_per_m: float = 74.0
@@ -52,12 +52,12 @@ class InventedMap:
 
     @property
     def stretches(self) -> int:
-        """Nobody sees the first NEAREST ones, nor the last one."""
+        """No keyframe sees the first NEAREST stretches, nor the last one."""
         return max(FARTHEST + 1, self.points // self.per_stretch) + NEAREST + 1
 
     @property
     def keyframes(self) -> int:
-        """One at the beginning of each stretch that has enough road ahead."""
+        """One at the start of each stretch with enough road ahead."""
         return self.stretches - FARTHEST
 
     @property
@@ -66,7 +66,7 @@ class InventedMap:
 
 
 def write_invented_map(what: InventedMap, output: str | Path) -> str:
-    """Write the map in bounded memory, replacing another one there; returns its SHA-256."""
+    """Write the map in bounded memory, replacing an existing one; return its SHA-256."""
     arrays: Arrays = {
         "keyframe_T_map_cam": camera_poses(np.arange(what.keyframes)),
         "keyframe_names": pack_names([f"{i:07d}" for i in range(what.keyframes)]),
@@ -81,7 +81,7 @@ def write_invented_map(what: InventedMap, output: str | Path) -> str:
 
 
 def camera_poses(stretch: NDArray) -> NDArray[np.float64]:
-    """T_map_cam (N, 4, 4) at the beginnings of stretches of road (N,), looking along it."""
+    """Return T_map_cam (N, 4, 4) at the beginnings of stretches of road (N,), looking along it."""
     along_m = stretch * STRETCH_M
     street = np.floor(along_m / STREET_M)
     back = street % 2 == 1
@@ -97,7 +97,7 @@ def camera_poses(stretch: NDArray) -> NDArray[np.float64]:
 
 
 def _tile(what: InventedMap, keyframes: NDArray[np.intp]) -> Tile:
-    """One row per point, as in maps whose features are averaged."""
+    """One row per point, as in maps of averaged features."""
     offsets = np.arange(NEAREST, FARTHEST)
     stretches = np.unique(keyframes[:, None] + offsets)
     number = np.arange(what.per_stretch)

@@ -1,7 +1,7 @@
-"""`research landscape`: the cost around the true pose, and whence a point finds its place.
+"""`research landscape`: the cost around the true pose, and the basins of a point.
 
-The second picture is in the manner of Figure 5 of the paper: for one map point and each level, the
-pixels of the query from which descent on its residual ends at the point's true place.
+The second picture is like Figure 5 of the paper: for one map point and each level, the pixels of
+the query from which descent on its residual ends at the point's true position.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from research.descent import Descent, offsets
 FORWARD_M, LATERAL_M, YAW_DEG = (np.linspace(-s, s, 25) for s in (6.0, 4.0, 12.0))
 EVERY_POINT = 10  # of the view, in the table
 HOPS = 12  # doublings of a path: 4096 pixels
-NEAR_PX = 1.5  # of a level, between where descent ends and the point's place
+NEAR_PX = 1.5  # of a level, between the end of descent and the true position
 
 
 @torch.inference_mode()
 def costs(descent: Descent, level: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean robust cost over (forward, lateral) and over (lateral, yaw), each (25, 25)."""
+    """Return mean robust costs over (forward, lateral) and over (lateral, yaw), each (25, 25)."""
     system = descent.aligner.system(descent.observation, Stage(level, 0, None))
     forward, lateral, yaw = (
         offsets(axis, sizes.tolist())
@@ -54,9 +54,9 @@ def costs(descent: Descent, level: int) -> tuple[NDArray[np.float64], NDArray[np
 def basin_of_point(
     level: FeatureLevel, reference: Tensor, place: NDArray[np.float64]
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """From which pixels (H, W) descent ends at a place (2,), and the slope's angle there in rad.
+    """Return the pixels (H, W) whose descent ends at a position (2,), and slope angles in rad.
 
-    Every pixel goes to its lowest neighbour, again and again. reference: (C,) of the map point.
+    Every pixel moves repeatedly to its lowest neighbour. reference: (C,) of the map point.
     """
     features = level.rows[:, :-1].reshape(level.height, level.width, -1)
     cost = (features - reference).square().sum(-1).numpy()
@@ -78,7 +78,7 @@ def basin_of_point(
 def basins_of_point(
     descent: Descent, point: int
 ) -> list[tuple[NDArray[np.bool_], NDArray[np.float64]]]:
-    """What `basin_of_point` gives for a point of the view, on each level."""
+    """Return the result of `basin_of_point` for a point of the view, on each level."""
     pyramid, view = descent.observation.pyramid, descent.observation.view
     at = descent.pixels(descent.truth)[0, point].double().numpy()
     places = [(at + 0.5) * np.array(pyramid.scale) / lv.stride - 0.5 for lv in pyramid.levels]
@@ -89,7 +89,7 @@ def basins_of_point(
 
 
 def draw_basins(descent: Descent, image_rgb: NDArray[np.uint8], point: int) -> NDArray[np.uint8]:
-    """The query once per level, coloured by the slope where it leads to the point's place."""
+    """Draw the query once per level, coloured by the slope in the point's basin."""
     at = descent.pixels(descent.truth)[0, point].double().numpy()
     panels = []
     basins = zip(descent.observation.pyramid.levels, basins_of_point(descent, point), strict=True)
@@ -116,7 +116,7 @@ def _coloured(
 def write_costs(
     path: Path, planes: Sequence[tuple[NDArray, NDArray]], strides: Sequence[int]
 ) -> None:
-    """Two rows of panels, one column per level. PNG."""
+    """Draw two rows of panels, one column per level. PNG."""
     figure, panels = plotting.new_figure(2, len(planes), 3.3 * len(planes), 6.0)
     axes = ((FORWARD_M, LATERAL_M, "forward (m)", "lateral (m)"),
             (LATERAL_M, YAW_DEG, "lateral (m)", "yaw (deg)"))  # fmt: skip
@@ -137,7 +137,7 @@ def landscape(
     costs_png: Annotated[Path, typer.Option("--costs", help="PNG of the cost around the truth")],
     basins_jpg: Annotated[Path, typer.Option("--basins", help="picture of one point's basins")],
     frame: Annotated[int, typer.Option(min=0, help="number of the image")] = 0,
-    point: Annotated[int, typer.Option(min=0, help="number of the point among those in use")] = 0,
+    point: Annotated[int, typer.Option(min=0, help="number of the point in the view")] = 0,
     axes: cli.AxesOption = "keep",
     settings: SetOption = None,
 ) -> None:
@@ -157,7 +157,7 @@ def landscape(
 
 
 def _basin_table(descent: Descent, levels: Sequence[FeatureLevel]) -> Table:
-    """Basins of every tenth point that the image shows."""
+    """Measure the basins of every tenth point in the image."""
     at = descent.pixels(descent.truth)[0]
     shown = torch.nonzero(descent.observation.camera.in_image(at))[::EVERY_POINT, 0].tolist()
     shares = np.array([[a.mean() for a, _ in basins_of_point(descent, i)] for i in shown])

@@ -1,4 +1,4 @@
-"""What a map of a given size costs: to start with, per frame, in memory and on disk."""
+"""Measure the cost of a map's size: at the start, per frame, in memory and on disk."""
 
 from __future__ import annotations
 
@@ -31,32 +31,32 @@ from research.invented_map import (
 
 FRAMES, STEP_M = 300, 1.0  # of the drive that views are timed on
 FAR_FRAMES, FAR_STEP_M = 200, 20.0  # of the drive that fills the memory
-JUMPS = 20  # views in places where no tile is open, and none in the system's cache
+JUMPS = 20  # views at places without open or cached tiles
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """From a file system that has nothing cached. Imports come before."""
+    """Times with a cold file cache, without imports."""
 
     load_ms: float  # of the map
-    first_view_ms: float  # it opens the first tiles
+    first_view_ms: float  # opens the first tiles
     first_pose_ms: float  # from the first line on: map, network, first frame
 
 
 @dataclass(frozen=True, slots=True)
 class Driving:
-    """Views of frames one metre apart, between which the background has time."""
+    """Views of frames one metre apart, with time for the background thread between."""
 
     view_ms: float  # median
     view_p99_ms: float
-    fresh_view_ms: float  # median where the tiles must be opened first
-    open_mb: float  # of tiles, at most
-    memory_mb: float  # that the process grew by, at most
+    fresh_view_ms: float  # median if tiles must be opened first
+    open_mb: float  # of tiles, maximum
+    memory_mb: float  # growth of the process, maximum
 
 
 @dataclass(frozen=True, slots=True)
 class MapFigures:
-    """One map."""
+    """Measurements of one map."""
 
     points: int
     length_km: float
@@ -67,7 +67,7 @@ class MapFigures:
 
 
 def in_fresh_process(work: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function returns in a process of its own."""
+    """Return the result of a function from a separate process."""
     with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
         return fresh.submit(work, *arguments).result()
 
@@ -75,7 +75,7 @@ def in_fresh_process(work: Callable[..., Any], *arguments: Any) -> Any:
 def measure(
     points: int, folder: Path, config: Config, run: Callable[..., Any] = in_fresh_process
 ) -> MapFigures:
-    """Write an invented map of so many points into a folder, and measure it in fresh processes."""
+    """Write a synthetic map with that many points into a folder; measure it in new processes."""
     extractor = FeatureExtractor(config.features.weights)
     what = InventedMap(points, model_id=extractor.model_id, weights_sha256=extractor.sha256)
     write_invented_map(what, folder)
@@ -88,7 +88,7 @@ def measure(
 
 
 def measure_start(config: Config, keyframes: int) -> Start:
-    """In this process, amid the road."""
+    """Measure in this process, in the middle of the road."""
     _forget(Path(config.map))
     T_map_cam = camera_poses(np.array([keyframes // 2]))[0]
     image = np.random.default_rng(0).integers(0, 255, (CAMERA.height, CAMERA.width, 3), np.uint8)
@@ -106,7 +106,7 @@ def measure_start(config: Config, keyframes: int) -> Start:
 
 
 def measure_driving(config: Config, keyframes: int) -> Driving:
-    """In this process, from the middle of the road on, to and fro where it is short."""
+    """Measure in this process, from the middle of the road on, to and fro on short roads."""
     road_m = (keyframes - 1) * STRETCH_M
     before_mb = _resident_mb()
     map_ = Map.load(config.map, tiles=config.tiles, device=config.device)
@@ -130,7 +130,7 @@ def measure_driving(config: Config, keyframes: int) -> Driving:
 
 
 def _drive(map_: Map, config: Config, along_m: np.ndarray) -> tuple[list[float], float, float]:
-    """Times of the views in ms, the most MB of tiles that were open, the most MB in memory."""
+    """Return view times in ms, and the maxima of open tiles and of memory in MB."""
     road_m = (len(map_.keyframe_names) - 1) * STRETCH_M
     times_ms, open_mb, resident_mb = [], 0.0, 0.0
     for at_m in np.abs((along_m + road_m) % (2 * road_m) - road_m):
@@ -145,7 +145,7 @@ def _drive(map_: Map, config: Config, along_m: np.ndarray) -> tuple[list[float],
 
 
 def _resident_mb() -> float:
-    """Of this process, with the pages of mapped files that it has touched."""
+    """Return the memory of this process, with touched pages of mapped files."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 

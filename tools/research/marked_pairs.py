@@ -1,4 +1,4 @@
-"""How well features find hand-marked points again: pairs of photos as WxBS has them.
+"""Measure how well features find hand-marked points again: pairs of photos as in WxBS.
 
 A pair is a folder with two images, `01.*` and `02.*`, and `corrs.txt` with lines `x1 y1 x2 y2`.
 """
@@ -20,11 +20,11 @@ from pixloc_ros.errors import DataError
 from pixloc_ros.features.pyramid import FeaturePyramid
 
 STEP_PX = 1  # of the search
-JOINT = "all levels"  # their similarities added
+JOINT = "all levels"  # sum of their similarities
 
 
 class Describes(Protocol):
-    """A feature extractor, or a network that is compared with it."""
+    """A feature extractor, or a network to compare with it."""
 
     def extract(self, image_rgb: NDArray[np.uint8]) -> FeaturePyramid: ...
 
@@ -40,24 +40,24 @@ class MarkedPair:
 
 @dataclass(frozen=True, slots=True)
 class MatchScore:
-    """Where the second point is looked for, around its true place, and how near is found."""
+    """Window for the second point around its true position, and tolerance of a match."""
 
     window_px: int = 20  # to each side
     tolerance_px: float = 8.0
 
     @property
     def chance(self) -> float:
-        """Share that blind guesses in the window would find."""
+        """Share that random guesses in the window would find."""
         return float((np.linalg.norm(self.offsets(), axis=-1) <= self.tolerance_px).mean())
 
     def offsets(self) -> NDArray[np.float32]:
-        """Places (P, 2) relative to the true one."""
+        """Positions (P, 2) relative to the true one."""
         steps = np.arange(-self.window_px, self.window_px + 1, STEP_PX, dtype=np.float32)
         return np.stack(np.meshgrid(steps, steps), -1).reshape(-1, 2)
 
 
 def read_pairs(folder: Path) -> list[Path]:
-    """Folders of the pairs below `folder`; raises DataError where there are none."""
+    """Folders of the pairs below `folder`; raises DataError if there are none."""
     found = sorted(path.parent for path in folder.glob("*/corrs.txt"))
     if not found:
         raise DataError(f"{folder} has no */corrs.txt: expected PAIR/01.jpg, 02.jpg, corrs.txt")
@@ -78,7 +78,7 @@ def read_pair(folder: Path) -> MarkedPair:
 def found(
     features: Describes, pair: MarkedPair, search: MatchScore
 ) -> dict[str, NDArray[np.bool_]]:
-    """Which points (N,) are found again, per level (`stride 16`, ...) and by all together."""
+    """Return which points (N,) are found again, per level (`stride 16`, ...) and by all."""
     first, second = (features.extract(image) for image in pair.images_rgb)
     hits = [list(_hits(first, second, point, search)) for point in pair.pixels]
     names = [*(f"stride {level.stride}" for level in first.levels), JOINT]
@@ -101,7 +101,7 @@ def _similarities(
     point: NDArray[np.float32],
     offsets: NDArray[np.float32],
 ) -> list[Tensor]:
-    """Cosines (P,) per level of a point (2, 2) with the places around it in the second image."""
+    """Return cosines (P,) per level of a point (2, 2) with positions in the second image."""
     here = first.sample(torch.from_numpy(point[:1]))
     there = second.sample(torch.from_numpy(point[1] + offsets))
     return [

@@ -1,4 +1,4 @@
-"""A small extended Kalman filter in the plane, as robot_localization is used beside the node."""
+"""A small planar extended Kalman filter, in place of robot_localization next to the node."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PLANAR = np.array([0, 1, 5])  # x, y and yaw of a pose covariance
 
 
 def planar(T_map_base: Matrix) -> Array:
-    """x, y and yaw of a pose (4, 4)."""
+    """Return x, y and yaw of a pose (4, 4)."""
     return np.array([*T_map_base[:2, 3], np.arctan2(T_map_base[1, 0], T_map_base[0, 0])])
 
 
@@ -21,13 +21,13 @@ def wrapped(angle_rad: float) -> float:
 
 
 class PlanarFilter:
-    """State x, y, yaw in the map; odometry carries it on, poses and positions correct it."""
+    """State x, y, yaw in the map; odometry predicts it, poses and positions correct it."""
 
     def __init__(self, state: Array, covariance: Array) -> None:
         self.state, self.covariance = state.copy(), covariance.copy()
 
     def drive(self, step: Array, noise: Array) -> None:
-        """Carry on by a step (dx, dy, dyaw) in the vehicle's axes, with its covariance (3, 3)."""
+        """Predict with a step (dx, dy, dyaw) in the vehicle's axes, with its covariance (3, 3)."""
         c, s = np.cos(self.state[2]), np.sin(self.state[2])
         turn = np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
         jacobian = np.eye(3)
@@ -36,7 +36,7 @@ class PlanarFilter:
         self.covariance = jacobian @ self.covariance @ jacobian.T + turn @ noise @ turn.T
 
     def correct(self, measured: Array, covariance: Array, threshold_sigma: float = np.inf) -> bool:
-        """Take a pose (3,) or a position (2,); False for one farther off than the threshold."""
+        """Use a pose (3,) or a position (2,); return False if it is beyond the threshold."""
         size = len(measured)
         innovation = measured - self.state[:size]
         if size == 3:

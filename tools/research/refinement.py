@@ -1,4 +1,4 @@
-"""`research refinement`: poses of SIFT and PnP, before and after they are aligned (Table 2)."""
+"""`research refinement`: poses of SIFT and PnP, before and after alignment (Table 2)."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from pixloc_ros.types import Frame, Matrix, PosePrior
 from research import experiment
 from research.baselines.localizer import MATCHERS, MIN_INLIERS, BaselineLocalizer
 
-SIGMA_M, SIGMA_DEG = 0.25, 1.0  # by which a matcher's pose may be off
-SAME_PLACE_PX = 3.0  # between an inlier's keypoint and a map point that it stands for
+SIGMA_M, SIGMA_DEG = 0.25, 1.0  # errors of a matcher's pose
+SAME_PLACE_PX = 3.0  # between an inlier's keypoint and its map point
 NOT_FOUND = (np.inf, np.inf)
-# One initial pose, as refinement has it. The reference's policy needs few points, as it does.
+# One initial pose, as refinement uses. The reference's policy needs few points, like refinement.
 REFINED = (
     "hypotheses.max_initial_poses=1",
     "hypotheses.second_attempt_from=0",
@@ -42,7 +42,7 @@ REFINED = (
 
 
 class Refinement:
-    """A matcher's localizer, and ours that begins where it ends."""
+    """A matcher's localizer, and ours that starts from its result."""
 
     def __init__(self, matcher: BaselineLocalizer, map_: Map, configs: dict[str, Config]):
         self.matcher, self.map = matcher, map_
@@ -51,7 +51,7 @@ class Refinement:
     def errors(
         self, frame: Frame, T_map_base: Matrix, prior: PosePrior
     ) -> Iterator[tuple[str, tuple[float, float]]]:
-        """Errors in m and deg: of the matcher, and of all refinements of its pose."""
+        """Return errors in m and deg of the matcher and of all refinements of its pose."""
         found, pixels = self.matcher.solve(frame, prior, Stopwatch())
         enough = found is not None and len(found.inliers) >= MIN_INLIERS
         begin = found.T_map_cam @ se3.inverse(frame.T_base_cam) if found and enough else None
@@ -65,13 +65,13 @@ class Refinement:
                 covariance = diagonal(SIGMA_M, SIGMA_DEG)
                 at = PosePrior(begin, covariance, "matcher", frame.stamp_ns, ids)
                 refined = localizer.localize(frame, at).candidate_T_map_base
-                # As hloc with PixLoc: where alignment has no answer the matcher's pose stays.
+                # As hloc with PixLoc: if alignment fails, the matcher's pose is kept.
                 yield f"{name}, {chosen}", _error(begin if refined is None else refined, T_map_base)
 
     def _inliers(
         self, frame: Frame, found: PnpPose, pixels: NDArray[np.float32]
     ) -> NDArray[np.int32]:
-        """Ids of the map points that lie where the matcher's inliers were seen."""
+        """Return the ids of the map points at the matcher's inliers."""
         near, _ = self.map.keyframes_within(found.T_map_cam[:3, 3], 60.0)
         tiles = {int(self.map.keyframe_tile[k]) for k in near}
         parts = [self.map.tiles.tile(number) for number in tiles]
@@ -94,9 +94,9 @@ def refinement(
     map_folder: MapOption,
     images: cli.ImagesOption,
     meta: cli.MetaOption,
-    output: Annotated[Path, typer.Option(help="JSON file of all errors; what it has is kept")],
+    output: Annotated[Path, typer.Option(help="JSON file of all errors; existing ones are kept")],
     method: Annotated[
-        Literal["sift", "disk_lightglue"], typer.Option(help="keypoints that are matched")
+        Literal["sift", "disk_lightglue"], typer.Option(help="keypoints to match")
     ] = "sift",
     exclude_every: cli.ExcludeOption = 0,
     every: cli.EveryOption = 1,

@@ -1,4 +1,4 @@
-"""What a rolling shutter does to the pose on the generated street, and what is left of it."""
+"""Measure the effect of a rolling shutter on the generated street, uncorrected and corrected."""
 
 from __future__ import annotations
 
@@ -23,14 +23,16 @@ from pixloc_ros.replay.runner import replay
 def rolling_shutter(
     output: Annotated[Path, typer.Option(help="folder for the map, the drives and the runs")],
     length: Annotated[float, typer.Option(help="metres to drive")] = 30.0,
-    width: Annotated[int, typer.Option(help="pixels, by three fifths as high")] = 640,
+    width: Annotated[
+        int, typer.Option(help="image width in pixels; the height is three fifths")
+    ] = 640,
     speed: Annotated[list[float], typer.Option(help="m/s, repeatable")] = [5.0, 10.0, 15.0],  # noqa: B006
     readout_ms: Annotated[list[float], typer.Option(help="repeatable")] = [0.0, 10.0, 20.0, 30.0],  # noqa: B006
-    lens: Annotated[str, typer.Option(help="of the drives")] = "pinhole",
+    lens: Annotated[str, typer.Option(help="seed of the drives")] = "pinhole",
 ) -> None:
     """Replay drives with rolling shutters as they are and with camera.readout_s, over one map.
 
-    Prints the rows of docs/lab/robustness.md. What lies in the folder already is used again.
+    Prints the rows of docs/lab/robustness.md. Existing results in the folder are reused.
 
     Example: python -m research rolling-shutter --output shutter --speed 15 --readout-ms 30
     """
@@ -46,7 +48,7 @@ def rolling_shutter(
 
 
 def build(output: Path, options: DatasetOptions) -> None:
-    """The street's map under output/map."""
+    """Build the street's map under output/map."""
     write_dataset(output / "street", options)
     mapping = output / "street" / "mapping"
     drive = read_posed_images(mapping / "meta.json", mapping / "images")
@@ -55,7 +57,7 @@ def build(output: Path, options: DatasetOptions) -> None:
 
 
 def measure(output: Path, options: DatasetOptions) -> None:
-    """One drive, as it is and with its readout: a row of the table for each."""
+    """Replay one drive without and with its readout; print a row of the table for each."""
     name = f"{options.drive_lens}_{options.speed_m_s:g}_{1e3 * options.readout_s:g}"
     folder = output / name
     if not folder.exists():

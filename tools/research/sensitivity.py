@@ -1,4 +1,4 @@
-"""`research sensitivity`: how wrong may the calibration and the prior be? Curves and areas."""
+"""`research sensitivity`: recall over errors of calibration and prior: curves and areas."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from pixloc_ros.visualization import plotting
 from research import experiment
 
 UP_TO_M = 0.5  # of the area under the recall
-SURE = Offset(1.0, 2.0)  # of the prior where the calibration is wrong
+SURE = Offset(1.0, 2.0)  # of the prior if the calibration is wrong
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """What is made wrong, by how much, and how."""
+    """A quantity to falsify, by how much, and how."""
 
     unit: str
     sizes: tuple[float, ...]
@@ -42,12 +42,12 @@ def _same(camera: Camera, size: float) -> Camera:
 
 
 def _zoomed(camera: Camera, size: float) -> Camera:
-    """The focal length longer by percents."""
+    """Lengthen the focal length by percents."""
     return replace(camera, focal=camera.focal * (1 + size / 100))
 
 
 def _shifted(camera: Camera, size: float) -> Camera:
-    """The principal point moved along x, by percents of the width."""
+    """Move the principal point along x, by percents of the width."""
     moved = camera.center.clone()
     moved[..., 0] += camera.width * size / 100
     return replace(camera, center=moved)
@@ -63,7 +63,7 @@ AXES = {
 
 @dataclass(frozen=True, slots=True)
 class Miscalibrated:
-    """A localizer that is told a wrong calibration."""
+    """A localizer with a wrong calibration."""
 
     localizer: Localizer
     camera: Callable[[Camera], Camera]
@@ -76,7 +76,7 @@ def sensitivity(
     map_folder: MapOption,
     images: cli.ImagesOption,
     meta: cli.MetaOption,
-    output: Annotated[Path, typer.Option(help="JSON file of all errors; what it has is kept")],
+    output: Annotated[Path, typer.Option(help="JSON file of all errors; existing ones are kept")],
     plot: Annotated[Path | None, typer.Option(help="PNG of the curves")] = None,
     exclude_every: cli.ExcludeOption = 0,
     every: cli.EveryOption = 1,
@@ -84,7 +84,7 @@ def sensitivity(
     axes: cli.AxesOption = "keep",
     settings: SetOption = None,
 ) -> None:
-    """Localize the same frames with a calibration, or from priors, that are more and more wrong.
+    """Localize the same frames with increasingly wrong calibrations or priors.
 
     Example: python -m research sensitivity --map town --images drive/images
     --meta drive/meta.json --every 5 --output sensitivity.json --plot sensitivity.png
@@ -133,7 +133,7 @@ def _table(found: dict[str, np.ndarray]) -> Table:
 
 
 def _draw(path: Path, found: dict[str, np.ndarray]) -> None:
-    """One panel per axis: shares with their intervals, and the area under the recall."""
+    """Draw one panel per axis: shares with intervals, and the area under the recall."""
     figure, panels = plotting.new_figure(1, len(AXES), 3.2 * len(AXES), 3.0, sharey=True)
     for panel, (name, axis) in zip(panels, AXES.items(), strict=True):
         errors = [found[f"{name} {size:g}"] for size in axis.sizes]

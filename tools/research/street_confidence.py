@@ -1,4 +1,4 @@
-"""What the network trusts: its confidence per class of thing on the generated street."""
+"""Measure the network's confidence per object class on the generated street."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from research import street_labels
 
 @dataclass(frozen=True, slots=True)
 class ClassConfidence:
-    """Of one class: its share of all pixels, and the mean confidence per level there."""
+    """Share of all pixels and mean confidence per level of one class."""
 
     name: str
     share: float
@@ -29,7 +29,7 @@ class ClassConfidence:
 def labelled_views(
     count: int, options: DatasetOptions | None = None
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    """Images (H, W, 3) of the demo's drive, evenly spread, and their labels (H, W)."""
+    """Yield evenly spaced images (H, W, 3) of the demo's drive, with labels (H, W)."""
     options = options or DatasetOptions()
     street, exposure = options.generate(SESSIONS["later"]), SESSIONS["later"].exposure
     _, poses = drive.drive_poses(options.layout, 1.5, options.length_m, options.rate_hz)
@@ -43,7 +43,7 @@ def labelled_views(
 def confidence_by_class(
     features: FeatureExtractor, count: int = 20, options: DatasetOptions | None = None
 ) -> list[ClassConfidence]:
-    """Means over `count` views, the whole image last."""
+    """Return means over `count` views, the whole image last."""
     maps, classes = [], []
     for image_rgb, label in labelled_views(count, options):
         maps.append(confidence_maps(features.extract(image_rgb), label.shape))
@@ -58,7 +58,7 @@ def confidence_by_class(
 
 
 def confidence_maps(pyramid: FeaturePyramid, shape: tuple[int, ...]) -> list[NDArray[np.float32]]:
-    """Maps (H, W) per level at the size of the network's image."""
+    """Return maps (H, W) per level at the size of the network's image."""
     height, width = shape
     maps = []
     for level, confidence in zip(pyramid.levels, pyramid.confidences, strict=True):

@@ -1,4 +1,4 @@
-"""What each pixel of a rendered view shows, from the exact geometry of the street."""
+"""Label each pixel of a rendered view, from the exact geometry of the street."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MARGIN_M = 0.1  # around cars, and in front of facades
 
 
 def label(street: Street, view: RenderedView, T_map_cam: Array, K: ArrayLike) -> NDArray[np.uint8]:
-    """Index into CLASSES (H, W). T_map_cam and K are those that the view was rendered with."""
+    """Return indices into CLASSES (H, W). The view was rendered with T_map_cam and K."""
     labels = np.full(view.depth_m.shape, SKY, np.uint8)
     seen = np.isfinite(view.depth_m)
     points = _points(view, T_map_cam, K)[seen]
@@ -38,7 +38,7 @@ def _points(view: RenderedView, T_map_cam: Array, K: ArrayLike) -> Array:
     fx, fy, cx, cy = np.asarray(K, np.float64)
     v, u = np.indices(view.depth_m.shape)
     rays = np.stack([(u - cx) / fx, (v - cy) / fy, np.ones(u.shape)], -1)
-    with np.errstate(invalid="ignore"):  # the sky's rays have no end
+    with np.errstate(invalid="ignore"):  # rays to the sky are infinite
         return (rays * view.depth_m[..., None]) @ T_map_cam[:3, :3].T + T_map_cam[:3, 3]
 
 

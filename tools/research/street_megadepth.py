@@ -22,20 +22,20 @@ from pixloc_ros.maps.files.hloc import import_h5py
 from pixloc_ros.training.depth_maps import DATASET, DepthMap, common_points
 
 SCENE = "0000"
-SAMPLES = 2000  # pixels of an image that its overlaps are counted with
+SAMPLES = 2000  # pixels per image for counting overlaps
 
 
 def street_megadepth(
     output: Annotated[Path, typer.Option(help="root folder to write")],
-    length: Annotated[float, typer.Option(min=5, help="of the drive, in metres")] = 30.0,
+    length: Annotated[float, typer.Option(min=5, help="length of the drive, in metres")] = 30.0,
     width: Annotated[int, typer.Option(min=64, help="of the images")] = 320,
     height: Annotated[int, typer.Option(min=64, help="of the images")] = 192,
-    seed: Annotated[int, typer.Option(help="of the street")] = 0,
+    seed: Annotated[int, typer.Option(help="seed of the street")] = 0,
 ) -> None:
-    """Write the mapping drive of a generated street as MegaDepth has its scenes.
+    """Write the mapping drive of a generated street in MegaDepth's layout.
 
     Undistorted_SfM with images and model, MegaDepth_v1 with depth maps, scene_info with the overlap
-    of all pairs, as D2-Net counts it: the share of a depth map that another image shows.
+    of all pairs as in D2-Net: the share of a depth map that another image shows.
 
     Example: python -m research street-megadepth --output megadepth
     """
@@ -87,5 +87,5 @@ def _write_scene_info(
                 overlap[i, j] = len(shared) / SAMPLES
     folder.mkdir(parents=True)
     paths = [f"Undistorted_SfM/{SCENE}/images/{image.name}" for image in model.images]
-    objects = np.array([*paths, None], object)[:-1]  # as D2-Net's, which has gaps
+    objects = np.array([*paths, None], object)[:-1]  # like D2-Net's, which has gaps
     np.savez(folder / f"{SCENE}.npz", image_paths=objects, overlap_matrix=overlap)

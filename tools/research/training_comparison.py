@@ -1,7 +1,7 @@
 """`research training-comparison`: several trainings, each measured on the held-out scenes of all.
 
 Runs that differ in one setting are an ablation of training (Table 3 of the paper); runs on
-different kinds of places, a test of whether what was learned at one of them serves at another.
+different kinds of places test how training generalizes from one to another.
 """
 
 from __future__ import annotations
@@ -31,19 +31,20 @@ UNTRAINED = "untrained"
 
 def training_comparison(
     configurations: Annotated[
-        list[Path], typer.Argument(metavar="CONFIG...", help="as of pixloc train, each with a name")
+        list[Path],
+        typer.Argument(metavar="CONFIG...", help="as for pixloc train, each with a name"),
     ],
     output: Annotated[
-        Path, typer.Option(help="folder of the runs and errors.json; interrupted runs go on")
+        Path, typer.Option(help="folder for the runs and errors.json; interrupted runs continue")
     ],
     weights: Annotated[
-        list[str] | None, typer.Option(help="measure these, too, by name or file; repeatable")
+        list[str] | None, typer.Option(help="also measure these, by name or file; repeatable")
     ] = None,
 ) -> None:
     """Train with every configuration, and align the held-out pairs of all with every network.
 
     Pairs, initial poses and limits are those of the first configuration's `validation`; its
-    `validation.data` and those of the others are what is measured on.
+    `validation.data` and those of the others are the test data.
 
     Example: python -m research training-comparison street.yaml drive.yaml --weights compact_seed
     --output comparison
@@ -66,14 +67,14 @@ def training_comparison(
 
 def _check(configs: list[TrainConfig]) -> None:
     if len({config.name for config in configs}) < len(configs):
-        raise DataError("two configurations have the same `name`: their runs need folders apart")
+        raise DataError("two configurations have the same `name`: their runs need separate folders")
     for config in configs:
         if not config.validation.data or config.validation.every == 0:
             raise DataError(f"'{config.name}' needs held-out scenes: validation.data, and every")
 
 
 def _train(config: TrainConfig, folder: Path) -> str:
-    """Where the weights of a run are, which goes on unless it has ended with these settings."""
+    """Return the weights of a run; continue it unless it has ended with these settings."""
     weights = folder / f"{config.name}.safetensors"
     if weights.is_file() and load(folder / "config.yaml") == config:
         return str(weights)
@@ -83,14 +84,14 @@ def _train(config: TrainConfig, folder: Path) -> str:
 
 
 def _pooled(configs: list[TrainConfig]) -> TrainConfig:
-    """The first, with the held-out scenes of all, each once."""
+    """Return the first configuration with the held-out scenes of all, each once."""
     data = {source.model_dump_json(): source for c in configs for source in c.validation.data}
     validation = configs[0].validation.model_copy(update={"data": tuple(data.values())})
     return configs[0].model_copy(update={"validation": validation})
 
 
 def _network(config: TrainConfig, weights: str, worker: DistributedWorker) -> PairNetwork:
-    torch.manual_seed(config.seed)  # of what begins at random
+    torch.manual_seed(config.seed)  # for random initial values
     model = config.model.model_copy(update={"init": weights})
     return PairNetwork(initial_network(model), config, worker.device).eval()
 

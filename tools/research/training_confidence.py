@@ -1,4 +1,4 @@
-"""`research training-confidence`: confidence maps of an image while a network learns (Figure 6)."""
+"""`research training-confidence`: confidence maps of an image during training (Figure 6)."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from pixloc_ros.visualization.overlay import draw_confidence
 
 
 def training_confidence(
-    configuration: Annotated[Path, typer.Argument(metavar="CONFIG", help="as of pixloc train")],
-    image: Annotated[Path, typer.Option(help="whose confidences are drawn")],
-    output: Annotated[Path, typer.Option(help="folder of the run; an interrupted one goes on")],
+    configuration: Annotated[Path, typer.Argument(metavar="CONFIG", help="as for pixloc train")],
+    image: Annotated[Path, typer.Option(help="image to draw the confidences of")],
+    output: Annotated[Path, typer.Option(help="folder of the run; an interrupted run continues")],
     picture: Annotated[Path, typer.Option(help="picture to write, .jpg or .png")],
-    at: Annotated[list[int], typer.Option(help="a step after which weights are kept; repeatable")],
+    at: Annotated[list[int], typer.Option(help="step after which to keep weights; repeatable")],
 ) -> None:
     """Train, keep the weights after some steps, and draw each one's confidences in a row.
 

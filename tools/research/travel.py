@@ -1,4 +1,4 @@
-"""How points travel from a wrong start to the pose: one colour per level."""
+"""Draw how points move from a wrong initial pose to the result: one colour per level."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ START_COLOR: Color = (215, 220, 228)
 def draw_travel(
     image_rgb: Image, stations: Sequence[NDArray[np.floating]], strides: Sequence[int], title: str
 ) -> Image:
-    """Ways of the points over the image: stations (N, 2) at the start and after each level."""
+    """Draw the paths of the points: positions (N, 2) at the initial pose and after each level."""
     panel = drawing.dim(drawing.fit(image_rgb), 0.55)
     scale = panel.shape[1] / image_rgb.shape[1]
     stations = [(s.astype(np.float64) + 0.5) * scale - 0.5 for s in stations]

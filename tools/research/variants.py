@@ -1,4 +1,4 @@
-"""Weights that lack something, for ablations: used as any others, by `--weights FILE`."""
+"""Make weights for ablations, without one learned part, for `--weights FILE`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FIXED_DAMPING = 1e-2  # relative to the Hessian's diagonal, everywhere
 
 
 def random_network(images: Images, architecture: str = "compact", seed: int = 0) -> nn.Module:
-    """Random weights; batch norms get the statistics of the images, else activations vanish."""
+    """Return random weights; without the images' batch norm statistics activations vanish."""
     torch.manual_seed(seed)
     network = weights.build(architecture).train()
     for module in network.modules():
@@ -35,7 +35,10 @@ def random_network(images: Images, architecture: str = "compact", seed: int = 0)
 
 
 def without_confidence(name: str) -> nn.Module:
-    """The network of these weights, sure of every pixel. Raises WeightsError without heads."""
+    """Return the network of these weights with full confidence everywhere.
+
+    Raises WeightsError without heads.
+    """
     network = weights.load(name).network
     if not isinstance(network, CompactNet | FastNet):
         raise WeightsError(f"'{name}' is of {network.architecture.name}, whose heads are not known")
@@ -47,7 +50,7 @@ def without_confidence(name: str) -> nn.Module:
 
 
 def with_fixed_damping(name: str) -> nn.Module:
-    """The network of these weights with the same damping on all levels and axes."""
+    """Return the network of these weights with the same damping on all levels and axes."""
     network = weights.load(name).network
     share = (math.log10(FIXED_DAMPING) + 6.0) / 11.0  # see architecture.damping
     with torch.no_grad():

@@ -1,8 +1,8 @@
-"""Shots for the verification: which places and sessions are fitted, chosen and judged with.
+"""Take the shots for the verification: places and sessions used to fit, choose and judge.
 
-The split is by place and by session, and was written down before anything was looked at
-(docs/lab/verification.md). Wrong places are queries of another drive, and sure priors that are off
-along the street.
+The split is by place and by session, and was fixed before any result was known
+(docs/lab/verification.md). Wrong places are queries from another drive, and precise priors that are
+off along the street.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ DAYS = (
     *("bare_trees", "busy", "repainted", "other_camera"),
 )
 SOME_DAYS = ("later", "night", "low_sun", "other_camera")
-HONEST = ("0.5,1", "2,3", "4,5")  # metres and degrees off, and the prior knows it
-ALONG = ("along 3", "along 6", "along 12", "along 25")  # metres off, and sure of 0.5 m
-ANYWHERE = ("0.5,1",) * 18 + ("2,3", "none")  # around keyframes, for images of elsewhere
+HONEST = ("0.5,1", "2,3", "4,5")  # m and deg off, with a covariance to match
+ALONG = ("along 3", "along 6", "along 12", "along 25")  # metres off, claiming 0.5 m
+ANYWHERE = ("0.5,1",) * 18 + ("2,3", "none")  # around keyframes, for images of other places
 
 
 @dataclass(frozen=True, slots=True)
 class ShotSet:
-    """Frames of a drive on a map. keyframes: priors at those of the map, images of elsewhere."""
+    """Frames of a drive on a map. keyframes: priors at those, for images of other places."""
 
     name: str
     map: str
@@ -71,7 +71,7 @@ def kitti(first: int, end: int, every: int) -> list[int]:
 
 
 def streets(seeds: Sequence[int], days: Sequence[str], every: int = 1) -> Iterator[ShotSet]:
-    """Generated streets, one map and some sessions each."""
+    """Generated streets, each with one map and some sessions."""
     for seed in seeds:
         for day in days:
             priors = ("2,3", "along 6")
@@ -168,7 +168,7 @@ class Recorder:
         self.settings = settings or {}
 
     def drive(self, name: str) -> PosedImages:
-        """The drive of a set."""
+        """Return the drive of a set."""
         if name.startswith("street"):
             seed, day = name.removeprefix("street").split("/")
             folder = self.work / "streets" / seed / ("street/drive" if day == "later" else day)
@@ -181,13 +181,13 @@ class Recorder:
         return read_posed_images(meta, folder / "images", "optical_to_ros")
 
     def map(self, name: str) -> Path:
-        """The map of a set."""
+        """Return the map of a set."""
         if name.startswith("street"):
             return self.work / "streets" / name.removeprefix("street") / "map"
         return self.work / "maps" / {"kitti": "kitti03"}.get(name, name)
 
     def take(self, shots: ShotSet) -> Iterator[dict[str, Any]]:
-        """Records of a set: those of `pixloc verification`, and what the study needs beside."""
+        """Return the records of a set: those of `pixloc verification`, and more for the study."""
         localizer = Localizer(from_flat({"map": str(self.map(shots.map)), **self.settings}))
         remember_features(localizer)
         drive = self.drive(shots.drive)
@@ -207,7 +207,7 @@ FOLDERS = {
 
 
 def remember_features(localizer: Localizer) -> None:
-    """Keep the features of the last image: many shots are of one."""
+    """Keep the features of the last image: many shots share one image."""
     extract = localizer.features.extract
     last: dict[str, Any] = {}
 
@@ -291,10 +291,10 @@ def verification_shots(
     split: Annotated[str, typer.Argument(help="fit, choose or judge")],
     data: Annotated[Path, typer.Option(help="folder of the real data")],
     work: Annotated[Path, typer.Option(help="folder with maps/ and streets/; records/ is written")],
-    only: Annotated[str, typer.Option(help="sets whose name has this in it")] = "",
+    only: Annotated[str, typer.Option(help="only sets whose name contains this")] = "",
     settings: SetOption = None,
 ) -> None:
-    """Take the shots of one split; sets that are there are passed over.
+    """Take the shots of one split; skip sets that exist.
 
     Example: research verification-shots fit --data ../shared/data --work verification
     """

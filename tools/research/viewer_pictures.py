@@ -1,4 +1,4 @@
-"""Pictures of a recording in the rerun viewer, without a screen."""
+"""Take pictures of a recording in the rerun viewer, without a screen."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ WIDTH_PX = 1280
 
 
 def viewer_pictures(
-    recording: Annotated[Path, typer.Argument(help="what `pixloc replay --view` wrote")],
-    output: Annotated[Path, typer.Option(help="NAME.jpg: NAME_1.jpg and so on are written")],
+    recording: Annotated[Path, typer.Argument(help="file written by `pixloc replay --view`")],
+    output: Annotated[Path, typer.Option(help="NAME.jpg writes NAME_1.jpg and so on")],
     at: Annotated[list[float], typer.Option(help="seconds since the first stamp, repeatable")],
 ) -> None:
-    """Take pictures of a recording at some instants, and print what the viewer complains about.
+    """Take pictures of a recording at some instants, and print the viewer's complaints.
 
-    It needs a driver for Vulkan; mesa-vulkan-drivers has one that needs no GPU.
+    Needs a Vulkan driver; mesa-vulkan-drivers has one that works without a GPU.
 
     Example: python -m research viewer-pictures run/drive.rrd --at 4.8 --at 9.6 --output drive.jpg
     """
@@ -66,7 +66,7 @@ def _first_stamp_ns(viewer: Any) -> int:
 
 
 def _save(png: bytes, path: Path) -> None:
-    """As JPEG, without the viewer's own bar at the top."""
+    """Return a JPEG without the viewer's top bar."""
     picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR_RGB)
     if picture is None:
         raise DataError("the viewer's picture is no PNG")
