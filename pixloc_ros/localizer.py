@@ -140,7 +140,8 @@ class Localizer:
         with watch("alternative_poses"):
             best = selector.compare_with_alternatives(best)
         best = with_counts(best, problems, hypotheses)
-        verifier = Verifier(self.map.metadata, self.verification, selector)
+        provisional = any(problem.provisional for problem in problems)
+        verifier = Verifier(self.map.metadata, self.verification, selector, provisional)
         with watch("verification"):
             estimate = verifier.judge(best)
         with watch("beyond_prior"):

@@ -64,6 +64,8 @@ def _unusable(
     if len(view) < limits.min_points and view.missing:
         return Reason.TILES_MISSING, f"only {len(view)} map points in view; {_missing(views.map)}"
     if len(view) < limits.min_points:
+        view = views.view(frame, prior.T_map_base, prior.point_ids, provisional=True)
+    if len(view) < limits.min_points:
         refused = views.map.tiles.refused
         damage = f"; refused tiles of the map: {', '.join(refused)}" if refused else ""
         return Reason.TOO_FEW_POINTS, f"only {len(view)} map points in view{damage}"

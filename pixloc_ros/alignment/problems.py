@@ -52,6 +52,7 @@ class AlignmentProblem:
     screened: bool = False  # the initial poses are results of the coarse screening
     hypotheses_dropped: int = 0  # there, for want of memory
     covering: int = 0  # initial poses that it takes to cover the prior, in its first problem
+    provisional: bool = False  # its views are: its pose must be aligned again to be believed
 
     @property
     def lead(self) -> Frame:
@@ -85,7 +86,7 @@ class ViewSelector:
         self.config = config
         several = map.keyframe_condition is not None
         self._descriptors = {id(i.frame): describe(i.pyramid) for i in images if several}
-        self._views: dict[tuple[int, bytes, int, int], MapView] = {}
+        self._views: dict[tuple[int, bytes, int, int, bool], MapView] = {}
 
     def with_images(self, images: Sequence[ImageFeatures], config: Config) -> ViewSelector:
         """Make one that knows the images, with other options of the search: it keeps the views.
@@ -97,21 +98,26 @@ class ViewSelector:
         return selector
 
     def view(
-        self, frame: Frame, T_map_base: Matrix, point_ids: NDArray[np.int32] | None = None
+        self,
+        frame: Frame,
+        T_map_base: Matrix,
+        point_ids: NDArray[np.int32] | None = None,
+        provisional: bool = False,
     ) -> MapView:
         """The view of the map that a frame has where the vehicle is at a pose (4, 4).
 
         point_ids: (N,) of the only points to choose from, as a prior has them.
+        provisional: with points that the keyframes view very differently, too.
         """
         T_map_cam, config = T_map_base @ frame.T_base_cam, self.config
         condition = self._condition(frame, T_map_cam)
-        key = (id(frame), T_map_base.tobytes(), id(point_ids), condition)
+        key = (id(frame), T_map_base.tobytes(), id(point_ids), condition, provisional)
         if key not in self._views:
             self._views[key] = select_view(
                 self.map,
                 T_map_cam,
                 frame.camera,
-                config.view,
+                config.view.provisional() if provisional else config.view,
                 config.device,
                 point_ids,
                 condition,
@@ -135,8 +141,11 @@ class ViewSelector:
 
         None where the lead sees too little of the map at the prior.
         """
-        at_prior = self.problem(images, prior.T_map_base, prior)
-        if at_prior is None or at_prior.lead is not images[0].frame:
+        initial = (prior.T_map_base @ images[0].frame.T_base_cam)[None]
+        at_prior = self.problem(images, prior.T_map_base, prior, initial) or self.problem(
+            images, prior.T_map_base, prior, initial, provisional=True
+        )
+        if at_prior is None:
             return []
         initial_poses, covering = self._initial_poses(at_prior)
         at_prior = replace(at_prior, initial_poses=initial_poses, covering=covering)
@@ -149,13 +158,16 @@ class ViewSelector:
         T_map_base: Matrix,
         prior: PosePrior,
         T_map_initial: Matrix | None = None,
+        provisional: bool = False,
     ) -> AlignmentProblem | None:
         """Choose views from a pose of the vehicle (4, 4); None if no camera sees enough there.
 
         T_map_initial: initial poses (K, 4, 4) of the lead, by default that pose. Cameras that see
         too little of the map are left out; with initial poses, the lead must not be one of them.
+        provisional: choose provisional views.
         """
-        pairs = [(image, self.view(image.frame, T_map_base, prior.point_ids)) for image in images]
+        views = [self.view(i.frame, T_map_base, prior.point_ids, provisional) for i in images]
+        pairs = list(zip(images, views, strict=True))
         pairs = [(image, view) for image, view in pairs if len(view) >= self.config.view.min_points]
         if not pairs or (T_map_initial is not None and pairs[0][0] is not images[0]):
             return None
@@ -168,6 +180,7 @@ class ViewSelector:
             local_poses(T_map_initial, view),
             prior,
             T_map_base,
+            provisional=provisional,
         )
 
     def alternative_poses(

@@ -192,6 +192,8 @@ class HypothesisSelector:
         images = self._worth_re_aligning(first)
         T_map_base = alignment.T_map_cam @ se3.inverse(first.problem.lead.T_base_cam)
         problem = self.views.problem(images, T_map_base, first.problem.prior) if images else None
+        if problem is None and first.problem.provisional:  # nothing to believe it by
+            return replace(first, alignment=replace(alignment, cost=np.inf))
         if problem is None:  # no need, or a wrong pose that ends off the map
             return first
         second = self.align(problem).alignment
@@ -214,8 +216,10 @@ class HypothesisSelector:
         return [image for image, good in zip(problem.images, agree, strict=True) if good]
 
     def _moved(self, found: Hypothesis) -> bool:
-        """Whether the pose is far from where its views were chosen."""
+        """Whether the pose is far from where its views were chosen, or they are provisional."""
         problem, limits = found.problem, self.config.view
+        if problem.provisional:
+            return True
         T_view, T_found = (
             problem.T_map_base_view @ problem.lead.T_base_cam,
             found.alignment.T_map_cam,

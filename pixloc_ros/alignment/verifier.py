@@ -28,6 +28,7 @@ class Verifier:
     metadata: MapMetadata
     model: VerificationModel
     selector: HypothesisSelector
+    provisional: bool = False  # the frame was first aligned with provisional views
 
     def judge(self, best: Hypothesis) -> Estimate:
         """Judge the best hypothesis: a pose with its covariance, or the reason why not."""
@@ -40,7 +41,7 @@ class Verifier:
             Candidate(T_map_base, covariance, problem.prior),
             EvidenceGatherer(problem, alignment, self.selector.aligner),
             self.model,
-            config.acceptance,
+            config.acceptance.provisional() if self.provisional else config.acceptance,
         )
         if verdict.evidence is not None:
             _, covariance = verification.base_pose_and_covariance(

@@ -11,6 +11,8 @@ from pixloc_ros.config.section import Section
 Iterations = Annotated[int, Field(ge=1, le=1000)]
 # Alignment from the middle level on needs initial poses closer by this factor.
 CLOSER_ON_MIDDLE_LEVEL = 3.0
+# Keyframes whose points are considered for a provisional view.
+PROVISIONAL_KEYFRAMES = 10
 
 
 class FeaturesConfig(Section):
@@ -90,6 +92,14 @@ class ViewConfig(Section):
         "between the two rays in rad, plus the absolute logarithm of the change of scale, must be "
         "at most this. Larger keeps more points, which match less well.",
     )
+    max_initial_viewpoint_change: float = Field(
+        default=0.8,
+        ge=1e-3,
+        le=10.0,
+        description="The same limit for a provisional view, which replaces one with fewer than "
+        "min_points points and considers up to 10 keyframes. The resulting pose must have enough "
+        "points within max_viewpoint_change, and is aligned again with those.",
+    )
     cull_hidden: bool = Field(
         default=True,
         description="Leave out points that are hidden from the prior by the surfaces of the "
@@ -136,6 +146,12 @@ class ViewConfig(Section):
         description="If alignment turned the pose by more than this, in degrees, points are "
         "selected again and the frame is aligned once more.",
     )
+
+    def provisional(self) -> ViewConfig:
+        """The settings of a provisional view."""
+        change = max(self.max_viewpoint_change, self.max_initial_viewpoint_change)
+        keyframes = max(self.keyframes, PROVISIONAL_KEYFRAMES)
+        return self.model_copy(update={"max_viewpoint_change": change, "keyframes": keyframes})
 
 
 class TilesConfig(Section):
@@ -409,12 +425,25 @@ class AcceptanceConfig(Section):
         description="A pose is accepted if its probability of being wrong, estimated from all "
         "evidence in the image, is at most this. Larger accepts more poses, and more wrong ones.",
     )
+    max_provisional_wrong_probability: float = Field(
+        default=0.01,
+        ge=1e-9,
+        le=1.0,
+        description="The same limit for a pose that was first aligned with a provisional view "
+        "(view.max_initial_viewpoint_change).",
+    )
     max_cost: float = Field(
         default=0.90,
         ge=0.0,
         le=1.0,
         description="No pose with a mean robust cost above this is accepted, whatever the other "
         "evidence: 0 is a perfect match, 1 no match at all.",
+    )
+    max_provisional_cost: float = Field(
+        default=0.75,
+        ge=0.0,
+        le=1.0,
+        description="The same limit for a pose that was first aligned with a provisional view.",
     )
     min_runner_up_loss: float = Field(
         default=0.12,
@@ -458,6 +487,12 @@ class AcceptanceConfig(Section):
         description="A result farther than this from the prior, in standard deviations of both, is "
         "rejected with far_from_prior. Larger accepts more results if priors are inaccurate.",
     )
+
+    def provisional(self) -> AcceptanceConfig:
+        """The settings for a pose that was first aligned with a provisional view."""
+        probability = min(self.max_wrong_probability, self.max_provisional_wrong_probability)
+        cost = min(self.max_cost, self.max_provisional_cost)
+        return self.model_copy(update={"max_wrong_probability": probability, "max_cost": cost})
 
 
 class CovarianceConfig(Section):

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pixloc_ros.alignment.problems import ViewSelector
 from pixloc_ros.config import flatten, from_flat
 from pixloc_ros.errors import ConfigError, MapError
 from pixloc_ros.evaluation.shots import posed_frames
@@ -92,6 +93,42 @@ def test_a_vague_prior_is_searched_along_the_map(localizer, case) -> None:
     assert estimate.ok, estimate.message
     assert se3.distance_m(estimate.T_map_base, T_map_base) < 0.03
     assert estimate.alignment.hypotheses > 8
+
+
+@pytest.fixture(scope="module")
+def beside(case) -> PosePrior:
+    """A prior with 228 points in view, and 697 in a provisional view."""
+    return prior_of(case, [0.0, 5.0, 0.0, 0, 0, 0], 3.0, 3.0)
+
+
+FEW = {"threads": 1, "view.min_points": 300}
+
+
+def test_a_prior_with_too_few_points_is_aligned_with_a_provisional_view(
+    localizer, case, beside
+) -> None:
+    frame, T_map_base = case
+    few = Localizer(from_flat(FEW), localizer.map)
+    assert len(ViewSelector(few.map, few.config).view(frame, beside.T_map_base)) < 300
+    estimate = few.localize(frame, beside)
+    assert estimate.ok, estimate.message
+    assert se3.distance_m(estimate.T_map_base, T_map_base) < 0.03
+
+
+def test_a_pose_that_began_with_a_provisional_view_has_stricter_limits(
+    localizer, case, beside
+) -> None:
+    strict = {"threads": 1, "acceptance.max_provisional_wrong_probability": 1e-9}
+    assert Localizer(from_flat(strict), localizer.map).localize(case[0], beside).ok
+    refused = Localizer(from_flat(strict | FEW), localizer.map).localize(case[0], beside)
+    assert refused.status is Status.REJECTED
+    assert 1e-9 < refused.wrong_probability < 0.05
+
+
+def test_a_pose_found_where_the_map_has_too_few_points_is_refused(localizer, case, beside) -> None:
+    config = from_flat({**FEW, "view.min_points": 650})  # 579 are in view of the true pose
+    estimate = Localizer(config, localizer.map).localize(case[0], beside)
+    assert estimate.reason is Reason.NON_FINITE
 
 
 def test_a_frame_with_no_prior_is_searched_on_the_whole_map(localizer, case) -> None:
