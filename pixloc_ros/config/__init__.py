@@ -15,17 +15,11 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 
 from pixloc_ros.common import foreign_files
+from pixloc_ros.config.acceptance import AcceptanceConfig, CovarianceConfig
+from pixloc_ros.config.alignment import AlignmentConfig, HypothesesConfig
 from pixloc_ros.config.camera import CameraConfig
-from pixloc_ros.config.localization import (
-    AcceptanceConfig,
-    AlignmentConfig,
-    CovarianceConfig,
-    FeaturesConfig,
-    HypothesesConfig,
-    RetrievalConfig,
-    TilesConfig,
-    ViewConfig,
-)
+from pixloc_ros.config.features import FeaturesConfig
+from pixloc_ros.config.maps import RetrievalConfig, TilesConfig, ViewConfig
 from pixloc_ros.config.node import NodeConfig
 from pixloc_ros.config.priors import PriorsConfig
 from pixloc_ros.config.section import Section
