@@ -31,7 +31,8 @@ from pixloc_ros.maps.held_queries import HeldScore
 from pixloc_ros.maps.integrity import find_problems
 from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.update import new_version
-from pixloc_ros.maps.update.new_points import lacks_points
+from pixloc_ros.maps.update.keyframes import added_keyframes
+from pixloc_ros.maps.update.new_points import NewPoints, lacks_points
 from pixloc_ros.maps.update.observations import FrameObservations, observe
 from pixloc_ros.maps.update.options import UpdateOptions
 from pixloc_ros.maps.update.point_history import PointHistory
@@ -208,6 +209,20 @@ def test_another_light_is_added_within_bounds_and_once(built, night, tmp_path):
     again = updated(folder, drive("night 2", develop=at_night), tmp_path / "again")
     assert again.session.observations < report.session.observations
     assert set(Map.load(tmp_path / "again").keyframe_condition.tolist()) == {0, 1}
+
+
+def test_where_a_condition_has_keyframes_more_must_look_new(built, night):
+    observed = list(observe(Map.load(built), drive("monday").frames, EXTRACTOR, 0.25))
+
+    def added(folder: Path, share: float) -> int:
+        frames = [replace(e, novel=np.linspace(0, 1, len(e.novel)) < share) for e in observed]
+        map_, options = Map.load(folder), UpdateOptions(max_growth_share=10.0)
+        none = NewPoints.none(map_.point_id_end)
+        return len(added_keyframes(frames, map_, none, 1, EXTRACTOR, options))
+
+    assert added(built, 0.2) > 0
+    assert added(night[1], 0.2) == 0
+    assert added(night[1], 0.4) > 0
 
 
 @pytest.mark.parametrize(("develop", "condition"), [(lambda image: image, 0), (at_night, 1)])

@@ -21,6 +21,7 @@ from pixloc_ros.maps.update.options import UpdateOptions
 from pixloc_ros.maps.verified_frames import VerifiedFrame
 
 MIN_NOVEL, MIN_NOVEL_SHARE = 50, 0.1  # observations of a keyframe that is worth adding
+MIN_NOVEL_SHARE_COVERED = 0.3  # where the condition has a keyframe already: bounds a map's growth
 MIN_NEW_POINTS = 30  # of a keyframe that is added for them
 
 Item = TypeVar("Item")
@@ -90,7 +91,7 @@ def added_keyframes(
     condition; and those that see new points. Where these are most of what a frame sees, the map was
     blind: such keyframes serve all conditions, as those of the build do, with all that they see.
     """
-    novel = {id(each) for each in _novel(free, map_, options)}
+    novel = {id(each) for each in _novel(free, map_, condition, options)}
     chosen = {id(new.frames[i]): i for i in _frames_of_new_points(new, map_, options)}
     added = []
     for each in free:
@@ -118,17 +119,28 @@ def _with_new_points(
 
 
 def _novel(
-    free: Sequence[FrameObservations], map_: Map, options: UpdateOptions
+    free: Sequence[FrameObservations], map_: Map, condition: int, options: UpdateOptions
 ) -> list[FrameObservations]:
     """Frames that look different, some way apart, spread over the drive; as many as the map may
-    grow."""
+    grow. Where the map has keyframes of the condition, they must look more different."""
+    covered_m = _positions_m(map_, condition)
     candidates: list[FrameObservations] = []
     for each in free:
         far = not candidates or _distance_m(candidates[-1], each) >= options.keyframe_spacing_m
-        if far and each.novel.sum() >= max(MIN_NOVEL, MIN_NOVEL_SHARE * len(each.novel)):
+        distance_m = np.linalg.norm(covered_m - each.frame.T_map_cam[:3, 3], axis=1)
+        covered = (distance_m < options.keyframe_spacing_m).any()
+        share = MIN_NOVEL_SHARE_COVERED if covered else MIN_NOVEL_SHARE
+        if far and each.novel.sum() >= max(MIN_NOVEL, share * len(each.novel)):
             candidates.append(each)
     total = sum(int(each.novel.sum()) for each in candidates)
     return _within(options.max_growth_share * map_.metadata.observations, total, candidates)
+
+
+def _positions_m(map_: Map, condition: int) -> Matrix:
+    """Of the keyframes (K, 3) that an added condition has."""
+    if map_.keyframe_condition is None:
+        return np.zeros((0, 3))
+    return map_.keyframe_T_map_cam[map_.keyframe_condition == condition, :3, 3]
 
 
 def _frames_of_new_points(new: NewPoints, map_: Map, options: UpdateOptions) -> list[int]:
