@@ -1,37 +1,25 @@
-"""One smooth trajectory of odometry and fixes, over whole drives at once.
-
-Gauss-Newton on the poses of all keyframes, the factor of odometry's distances and the delay of the
-fixes of each drive; robust weights (Cauchy) for fixes and loops. Rotations are disturbed on the
-right: R <- R exp(w).
-"""
+"""One smooth trajectory of odometry and fixes, over whole drives at once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
-from scipy.sparse.linalg import spsolve
 from scipy.spatial.transform import Rotation
 
 from pixloc_ros.config import PriorsConfig
 from pixloc_ros.config.mapping import MappingConfig
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry import se3
-from pixloc_ros.geometry.covariance import skew
 from pixloc_ros.geometry.se3 import Matrix
+from pixloc_ros.maps.build.from_bag.pose_graph import Fixes, PoseGraph, Steps
 from pixloc_ros.maps.files.recorded_drive import RecordedDrive, RecordedOdometry, Stamps
 
-ITERATIONS = 30
-DONE = 1e-6  # metres and radians of the last step
 STEP_SIGMA_M, STEP_SIGMA_DEG = 0.01, 0.05  # of odometry from keyframe to keyframe, at least
-TILT_SIGMA_DEG = 2.0  # odometry's z axis is up (REP 105), and the map's is
 GAP_SIGMA_MPS, GAP_SIGMA_DEG = 5.0, 30.0  # of motion across a gap of the odometry
 LOOP_SIGMA_M, LOOP_SIGMA_DEG = 0.1, 0.5
-GAUGE_SIGMA = 1e-3  # of the first pose where nothing else tells a place
-LEVEL = [0, 1]  # components of an axis that say how it is tilted
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,32 +49,6 @@ class SmoothTrajectory:
     fix_delay_s: tuple[float, ...]  # of each drive
 
 
-@dataclass(frozen=True, slots=True)
-class _Fixes:
-    """Fixes at the moment before them: K rows."""
-
-    moment: NDArray[np.int64]
-    position: Matrix  # (K, 3) in the map
-    weight: Matrix  # (K, 3, 3) square root of information
-    lever: Matrix  # (K, 3) antenna in the axes of the vehicle at the moment
-    velocity: Matrix  # (K, 3) of the antenna, in the same axes
-    drive: NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class _Steps:
-    """Relative poses between moments: K rows."""
-
-    first: NDArray[np.int64]
-    second: NDArray[np.int64]
-    T: Matrix  # (K, 4, 4) first from second
-    sigma_m: Matrix  # (K,)
-    sigma_rad: Matrix  # (K,)
-    scaled: NDArray[np.bool_]  # whether the odometry's factor applies
-    drive: NDArray[np.int64]
-    robust: bool = False
-
-
 def smooth_trajectory(
     drives: Sequence[RecordedDrive],
     moments: Sequence[Moment],
@@ -110,8 +72,11 @@ def smooth_trajectory(
     start = np.concatenate(
         [_first_guess(d, drive, moments, fixes) for d, drive in enumerate(drives)]
     )
-    problem = _Problem(tuple(moments), len(drives), steps, [f for f in fixes if f is not None])
-    return problem.solve(start, drives, config)
+    graph = PoseGraph(len(drives), steps, [f for f in fixes if f is not None])
+    T_map_base, scale, delay_s = graph.solve(start, _up_in_base(drives, moments), config)
+    return SmoothTrajectory(
+        tuple(moments), T_map_base, tuple(scale.tolist()), tuple(delay_s.tolist())
+    )
 
 
 def join_steps(
@@ -129,7 +94,7 @@ def join_steps(
     """
     first, second, T_step = steps
     drive_of = np.array([moment.drive for moment in moments], np.int64)
-    kept = _Steps(
+    kept = Steps(
         first=first,
         second=second,
         T=T_step,
@@ -139,7 +104,7 @@ def join_steps(
         drive=drive_of[first],
     )
     count = len(moments)
-    held = _Fixes(
+    held = Fixes(
         moment=np.arange(count),
         position=T_start[:, :3, 3].copy(),
         weight=np.tile(np.eye(3) / config.position_sigma_m, (count, 1, 1)),
@@ -148,154 +113,8 @@ def join_steps(
         drive=drive_of,
     )
     every = [kept, _loop_steps(loops, moments)] if loops else [kept]
-    problem = _Problem(tuple(moments), len(drives), every, [held])
-    return problem.solve(T_start, drives, config).T_map_base
-
-
-@dataclass(slots=True)
-class _Problem:
-    moments: tuple[Moment, ...]
-    drives: int
-    steps: Sequence[_Steps]
-    fixes: Sequence[_Fixes]
-    _rows: list[NDArray] = field(default_factory=list)
-    _columns: list[NDArray] = field(default_factory=list)
-    _values: list[NDArray] = field(default_factory=list)
-    _residuals: list[NDArray] = field(default_factory=list)
-    _count: int = 0
-
-    def solve(
-        self, T: Matrix, drives: Sequence[RecordedDrive], config: MappingConfig
-    ) -> SmoothTrajectory:
-        T, up = T.copy(), _up_in_base(drives, self.moments)
-        scale, delay_s = np.ones(self.drives), np.zeros(self.drives)
-        sizes = 6 * len(T) + 2 * self.drives
-        for _ in range(ITERATIONS):
-            self._rows, self._columns, self._values = [], [], []
-            self._residuals, self._count = [], 0
-            for steps in self.steps:
-                self._add_steps(steps, T, scale)
-            for fixes in self.fixes:
-                self._add_fixes(fixes, T, delay_s)
-            self._add_tilt(T, up)
-            self._add_globals(scale, delay_s, config)
-            if not self.fixes:
-                self._add_gauge(T)
-            J = sparse.csr_matrix(
-                (
-                    np.concatenate(self._values),
-                    (np.concatenate(self._rows), np.concatenate(self._columns)),
-                ),
-                shape=(self._count, sizes),
-            )
-            step = spsolve(
-                (J.T @ J + 1e-9 * sparse.eye(sizes)).tocsc(), -J.T @ np.concatenate(self._residuals)
-            )
-            poses = step[: 6 * len(T)].reshape(-1, 6)
-            T[:, :3, 3] += poses[:, :3]
-            T[:, :3, :3] = T[:, :3, :3] @ Rotation.from_rotvec(poses[:, 3:]).as_matrix()
-            scale += step[6 * len(T) : 6 * len(T) + self.drives]
-            delay_s += step[6 * len(T) + self.drives :]
-            if np.abs(step).max() < DONE:
-                break
-        return SmoothTrajectory(self.moments, T, tuple(scale.tolist()), tuple(delay_s.tolist()))
-
-    def _add_steps(self, steps: _Steps, T: Matrix, scale: Matrix) -> None:
-        i, j = steps.first, steps.second
-        R_iT, R_j = np.swapaxes(T[i, :3, :3], -1, -2), T[j, :3, :3]
-        between = np.einsum("kij,kj->ki", R_iT, T[j, :3, 3] - T[i, :3, 3])
-        factor = np.where(steps.scaled, scale[steps.drive], 1.0)
-        error_m = between - factor[:, None] * steps.T[:, :3, 3]
-        relative = R_iT @ R_j
-        error_rad = Rotation.from_matrix(
-            np.swapaxes(steps.T[:, :3, :3], -1, -2) @ relative
-        ).as_rotvec()
-        whitened = np.concatenate(
-            [error_m / steps.sigma_m[:, None], error_rad / steps.sigma_rad[:, None]], axis=1
-        )
-        robust = _cauchy(whitened) if steps.robust else np.ones(len(i))
-        w_m, w_rad = robust / steps.sigma_m, robust / steps.sigma_rad
-        self._block(
-            error_m * w_m[:, None],
-            [
-                (6 * i, -R_iT * w_m[:, None, None]),
-                (6 * j, R_iT * w_m[:, None, None]),
-                (6 * i + 3, skew(between) * w_m[:, None, None]),
-                (
-                    6 * len(T) + steps.drive,
-                    (-steps.T[:, :3, 3] * steps.scaled[:, None] * w_m[:, None])[..., None],
-                ),
-            ],
-        )
-        eye = np.tile(np.eye(3), (len(i), 1, 1))
-        self._block(
-            error_rad * w_rad[:, None],
-            [
-                (6 * j + 3, eye * w_rad[:, None, None]),
-                (6 * i + 3, -np.swapaxes(relative, -1, -2) * w_rad[:, None, None]),
-            ],
-        )
-
-    def _add_fixes(self, fixes: _Fixes, T: Matrix, delay_s: Matrix) -> None:
-        i = fixes.moment
-        R = T[i, :3, :3]
-        lever = fixes.lever - delay_s[fixes.drive][:, None] * fixes.velocity
-        error = T[i, :3, 3] + np.einsum("kij,kj->ki", R, lever) - fixes.position
-        whitened = np.einsum("kij,kj->ki", fixes.weight, error)
-        W = fixes.weight * _cauchy(whitened)[:, None, None]
-        velocity = np.einsum("kij,kj->ki", R, fixes.velocity)
-        self._block(
-            np.einsum("kij,kj->ki", W, error),
-            [
-                (6 * i, W),
-                (6 * i + 3, -W @ R @ skew(lever)),
-                (6 * len(T) + self.drives + fixes.drive, -W @ velocity[..., None]),
-            ],
-        )
-
-    def _add_tilt(self, T: Matrix, up_base: Matrix) -> None:
-        """The map's up, in the vehicle's axes, is what the odometry says."""
-        R_T = np.swapaxes(T[:, :3, :3], -1, -2)
-        up = R_T[:, :, 2]
-        weight = 1 / np.deg2rad(TILT_SIGMA_DEG)
-        self._block(
-            (up - up_base)[:, LEVEL] * weight,
-            [(6 * np.arange(len(T)) + 3, skew(up)[:, LEVEL] * weight)],
-        )
-
-    def _add_globals(self, scale: Matrix, delay_s: Matrix, config: MappingConfig) -> None:
-        first = 6 * len(self.moments)
-        scale_sigma = max(config.odometry_scale_sigma, 1e-9) if self.fixes else 1e-9
-        delay_sigma_s = max(config.fix_delay_sigma_s, 1e-9)
-        index = np.arange(self.drives)
-        for values, sigma, offset in (
-            (scale - 1.0, scale_sigma, first),
-            (delay_s, delay_sigma_s, first + self.drives),
-        ):
-            self._block(
-                values[:, None] / sigma, [(offset + index, np.full((self.drives, 1, 1), 1 / sigma))]
-            )
-
-    def _add_gauge(self, T: Matrix) -> None:
-        """The first pose is at zero, and heads along x."""
-        R = T[0, :3, :3]
-        yaw = np.arctan2(R[1, 0], R[0, 0])
-        row = np.array([[R[2, 0], R[2, 1], R[2, 2]]])  # the map's z in the vehicle's axes
-        self._block(T[:1, :3, 3] / GAUGE_SIGMA, [(np.array([0]), np.eye(3)[None] / GAUGE_SIGMA)])
-        self._block(np.array([[yaw / GAUGE_SIGMA]]), [(np.array([3]), row[None] / GAUGE_SIGMA)])
-
-    def _block(self, residual: Matrix, parts: Sequence[tuple[NDArray, Matrix]]) -> None:
-        """Residuals (K, R), with Jacobians (K, R, C) at columns that begin at (K,)."""
-        count, height = residual.shape
-        rows = self._count + np.arange(count * height).reshape(count, height)
-        for begin, J in parts:
-            width = J.shape[-1]
-            self._rows.append(np.repeat(rows[..., None], width, -1).ravel())
-            columns = np.asarray(begin)[:, None, None] + np.arange(width)
-            self._columns.append(np.broadcast_to(columns, J.shape).ravel())
-            self._values.append(np.ascontiguousarray(J).ravel())
-        self._residuals.append(residual.ravel())
-        self._count += count * height
+    graph = PoseGraph(len(drives), every, [held])
+    return graph.solve(T_start, _up_in_base(drives, moments), config)[0]
 
 
 def fix_errors(
@@ -321,7 +140,7 @@ def _stamps_used(drive: RecordedDrive) -> Stamps:
 
 def _odometry_steps(
     drives: Sequence[RecordedDrive], moments: Sequence[Moment], priors: PriorsConfig
-) -> _Steps:
+) -> Steps:
     """From each moment to the next of the same drive."""
     first, T, sigma_m, sigma_rad, scaled = [], [], [], [], []
     for number, drive in enumerate(drives):
@@ -345,7 +164,7 @@ def _odometry_steps(
         )
         scaled.append(known)
     start = np.array(first, np.int64)
-    return _Steps(
+    return Steps(
         first=start,
         second=start + 1,
         T=np.concatenate(T),
@@ -356,9 +175,9 @@ def _odometry_steps(
     )
 
 
-def _loop_steps(loops: Sequence[Loop], moments: Sequence[Moment]) -> _Steps:
+def _loop_steps(loops: Sequence[Loop], moments: Sequence[Moment]) -> Steps:
     count = len(loops)
-    return _Steps(
+    return Steps(
         first=np.array([loop.first for loop in loops], np.int64),
         second=np.array([loop.second for loop in loops], np.int64),
         T=np.stack([loop.T_first_second for loop in loops]),
@@ -372,7 +191,7 @@ def _loop_steps(loops: Sequence[Loop], moments: Sequence[Moment]) -> _Steps:
 
 def _fixes_of(
     number: int, drive: RecordedDrive, moments: Sequence[Moment], config: MappingConfig
-) -> _Fixes | None:
+) -> Fixes | None:
     """The fixes of a drive that odometry joins to a moment; None where there is none."""
     fixes, odometry = drive.fixes, _odometry(drive)
     assert fixes is not None
@@ -387,7 +206,7 @@ def _fixes_of(
     speed, turn = odometry.velocity_base(stamps_ns)
     velocity = speed + np.cross(turn, antenna)
     covariance = fixes.covariance[use] * _alike(stamps_ns, config.fix_correlation_s)[:, None, None]
-    return _Fixes(
+    return Fixes(
         moment=index[nearest],
         position=fixes.positions_map[use],
         weight=np.linalg.inv(np.linalg.cholesky(covariance)),
@@ -418,7 +237,7 @@ def _nearest(sorted_ns: Stamps, stamps_ns: Stamps) -> NDArray[np.int64]:
 
 
 def _first_guess(
-    number: int, drive: RecordedDrive, moments: Sequence[Moment], fixes: Sequence[_Fixes | None]
+    number: int, drive: RecordedDrive, moments: Sequence[Moment], fixes: Sequence[Fixes | None]
 ) -> Matrix:
     """Poses by odometry, laid over the fixes in the plane; from zero where there are none."""
     index, stamps_ns = _of_drive(number, moments)
@@ -454,8 +273,3 @@ def _of_drive(number: int, moments: Sequence[Moment]) -> tuple[NDArray[np.int64]
     """Index and stamp (K,) of each moment of a drive."""
     index = np.flatnonzero([moment.drive == number for moment in moments])
     return index, np.array([moments[int(i)].stamp_ns for i in index], np.int64)
-
-
-def _cauchy(whitened: Matrix) -> Matrix:
-    """(K,) factors of residuals, one where they are small."""
-    return np.asarray(1 / np.sqrt(1 + (whitened**2).mean(-1) / 4))
