@@ -76,10 +76,21 @@ def model_in_chunks(street: Path, work: Path, workers: Workers) -> ColmapModel:
     return model
 
 
+WORKING, IDLE = "ray::_extract_as_worker", "ray::IDLE"
+
+
 def ray_workers() -> list[psutil.Process]:
-    """Those of tasks first: any of them may have nothing to do at the moment."""
-    of_ray = [process for process in children() if cmdline(process).startswith("ray::")]
-    return sorted(of_ray, key=lambda process: "_extract_as_worker" not in cmdline(process))
+    """Those with a task first: all of them may have nothing to do at the moment.
+
+    Ray's agents are `ray::` as well; with one of them the whole node would end.
+    """
+    names = {process: cmdline(process) for process in children()}
+    return [
+        process
+        for kind in (WORKING, IDLE)
+        for process, name in names.items()
+        if name.startswith(kind)
+    ]
 
 
 def test_a_benchmark_that_was_killed_goes_on_to_the_same_submission(

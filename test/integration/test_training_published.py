@@ -155,7 +155,7 @@ def test_the_encoder_is_that_of_torchvision(imagenet, tmp_path):
     for block in network.extractor.encoder:
         image = block(image)
     torch.testing.assert_close(image, x)
-    with pytest.raises(WeightsError, match="no checkpoint of torchvision's vgg19"):
+    with pytest.raises(WeightsError, match="not torchvision's checkpoint of vgg19"):
         initial_network(ModelConfig(architecture="vgg19", imagenet_file=imagenet))
     with pytest.raises(WeightsError, match=r"set model\.imagenet_file"):
         initial_network(ModelConfig(architecture="vgg19"))

@@ -117,7 +117,8 @@ def small_checkpoint(path: Path, **changes: object) -> Path:
 
 def test_a_checkpoint_of_another_network_lists_what_differs(tmp_path: Path) -> None:
     path = small_checkpoint(tmp_path / "checkpoint_best.tar", eval={"loss": np.float64(1.0)})
-    with pytest.raises(WeightsError, match=r"next is vgg\d+: 6\d missing \(extractor\.") as caught:
+    differs = r"nearest is vgg\d+: 6\d missing \(extractor\."
+    with pytest.raises(WeightsError, match=differs) as caught:
         weights.load(str(path))
     assert "\n" not in str(caught.value)
     state = {"extractor.encoder.0.0.bias": torch.zeros(64), "head.weight": torch.zeros(3)}
