@@ -33,9 +33,14 @@ class RollingShutter:
 
         stamp_share: when the stamp is taken: 0 at the first row, 1 at the last.
         """
+        return cls.of_twist(twist_of(T_first_last), height, stamp_share)
+
+    @classmethod
+    def of_twist(cls, twist: Matrix, height: int, stamp_share: float) -> RollingShutter:
+        """The same for a motion given as the twist (6,) from the first to the last row."""
         steps = max(1, height - 1)
-        twist = torch.from_numpy(twist_of(T_first_last) / steps)
-        return cls(twist, torch.tensor(stamp_share * steps, dtype=torch.float64))
+        stamp_row = torch.tensor(stamp_share * steps, dtype=torch.float64)
+        return cls(torch.from_numpy(twist / steps), stamp_row)
 
     @classmethod
     def stack(cls, shutters: Sequence[RollingShutter]) -> RollingShutter:

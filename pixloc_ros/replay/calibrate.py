@@ -30,6 +30,7 @@ from pixloc_ros.priors.mounting import (
 )
 from pixloc_ros.replay.bag_reader import BagReader
 from pixloc_ros.replay.camera_parameters import (
+    HELD_SHARE,
     MAX_FRAMES,
     ParameterEstimate,
     estimate_parameters,
@@ -41,8 +42,6 @@ from pixloc_ros.sensors.events import CameraInfoEvent, Event
 from pixloc_ros.sensors.topics import Topics
 from pixloc_ros.session import Session
 from pixloc_ros.types import Estimate, Frame
-
-HELD_SHARE = 0.25  # of the frames, at the end: they judge what the others tell
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -43,7 +43,7 @@ MAX_ROUNDS = 10  # of Gauss-Newton
 SETTLED_SIGMAS = 0.25  # a smaller step is the last one
 VELOCITY_S = 0.2  # over which the velocity of a camera is averaged
 CORRELATED_FRAMES = 4  # in a row, with correlated errors: they share keyframes
-HELD_SHARE = 0.25  # of the frames, at the end, to judge what the others give
+HELD_SHARE = 0.25  # of the frames, at the end: they judge what the others give
 STAGES = (Stage(MIDDLE, 10, 1), Stage(FINE, 20, 1))
 
 
@@ -120,9 +120,7 @@ def localized_frames(
 def with_parameters(found: LocalizedFrame, values: Matrix, stamp_share: float) -> Camera:
     """Return the camera of a frame with other parameters (2,)."""
     camera = found.frame.camera
-    steps = max(1, camera.height - 1)
-    twist = torch.from_numpy(found.twist_cam * values[1] / steps)
-    shutter = RollingShutter(twist, torch.tensor(stamp_share * steps, dtype=torch.float64))
+    shutter = RollingShutter.of_twist(found.twist_cam * values[1], camera.height, stamp_share)
     return replace(camera, focal=camera.focal * (1.0 + float(values[0])), shutter=shutter)
 
 
