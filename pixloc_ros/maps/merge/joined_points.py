@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.build.builder import HALF_TRACK
+from pixloc_ros.maps.build.from_bag.tracks import sums
 from pixloc_ros.maps.feature_store import Arrays, covisibility
 from pixloc_ros.maps.merge.placed_map import PlacedMap
 from pixloc_ros.maps.tiles import Tile
@@ -69,6 +70,10 @@ class _Candidates:
     member: NDArray[np.int64]
     group: NDArray[np.int64]
 
+    def sums(self, values: NDArray) -> NDArray:
+        """Sums by group of values of the members."""
+        return sums(self.group, values, self.group.max(initial=-1) + 1)
+
 
 def first_ids(maps: Sequence[PlacedMap]) -> NDArray[np.int64]:
     """The id that point 0 of each map gets where none are joined, and above all of them."""
@@ -117,19 +122,13 @@ def _groups(edges: NDArray[np.int64], first_id: NDArray[np.int64]) -> _Candidate
     )
 
 
-def _sum_by_group(values: NDArray, candidates: _Candidates) -> NDArray:
-    sums = np.zeros((candidates.group.max(initial=-1) + 1, *values.shape[1:]))
-    np.add.at(sums, candidates.group, values)
-    return sums
-
-
 def _weighted_places(candidates: _Candidates, points: Matrix, information: Matrix) -> Matrix:
     """(G, 3) the mean of each group's points, weighted by what their images tell."""
     member = candidates.member
     zero = points[member].mean(0) if len(member) else np.zeros(3)
     weighted = (information[member] @ (points[member] - zero)[..., None])[..., 0]
-    total = _sum_by_group(information[member], candidates)
-    return np.linalg.solve(total, _sum_by_group(weighted, candidates)[..., None])[..., 0] + zero
+    total = candidates.sums(information[member])
+    return np.linalg.solve(total, candidates.sums(weighted)[..., None])[..., 0] + zero
 
 
 def _fits(
@@ -140,7 +139,7 @@ def _fits(
     difference = points[member] - places[group]
     squared = np.einsum("ni,nij,nj->n", difference, information[member], difference)
     others = np.bincount(group, minlength=len(places)) - 1
-    return np.asarray(_sum_by_group(squared, candidates) <= CHI2_99 * others)
+    return np.asarray(candidates.sums(squared) <= CHI2_99 * others)
 
 
 def _stays(candidates: _Candidates, maps: Sequence[PlacedMap], places: Matrix) -> NDArray[np.bool_]:
@@ -175,10 +174,10 @@ def _joined(
     ids[chosen.member] = lead[group]
     points[lead] = places[fits]
     known = count * (error_px[chosen.member] >= 0)
-    total, known_total = _sum_by_group(count, chosen), _sum_by_group(known, chosen)
-    errors = _sum_by_group(known * error_px[chosen.member], chosen) / np.maximum(known_total, 1)
+    total, known_total = chosen.sums(count), chosen.sums(known)
+    errors = chosen.sums(known * error_px[chosen.member]) / np.maximum(known_total, 1)
     error_px[lead] = np.where(known_total > 0, errors, -1)
-    confidence = _sum_by_group(priority[chosen.member] * (count + HALF_TRACK), chosen)
+    confidence = chosen.sums(priority[chosen.member] * (count + HALF_TRACK))
     priority[lead] = confidence / (total + HALF_TRACK)
     joined = np.zeros(len(ids), bool)
     joined[chosen.member] = True

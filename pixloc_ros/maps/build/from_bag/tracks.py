@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -152,4 +153,5 @@ def sums(index: NDArray[np.int64], values: Matrix, count: int) -> Matrix:
     rows = sparse.csr_matrix(
         (np.ones(len(index)), (index, np.arange(len(index)))), (count, len(index))
     )
-    return np.asarray(rows @ values.reshape(len(index), -1)).reshape(count, *values.shape[1:])
+    flat = values.reshape(len(index), math.prod(values.shape[1:]))
+    return np.asarray(rows @ flat).reshape(count, *values.shape[1:])
