@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -20,11 +19,6 @@ class Architecture:
     # As in the published training: images are reduced without a low-pass filter, and reference
     # features are interpolated before they are normalised (query maps are normalised first).
     as_published: bool = False
-
-
-def unpack(packed: Tensor) -> tuple[Tensor, Tensor]:
-    """Split a packed map into unit features (B, C, H, W) and confidence (B, 1, H, W) in 0..1."""
-    return F.normalize(packed[:, :-1], dim=1), torch.sigmoid(packed[:, -1:])
 
 
 def damping(theta: Tensor) -> Tensor:

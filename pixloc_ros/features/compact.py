@@ -127,7 +127,7 @@ class CompactNet(nn.Module):
     """Computes three packed maps from an image (B, 3, H, W) in [0, 1], H and W multiples of 32.
 
     Each output (B, C + 1, H / stride, W / stride), coarse to fine, holds C raw feature channels and
-    the raw confidence; `unpack` normalises them. theta (3, 6) is the learned damping (eq. 7).
+    the raw confidence; `level_of` normalises them. theta (3, 6) is the learned damping (eq. 7).
     """
 
     architecture = Architecture("compact", STRIDES, DIMS, size_multiple=32)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pixloc_ros.errors import ConfigError
 from pixloc_ros.features import weights
-from pixloc_ros.features.architecture import Architecture, unpack
+from pixloc_ros.features.architecture import Architecture
 from pixloc_ros.training.config import TrainConfig
 from pixloc_ros.training.model import PairNetwork
 from pixloc_ros.training.objective import LEVELS, Loss
@@ -55,8 +55,8 @@ def _level_losses(packed: Tensor, taught: Tensor) -> tuple[Tensor, Tensor, Tenso
 
     The alignment follows the gradients, so features that are right on average do not suffice.
     """
-    features_taught, confidence = unpack(taught)
-    error = unpack(packed)[0] - features_taught
+    features, features_taught = (F.normalize(maps[:, :-1], dim=1) for maps in (packed, taught))
+    error, confidence = features - features_taught, taught[:, -1:].sigmoid()
     weight = confidence + BACKGROUND
     of_features = (weight * error.square().sum(1, keepdim=True)).mean() / weight.mean()
     of_gradients = sum(error.diff(dim=dim).square().sum(1).mean() for dim in (-1, -2))
