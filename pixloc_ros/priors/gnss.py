@@ -18,6 +18,23 @@ MAX_ALTITUDE_M = 100_000.0
 
 
 @dataclass(frozen=True, slots=True)
+class ReceivedFix:
+    """A fix as a receiver reports it, by WGS-84."""
+
+    stamp_ns: int
+    latitude_deg: float
+    longitude_deg: float
+    altitude_m: float
+    covariance_enu: Matrix | None  # (3, 3) m^2; None if the receiver does not know it
+    status: int  # as in NavSatStatus (-1: no fix)
+
+    @property
+    def position(self) -> tuple[float, float, float]:
+        """Latitude, longitude and altitude."""
+        return self.latitude_deg, self.longitude_deg, self.altitude_m
+
+
+@dataclass(frozen=True, slots=True)
 class Fix:
     """An accepted fix, in map coordinates."""
 
@@ -54,46 +71,34 @@ class GnssGate:
         """Forget earlier fixes."""
         self._jumps.clear()
 
-    def accept(
-        self,
-        stamp_ns: int,
-        latitude_deg: float,
-        longitude_deg: float,
-        altitude_m: float,
-        covariance_enu: Matrix | None,
-        status: int,
-        antenna_base: Matrix | None = None,
-    ) -> Fix | None:
+    def accept(self, received: ReceivedFix, antenna_base: Matrix | None = None) -> Fix | None:
         """Return the fix in map coordinates, or None if it is refused.
 
-        covariance_enu: (3, 3) m^2, or None if unknown.
-        status: as in NavSatStatus (-1: no fix).
         antenna_base: (3,) metres in the vehicle's frame; None: at its origin.
         """
-        covariance = self._covariance(covariance_enu)
-        position = latitude_deg, longitude_deg, altitude_m
-        fault = self._fault(position, covariance, status)
+        covariance = self._covariance(received.covariance_enu)
+        fault = self._fault(received, covariance)
         if fault or self._datum is None:
             self.rejected[fault or "gnss_without_datum"] += 1
             return None
-        position_map = self._datum.position_map(*position)
+        position_map = self._datum.position_map(*received.position)
         if not np.isfinite(position_map).all():
             self.rejected["gnss_beyond_the_crs"] += 1
             return None
         config = self._config.current.priors
         limits = config.odometry_max_speed_mps, config.gnss_default_sigma_m
-        if self._jumps.check(stamp_ns, position_map[:2], *limits) == "jump":
+        if self._jumps.check(received.stamp_ns, position_map[:2], *limits) == "jump":
             self.rejected["gnss_jump"] += 1
             return None
-        R = self._datum.R_map_enu(latitude_deg, longitude_deg)
+        R = self._datum.R_map_enu(received.latitude_deg, received.longitude_deg)
         antenna_base = np.zeros(3) if antenna_base is None else antenna_base
-        return Fix(stamp_ns, position_map, R @ covariance @ R.T, antenna_base)
+        return Fix(received.stamp_ns, position_map, R @ covariance @ R.T, antenna_base)
 
-    def _fault(self, position: tuple[float, float, float], covariance: Matrix, status: int) -> str:
+    def _fault(self, received: ReceivedFix, covariance: Matrix) -> str:
         """Return why this fix is useless by itself; empty if it is not."""
-        if status < 0:
+        if received.status < 0:
             return "gnss_no_fix"
-        if not _on_earth(*position):
+        if not _on_earth(*received.position):
             return "gnss_not_a_position"
         worst_m2 = np.linalg.eigvalsh(covariance[:2, :2])[-1]
         limit_m2 = self._config.current.priors.gnss_max_sigma_m**2

@@ -7,6 +7,7 @@ from collections import Counter
 from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.priors import unconfirmed_pose
 from pixloc_ros.priors.fallback import PriorFallback
+from pixloc_ros.priors.gnss import ReceivedFix
 from pixloc_ros.priors.jump_confirmation import JumpConfirmation
 from pixloc_ros.priors.keyframe_lookup import MapLike, VehicleKeyframes
 from pixloc_ros.priors.known_poses import KnownPoses
@@ -61,20 +62,10 @@ class PoseTracker:
         self._known.odometry.add(stamp_ns, T_odom_base)
         self._known.read_odometry()
 
-    def add_fix(
-        self,
-        stamp_ns: int,
-        latitude_deg: float,
-        longitude_deg: float,
-        altitude_m: float,
-        covariance_enu: Matrix | None,
-        status: int,
-        antenna_base: Matrix | None = None,
-    ) -> None:
-        """Take one GNSS fix (WGS-84) of an antenna, see GnssGate.accept."""
-        gnss, position = self._known.gnss, (latitude_deg, longitude_deg, altitude_m)
-        fix = gnss.gate.accept(stamp_ns, *position, covariance_enu, status, antenna_base)
-        gnss.add(fix, self._known.odometry)
+    def add_fix(self, received: ReceivedFix, antenna_base: Matrix | None = None) -> None:
+        """Take one GNSS fix of an antenna, see GnssGate.accept."""
+        gnss = self._known.gnss
+        gnss.add(gnss.gate.accept(received, antenna_base), self._known.odometry)
 
     def add_pose(self, stamp_ns: int, T_map_base: Matrix, covariance: Matrix, source: str) -> str:
         """Take an external pose; `initialpose` comes from a person and overrules the tracked pose.

@@ -173,8 +173,7 @@ def _fixes(
         antenna = antenna_base(
             config.priors, frames.lookup_static, config.node.base_frame, event.frame_id
         )
-        position = event.latitude_deg, event.longitude_deg, event.altitude_m
-        fix = gate.accept(event.stamp_ns, *position, event.covariance_enu, event.status, antenna)
+        fix = gate.accept(event, antenna)
         if fix is not None and (not fixes or fix.stamp_ns > fixes[-1].stamp_ns):
             fixes.append(fix)
     if not fixes:
@@ -200,10 +199,7 @@ def _datum_at(event: FixEvent, config: Config) -> Datum | None:
         altitude_m=event.altitude_m if np.isfinite(event.altitude_m) else 0.0,
         yaw_deg=0.0,
     )
-    position = event.latitude_deg, event.longitude_deg, event.altitude_m
-    gate = GnssGate(ConfigHolder(config), datum)
-    usable = gate.accept(event.stamp_ns, *position, event.covariance_enu, event.status)
-    return datum if usable else None
+    return datum if GnssGate(ConfigHolder(config), datum).accept(event) else None
 
 
 def _images(bag: Path, config: Config, topics: Topics | None) -> Iterator[RecordedImage]:

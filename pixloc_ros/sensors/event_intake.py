@@ -205,15 +205,9 @@ class EventIntake:
                 f"fixes have frame '{event.frame_id}', which /tf_static does not join to "
                 f"'{base_frame}': the antenna is assumed at its origin; see priors.gnss_antenna_m",
             )
-        take = partial(self._add_fix, event, antenna)
+        take = partial(self._tracker.add_fix, event, antenna)
         if self._admit("gnss_fix", event.stamp_ns, take).stamp is Stamp.PLAUSIBLE:
             take()
-
-    def _add_fix(self, event: FixEvent, antenna: Matrix | None) -> None:
-        position = event.latitude_deg, event.longitude_deg, event.altitude_m
-        self._tracker.add_fix(
-            event.stamp_ns, *position, event.covariance_enu, event.status, antenna
-        )
 
     def _add_pose(self, event: PoseEvent) -> str:
         """Take an external pose in any frame; return why the tracker refused it, or "".

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.covariance import turned
 from pixloc_ros.geometry.se3 import Matrix
+from pixloc_ros.priors.gnss import ReceivedFix
 
 Image = NDArray[np.uint8]
 Size = tuple[int, int]  # width and height in pixels
@@ -60,15 +61,9 @@ class OdometryEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class FixEvent:
+class FixEvent(ReceivedFix):
     """A GNSS fix as received; the tracker decides how far to trust it."""
 
-    stamp_ns: int
-    latitude_deg: float
-    longitude_deg: float
-    altitude_m: float
-    covariance_enu: Matrix | None  # (3, 3) m^2; None if the receiver does not know it
-    status: int
     frame_id: str = ""  # frame of the antenna
 
 

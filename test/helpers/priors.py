@@ -12,6 +12,7 @@ from pixloc_ros.config import Config, PriorsConfig
 from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.geometry import se3
 from pixloc_ros.maps.datum import Datum
+from pixloc_ros.priors.gnss import ReceivedFix
 from pixloc_ros.priors.odometry import OdometryBuffer
 from pixloc_ros.priors.tracker import PoseTracker
 from pixloc_ros.types import Estimate, Reason, Status
@@ -65,7 +66,13 @@ def accepted(stamp_ns: int, T_map_base: np.ndarray) -> Estimate:
     return Estimate(Status.OK, Reason.OK, "", stamp_ns, T_map_base=T_map_base, covariance=TIGHT)
 
 
-def fix_at(to: PoseTracker, stamp_s: float, xy: tuple[float, float], **changes: object) -> None:
+def fix_at(
+    to: PoseTracker,
+    stamp_s: float,
+    xy: tuple[float, float],
+    antenna_base: np.ndarray | None = None,
+    **changes: object,
+) -> None:
     """A fix at map coordinates x, y."""
     east, north, up = Rotation.from_euler("z", DATUM.yaw_deg, degrees=True).apply([*xy, 0.0])
     latitude, longitude, altitude = pymap3d.enu2geodetic(
@@ -78,4 +85,4 @@ def fix_at(to: PoseTracker, stamp_s: float, xy: tuple[float, float], **changes: 
         "covariance_enu": np.diag([1.0, 1.0, 9.0]),
         "status": 0,
     }
-    to.add_fix(at_s(stamp_s), **{**fix, **changes})
+    to.add_fix(ReceivedFix(at_s(stamp_s), **{**fix, **changes}), antenna_base)

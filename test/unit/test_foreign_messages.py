@@ -95,8 +95,7 @@ def test_fixes_with_what_is_no_covariance(covariance: np.ndarray) -> None:
 def test_fixes_from_beyond_the_earth(changes: dict[str, Any]) -> None:
     event = conversion.event_of("gnss_fix", fix(**changes), STAMP_NS)
     gate = GnssGate(holder(), Datum(latitude_deg=49, longitude_deg=8.4, altitude_m=110, yaw_deg=0))
-    where = event.latitude_deg, event.longitude_deg, event.altitude_m
-    assert gate.accept(event.stamp_ns, *where, event.covariance_enu, event.status) is None
+    assert gate.accept(event) is None
     assert gate.rejected == {"gnss_not_a_position": 1}
 
 

@@ -61,8 +61,7 @@ def drive_with_fixes(
         if tick % 25 == 0:
             antenna = se3.transform(T_map_base, np.array([lever or (0.0, 0.0, 0.0)]))[0, :2]
             antenna = antenna + (noise.normal(0, 1, 2) if noise else 0)
-            changes = {} if lever is None else {"antenna_base": np.array(lever)}
-            fix_at(track, tick / 50, tuple(antenna), **changes)
+            fix_at(track, tick / 50, tuple(antenna), None if lever is None else np.array(lever))
     return T_map_base
 
 

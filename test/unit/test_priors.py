@@ -23,7 +23,7 @@ from helpers.priors import (
 from pixloc_ros.geometry import se3
 from pixloc_ros.maps.datum import GridDatum
 from pixloc_ros.priors import motion
-from pixloc_ros.priors.gnss import GnssGate
+from pixloc_ros.priors.gnss import GnssGate, ReceivedFix
 from pixloc_ros.priors.odometry import OdometryBuffer
 from pixloc_ros.types import Estimate, Reason, Status
 
@@ -268,9 +268,9 @@ def test_the_x_axis_of_the_map_points_where_the_datum_says() -> None:
 def test_a_fix_that_the_projection_does_not_reach_is_refused() -> None:
     pytest.importorskip("pyproj", reason="pip install 'pixloc_ros[crs]'")
     gate = GnssGate(holder(), GridDatum(crs="EPSG:25832"))
-    assert gate.accept(0, 0.0, 99.0, 100.0, np.eye(3), 0) is None
+    assert gate.accept(ReceivedFix(0, 0.0, 99.0, 100.0, np.eye(3), 0)) is None
     assert gate.rejected == {"gnss_beyond_the_crs": 1}
-    assert gate.accept(0, 49.0, 9.0, 100.0, np.eye(3), 0) is not None
+    assert gate.accept(ReceivedFix(0, 49.0, 9.0, 100.0, np.eye(3), 0)) is not None
 
 
 def test_a_click_in_rviz_gets_the_height_of_the_map_and_keeps_its_heading() -> None:
