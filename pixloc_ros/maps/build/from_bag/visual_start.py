@@ -19,6 +19,7 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.build import georeference
 from pixloc_ros.maps.build.colmap_pipeline import SEED, THREADS, ColmapRun, matrix
+from pixloc_ros.maps.build.from_bag.drive_images import DriveImages
 from pixloc_ros.maps.build.georeference import Similarity
 from pixloc_ros.maps.files.recorded_drive import RecordedFixes, Stamps
 
@@ -85,19 +86,30 @@ def level(T_model_cam: Matrix, T_base_cam: Matrix) -> Similarity:
     return Similarity(1.0, R, -R @ T_model_base[0, :3, 3])
 
 
-def lay_on_fixes(
-    T_level_cam: Matrix,
-    T_base_cam: Matrix,
-    fixes: Sequence[RecordedFixes],
-    drive_of: NDArray[np.int64],
-    stamps_ns: Stamps,
-) -> tuple[Similarity, NDArray[np.bool_]]:
-    """Scale, heading and place of a level model, by the fixes at the times of its images.
+def scaling(way: Matrix, length_m: float | None) -> Similarity:
+    """Scale of a model by the straight length of the way (N, 3) of its images.
 
-    Robust (Huber weights): outliers count less. Returns also which images (N,) have a fix.
-    Raises MapError for fewer than three images with a fix.
+    Without a length the median step between two images becomes the unit.
     """
-    target, antenna_base, known = fixes_at(fixes, drive_of, stamps_ns)
+    if length_m is not None:
+        unit = float(np.linalg.norm(way[-1] - way[0])) / length_m
+    else:
+        steps = np.linalg.norm(np.diff(way, axis=0), axis=-1)
+        unit = float(np.median(steps[steps > 0]))
+    return Similarity(1 / unit, np.eye(3), np.zeros(3))
+
+
+def on_fixes(T_level_cam: Matrix, placed: NDArray[np.bool_], images: DriveImages) -> Similarity:
+    """Scale, heading and place of a level model (N, 4, 4), by the fixes at the times of its images.
+
+    Robust (Huber weights): outliers count less. Raises MapError if a drive has no fixes, and for
+    fewer than four images with a fix.
+    """
+    fixes = [drive.fixes for drive in images.drives if drive.fixes is not None]
+    if len(fixes) < len(images.drives):
+        raise MapError("of several drives without odometry each needs GNSS fixes")
+    T_level_cam, T_base_cam = T_level_cam[placed], images.T_base_cam[placed]
+    target, antenna_base, known = fixes_at(fixes, images.drive_of[placed], images.stamps_ns[placed])
     if known.sum() < georeference.MIN_PAIRS:
         raise MapError(f"{known.sum()} keyframes have a GNSS fix at their time; four are needed")
     found = Similarity(1.0, np.eye(3), np.zeros(3))
@@ -110,7 +122,7 @@ def lay_on_fixes(
         errors_m = np.linalg.norm(found.points(T_level_base[known, :3, 3]) - bases, axis=-1)
         sigma_m = max(1.5 * float(np.median(errors_m)), 0.1)
         weights = np.minimum(1.0, sigma_m / np.maximum(errors_m, 1e-9))
-    return found, known
+    return found
 
 
 def fixes_at(
