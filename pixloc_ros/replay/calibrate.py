@@ -7,6 +7,7 @@ localized again with them, and gives the mounting.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,9 @@ from pixloc_ros.replay.camera_parameters import (
     localized_frames,
 )
 from pixloc_ros.replay.recorded_drive import read_drives
-from pixloc_ros.replay.runner import drive_events
+from pixloc_ros.replay.runner import drive_events, localize_drive
 from pixloc_ros.sensors.events import CameraInfoEvent, Event
 from pixloc_ros.sensors.topics import Topics
-from pixloc_ros.session import Session
 from pixloc_ros.types import Estimate, Frame
 
 
@@ -93,8 +93,8 @@ def calibrate(
     if recorded.odometry is None:
         raise BagError(f"bag {bag} has no odometry, by which a mounting shows: record it too")
     (camera,) = recorded.cameras
-    drives = _Drives(bag, topics, progress)
-    answered = drives.localized(config)
+    localized = partial(_localized, bag, topics, progress)
+    answered = localized(config)
     found = None
     if focal_length or readout:
         asked = np.array([focal_length, readout])
@@ -103,7 +103,7 @@ def calibrate(
         if found.off.any():
             shutter = config.camera.model_copy(update={"readout_s": found.readout_s})
             config = config.model_copy(update={"camera": shutter})
-            answered = drives.localized(config, found.focal_factor)
+            answered = localized(config, found.focal_factor)
     drive = LocalizedDrive.of(answered.estimates, camera.T_base_cam)
     estimate = estimate_mounting(drive, recorded.odometry)
     before, after = _held(drive, recorded.odometry)
@@ -129,32 +129,27 @@ class _Answered:
     sample: list[tuple[Frame, Estimate]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Drives:
-    """Localizes a bag, as often as needed."""
-
-    bag: Path
-    topics: Topics | None
-    progress: Progress
-
-    def localized(self, config: Config, focal_factor: float = 1.0) -> _Answered:
-        """Localize all images as the live node would, with another focal length."""
-        localizer = Localizer(config)
-        estimates: list[Estimate] = []
-        sample: list[tuple[Frame, Estimate]] = []
-        with BagReader(self.bag, self.topics) as reader:
-            events = (_with_focal_length(e, focal_factor) for e in drive_events(reader))
-            answers = Session(localizer).answers(events)
-            spacing = max(1, -(-reader.image_count // MAX_FRAMES))
-            for answer in self.progress(answers, "localizing", reader.image_count):
-                if answer.frame is not None and len(estimates) % spacing == 0:
-                    sample.append((answer.frame, answer.estimate))
-                estimates.append(answer.estimate)
-        if not any(estimate.ok for estimate in estimates):
-            raise BagError(
-                f"no image of bag {self.bag} was localized on the map: try `pixloc replay`"
-            )
-        return _Answered(localizer, estimates, sample)
+def _localized(
+    bag: Path,
+    topics: Topics | None,
+    progress: Progress,
+    config: Config,
+    focal_factor: float = 1.0,
+) -> _Answered:
+    """Localize all images of a bag, with another focal length than it says."""
+    localizer = Localizer(config)
+    estimates: list[Estimate] = []
+    sample: list[tuple[Frame, Estimate]] = []
+    with BagReader(bag, topics) as reader:
+        events = (_with_focal_length(e, focal_factor) for e in drive_events(reader))
+        spacing = max(1, -(-reader.image_count // MAX_FRAMES))
+        for answer in localize_drive(reader, localizer, progress, events):
+            if answer.frame is not None and len(estimates) % spacing == 0:
+                sample.append((answer.frame, answer.estimate))
+            estimates.append(answer.estimate)
+    if not any(estimate.ok for estimate in estimates):
+        raise BagError(f"no image of bag {bag} was localized on the map: try `pixloc replay`")
+    return _Answered(localizer, estimates, sample)
 
 
 def _with_focal_length(event: Event, factor: float) -> Event:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from pixloc_ros.replay.session_recording import check_new
 from pixloc_ros.sensors.counters import Counters
 from pixloc_ros.sensors.events import CameraInfoEvent, Event, RefusedMessage
 from pixloc_ros.sensors.topics import TYPES, Topics
-from pixloc_ros.session import Session
+from pixloc_ros.session import Answer, Session
 from pixloc_ros.types import Estimate, Reason
 from pixloc_ros.visualization.recording import record, rerun_sdk
 
@@ -110,11 +110,17 @@ def _answered(
 
 
 def localize_drive(
-    reader: BagReader, localizer: Localizer, progress: Progress = silent
-) -> list[Estimate]:
-    """Localize all images of a bag, as the live node would."""
-    answered = Session(localizer).run(drive_events(reader))
-    return list(progress(answered, "localizing", reader.image_count))
+    reader: BagReader,
+    localizer: Localizer,
+    progress: Progress = silent,
+    events: Iterable[Event] | None = None,
+) -> Iterable[Answer]:
+    """Return the answers to all images of a bag, as the live node would give them.
+
+    events: of the bag, if something in them was changed.
+    """
+    answers = Session(localizer).answers(drive_events(reader) if events is None else events)
+    return progress(answers, "localizing", reader.image_count)
 
 
 def drive_events(reader: BagReader, every: int = 1) -> Iterator[Event]:

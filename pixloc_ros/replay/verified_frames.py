@@ -37,7 +37,8 @@ def localized_bag(
     cameras = read_drives([bag], config, topics, localizer.map.datum)[0].cameras
     by_name = {camera.name: camera for camera in cameras}
     with BagReader(bag, topics, config.node.camera_names) as reader:
-        estimates = localize_drive(reader, localizer, progress)
+        answers = localize_drive(reader, localizer, progress)
+        estimates = [answer.estimate for answer in answers]
         load = image_loader(reader, config)
         frames = [
             _frame(load, estimate, by_name.get(next(iter(estimate.cameras), ""), cameras[0]))
