@@ -110,7 +110,7 @@ class NodeRuntime:
             if hint is None:
                 session.tracker.forget_pose()
             else:
-                session.intake.state_pose(self._hinted(hint))
+                session.intake.poses.take_stated(self._hinted(hint))
             session.counters.add("relocalization.begun")
             self._frames.forget(session.tracker.generation)
         self._relocalization = Relocalization(timeout_s)
@@ -128,7 +128,7 @@ class NodeRuntime:
         """
         event = self._hinted(pose)
         with self._live.locked() as session:
-            return session.intake.timed(event)
+            return session.intake.poses.timed(event)
 
     def go_on(self, before: NodeRuntime, pose: PoseEvent) -> None:
         """Start from a pose in this map, with the odometry received on the previous map."""
@@ -136,7 +136,7 @@ class NodeRuntime:
             tracker = session.tracker
         with self._live.locked() as session:
             session.tracker.go_on_from(tracker)
-            session.intake.state_pose(pose)
+            session.intake.poses.take_stated(pose)
 
     def status(self) -> NodeStatus:
         """The values from which the state of the node is judged."""

@@ -27,14 +27,13 @@ from pixloc_ros.sensors.events import (
     StaticTransformsEvent,
     TransformsEvent,
 )
+from pixloc_ros.sensors.external_poses import ExternalPoses
 from pixloc_ros.sensors.frame_assembler import FrameAssembler
 from pixloc_ros.sensors.image_group import ImageGroup
 from pixloc_ros.sensors.stamp_clock import Admission, Stamp, StampClock
 from pixloc_ros.sensors.vehicle_frames import VehicleFrames
 
 Action = Callable[[], None]  # processes a message once its stamp is confirmed
-
-NEAR_S = 1.0  # a pose this close to the newest data is always accepted
 
 
 class EventIntake:
@@ -52,13 +51,13 @@ class EventIntake:
         self._calibrations = Calibrations()
         self._frames = VehicleFrames(lambda error: self.refuse("tf", error))
         self.assembler = FrameAssembler(self._calibrations, self._frames)
+        self.poses = ExternalPoses(config, tracker, self._frames, lambda: self.newest_ns)
         node = config.current.node
         self._synchronizer: CameraSynchronizer[ImageEvent] = CameraSynchronizer(
             node.camera_names, node.camera_sync_tolerance_s
         )
         self._closed: list[ImageGroup] = []  # completed by the current event
         self._last_image_ns: dict[str, int] = {}
-        self._held_pose: PoseEvent | None = None  # its stamp is odd; used if time moves there
 
     def take(self, event: Event) -> list[ImageGroup]:
         """Take one event, quickly; return the groups of images that it completes."""
@@ -101,11 +100,6 @@ class EventIntake:
         """Return the calibrated image sizes (width, height) of a group, by camera."""
         return {name: self._calibrations.size(name) for name in group.images}
 
-    def state_pose(self, event: PoseEvent) -> None:
-        """Take an external pose. Raises BadMessage if it cannot be used."""
-        if fault := self._add_pose(event):
-            raise BadMessage(fault, f"the pose is refused: {fault.replace('_', ' ')}")
-
     def refuse(self, part: str, error: BadMessage) -> None:
         """Count a message that cannot be used."""
         self._counters.add(f"{part}.bad.{error.reason}", str(error))
@@ -113,7 +107,7 @@ class EventIntake:
     def reset(self) -> None:
         """Forget the stamps so far."""
         self._clock.clear()
-        self._held_pose = None
+        self.poses.forget()
 
     @property
     def newest_ns(self) -> int | None:
@@ -137,8 +131,7 @@ class EventIntake:
             case FixEvent():
                 self._take_fix(event)
             case PoseEvent():
-                self._held_pose = None if self._is_timely(event) or event.sent_just_now else event
-                self._add_pose(event)
+                self.poses.take(event)
             case StaticTransformsEvent():
                 self._take_static(event)
             case TransformsEvent():
@@ -209,60 +202,6 @@ class EventIntake:
         if self._admit("gnss_fix", event.stamp_ns, take).stamp is Stamp.PLAUSIBLE:
             take()
 
-    def _add_pose(self, event: PoseEvent) -> str:
-        """Take an external pose in any frame; return why the tracker refused it, or "".
-
-        The pose is checked before anything is changed. Raises BadMessage.
-        """
-        event = self.timed(event)
-        T_map_own = self._own_transform(event.stamp_ns)
-        event = self._frames.pose_in_map(event, self._config.node, T_map_own)
-        return self._tracker.add_pose(
-            event.stamp_ns, event.T_frame_base, event.covariance, event.source
-        )
-
-    def timed(self, event: PoseEvent) -> PoseEvent:
-        """Return the pose with its stamp, 0 being replaced by the present time.
-
-        A pose older than `priors.max_coast_s` is useless unless odometry carries it on. A click in
-        Foxglove has the time of day even while a bag is played; it means now. Raises BadMessage for
-        a stamp that seems to be of another clock.
-        """
-        newest_ns = self.newest_ns
-        if not event.stamp_ns:
-            return replace(event, stamp_ns=event.received_ns if newest_ns is None else newest_ns)
-        if self._is_timely(event):
-            return event
-        if event.sent_just_now and newest_ns is not None:
-            return replace(event, stamp_ns=newest_ns)
-        off_s = (event.stamp_ns - (newest_ns or 0)) * 1e-9
-        side = "after" if off_s > 0 else "before"
-        raise BadMessage(
-            "odd_stamp",
-            f"the pose is stamped {abs(off_s):.0f} s {side} the newest data: is it by another "
-            "clock? Stamp 0 is now",
-        )
-
-    def _is_timely(self, event: PoseEvent) -> bool:
-        """Return whether a pose is recent, or old but carried on by odometry."""
-        newest_ns = self.newest_ns
-        if newest_ns is None or not event.stamp_ns:
-            return True
-        off_s = (event.stamp_ns - newest_ns) * 1e-9
-        near = abs(off_s) <= max(self._config.priors.max_coast_s, NEAR_S)
-        return near or (off_s < 0 and self._tracker.odometry.at(event.stamp_ns) is not None)
-
-    def _own_transform(self, stamp_ns: int) -> Matrix | None:
-        """Return the transform that the localizer itself publishes on /tf.
-
-        It is map<-odom or map<-base (4, 4); None while there is no pose to publish.
-        """
-        predicted = self._tracker.predict(stamp_ns)
-        if predicted is None:
-            return None
-        mode = self._config.node.tf_mode
-        return {"map_odom": self._tracker.T_map_odom, "map_base": predicted[0]}.get(mode)
-
     def _take_refused(self, event: RefusedMessage) -> None:
         self.refuse(event.part, BadMessage(event.reason, event.message))
         if event.part == "camera_info":
@@ -283,19 +222,16 @@ class EventIntake:
             self._begin_again(stamp_ns)
         for take_held_back in admission.released:
             take_held_back()
-        self._take_held_pose()
+        self._take_released_pose()
         return admission
 
-    def _take_held_pose(self) -> None:
+    def _take_released_pose(self) -> None:
         """Use the pose whose stamp was odd, if time has moved there."""
-        held = self._held_pose
-        if held is None or not self._is_timely(held):
-            return
-        self._held_pose = None
-        try:
-            self._add_pose(held)
-        except BadMessage as error:
-            self.refuse(_part_of(held), error)
+        if (pose := self.poses.release()) is not None:
+            try:
+                self.poses.take(pose)
+            except BadMessage as error:
+                self.refuse(_part_of(pose), error)
 
     def _begin_again(self, stamp_ns: int) -> None:
         for images in self._synchronizer.flush():
