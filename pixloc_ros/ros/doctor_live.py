@@ -9,10 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.srv import GetParameters
@@ -34,22 +32,18 @@ from pixloc_ros.doctor import Finding
 from pixloc_ros.msg import LocalizationState
 from pixloc_ros.ros.message_basics import message_class
 from pixloc_ros.ros.mounting_check import FINE, MOUNTING, UNKNOWN
-from pixloc_ros.sensors import conversion, decoding, topics, video
-from pixloc_ros.sensors.decoding import BadMessage
-from pixloc_ros.sensors.events import (
-    CameraInfoEvent,
-    Event,
-    ImageEvent,
-    OdometryEvent,
-    RefusedMessage,
-    StaticTransformsEvent,
+from pixloc_ros.ros.sensor_findings import (
+    about_calibration,
+    about_odometry,
+    about_stamps,
+    calibration_of,
 )
-from pixloc_ros.sensors.image_messages import ImageMessages
-from pixloc_ros.sensors.static_transforms import normalized
+from pixloc_ros.ros.watched_topic import WatchedTopic
+from pixloc_ros.sensors import conversion, topics, video
+from pixloc_ros.sensors.events import RefusedMessage, StaticTransformsEvent
 from pixloc_ros.sensors.vehicle_frames import VehicleFrames
 
 NODE = "/pixloc_localizer"
-MAX_SKEW_S = 0.5  # between the stamps of two sensors whose messages arrive together
 MIN_HZ = {"image": 1.0, "camera_info": 0.2, "odom": 5.0}
 NEEDED = ("image", "camera_info")
 CANNOT_WORK = ("ERROR", "WAITING_MAP", "WAITING_CAMERA_INFO", "WAITING_EXTRINSICS")
@@ -68,45 +62,6 @@ _SETTLED_S = 0.7  # without a new topic: then all topics of the node are known
 
 _LATCHED = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _ANY = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
-
-
-@dataclass(slots=True)
-class WatchedTopic:
-    """One topic and the messages received on it."""
-
-    part: str
-    name: str
-    kind: str
-    received_s: list[float] = field(default_factory=list)
-    ages_s: list[float] = field(default_factory=list)  # of the stamps, by this machine's clock
-    last: Any = None
-    images: ImageMessages = field(default_factory=ImageMessages)  # decodes a video
-    last_image: Event | None = None  # of a video, whose images depend on earlier ones
-
-    def take(self, message: Any) -> None:
-        """Record a message: when it arrived, and how old its stamp is."""
-        self.received_s.append(time.monotonic())
-        if self.part != "tf_static":
-            self.ages_s.append(time.time() - decoding.stamp_ns(video.header(message)) * 1e-9)
-        self.last = message
-        if video.is_packet(message):
-            for event in self.images.take(message, time.time_ns()):
-                self.last_image = event
-
-    @property
-    def event(self) -> Event | None:
-        """The event that the node would make of the last message; None without one."""
-        if self.last is None:
-            return None
-        if video.is_packet(self.last):
-            return self.last_image
-        return conversion.event_of(self.part, self.last, time.time_ns())
-
-    @property
-    def hz(self) -> float:
-        """Messages per second."""
-        times = self.received_s
-        return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
 
 
 def examine_live(seconds: float = 5.0, localizer: str = NODE) -> Iterator[Finding]:
@@ -190,11 +145,12 @@ class LiveExamination:
             yield self._about_topic(each, seconds)
         cameras = [each for each in watched if each.part == "image"]
         (odometry,) = (each for each in watched if each.part == "odom")
-        yield from self._about_odometry(odometry)
+        yield from about_odometry(odometry, self._frames, self._config)
         for image in cameras:
             of = f" of {image.name}" if len(cameras) > 1 else ""
-            yield from self._about_calibration(image, _calibration_of(image, watched), of)
-            yield from _about_stamps(image, odometry, of)
+            info = calibration_of(image, watched)
+            yield from about_calibration(image, info, self._frames, self._config, of)
+            yield from about_stamps(image, odometry, of)
 
     def _discovered(self, executor: SingleThreadedExecutor) -> bool:
         """Return whether the node is discovered in time; wait until all of its topics are known."""
@@ -319,79 +275,6 @@ class LiveExamination:
         publishers = self._node.get_publishers_info_by_topic(name)
         us = (self._name, self._space)
         return any((p.node_name, p.node_namespace) != us for p in publishers)
-
-    def _about_odometry(self, odometry: WatchedTopic) -> Iterator[Finding]:
-        """Check that odometry has the frames that the node expects; yield nothing if none came."""
-        event = odometry.event
-        if not isinstance(event, OdometryEvent) or self._config.odom_source != "topic":
-            return
-        detail, fine = f"'{event.child_frame_id}' in '{event.frame_id}'", True
-        try:
-            self._frames.odometry_of_base(event, self._config)
-        except BadMessage as error:
-            detail, fine = str(error), False
-        remedy = "" if fine else "correct the driver, set node.odom_frame, or publish /tf_static"
-        yield Finding("odometry frames", fine, detail, remedy)
-
-    def _about_calibration(
-        self, image: WatchedTopic, info: WatchedTopic | None, of: str
-    ) -> Iterator[Finding]:
-        """Check the frames and sizes of image and calibration; yield nothing if one is missing."""
-        if image.last is None or info is None or info.last is None:
-            return
-        seen, calibrated = (normalized(video.header(t.last).frame_id) for t in (image, info))
-        stated = normalized(self._config.camera_frame)
-        detail = f"image '{seen}', camera_info '{calibrated}'"
-        fine = bool(stated) or seen == calibrated
-        remedy = "" if fine else "correct the driver, or set node.camera_frame"
-        yield Finding(f"camera frame{of}", fine, detail, remedy)
-        camera = stated or seen
-        known = self._frames.camera_mounting(camera, self._config) is not None
-        detail = self._frames.mounting_source(camera, self._config)
-        yield Finding(f"mounting{of}", known, detail, "" if known else "publish it on /tf_static")
-        yield from _about_size(image, info, of)
-
-
-def _about_size(image: WatchedTopic, info: WatchedTopic, of: str) -> Iterator[Finding]:
-    """Check that an image can be decoded and has the size of its calibration."""
-    picture, calibration = image.event, info.event
-    if not (isinstance(picture, ImageEvent) and isinstance(calibration, CameraInfoEvent)):
-        return
-    size = calibration.camera.width, calibration.camera.height
-    detail, fine = f"image and camera_info are {size[0]}x{size[1]}", True
-    try:
-        picture.decode(size)
-    except BadMessage as error:
-        detail, fine = str(error), False
-    remedy = "" if fine else "calibrate for this size, or correct the driver"
-    yield Finding(f"image size{of}", fine, detail, remedy)
-
-
-def _calibration_of(image: WatchedTopic, watched: list[WatchedTopic]) -> WatchedTopic | None:
-    """Return the only `camera_info`; for a rig, the one in the namespace of the image."""
-    infos = [each for each in watched if each.part == "camera_info"]
-    if len(infos) == 1:
-        return infos[0]
-    space = _camera_space(image)
-    return next((each for each in infos if _camera_space(each) == space), None)
-
-
-def _camera_space(topic: WatchedTopic) -> str:
-    """Return `/front` for `/front/image`, `/front/image/compressed` and `/front/camera_info`."""
-    return topic.name.removesuffix("/compressed").rpartition("/")[0]
-
-
-def _about_stamps(image: WatchedTopic, odometry: WatchedTopic, of: str) -> Iterator[Finding]:
-    """Check how far the clocks behind the stamps differ; network delays cancel."""
-    if not (image.ages_s and odometry.ages_s):
-        return
-    skew_s = float(np.median(image.ages_s) - np.median(odometry.ages_s))
-    fine = abs(skew_s) <= MAX_SKEW_S
-    detail = (
-        f"image stamps are {abs(skew_s):.2f} s {'behind' if skew_s > 0 else 'ahead of'} odometry"
-    )
-    remedy = "" if fine else "synchronize the clocks (chrony, PTP)"
-    yield Finding(f"stamps{of}", fine, detail, remedy)
 
 
 def _plain(why: str) -> str:
