@@ -14,7 +14,7 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.map import Map
-from pixloc_ros.maps.view import choose_keyframes
+from pixloc_ros.maps.serving_keyframes import choose_keyframes
 from pixloc_ros.visualization import drawing
 from pixloc_ros.visualization.overlay import STATUS_COLORS
 

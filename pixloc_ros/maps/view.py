@@ -1,14 +1,14 @@
 """The part of a map that is worth aligning at a prior pose.
 
-Keyframes near the prior and covisible ones give the candidate points; the prior tells which of
-them can be in the image; a grid over the image spreads the choice. All of it is deterministic,
+The keyframes that serve the prior give the candidate points; the prior tells which of them can be
+in the image; a grid over the image spreads the choice. All of it is deterministic,
 and small changes of the prior change little of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,10 +20,9 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.maps import occlusion
 from pixloc_ros.maps.map import Map
+from pixloc_ros.maps.serving_keyframes import ServingKeyframes, serving_keyframes
 from pixloc_ros.maps.tiles import Tile, unit_rows
 
-METRES_PER_RADIAN = 10.0  # a keyframe turned by 6 degrees counts as one that is 1 m farther away
-MAX_ANGLE_RAD = np.deg2rad(90.0)  # keyframes that look elsewhere have seen other things
 MARGIN_SHARE = 0.2  # of the image's size: the prior is not exact, points beside the image may be in
 POINTS_PER_CELL = 4  # of the grid that spreads points over the image
 
@@ -43,6 +42,31 @@ class MapView:
 
     def __len__(self) -> int:
         return len(self.points)
+
+
+@dataclass(frozen=True, slots=True)
+class _Viewpoint:
+    """A camera at the prior: its pose relative to the view's origin, and its image, widened."""
+
+    origin: NDArray[np.float64]  # (3,) map coordinates
+    T_local_cam: NDArray[np.float64]  # (4, 4)
+    wide: Camera  # with a margin around the image
+
+    @classmethod
+    def of(cls, T_map_cam: NDArray[np.float64], camera: Camera) -> _Viewpoint:
+        origin, T_local_cam = np.round(T_map_cam[:3, 3]), T_map_cam.copy()
+        T_local_cam[:3, 3] -= origin
+        size = camera.size.double().cpu()
+        wide = camera.to("cpu", torch.float64).crop(
+            (-MARGIN_SHARE * size).tolist(), ((1 + 2 * MARGIN_SHARE) * size).tolist()
+        )
+        return cls(origin, T_local_cam, wide)
+
+    def project(self, local: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Pixels (N, 2) of points (N, 3) in the widened image, and which points are in it."""
+        points_cam = se3.transform(se3.inverse(self.T_local_cam), local)
+        pixels, visible = self.wide.project(torch.from_numpy(points_cam))
+        return pixels.numpy(), visible.numpy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,41 +98,45 @@ def select_view(
     ahead.
     """
     position = T_map_cam_prior[:3, 3]
-    origin = np.round(position)
     near, nearest_m = map_.keyframes_within(position, config.max_distance_m)
-    keyframes, tiles, passed = _serving_keyframes(map_, T_map_cam_prior, near, config, condition)
+    serving = serving_keyframes(map_, T_map_cam_prior, near, config, condition)
     map_.tiles.approach(position)
-    missing = map_.tiles.missing_among(passed)
-    if not len(keyframes):
-        return replace(_empty(origin, nearest_m, map_.metadata.dims, device), missing=missing)
-    observed = _observations(map_, keyframes, tiles, origin)
+    missing = map_.tiles.missing_among(serving.passed)
+    viewpoint = _Viewpoint.of(T_map_cam_prior, camera)
+    if not len(serving.index):
+        return _empty(viewpoint.origin, nearest_m, missing, map_.metadata.dims, device)
+    observed = _observations(map_, serving, viewpoint.origin)
     first, point = _distinct(observed.point_id)
-    pixels, visible = _project(observed.local[first], origin, T_map_cam_prior, camera)
+    pixels, visible = viewpoint.project(observed.local[first])
     if config.cull_hidden and map_.keyframe_depth_m is not None:
-        visible &= ~_hidden(map_, keyframes, observed.local[first], origin, T_map_cam_prior, camera)
+        visible &= ~_hidden(map_, serving.index, observed.local[first], viewpoint)
     if point_ids is not None:
         visible &= np.isin(observed.point_id[first], point_ids)
     shown = np.flatnonzero(visible)
     preferred = _taken_in(map_, observed.keyframe, condition)
-    best = _most_alike(map_, observed, point, shown, position - origin, origin, preferred, config)
+    best = _most_alike(map_, observed, point, shown, viewpoint, preferred, config)
     shown, number = np.unique(point[best], return_inverse=True)  # of the points that are alike
     spread = _spread(pixels[shown], observed.priority[first[shown]], camera, config)
     best = best[np.isin(number, spread)]
-    features, confidences = _gather(map_, tiles, observed.tile[best], observed.row[best])
+    features, confidences = _gather(map_, serving.tiles, observed.tile[best], observed.row[best])
     return MapView(
-        origin=origin,
+        origin=viewpoint.origin,
         points=torch.from_numpy(observed.local[best].astype(np.float32)).to(device),
         point_ids=observed.point_id[best],
         features=tuple(rows.to(device) for rows in features),
         confidences=tuple(weights.to(device) for weights in confidences),
-        keyframes=tuple(map_.keyframe_names[i] for i in keyframes),
+        keyframes=tuple(map_.keyframe_names[i] for i in serving.index),
         nearest_m=nearest_m,
         missing=missing,
     )
 
 
 def _empty(
-    origin: NDArray[np.float64], nearest_m: float, dims: Sequence[int], device: str
+    origin: NDArray[np.float64],
+    nearest_m: float,
+    missing: tuple[str, ...],
+    dims: Sequence[int],
+    device: str,
 ) -> MapView:
     return MapView(
         origin=origin,
@@ -118,43 +146,8 @@ def _empty(
         confidences=tuple(torch.zeros(0, device=device) for _ in dims),
         keyframes=(),
         nearest_m=nearest_m,
+        missing=missing,
     )
-
-
-def _serving_keyframes(
-    map_: Map,
-    T_map_cam_prior: NDArray[np.float64],
-    near: NDArray[np.intp],
-    config: ViewConfig,
-    condition: int,
-) -> tuple[NDArray[np.intp], dict[int, Tile], list[int]]:
-    """The chosen ones among those near, their tiles, opened, and the tiles that could not be."""
-    passed: list[int] = []
-    while True:
-        keyframes = _of_conditions(map_, T_map_cam_prior, near, config, condition)
-        needed = np.unique(map_.keyframe_tile[keyframes]).tolist()
-        tiles = map_.tiles.take(needed)
-        if len(tiles) == len(needed):
-            return keyframes, tiles, passed
-        passed += [index for index in needed if index not in tiles]
-        near = near[~np.isin(map_.keyframe_tile[near], passed)]
-
-
-def _of_conditions(
-    map_: Map,
-    T_map_cam_prior: NDArray[np.float64],
-    near: NDArray[np.intp],
-    config: ViewConfig,
-    condition: int,
-) -> NDArray[np.intp]:
-    """The keyframes of the build near, which see all its points, and those of a condition."""
-    if map_.keyframe_condition is None:
-        return choose_keyframes(map_, T_map_cam_prior, near, config)
-    chosen = [
-        choose_keyframes(map_, T_map_cam_prior, near[map_.keyframe_condition[near] == one], config)
-        for one in dict.fromkeys([condition, 0])
-    ]
-    return np.concatenate(chosen)
 
 
 def _taken_in(map_: Map, keyframes: NDArray[np.intp], condition: int) -> NDArray[np.bool_]:
@@ -164,55 +157,10 @@ def _taken_in(map_: Map, keyframes: NDArray[np.intp], condition: int) -> NDArray
     return map_.keyframe_condition[keyframes] == condition
 
 
-def choose_keyframes(
-    map_: Map,
-    T_map_cam_prior: NDArray[np.float64],
-    near: NDArray[np.intp],
-    config: ViewConfig,
-) -> NDArray[np.intp]:
-    """At most config.keyframes of the keyframes near (ascending): half by pose, half by shared
-    points."""
-    unlikeness, angles_rad = pose_unlikeness(T_map_cam_prior, map_.keyframe_T_map_cam[near])
-    usable = angles_rad <= MAX_ANGLE_RAD
-    near = near[usable]
-    by_pose = np.argsort(unlikeness[usable], kind="stable")[: (config.keyframes + 1) // 2]
-    shared = _shared_points(map_, near, by_pose)
-    covisible = np.argsort(-shared, kind="stable")[: config.keyframes - len(by_pose)]
-    return near[np.concatenate([by_pose, covisible[shared[covisible] > 0]])]
-
-
-def pose_unlikeness(
-    T_map_cam: NDArray[np.float64], others: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """How unlike what a camera (4, 4) sees is to what others (M, 4, 4) see, by their poses: metres
-    between them plus METRES_PER_RADIAN for the turn; and the turns (rad)."""
-    distances_m = np.linalg.norm(others[:, :3, 3] - T_map_cam[:3, 3], axis=-1)
-    angles_rad = se3.angles_rad(T_map_cam, others)
-    return distances_m + METRES_PER_RADIAN * angles_rad, angles_rad
-
-
-def _shared_points(
-    map_: Map, near: NDArray[np.intp], chosen: NDArray[np.intp]
-) -> NDArray[np.float64]:
-    """How many points each of the keyframes near shares with the chosen ones of them, 0 for these.
-
-    chosen: indices into near, which ascends.
-    """
-    shared = np.zeros(len(near) + 1)  # the last one is for neighbours that are not near
-    for keyframe in near[chosen]:
-        part = slice(*map_.covisible_offsets[keyframe : keyframe + 2])
-        neighbours = map_.covisible_keyframe[part]
-        at = np.searchsorted(near, neighbours)
-        at[near[np.minimum(at, len(near) - 1)] != neighbours] = len(near)
-        shared[at] += map_.covisible_points[part]
-    shared[chosen] = 0
-    return shared[:-1]
-
-
 def _observations(
-    map_: Map, keyframes: NDArray[np.intp], tiles: dict[int, Tile], origin: NDArray[np.float64]
+    map_: Map, serving: ServingKeyframes, origin: NDArray[np.float64]
 ) -> _Observations:
-    parts = [_observations_of(map_, keyframe, tiles, origin) for keyframe in keyframes.tolist()]
+    parts = [_observations_of(map_, k, serving.tiles, origin) for k in serving.index.tolist()]
     return _Observations(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
@@ -247,40 +195,15 @@ def _distinct(ids: NDArray[np.int32]) -> tuple[NDArray[np.intp], NDArray[np.intp
     return order[new], number
 
 
-def _project(
-    local: NDArray[np.float64],
-    origin: NDArray[np.float64],
-    T_map_cam: NDArray[np.float64],
-    camera: Camera,
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Pixels (N, 2) of the widened image, and which points are in it."""
-    T_local_cam = T_map_cam.copy()
-    T_local_cam[:3, 3] -= origin
-    points_cam = se3.transform(se3.inverse(T_local_cam), local)
-    wide = _widened(camera)
-    pixels, visible = wide.project(torch.from_numpy(points_cam))
-    return pixels.numpy(), visible.numpy()
-
-
-def _widened(camera: Camera) -> Camera:
-    """The camera with a margin around its image."""
-    size = camera.size.double().cpu()
-    return camera.to("cpu", torch.float64).crop(
-        (-MARGIN_SHARE * size).tolist(), ((1 + 2 * MARGIN_SHARE) * size).tolist()
-    )
-
-
 def _hidden(
     map_: Map,
     keyframes: NDArray[np.intp],
     local: NDArray[np.float64],
-    origin: NDArray[np.float64],
-    T_map_cam: NDArray[np.float64],
-    camera: Camera,
+    viewpoint: _Viewpoint,
 ) -> NDArray[np.bool_]:
     """(N,) which points are behind what the keyframes saw, from the prior."""
     assert map_.keyframe_depth_m is not None
-    T_local_map = se3.make(np.eye(3), -origin)
+    T_local_map = se3.make(np.eye(3), -viewpoint.origin)
     occluders = [
         occlusion.surfaces(
             map_.keyframe_depth_m[k],
@@ -289,8 +212,8 @@ def _hidden(
         )
         for k in keyframes
     ]
-    T_cam_local = se3.inverse(T_local_map @ T_map_cam)
-    return occlusion.hidden(local, occluders, T_cam_local, _widened(camera))
+    T_cam_local = se3.inverse(viewpoint.T_local_cam)
+    return occlusion.hidden(local, occluders, T_cam_local, viewpoint.wide)
 
 
 def _spread(
@@ -318,8 +241,7 @@ def _most_alike(
     observed: _Observations,
     point: NDArray[np.intp],
     shown: NDArray[np.intp],
-    position: NDArray[np.float64],
-    origin: NDArray[np.float64],
+    viewpoint: _Viewpoint,
     preferred: NDArray[np.bool_],
     config: ViewConfig,
 ) -> NDArray[np.intp]:
@@ -334,8 +256,9 @@ def _most_alike(
     at = place[point]
     considered = np.flatnonzero(at >= 0)
     at, local = at[considered], observed.local[considered]
-    ray_then = local - (map_.keyframe_T_map_cam[observed.keyframe[considered], :3, 3] - origin)
-    ray_now = local - position
+    then_map = map_.keyframe_T_map_cam[observed.keyframe[considered], :3, 3]
+    ray_then = local - (then_map - viewpoint.origin)
+    ray_now = local - viewpoint.T_local_cam[:3, 3]
     squared_then, squared_now = (ray_then**2).sum(-1), (ray_now**2).sum(-1)
     cos = (ray_then * ray_now).sum(-1) / np.sqrt(squared_then * squared_now)
     unlikeness = viewpoint_change(cos, squared_then / squared_now)

@@ -13,7 +13,7 @@ from scipy.spatial.distance import cdist
 from pixloc_ros.common.progress import Progress
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.merge.placed_map import PlacedMap
-from pixloc_ros.maps.view import pose_unlikeness
+from pixloc_ros.maps.serving_keyframes import pose_unlikeness
 
 MAX_DISTANCE_M = 10.0  # between keyframes that are compared
 MAX_TURN_DEG = 45.0

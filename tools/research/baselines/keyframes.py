@@ -21,7 +21,7 @@ from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.rays import rays as rays_of
 from pixloc_ros.maps.files.posed_images import read_image
 from pixloc_ros.maps.map import Map
-from pixloc_ros.maps.view import choose_keyframes
+from pixloc_ros.maps.serving_keyframes import choose_keyframes
 from research.baselines.matcher import Keypoints, Matcher
 from research.baselines.triangulation import triangulate
 
