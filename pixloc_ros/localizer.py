@@ -181,9 +181,9 @@ def _worth_second_attempt(estimate: Estimate, config: Config) -> bool:
     """
     if config.alignment.policy == "reference":
         return False
-    covering = estimate.alignment.covering if estimate.alignment else 0
+    needed = estimate.alignment.hypotheses_needed if estimate.alignment else 0
     refused = not estimate.ok and estimate.reason is not Reason.AMBIGUOUS
-    return refused and 0 < config.hypotheses.second_attempt_from <= covering
+    return refused and 0 < config.hypotheses.second_attempt_from <= needed
 
 
 def _from_middle_level(config: Config) -> Config:

@@ -117,7 +117,7 @@ class Alignment:
     residuals: NDArray[np.float32]  # (N,) norm of the feature residual in 0..2, NaN out of view
     runner_up_T_map_cam: Matrix | None = None
     hypotheses_dropped: int = 0  # drawn, but there was no memory for them
-    covering: int = 0  # initial poses needed to cover the prior, whether drawn or not
+    hypotheses_needed: int = 0  # to cover the prior, whether drawn or not
     points_per_camera: tuple[int, ...] = ()  # of a rig: points are sorted by camera, lead first
     inlier_share_per_camera: tuple[float, ...] = ()
 

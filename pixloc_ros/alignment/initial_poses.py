@@ -42,11 +42,11 @@ def draw_initial_poses(
     # Half the width of what is to be covered, in radii of convergence.
     spans = config.coverage_sigma * motion_px / config.convergence_radius_px
     wide = spans > 1
-    covering = int(np.prod(np.ceil(spans[wide])))
-    count = min(covering, config.max_initial_poses)
+    needed = int(np.prod(np.ceil(spans[wide])))
+    count = min(needed, config.max_initial_poses)
     offsets = config.coverage_sigma * _cover_ball(int(wide.sum()), count)
     twists = torch.from_numpy(offsets @ directions[:, wide].T).to(T_cam_local.t)
-    return Pose(T_cam_local.R[None], T_cam_local.t[None]).retract(twists), covering
+    return Pose(T_cam_local.R[None], T_cam_local.t[None]).retract(twists), needed
 
 
 def poses_around(

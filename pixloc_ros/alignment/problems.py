@@ -51,7 +51,7 @@ class AlignmentProblem:
     T_map_base_view: Matrix  # (4, 4) where the views were chosen
     screened: bool = False  # the initial poses are results of the coarse screening
     hypotheses_dropped: int = 0  # there, for want of memory
-    covering: int = 0  # initial poses that it takes to cover the prior, in its first problem
+    hypotheses_needed: int = 0  # to cover the prior, in its first problem
     provisional: bool = False  # its views are: its pose must be aligned again to be believed
 
     @property
@@ -147,8 +147,8 @@ class ViewSelector:
         )
         if at_prior is None:
             return []
-        initial_poses, covering = self._initial_poses(at_prior)
-        at_prior = replace(at_prior, initial_poses=initial_poses, covering=covering)
+        initial_poses, needed = self._initial_poses(at_prior)
+        at_prior = replace(at_prior, initial_poses=initial_poses, hypotheses_needed=needed)
         extra_views = self._extra_view_poses(at_prior.T_map_cam_prior, prior)
         return self._divided(at_prior, extra_views) if extra_views else [at_prior]
 
@@ -244,10 +244,7 @@ class ViewSelector:
         self, at_prior: AlignmentProblem, T_map_views: Sequence[Matrix]
     ) -> list[AlignmentProblem]:
         """The initial poses of a problem, each at the nearest view: its own or one of others."""
-        (images, prior), lead_view = (
-            (at_prior.images, at_prior.prior),
-            at_prior.observations[0].view,
-        )
+        lead_view = at_prior.observations[0].view
         T_map_initial = se3.inverse(at_prior.initial_poses.matrix().double().cpu().numpy())
         T_map_initial[:, :3, 3] += lead_view.origin
         places = np.stack([T[:3, 3] for T in (at_prior.T_map_cam_prior, *T_map_views)])
@@ -257,7 +254,8 @@ class ViewSelector:
         problems: list[AlignmentProblem | None] = [replace(at_prior, initial_poses=own)]
         for i in np.unique(nearest[nearest > 0]):
             T_map_base = T_map_views[i - 1] @ se3.inverse(at_prior.lead.T_base_cam)
-            problems.append(self.problem(images, T_map_base, prior, T_map_initial[nearest == i]))
+            initial = T_map_initial[nearest == i]
+            problems.append(self.problem(at_prior.images, T_map_base, at_prior.prior, initial))
         return [problem for problem in problems if problem is not None]
 
     def _extra_view_poses(self, T_map_cam: Matrix, prior: PosePrior) -> list[Matrix]:

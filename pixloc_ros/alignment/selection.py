@@ -242,8 +242,10 @@ def with_counts(
         each.problem.hypotheses_dropped + each.alignment.hypotheses_dropped for each in aligned
     )
     count = sum(len(problem.initial_poses.t) for problem in problems) - dropped
-    covering = sum(problem.covering for problem in problems)
     counted = replace(
-        best.alignment, hypotheses=count, hypotheses_dropped=dropped, covering=covering
+        best.alignment,
+        hypotheses=count,
+        hypotheses_dropped=dropped,
+        hypotheses_needed=sum(problem.hypotheses_needed for problem in problems),
     )
     return replace(best, alignment=counted)

@@ -214,14 +214,14 @@ def test_long_steps_are_shortened() -> None:
 def test_the_count_of_initial_poses_follows_the_prior(sigma_m, sigma_deg, expected) -> None:
     _, view = scene()
     prior = poses_of([0.1] * 6)[0]
-    poses, covering = draw_initial_poses(
+    poses, needed = draw_initial_poses(
         prior,
         diagonal(sigma_m, sigma_deg),
         view.points,
         CAMERA.to(torch.float32),
         HypothesesConfig(),
     )
-    assert len(poses.t) == expected <= covering
+    assert len(poses.t) == expected <= needed
     torch.testing.assert_close(poses.t[0], prior.t)
 
 
