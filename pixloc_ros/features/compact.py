@@ -40,16 +40,18 @@ class InvertedResidual(nn.Module):
         if self.expands:
             self._expand_conv = nn.Conv2d(c_in, c_mid, 1, bias=False)
             self._bn0 = nn.BatchNorm2d(c_mid, eps=1e-3)
+            self._act0 = nn.ReLU6(inplace=True)
         self._depthwise_conv = nn.Conv2d(
             c_mid, c_mid, kernel, stride, kernel // 2, groups=c_mid, bias=False
         )
         self._bn1 = nn.BatchNorm2d(c_mid, eps=1e-3)
+        self._act1 = nn.ReLU6(inplace=True)
         self._project_conv = nn.Conv2d(c_mid, c_out, 1, bias=False)
         self._bn2 = nn.BatchNorm2d(c_out, eps=1e-3)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu6(self._bn0(self._expand_conv(x)), inplace=True) if self.expands else x
-        y = F.relu6(self._bn1(self._depthwise_conv(y)), inplace=True)
+        y = self._act0(self._bn0(self._expand_conv(x))) if self.expands else x
+        y = self._act1(self._bn1(self._depthwise_conv(y)))
         y = self._bn2(self._project_conv(y))
         return x + y if self.residual else y
 
@@ -61,6 +63,7 @@ class Encoder(nn.Module):
         super().__init__()
         self._conv_stem = nn.Conv2d(3, 32, 3, 2, 1, bias=False)
         self._bn0 = nn.BatchNorm2d(32, eps=1e-3)
+        self._act0 = nn.ReLU6(inplace=True)
         self._blocks = nn.ModuleList()
         c_in = 32
         for expansion, kernel, stride, c_out, repeats in TRUNK:
@@ -70,7 +73,7 @@ class Encoder(nn.Module):
                 c_in = c_out
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        x = F.relu6(self._bn0(self._conv_stem(x)), inplace=True)
+        x = self._act0(self._bn0(self._conv_stem(x)))
         skips = []
         for i, block in enumerate(self._blocks):
             x = block(x)

@@ -114,6 +114,19 @@ def test_bfloat16_changes_features_a_little(extractor) -> None:
         assert 0.97 < similarity.mean() < 1
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", weights.available())
+def test_packed_convolutions_compute_what_plain_ones_do(name: str, precision, monkeypatch) -> None:
+    """For the size of the first image, for which they are packed, and for others."""
+    packed = FeatureExtractor(name, precision=precision)
+    monkeypatch.setattr("pixloc_ros.features.torch_network.can_pack", lambda device: False)
+    plain = FeatureExtractor(name, precision=precision)
+    for size in ((96, 128), (160, 96), (96, 128)):
+        levels = (each.extract(texture(*size)).levels for each in (packed, plain))
+        for found, expected in zip(*levels, strict=True):
+            torch.testing.assert_close(found.rows, expected.rows, atol=1e-5, rtol=0)
+
+
 # --- the encoder's checkpoint ---
 
 
