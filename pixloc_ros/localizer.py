@@ -20,6 +20,7 @@ from pixloc_ros.alignment.selection import HypothesisSelector, with_counts
 from pixloc_ros.alignment.verifier import Verifier
 from pixloc_ros.alignment.wrong_probability import model_for
 from pixloc_ros.common.stopwatch import Stopwatch
+from pixloc_ros.common.threads import one_thread
 from pixloc_ros.config import Config
 from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.errors import MapError
@@ -119,6 +120,7 @@ class Localizer:
             timing_ms=watch.timing_ms,
         )
 
+    @one_thread()
     def _align(
         self,
         images: Sequence[ImageFeatures],

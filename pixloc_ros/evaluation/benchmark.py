@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pixloc_ros.alignment.coarse_to_fine import Aligner, Stage
 from pixloc_ros.alignment.cuda.fused_aligner import fused_aligner
 from pixloc_ros.alignment.rig import CameraObservation
+from pixloc_ros.common.threads import one_thread
 from pixloc_ros.config import Config
 from pixloc_ros.features import weights
 from pixloc_ros.features.pyramid import MAX_SIDE_PX, FeatureExtractor, FeaturePyramid
@@ -135,7 +136,8 @@ class SpeedBenchmark:
         stride = self.extractor.strides[level]
         label = f"LM iteration, stride {stride}, {count} x {points} points"
         if self.kernels is None:
-            return self._row(label, lambda: system.linearize(poses), flop, bytes_read)
+            linearize = one_thread()(system.linearize)
+            return self._row(label, lambda: linearize(poses), flop, bytes_read)
         work = self.kernels.iterations(stage, system, poses, self.aligner.policy)
         return self._row(label, work, flop, bytes_read, GRAPH_ITERATIONS)
 
@@ -149,6 +151,7 @@ class SpeedBenchmark:
 
         return self._row(f"network + alignment, {count} initial poses", whole, 0, 0)
 
+    @one_thread()
     def _align(self, count: int) -> None:
         self.aligner.align([self._observation()], self._initial_poses(count))
 

@@ -7,13 +7,11 @@ must not depend on how many workers built it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
-import torch
-
 from pixloc_ros.common.parallel import Workers
+from pixloc_ros.common.threads import one_thread
 from pixloc_ros.errors import MapError
 from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.maps.build.feature_extraction import ImageTask, extract_features
@@ -68,15 +66,5 @@ def _extract_as_worker(content: bytes, task: ImageTask, network: _NetworkToOpen)
 
 
 def _extract(content: bytes, task: ImageTask, extractor: FeatureExtractor) -> Arrays:
-    with _one_thread():
+    with one_thread():
         return extract_features(content, task, extractor)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    count = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(count)
