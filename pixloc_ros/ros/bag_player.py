@@ -28,7 +28,8 @@ from pixloc_ros.replay.storage import RawMessage, open_sources
 from pixloc_ros.ros.executable import StopSignals
 from pixloc_ros.ros.message_basics import message_class, time_message
 
-_TICK_S = 0.01  # between two /clock messages, and between two checks for a stop request
+_TICK_S = 0.01  # between two checks for a stop request
+_CLOCK_PERIOD_S = 0.025  # between two /clock messages; each one wakes every node that listens
 STOP_S = 1.8  # to shut down cleanly after a signal
 _LINGER_S = 0.5  # for the last messages to leave
 _TAKEN_S = 5.0  # at most, for reliable subscribers to acknowledge their messages
@@ -62,6 +63,7 @@ class BagPlayer(Node):
         self._bag = bag
         self._rate = rate
         self._clock = self.create_publisher(Clock, "/clock", 10) if clock else None
+        self._next_clock_s = 0.0  # by the monotonic clock
         self.skipped: dict[str, str] = {}
         self._publishers_of: dict[str, Publisher] = {}
         for topic, kind in sorted(self._types().items()):
@@ -162,15 +164,20 @@ class BagPlayer(Node):
         return any(topic.rpartition("/")[2] not in ("tf", "tf_static") for topic in heard)
 
     def _wait_until(self, due_s: float, log_ns: int) -> None:
-        """Sleep until the message is due, and publish /clock up to its time."""
+        """Sleep until the message is due, and publish /clock meanwhile."""
         while not self._stop.requested:
             left_s = max(0.0, due_s - time.monotonic())
-            if self._clock is not None:
-                now_ns = log_ns - round(left_s * self._rate * 1e9)
-                self._clock.publish(Clock(clock=time_message(now_ns)))
+            self._publish_clock(log_ns - round(left_s * self._rate * 1e9))
             if left_s <= 0.0:
                 return
             time.sleep(min(left_s, _TICK_S))
+
+    def _publish_clock(self, now_ns: int) -> None:
+        """Publish /clock if it is wanted and its period is over."""
+        now_s = time.monotonic()
+        if self._clock is not None and now_s >= self._next_clock_s:
+            self._next_clock_s = now_s + _CLOCK_PERIOD_S
+            self._clock.publish(Clock(clock=time_message(now_ns)))
 
 
 def _is_static(topic: str) -> bool:
