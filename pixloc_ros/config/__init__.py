@@ -64,8 +64,8 @@ class Config(Section):
         default=0,
         ge=0,
         le=1024,
-        description="Number of CPU threads; 0: as many as there are cores. If other programs are "
-        "busy, fewer threads are faster.",
+        description="Number of CPU threads of the network; 0: as many as there are cores. If other "
+        "programs are busy, fewer threads are faster. The alignment uses one thread.",
     )
     camera: CameraConfig = CameraConfig()
     features: FeaturesConfig = FeaturesConfig()

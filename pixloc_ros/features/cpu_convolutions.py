@@ -12,6 +12,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+# As torch's own compiler uses them; they are not part of its public interface.
+OPERATORS = ("_convolution_pointwise", "_reorder_convolution_weight")
+
 # Names that oneDNN's operators in torch have for activations, and their numbers.
 ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
     nn.ReLU: ("relu", []),
@@ -22,7 +25,7 @@ ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
 def can_pack(device: torch.device) -> bool:
     """Return whether this torch has these operators for the device; they were tested on x86."""
     on_x86 = device.type == "cpu" and platform.machine() in ("x86_64", "AMD64")
-    return on_x86 and torch.backends.mkldnn.is_available() and hasattr(torch.ops, "mkldnn")
+    return on_x86 and all(hasattr(torch.ops.mkldnn, name) for name in OPERATORS)
 
 
 def pack_convolutions(network: nn.Module) -> None:
