@@ -146,6 +146,8 @@ class Localizer:
         verifier = Verifier(self.map.metadata, self.verification, selector, provisional)
         with watch("verification"):
             estimate = verifier.judge(best)
+        with watch("refinement"):
+            estimate = verifier.refine(estimate, best)
         with watch("beyond_prior"):
             return verifier.compare_beyond_prior(estimate, best)
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from pixloc_ros.alignment.correlation import Correlation
-from pixloc_ros.alignment.levenberg_marquardt import System, minimize
+from pixloc_ros.alignment.levenberg_marquardt import System, damped_step, minimize
 from pixloc_ros.alignment.policy import LevelResult, Policy
-from pixloc_ros.alignment.residuals import LevelSystem
+from pixloc_ros.alignment.residuals import LevelSystem, Linearization
 from pixloc_ros.alignment.result import Refinement, describe
 from pixloc_ros.alignment.rig import CameraObservation, RigSystem
 from pixloc_ros.config import AlignmentConfig, HypothesesConfig
@@ -130,6 +130,19 @@ class Aligner:
             if ends.failed.all() and self.policy.failure_is_final:
                 break
         return Refinement(history, system.linearize(poses[:1])[0], count)
+
+    def step_on_fine_level(
+        self, observations: Sequence[CameraObservation], found: Pose
+    ) -> tuple[Pose, Linearization]:
+        """Take one step from a pose (1,) of the lead that was found, unless the cost would rise.
+
+        Also return the problem linearised at the pose found, unbatched.
+        """
+        system = self.joint_system(observations, Stage(FINE, 1, keep=None))
+        at = system.linearize(found)
+        twist = damped_step(at.hessian, at.gradient, self.damping[FINE], self.policy)
+        moved = found.retract(twist)
+        return moved.where(system.cost(moved) < at.cost, found), at[0]
 
     @property
     def policy(self) -> Policy:

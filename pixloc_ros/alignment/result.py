@@ -46,13 +46,11 @@ def describe(
     T_map_lead = to_map(last.T_cam_local[0], origin)
     T_map_lead_prior = to_map(initial_poses[0], origin)
     pixels = image_pixels(observations, T_map_lead)
-    side_px = CELL_PX / observations[0].pyramid.scale[0]
-    cells = _cells(pixels, np.repeat(np.arange(len(counts)), counts), side_px)
     return Alignment(
         T_map_cam=T_map_lead,
         T_map_cam_prior=T_map_lead_prior,
         hessian=hessian,
-        covariance_cam=sandwich_covariance(at, cells),
+        covariance_cam=_covariance(at, observations, pixels),
         cost=float(last.cost[0]),
         cost_per_level=tuple(float(ends.cost[0]) for _, ends in refined.history),
         inlier_share=_share(inliers),
@@ -94,6 +92,29 @@ def continued(
     )
 
 
+def with_refined_pose(
+    found: Alignment,
+    T_map_cam: Matrix,
+    at: Linearization,
+    several: Sequence[CameraObservation],
+    observations: Sequence[CameraObservation],
+) -> Alignment:
+    """Move an alignment to a pose (4, 4) refined with several observations of each point.
+
+    at: their linearised problem, unbatched, from which Hessian and covariance are. The cost, and
+    all else that tells how well the pose fits, remain those of the pose found.
+    """
+    hessian = at.hessian.double().cpu().numpy()
+    return replace(
+        found,
+        T_map_cam=T_map_cam,
+        hessian=hessian,
+        covariance_cam=_covariance(at, several, image_pixels(several, T_map_cam)),
+        condition=scaled_condition(hessian),
+        pixels=image_pixels(observations, T_map_cam),
+    )
+
+
 def to_map(T_cam_local: Pose, origin: Matrix) -> Matrix:
     """T_map_cam (4, 4) in float64 from an unbatched pose relative to the local origin."""
     T = T_cam_local.to("cpu").matrix().double().numpy()
@@ -108,6 +129,16 @@ def image_pixels(
 ) -> NDArray[np.float32]:
     """Projections (N, 2) of all points, each in its camera's image; NaN behind the camera."""
     return np.concatenate([_image_pixels(each, T_map_lead) for each in observations])
+
+
+def _covariance(
+    at: Linearization, observations: Sequence[CameraObservation], pixels: NDArray[np.float32]
+) -> Matrix:
+    """The sandwich, whose cells are those of the points' pixels (N, 2) in the cameras' images."""
+    counts = [len(observation.view) for observation in observations]
+    side_px = CELL_PX / observations[0].pyramid.scale[0]
+    cells = _cells(pixels, np.repeat(np.arange(len(counts)), counts), side_px)
+    return sandwich_covariance(at, cells)
 
 
 def sandwich_covariance(at: Linearization, cell_of_point: NDArray[np.int64]) -> Matrix:

@@ -13,7 +13,7 @@ import numpy as np
 
 from pixloc_ros.alignment.coarse_to_fine import COARSE, FINE, MIDDLE, Aligner, same_pose
 from pixloc_ros.alignment.problems import AlignmentProblem, ImageFeatures, ViewSelector
-from pixloc_ros.alignment.result import continued
+from pixloc_ros.alignment.result import continued, with_refined_pose
 from pixloc_ros.config import Config
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.pose import Pose
@@ -106,6 +106,27 @@ class HypothesisSelector:
             if self._loses_little(each, found)
             and not same_pose(each.alignment.T_map_cam, T_found, limits)
         ]
+
+    def refine(self, found: Hypothesis) -> Hypothesis:
+        """Move a pose by one step, for which each point is compared with several keyframes.
+
+        Pose and covariance change a little; all that tells whether the pose is right remains that
+        of the pose found. A step to what counts as another pose is not taken.
+        """
+        problem, T_map_cam = found.problem, found.alignment.T_map_cam
+        T_map_base = T_map_cam @ se3.inverse(problem.lead.T_base_cam)
+        several = self.views.refining().problem(problem.images, T_map_base, problem.prior)
+        if several is None or len(several.images) < len(problem.images):
+            return found
+        moved, at = self.aligner.step_on_fine_level(several.observations, several.initial_poses)
+        T_refined, observations = several.T_map_cam(moved), problem.observations
+        alignment = with_refined_pose(
+            found.alignment, T_refined, at, several.observations, observations
+        )
+        same = same_pose(T_refined, T_map_cam, self.config.hypotheses)
+        if not same or not np.isfinite(alignment.covariance_cam).all():
+            return found
+        return replace(found, alignment=alignment)
 
     def _loses_little(self, other: Hypothesis, found: Hypothesis) -> bool:
         margin = self.config.acceptance.beyond_prior_margin

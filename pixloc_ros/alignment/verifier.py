@@ -69,6 +69,32 @@ class Verifier:
             keyframes=problem.keyframes,
         )
 
+    def refine(self, estimate: Estimate, found: Hypothesis) -> Estimate:
+        """Refine an accepted pose; the evidence and the verdict remain those of the pose found.
+
+        PixLoc as published has no such step.
+        """
+        config, evidence = self.selector.config, estimate.evidence
+        wanted = config.view.refinement_observations and config.alignment.policy != "reference"
+        if not estimate.ok or evidence is None or not wanted:
+            return estimate
+        alignment = self.selector.refine(found).alignment
+        T_map_base, covariance = verification.base_pose_and_covariance(
+            alignment,
+            found.problem.lead.T_base_cam,
+            verification.calibration_of(self.metadata, config.covariance),
+            evidence.sharpness,
+        )
+        return replace(
+            estimate,
+            T_map_base=T_map_base,
+            covariance=covariance,
+            candidate_T_map_base=T_map_base,
+            candidate_covariance=covariance,
+            protection_level=protection_level(covariance, self.model),
+            alignment=alignment,
+        )
+
     def compare_beyond_prior(self, estimate: Estimate, found: Hypothesis) -> Estimate:
         """Compare a believed pose with others that its prior excludes.
 

@@ -35,6 +35,14 @@ class ViewConfig(Section):
         "observed it from a view most similar to the prior's come first. More take longer; the "
         "published method compares with all.",
     )
+    refinement_observations: int = Field(
+        default=2,
+        ge=0,
+        le=1000,
+        description="An accepted pose is refined by one step on the fine level, for which a point "
+        "is compared with up to this many keyframes (or `observations`, if that is more). Which "
+        "poses are accepted does not depend on it. 0: no refinement.",
+    )
     min_points: int = Field(
         default=50,
         ge=1,
@@ -110,6 +118,11 @@ class ViewConfig(Section):
         change = max(self.max_viewpoint_change, self.max_initial_viewpoint_change)
         keyframes = max(self.keyframes, PROVISIONAL_KEYFRAMES)
         return self.model_copy(update={"max_viewpoint_change": change, "keyframes": keyframes})
+
+    def refining(self) -> ViewConfig:
+        """The settings of the view that an accepted pose is refined with."""
+        observations = max(self.observations, self.refinement_observations)
+        return self.model_copy(update={"observations": observations})
 
 
 class TilesConfig(Section):
