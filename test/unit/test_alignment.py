@@ -25,11 +25,13 @@ from pixloc_ros.alignment.correlation import Correlation
 from pixloc_ros.alignment.initial_poses import draw_initial_poses
 from pixloc_ros.alignment.levenberg_marquardt import damped_step, minimize
 from pixloc_ros.alignment.policy import Policy
+from pixloc_ros.alignment.problems import local_poses
 from pixloc_ros.alignment.result import scaled_condition
 from pixloc_ros.alignment.robust import RobustCost
 from pixloc_ros.config import AcceptanceConfig, AlignmentConfig, HypothesesConfig
 from pixloc_ros.geometry.covariance import diagonal
 from pixloc_ros.geometry.pose import Pose
+from pixloc_ros.maps.view import MapView
 
 ALIGNER = Aligner(DAMPING, AlignmentConfig(), HypothesesConfig())
 POLICY = Policy.of(AlignmentConfig())
@@ -58,6 +60,49 @@ def test_a_map_far_from_zero_gives_the_same_pose_to_a_millimetre() -> None:
 def align_arguments(origin: tuple[float, ...]) -> tuple:
     pyramid, view = scene(origin=origin)
     return observations(pyramid, view), poses_of(OFFSET)
+
+
+def noisy(view: MapView, seed: int) -> MapView:
+    """The view with other features on the fine level, as another keyframe would have them."""
+    noise = torch.randn(view.features[2].shape, generator=torch.Generator().manual_seed(seed))
+    fine = F.normalize(view.features[2] + 0.2 * noise, dim=-1)
+    return replace(view, features=(*view.features[:2], fine))
+
+
+def both(one: MapView, other: MapView) -> MapView:
+    """A view with the observations of two."""
+    return replace(
+        one,
+        points=torch.cat([one.points, other.points]),
+        point_ids=np.concatenate([one.point_ids, other.point_ids]),
+        features=tuple(map(torch.cat, zip(one.features, other.features, strict=True))),
+        confidences=tuple(map(torch.cat, zip(one.confidences, other.confidences, strict=True))),
+    )
+
+
+def test_one_step_with_a_second_observation_of_each_point_lowers_the_error() -> None:
+    """Two observations err apart. The sixteen errors fall by the square root of two, or nearly."""
+    pyramid, view = scene()
+    before, after = [], []
+    for seed in range(16):
+        one, other = noisy(view, 2 * seed), noisy(view, 2 * seed + 1)
+        found = ALIGNER.align(observations(pyramid, one), poses_of(OFFSET))
+        initial = local_poses(found.T_map_cam[None], view)
+        refined, _ = ALIGNER.step_on_fine_level(observations(pyramid, both(one, other)), initial)
+        before.append(initial.t.norm())
+        after.append(refined.t.norm())
+    assert 0.5 < np.mean(after) / np.mean(before) < 0.85
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_refining_step_does_not_raise_the_cost(seed: int) -> None:
+    """Far from the minimum, where a step may lead anywhere."""
+    pyramid, view = scene()
+    twist = torch.randn(6, generator=torch.Generator().manual_seed(seed)) * 0.3
+    found, system = poses_of(twist.tolist()), system_of()
+    refined, at = ALIGNER.step_on_fine_level(observations(pyramid, view), found)
+    assert system.cost(refined) <= system.cost(found)
+    assert at.cost == pytest.approx(float(system.cost(found)), abs=1e-6)
 
 
 def test_many_initial_poses_reach_what_one_cannot() -> None:

@@ -79,6 +79,23 @@ def test_a_frame_is_localized_with_a_covariance_that_fits(localizer, case) -> No
     assert np.rad2deg(sigma[3:]).max() < 0.5
 
 
+def test_refining_changes_the_pose_and_nothing_that_it_is_judged_by(localizer, case) -> None:
+    frame, T_map_base = case
+    once = Localizer(from_flat({"threads": 1, "view.refinement_observations": 0}), localizer.map)
+    prior = prior_of(case, NEAR, 0.4, 1.0)
+    found, refined = once.localize(frame, prior), localizer.localize(frame, prior)
+    assert found.ok
+    assert 0 < se3.distance_m(found.T_map_base, refined.T_map_base) < 0.01
+    assert se3.distance_m(refined.T_map_base, T_map_base) < 0.03
+    assert not np.allclose(refined.covariance, found.covariance, rtol=1e-3)
+    assert refined.alignment.cost == found.alignment.cost
+    assert refined.evidence == found.evidence
+    assert refined.wrong_probability == found.wrong_probability
+    np.testing.assert_array_equal(refined.candidate_T_map_base, refined.T_map_base)
+    T_refined = refined.T_map_base @ frame.T_base_cam
+    np.testing.assert_allclose(refined.alignment.T_map_cam, T_refined, atol=1e-9)
+
+
 def test_the_result_hardly_depends_on_the_prior(localizer, case) -> None:
     frame, _ = case
     one = localizer.localize(frame, prior_of(case, NEAR, 0.4, 1.0))
