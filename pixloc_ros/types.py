@@ -7,6 +7,7 @@ rad^2.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TypeVar
@@ -147,9 +148,7 @@ class Evidence:
     contrast: float  # mean share of the agreement that is lost 12 px away from the pose
     spread: float  # share of the image cells with points that contain an inlier
     runner_up_loss: float  # share of the agreement that the next best pose loses; inf without one
-    halves_px: float = float(
-        "nan"
-    )  # between the poses of two halves of the points; NaN: not needed
+    halves_px: float = math.nan  # between poses of two halves of the points; NaN: not needed
 
 
 @dataclass(frozen=True, slots=True)

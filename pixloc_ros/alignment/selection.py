@@ -241,10 +241,8 @@ class HypothesisSelector:
         problem, limits = found.problem, self.config.view
         if problem.provisional:
             return True
-        T_view, T_found = (
-            problem.T_map_base_view @ problem.lead.T_base_cam,
-            found.alignment.T_map_cam,
-        )
+        T_view = problem.T_map_base_view @ problem.lead.T_base_cam
+        T_found = found.alignment.T_map_cam
         return (
             se3.distance_m(T_view, T_found) > limits.reselect_distance_m
             or se3.angle_deg(T_view, T_found) > limits.reselect_angle_deg

@@ -47,9 +47,8 @@ class BagReader:
             self.close()
             raise
         self._log_ns: dict[tuple[str, int], int] = {}  # recording time by camera and image stamp
-        self._key_ns: dict[
-            str, tuple[int, int]
-        ] = {}  # recording times of a video's latest key frames
+        # Recording times of a video's two latest key frames.
+        self._key_ns: dict[str, tuple[int, int]] = {}
         self._reading: dict[str, Iterator[Event]] = {}  # state of `image`, per video
 
     def __enter__(self) -> BagReader:
