@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import signal
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 import typer
@@ -76,10 +77,11 @@ def _load(target: str):  # type: ignore[no-untyped-def]
 def main() -> None:
     """Run the command line; exit with 0 when done, 1 after an expected error, 2 for wrong usage."""
     prepare_process()  # before the commands import torch
-    run(build(called=next((word for word in sys.argv[1:] if not word.startswith("-")), "")))
+    called = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    run(lambda: build(called)())
 
 
-def run(app: typer.Typer) -> None:
+def run(app: Callable[[], object]) -> None:
     """Run an app; every expected error becomes one line and exit code 1."""
     signal.signal(signal.SIGINT, _interrupt)
     try:

@@ -185,6 +185,10 @@ def from_flat(values: Mapping[str, Any]) -> Config:
                 f"parameter '{name}' was removed: '{REPLACED[name]}' replaces it, in other units; "
                 f"delete it"
             )
+        if name.startswith("mapping."):
+            raise ConfigError(
+                f"'{name}' is for `pixloc map build --bag` only: give it as --set {name}=VALUE"
+            )
         if name not in known:
             raise ConfigError(f"unknown parameter '{name}'{_nearest(name, known)}")
         *sections, leaf = name.split(".")

@@ -173,10 +173,9 @@ def read(folder: Path) -> tuple[MapMetadata, str]:
     path = own_file(folder, FILE_NAME, MapError)
     try:
         text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise MapError(
-            f"{folder} is not a map (no {FILE_NAME}); make one with `pixloc map build`"
-        ) from None
+    except (FileNotFoundError, NotADirectoryError):
+        what = f"is not a map (no {FILE_NAME})" if folder.is_dir() else "is not a folder"
+        raise MapError(f"{folder} {what}; make a map with `pixloc map build`") from None
     except OSError as error:
         raise MapError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError:

@@ -14,7 +14,7 @@ from pixloc_ros.replay.messages import typestore
 from pixloc_ros.replay.storage import RawMessage, open_sources
 from pixloc_ros.sensors import conversion, decoding, video
 from pixloc_ros.sensors.decoding import BadMessage
-from pixloc_ros.sensors.events import Event, ImageEvent, RefusedMessage
+from pixloc_ros.sensors.events import CameraInfoEvent, Event, ImageEvent, RefusedMessage
 from pixloc_ros.sensors.image_messages import ImageMessages
 from pixloc_ros.sensors.topics import DISCOVERED, REQUIRED, TYPES, VIDEO, Topics
 
@@ -90,6 +90,20 @@ class BagReader:
                 if (images[key] - 1) % every:
                     continue
             yield event
+
+    def calibrations(self) -> dict[str, CameraInfoEvent]:
+        """Return the first calibration of each camera. Raises BagError if a camera has none."""
+        found, problem, topics = dict[str, CameraInfoEvent](), "", self.topics_of("camera_info")
+        for event in self.events(parts=("camera_info",)):
+            if isinstance(event, CameraInfoEvent):
+                found.setdefault(event.camera_name, event)
+            if isinstance(event, RefusedMessage):
+                problem = event.message
+            if len(found) == len(topics):
+                return found
+        problem = problem or self.truncated or "the topic holds no message"
+        names = " or ".join(f"'{topic}'" for topic in topics)
+        raise BagError(f"bag {self.path} has no usable calibration on {names}: {problem}")
 
     def image(self, stamp_ns: int, camera_name: str = "") -> ImageEvent | None:
         """Read again an image that was read before; None if it cannot be read."""

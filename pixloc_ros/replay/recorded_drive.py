@@ -28,7 +28,6 @@ from pixloc_ros.sensors.events import (
     FixEvent,
     ImageEvent,
     OdometryEvent,
-    RefusedMessage,
     StaticTransformsEvent,
     TransformsEvent,
 )
@@ -87,19 +86,9 @@ def _cameras(reader: BagReader, frames: VehicleFrames, config: Config) -> Iterat
 
     Raises BagError for a camera without calibration or mounting.
     """
-    found: dict[str, CameraInfoEvent] = {}
-    problem, wanted = "the topic holds no message", len(reader.topics_of("camera_info"))
-    for event in reader.events(parts=("camera_info",)):
-        if isinstance(event, CameraInfoEvent):
-            found.setdefault(event.camera_name, event)
-        elif isinstance(event, RefusedMessage):
-            problem = event.message
-        if len(found) == wanted:
-            break
+    calibrations = reader.calibrations()
     for name in config.node.camera_names:
-        info = found.get(name)
-        if info is None:
-            raise BagError(f"bag {reader.path} has no usable calibration of '{name}': {problem}")
+        info = calibrations[name]
         yield RecordedCamera(name, info.camera, _mounting(reader, info, frames, config))
 
 
@@ -110,11 +99,7 @@ def _mounting(
     frame = node.camera_frame or info.frame_id
     T_base_cam = frames.camera_mounting(frame, node)
     if T_base_cam is None:
-        raise BagError(
-            f"bag {reader.path}: /tf_static does not join '{node.base_frame}' to '{frame}'; it "
-            f"has {frames.fixed_frames}. Set node.base_frame, node.camera_frame or "
-            f"node.identity_extrinsics"
-        )
+        raise BagError(f"bag {reader.path}: {frames.no_mounting(frame, node)} (--set or --config)")
     return T_base_cam
 
 

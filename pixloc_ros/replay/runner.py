@@ -26,7 +26,7 @@ from pixloc_ros.replay.bag_reader import BagReader
 from pixloc_ros.replay.bag_writer import truth_path
 from pixloc_ros.replay.session_recording import check_new
 from pixloc_ros.sensors.counters import Counters
-from pixloc_ros.sensors.events import CameraInfoEvent, Event, RefusedMessage
+from pixloc_ros.sensors.events import Event
 from pixloc_ros.sensors.topics import TYPES, Topics
 from pixloc_ros.session import Answer, Session
 from pixloc_ros.types import Estimate, Reason
@@ -75,7 +75,8 @@ def replay(
         check_new(record_session)
     truth = _truth(bag, ground_truth)
     with BagReader(bag, topics, config.node.camera_names) as reader:
-        camera = _first_camera(reader)
+        # Before hours of a replay that would localize nothing.
+        first, *_ = reader.calibrations().values()
         localizer = Localizer(config)
         session = Session(localizer)
         total = -(-reader.image_count // every)
@@ -94,7 +95,7 @@ def replay(
             keyframes_xyz = localizer.map.keyframe_T_map_cam[:, :3, 3]
             write_report(output, estimates, truth, load_image, keyframes_xyz, provenance)
         if view is not None:
-            _record(view, localizer.map, camera, estimates, load_image, truth, progress)
+            _record(view, localizer.map, first.camera, estimates, load_image, truth, progress)
     return ReplayResult(estimates, summary, output, notes)
 
 
@@ -154,26 +155,8 @@ def _checked(estimates: Iterator[Estimate], reader: BagReader) -> Iterator[Estim
     """Pass estimates on. Raises BagError if the mounting of a camera is missing in the bag."""
     for estimate in estimates:
         if estimate.reason is Reason.NO_EXTRINSICS:
-            raise BagError(f"bag {reader.path}: {estimate.message}")
+            raise BagError(f"bag {reader.path}: {estimate.message} (--set or --config)")
         yield estimate
-
-
-def _first_camera(reader: BagReader) -> Camera:
-    """Return the first calibration of the first camera. Raises BagError if any camera has none.
-
-    Found out at the start: without a calibration, an hour of replay would localize nothing.
-    """
-    found, problem, topics = dict[str, Camera](), "", reader.topics_of("camera_info")
-    for event in reader.events(parts=("camera_info",)):
-        if isinstance(event, CameraInfoEvent):
-            found.setdefault(event.camera_name, event.camera)
-        if isinstance(event, RefusedMessage):
-            problem = event.message
-        if len(found) == len(topics):
-            return next(iter(found.values()))
-    problem = problem or reader.truncated or "the topic holds no message"
-    names = " or ".join(f"'{topic}'" for topic in topics)
-    raise BagError(f"bag {reader.path} has no usable calibration on {names}: {problem}")
 
 
 def image_loader(reader: BagReader, config: Config) -> LoadImage:

@@ -154,12 +154,24 @@ class EventIntake:
             for images in self._synchronizer.add(name, event.stamp_ns, event):
                 self._close(images)
             self._count_late()
+            self._compare_with_odometry(event.stamp_ns)
             return
         # An image with an odd stamp is not grouped with those of other cameras. Without odometry
         # to tell the time, a camera that skips ahead may just be slow.
         slow = admission.stamp is Stamp.AHEAD and self._tracker.odometry.stamp_ns is None
         odd_s = 0.0 if slow else (event.stamp_ns - (before_ns or 0)) * 1e-9
         self._close({name: event}, odd_s)
+
+    def _compare_with_odometry(self, image_ns: int) -> None:
+        """Count images that come with odometry of another time."""
+        off_s = (image_ns - (self._clock.newest_of("odom") or image_ns)) * 1e-9
+        if abs(off_s) > self._config.priors.odometry_max_gap_s:
+            side = "after" if off_s > 0 else "before"
+            self._counters.add(
+                "image.without_odom",
+                f"an image is stamped {abs(off_s):.1f} s {side} the newest odometry: has that "
+                "stopped, or do both have different clocks?",
+            )
 
     def _take_calibration(self, event: CameraInfoEvent) -> None:
         now_ns = self.newest_ns

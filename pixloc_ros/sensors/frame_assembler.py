@@ -78,11 +78,7 @@ class FrameAssembler:
         T_base_cam = self._frames.camera_mounting(camera_frame, config)
         if T_base_cam is not None:
             return T_base_cam
-        raise NotReady(
-            Reason.NO_EXTRINSICS,
-            f"/tf_static does not join '{config.base_frame}' to '{camera_frame}'; it has "
-            f"{self._frames.fixed_frames}. Set node.base_frame or node.camera_frame",
-        )
+        raise NotReady(Reason.NO_EXTRINSICS, self._frames.no_mounting(camera_frame, config))
 
 
 def _require_same_frame(

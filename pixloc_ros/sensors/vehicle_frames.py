@@ -73,6 +73,19 @@ class VehicleFrames:
             return f"/tf_static does not join {frames}; node.identity_extrinsics stands in for it"
         return f"/tf_static does not join {frames}"
 
+    def no_mounting(self, camera_frame: str, config: NodeConfig) -> str:
+        """Describe why `camera_mounting` knows nothing, and the remedy."""
+        frames = f"'{config.base_frame}' to '{camera_frame}'"
+        if not self._static.frames:
+            return (
+                f"nothing has come on /tf_static, which has to join {frames}: publish and record "
+                "it, or set node.camera_mounting"
+            )
+        return (
+            f"/tf_static does not join {frames}; it has {self.fixed_frames}. Set node.base_frame, "
+            "node.camera_frame or node.camera_mounting"
+        )
+
     def odometry_of_base(self, event: OdometryEvent, config: NodeConfig) -> Matrix:
         """Return T_odom_base (4, 4) of a message. Raises BadMessage if its frames are unknown."""
         if normalized(event.frame_id) != normalized(config.odom_frame):

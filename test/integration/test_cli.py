@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -177,3 +178,16 @@ def test_a_command_that_is_stopped_says_in_one_line_what_is_kept(how, code, line
     command = [sys.executable, "-c", ENDING, how]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (code, f"{line}\n")
+
+
+def test_ctrl_c_while_the_commands_are_loaded_is_one_line(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(main, "prepare_process", lambda: None)
+    monkeypatch.setattr(main, "build", lambda called: signal.raise_signal(signal.SIGINT))
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit) as end:
+            main.main()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "interrupted; nothing is kept\n"

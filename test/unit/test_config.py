@@ -66,5 +66,10 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
         from_flat({"acceptance.max_kost": 0.5})
 
 
+def test_a_setting_of_map_building_is_sent_to_its_command() -> None:
+    with pytest.raises(ConfigError, match=r"--set mapping\.keyframe_spacing_m=VALUE"):
+        from_flat({"mapping.keyframe_spacing_m": 2.0})
+
+
 def test_what_can_be_set_live_exists() -> None:
     assert all(any(name.startswith(live) for name in DEFAULTS) for live in LIVE)

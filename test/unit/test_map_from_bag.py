@@ -201,6 +201,18 @@ def test_a_drive_that_stands_gives_no_map(tmp_path):
         choose_frames([drive(pictures([0.0] * 5))], tmp_path / "f", CONFIG, silent)
 
 
+def test_images_that_give_no_map_are_told_with_the_reason(tmp_path):
+    moving = pictures([8.0 * i for i in range(5)])
+    small = [(stamp_ns, np.zeros((50, 50, 3), np.uint8)) for stamp_ns, _ in moving]
+    with pytest.raises(MapError, match=r"5 of them cannot be used: .* is 50x50, calibrated"):
+        choose_frames([drive(small)], tmp_path / "f", CONFIG, silent)
+    hour_ns = 3600 * 10**9
+    late = [(stamp_ns + hour_ns, image) for stamp_ns, image in moving]
+    odometry = recorded(turning_path(10)).odometry
+    with pytest.raises(MapError, match=r"cover 5 of them.*s before or after it.*the same clock"):
+        choose_frames([drive(late, odometry=odometry)], tmp_path / "g", CONFIG, silent)
+
+
 def test_weak_stretches_are_named_by_time_and_place():
     keyframes = [KeyframeImage(0, "", 10**18 + i * 10**9, f"{i}.jpg") for i in range(10)]
     points = np.array([200] * 4 + [10] * 3 + [200] * 3)

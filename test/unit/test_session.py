@@ -24,7 +24,7 @@ from helpers.message_drive import (
 from pixloc_ros.config import from_flat
 from pixloc_ros.geometry import se3
 from pixloc_ros.replay import messages
-from pixloc_ros.sensors import conversion
+from pixloc_ros.sensors import conversion, decoding
 from pixloc_ros.sensors.decoding import BadMessage
 from pixloc_ros.sensors.events import Event, ImageEvent, PoseEvent
 from pixloc_ros.session import Session
@@ -202,6 +202,19 @@ def test_frames_do_not_wait_for_odometry_that_has_stopped() -> None:
     assert live.counters["odom.late"] > 0
 
 
+@pytest.mark.parametrize(("off_s", "words"), [(HOUR_S, "3600.0 s after"), (-20.0, "20.0 s before")])
+def test_images_by_another_clock_than_odometry_are_told(off_s: float, words: str) -> None:
+    live, off_ns = session(), round(off_s * 1e9)
+    for part, message in drive():
+        if part in ("image", "camera_info"):
+            stamp_ns = decoding.stamp_ns(message.header) + off_ns
+            live.push(event(stamped((part, message), stamp_ns)))
+        else:
+            live.push(event((part, message)))
+    assert words in live.counters.last_line("image.without_odom")
+    assert not any("without_odom" in name for name in _counted(session(), drive()))
+
+
 def test_images_that_come_before_the_calibration_wait_for_it() -> None:
     timed = drive(frames=6)
     late = [m for m in timed if m[0] != "camera_info"]
@@ -221,6 +234,7 @@ def test_images_that_come_before_their_mounting_wait_for_it() -> None:
     assert [e.reason for e in estimates] == [Reason.OK] * 6
     estimates = run(session(), drive(frames=12)[1:])
     assert {e.reason for e in estimates} == {Reason.NO_EXTRINSICS}
+    assert "nothing has come on /tf_static" in estimates[0].message
     assert "'base_link' to 'camera_optical'" in estimates[0].message
 
 

@@ -71,10 +71,7 @@ def choose_frames(
         for number, drive in enumerate(drives):
             keyframes += _choose_of_drive(number, drive, folder, config, progress, counts)
     if len(keyframes) < 2:
-        raise MapError(
-            f"{len(keyframes)} keyframe(s) of {counts.images} images ({counts.unreadable} of them "
-            f"cannot be decoded): does the vehicle move, and does odometry cover the images?"
-        )
+        raise MapError(f"{len(keyframes)} keyframe(s) of {counts.images} images: {counts.why()}")
     keyframes.sort(key=lambda k: (k.drive, k.stamp_ns, k.camera_name))
     chosen = ChosenFrames(tuple(keyframes), counts.images, counts.unreadable)
     write_text(index, json.dumps({"key": key, **asdict(chosen)}))
@@ -85,6 +82,21 @@ def choose_frames(
 class _Counts:
     images: int = 0
     unreadable: int = 0
+    problem: str = ""  # of the last unreadable one
+    uncovered: int = 0  # by odometry
+    outside_s: float = 0.0  # how far the farthest of these is before or after all odometry
+
+    def why(self) -> str:
+        """Describe why there are too few keyframes, and the remedy."""
+        reasons = []
+        if self.unreadable:
+            reasons.append(f"{self.unreadable} of them cannot be used: {self.problem}")
+        if self.uncovered:
+            reasons.append(
+                f"odometry does not cover {self.uncovered} of them, which are up to "
+                f"{self.outside_s:.1f} s before or after it: do both have the same clock?"
+            )
+        return "; ".join(reasons) or "does the vehicle move?"
 
 
 @dataclass(slots=True)
@@ -115,12 +127,15 @@ def _choose_of_drive(
         camera = image.camera_name
         try:
             image_rgb = _of_size(image.decode(), sizes[camera])
-        except DataError:
+        except DataError as error:
             counts.unreadable += 1
+            counts.problem = str(error)
             continue
         grey = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2GRAY)
         way = ways[camera].at(image.stamp_ns, np.asarray(grey, np.uint8))
         if way is None:
+            counts.uncovered += 1
+            counts.outside_s = max(counts.outside_s, _outside_s(drive, image.stamp_ns))
             continue
         found = _SharpestImage(int(way), _sharpness(grey), image.stamp_ns, image_rgb)
         before = best.get(camera)
@@ -131,6 +146,13 @@ def _choose_of_drive(
             best[camera] = found
     for camera, candidate in best.items():
         yield _write(number, camera, candidate, folder)
+
+
+def _outside_s(drive: RecordedDrive, stamp_ns: int) -> float:
+    """How long before or after all odometry of a drive a stamp is."""
+    assert drive.odometry is not None
+    first_ns, last_ns = drive.odometry.stamps_ns[[0, -1]].tolist()
+    return max(first_ns - stamp_ns, stamp_ns - last_ns, 0) * 1e-9
 
 
 def _of_size(image_rgb: RgbImage, camera: Camera) -> RgbImage:
