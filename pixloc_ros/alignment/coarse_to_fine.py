@@ -36,6 +36,7 @@ class Stage:
     max_points: int | None = None
     correlated: bool = False  # many poses on a coarse level: see correlation.py
     min_agreement_share: float = 0.0  # of the best result's 1 - cost: others are given up
+    further: bool = False  # on the fine level: points are compared with further keyframes, too
 
 
 Problem = tuple[Sequence[CameraObservation], Pose]  # with initial poses (K,) of the lead
@@ -138,7 +139,7 @@ class Aligner:
 
         Also return the problem linearised at the pose found, unbatched.
         """
-        system = self.joint_system(observations, Stage(FINE, 1, keep=None))
+        system = self.joint_system(observations, Stage(FINE, 1, keep=None, further=True))
         at = system.linearize(found)
         twist = damped_step(at.hessian, at.gradient, self.damping[FINE], self.policy)
         moved = found.retract(twist)
@@ -162,14 +163,19 @@ class Aligner:
         level = observation.pyramid.levels[stage.level]
         some = slice(None, None, max(1, len(view) // (stage.max_points or len(view))))
         points = view.points if origin is None else observation.points(origin)
-        references = view.features[stage.level][some]
+        points, references = points[some], view.features[stage.level][some]
+        confidences = view.confidences[stage.level][some]
+        if stage.further and view.further is not None:
+            points = torch.cat([points, points[view.further.of]])
+            references = torch.cat([references, view.further.features])
+            confidences = torch.cat([confidences, view.further.confidences])
         by_cells = stage.correlated and self.fused is None and policy.sampling is BILINEAR
         return LevelSystem(
             level,
             observation.pyramid.camera(observation.camera, level),
-            points[some],
+            points,
             references,
-            view.confidences[stage.level][some],
+            confidences,
             policy.robust,
             policy.sampling,
             correlation=Correlation.of(level, references) if by_cells else None,

@@ -135,6 +135,7 @@ def _half(observation: CameraObservation, order: Tensor, upper: bool) -> CameraO
         point_ids=view.point_ids[rows.cpu().numpy()],
         features=tuple(level[rows] for level in view.features),
         confidences=tuple(level[rows] for level in view.confidences),
+        further=None,
     )
     return replace(observation, view=half)
 

@@ -97,13 +97,6 @@ class ViewSelector:
         selector._views = self._views
         return selector
 
-    def refining(self) -> ViewSelector:
-        """Make one whose views are for refining an accepted pose."""
-        view = self.config.view.refining()
-        selector = ViewSelector(self.map, self.config.model_copy(update={"view": view}))
-        selector._descriptors = self._descriptors
-        return selector
-
     def view(
         self,
         frame: Frame,

@@ -50,7 +50,7 @@ def describe(
         T_map_cam=T_map_lead,
         T_map_cam_prior=T_map_lead_prior,
         hessian=hessian,
-        covariance_cam=_covariance(at, observations, pixels),
+        covariance_cam=sandwich_covariance(at, _cells(observations, pixels)),
         cost=float(last.cost[0]),
         cost_per_level=tuple(float(ends.cost[0]) for _, ends in refined.history),
         inlier_share=_share(inliers),
@@ -96,22 +96,23 @@ def with_refined_pose(
     found: Alignment,
     T_map_cam: Matrix,
     at: Linearization,
-    several: Sequence[CameraObservation],
     observations: Sequence[CameraObservation],
 ) -> Alignment:
-    """Move an alignment to a pose (4, 4) refined with several observations of each point.
+    """Move an alignment to a pose (4, 4) refined with further observations of the points.
 
-    at: their linearised problem, unbatched, from which Hessian and covariance are. The cost, and
-    all else that tells how well the pose fits, remain those of the pose found.
+    at: the linearised problem with them, unbatched, from which Hessian and covariance are. The
+    cost, and all else that tells how well the pose fits, remain those of the pose found.
     """
     hessian = at.hessian.double().cpu().numpy()
+    pixels = image_pixels(observations, T_map_cam)
+    cells = _cells(observations, pixels)[_points_of_further(observations)]
     return replace(
         found,
         T_map_cam=T_map_cam,
         hessian=hessian,
-        covariance_cam=_covariance(at, several, image_pixels(several, T_map_cam)),
+        covariance_cam=sandwich_covariance(at, cells),
         condition=scaled_condition(hessian),
-        pixels=image_pixels(observations, T_map_cam),
+        pixels=pixels,
     )
 
 
@@ -129,16 +130,6 @@ def image_pixels(
 ) -> NDArray[np.float32]:
     """Projections (N, 2) of all points, each in its camera's image; NaN behind the camera."""
     return np.concatenate([_image_pixels(each, T_map_lead) for each in observations])
-
-
-def _covariance(
-    at: Linearization, observations: Sequence[CameraObservation], pixels: NDArray[np.float32]
-) -> Matrix:
-    """The sandwich, whose cells are those of the points' pixels (N, 2) in the cameras' images."""
-    counts = [len(observation.view) for observation in observations]
-    side_px = CELL_PX / observations[0].pyramid.scale[0]
-    cells = _cells(pixels, np.repeat(np.arange(len(counts)), counts), side_px)
-    return sandwich_covariance(at, cells)
 
 
 def sandwich_covariance(at: Linearization, cell_of_point: NDArray[np.int64]) -> Matrix:
@@ -160,13 +151,27 @@ def sandwich_covariance(at: Linearization, cell_of_point: NDArray[np.int64]) -> 
 
 
 def _cells(
-    pixels: NDArray[np.float32], cameras: NDArray[np.int64], side_px: float
+    observations: Sequence[CameraObservation], pixels: NDArray[np.float32]
 ) -> NDArray[np.int64]:
-    """(N,) numbers of the image cells, of this side, that pixels (N, 2) of cameras (N,) are in."""
+    """(N,) numbers of the cells of the cameras' images that all points' pixels (N, 2) are in."""
+    counts = [len(observation.view) for observation in observations]
+    cameras = np.repeat(np.arange(len(counts)), counts)
+    side_px = CELL_PX / observations[0].pyramid.scale[0]
     column, row = np.nan_to_num(pixels // side_px, nan=-1).clip(-1, MAX_CELL).astype(np.int64).T
     across = MAX_CELL + 2
     keys = (cameras * across + row + 1) * across + column + 1
     return np.unique(keys, return_inverse=True)[1]
+
+
+def _points_of_further(observations: Sequence[CameraObservation]) -> NDArray[np.int64]:
+    """Which of all points (N,) the rows of a system with further observations are of."""
+    rows, first = [], 0
+    for view in (observation.view for observation in observations):
+        rows.append(first + np.arange(len(view)))
+        if view.further is not None:
+            rows.append(first + view.further.of.cpu().numpy())
+        first += len(view)
+    return np.concatenate(rows)
 
 
 def scaled_condition(hessian: Matrix) -> float:

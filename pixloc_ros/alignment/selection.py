@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pixloc_ros.alignment.coarse_to_fine import COARSE, FINE, MIDDLE, Aligner, same_pose
-from pixloc_ros.alignment.problems import AlignmentProblem, ImageFeatures, ViewSelector
+from pixloc_ros.alignment.problems import AlignmentProblem, ImageFeatures, ViewSelector, local_poses
 from pixloc_ros.alignment.result import continued, with_refined_pose
 from pixloc_ros.config import Config
 from pixloc_ros.geometry import se3
@@ -113,16 +113,13 @@ class HypothesisSelector:
         Pose and covariance change a little; all that tells whether the pose is right remains that
         of the pose found. A step to what counts as another pose is not taken.
         """
-        problem, T_map_cam = found.problem, found.alignment.T_map_cam
-        T_map_base = T_map_cam @ se3.inverse(problem.lead.T_base_cam)
-        several = self.views.refining().problem(problem.images, T_map_base, problem.prior)
-        if several is None or len(several.images) < len(problem.images):
+        T_map_cam, observations = found.alignment.T_map_cam, found.problem.observations
+        if all(each.view.further is None for each in observations):
             return found
-        moved, at = self.aligner.step_on_fine_level(several.observations, several.initial_poses)
-        T_refined, observations = several.T_map_cam(moved), problem.observations
-        alignment = with_refined_pose(
-            found.alignment, T_refined, at, several.observations, observations
-        )
+        initial = local_poses(T_map_cam[None], observations[0].view)
+        moved, at = self.aligner.step_on_fine_level(observations, initial)
+        T_refined = found.problem.T_map_cam(moved)
+        alignment = with_refined_pose(found.alignment, T_refined, at, observations)
         same = same_pose(T_refined, T_map_cam, self.config.hypotheses)
         if not same or not np.isfinite(alignment.covariance_cam).all():
             return found

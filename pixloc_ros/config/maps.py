@@ -119,11 +119,6 @@ class ViewConfig(Section):
         keyframes = max(self.keyframes, PROVISIONAL_KEYFRAMES)
         return self.model_copy(update={"max_viewpoint_change": change, "keyframes": keyframes})
 
-    def refining(self) -> ViewConfig:
-        """The settings of the view that an accepted pose is refined with."""
-        observations = max(self.observations, self.refinement_observations)
-        return self.model_copy(update={"observations": observations})
-
 
 class TilesConfig(Section):
     """Which tiles of the map are kept in the device's memory."""

@@ -28,6 +28,15 @@ POINTS_PER_CELL = 4  # of the grid that spreads points over the image
 
 
 @dataclass(frozen=True, slots=True)
+class FurtherObservations:
+    """The fine features that further keyframes have of some points of a view, on its device."""
+
+    of: Tensor  # (M,) rows of the view, with these points
+    features: Tensor  # (M, C) float32 of unit norm
+    confidences: Tensor  # (M,) float32
+
+
+@dataclass(frozen=True, slots=True)
 class MapView:
     """Points and their reference features, on one device. N may be 0."""
 
@@ -39,6 +48,7 @@ class MapView:
     keyframes: tuple[str, ...]  # whose points were considered, most alike first
     nearest_m: float  # distance from the prior to the nearest keyframe
     missing: tuple[str, ...] = ()  # ids of tiles that would serve, but are not fetched yet
+    further: FurtherObservations | None = None  # for the refinement of a pose
 
     def __len__(self) -> int:
         return len(self.points)
@@ -114,11 +124,13 @@ def select_view(
         visible &= np.isin(observed.point_id[first], point_ids)
     shown = np.flatnonzero(visible)
     preferred = _taken_in(map_, observed.keyframe, condition)
-    best = _most_alike(map_, observed, point, shown, viewpoint, preferred, config)
-    shown, number = np.unique(point[best], return_inverse=True)  # of the points that are alike
+    alike, rank = _most_alike(map_, observed, point, shown, viewpoint, preferred, config)
+    shown, number = np.unique(point[alike], return_inverse=True)  # of the points that are alike
     spread = _spread(pixels[shown], observed.priority[first[shown]], camera, config)
-    best = best[np.isin(number, spread)]
-    features, confidences = _gather(map_, serving.tiles, observed.tile[best], observed.row[best])
+    chosen, is_further = np.isin(number, spread), rank >= config.observations
+    best, others = alike[chosen & ~is_further], alike[chosen & is_further]
+    further_of = np.searchsorted(point[best], point[others])
+    features, confidences = _gather(serving.tiles, observed, best, range(len(map_.metadata.dims)))
     return MapView(
         origin=viewpoint.origin,
         points=torch.from_numpy(observed.local[best].astype(np.float32)).to(device),
@@ -128,6 +140,7 @@ def select_view(
         keyframes=tuple(map_.keyframe_names[i] for i in serving.index),
         nearest_m=nearest_m,
         missing=missing,
+        further=_further(serving.tiles, observed, others, further_of, device),
     )
 
 
@@ -244,10 +257,10 @@ def _most_alike(
     viewpoint: _Viewpoint,
     preferred: NDArray[np.bool_],
     config: ViewConfig,
-) -> NDArray[np.intp]:
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """The observations (R,) of shown points that look most as the points do from here, point by
-    point, of each at most config.observations and none that is too unlike: angle between the two
-    viewing rays (rad) plus the logarithm of the scale change.
+    point, of each as many as are ever used and none that is too unlike: angle between the two
+    viewing rays (rad) plus the logarithm of the scale change. And their ranks (R,), from 0.
 
     point, preferred: (O,) of the observations; preferred ones that are alike enough come first.
     """
@@ -265,8 +278,9 @@ def _most_alike(
     too_unlike = unlikeness > config.max_viewpoint_change
     order = np.lexsort((unlikeness, ~preferred[considered] | too_unlike, at))
     rank = np.arange(len(order)) - np.searchsorted(at[order], at[order])
-    chosen = order[(rank < config.observations) & ~too_unlike[order]]
-    return considered[chosen]
+    count = max(config.observations, config.refinement_observations)
+    used = (rank < count) & ~too_unlike[order]
+    return considered[order[used]], rank[used]
 
 
 def viewpoint_change(
@@ -280,13 +294,33 @@ def viewpoint_change(
     return np.asarray(np.arccos(np.clip(cosines, -1, 1)) + np.abs(np.log(squared_ratios)) / 2)
 
 
+def _further(
+    tiles: dict[int, Tile],
+    observed: _Observations,
+    which: NDArray[np.intp],
+    of: NDArray[np.intp],
+    device: str,
+) -> FurtherObservations | None:
+    """Which observations (M,) are further ones, of points in rows (M,) of the view."""
+    if not len(which):
+        return None
+    finest = len(next(iter(tiles.values())).features) - 1
+    (features,), (confidences,) = _gather(tiles, observed, which, [finest])
+    rows = torch.from_numpy(of).to(device)
+    return FurtherObservations(rows, features.to(device), confidences.to(device))
+
+
 def _gather(
-    map_: Map, tiles: dict[int, Tile], tile_of_row: NDArray[np.intp], row: NDArray[np.int32]
+    tiles: dict[int, Tile],
+    observed: _Observations,
+    which: NDArray[np.intp],
+    levels: Sequence[int],
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Features (N, C) and confidences (N,) per level, float32, of rows (N,) of several tiles.
+    """Features (N, C) and confidences (N,) per level, float32, of observations (N,).
 
     They are where the tiles' rows are.
     """
+    tile_of_row, row = observed.tile[which], observed.row[which]
     order = np.argsort(tile_of_row, kind="stable")  # tile by tile; `back` undoes it
     place = next(iter(tiles.values())).confidences[0].device
     back = torch.from_numpy(np.argsort(order)).to(place, non_blocking=True)
@@ -295,7 +329,7 @@ def _gather(
         for index, tile in sorted(tiles.items())
     ]
     features, confidences = [], []
-    for level in range(len(map_.metadata.dims)):
+    for level in levels:
         rows = torch.cat([tile.features[level][index] for tile, index in picked])
         features.append(unit_rows(rows[back]))
         weights = torch.cat([tile.confidences[level][index] for tile, index in picked])

@@ -355,6 +355,19 @@ def test_view_compares_a_point_with_as_many_keyframes_as_asked(wall_map):
     assert not torch.equal(several.features[2][twice], several.features[2][twice + 1])
 
 
+def test_view_keeps_further_observations_for_the_refinement(wall_map):
+    """The same ones as in a view that compares with them from the start."""
+    several = VIEW.model_copy(update={"observations": 2, "refinement_observations": 0})
+    alone, twice = (select_view(wall_map, prior(), CAMERA, config) for config in (VIEW, several))
+    assert twice.further is None
+    further = alone.further
+    assert len(further.of) == len(twice) - len(alone)
+    seconds = np.flatnonzero(np.diff(twice.point_ids, prepend=-1) == 0)
+    np.testing.assert_array_equal(alone.point_ids[further.of], twice.point_ids[seconds])
+    torch.testing.assert_close(further.features, twice.features[2][seconds])
+    torch.testing.assert_close(further.confidences, twice.confidences[2][seconds])
+
+
 def test_view_spreads_points_over_the_image(wall_map):
     few = ViewConfig(keyframes=3, max_points=40)
     pixels, _ = CAMERA.project(

@@ -31,7 +31,7 @@ from pixloc_ros.alignment.robust import RobustCost
 from pixloc_ros.config import AcceptanceConfig, AlignmentConfig, HypothesesConfig
 from pixloc_ros.geometry.covariance import diagonal
 from pixloc_ros.geometry.pose import Pose
-from pixloc_ros.maps.view import MapView
+from pixloc_ros.maps.view import FurtherObservations, MapView
 
 ALIGNER = Aligner(DAMPING, AlignmentConfig(), HypothesesConfig())
 POLICY = Policy.of(AlignmentConfig())
@@ -69,15 +69,11 @@ def noisy(view: MapView, seed: int) -> MapView:
     return replace(view, features=(*view.features[:2], fine))
 
 
-def both(one: MapView, other: MapView) -> MapView:
-    """A view with the observations of two."""
-    return replace(
-        one,
-        points=torch.cat([one.points, other.points]),
-        point_ids=np.concatenate([one.point_ids, other.point_ids]),
-        features=tuple(map(torch.cat, zip(one.features, other.features, strict=True))),
-        confidences=tuple(map(torch.cat, zip(one.confidences, other.confidences, strict=True))),
-    )
+def with_further(view: MapView, other: MapView) -> MapView:
+    """The view with the fine features of another as further observations."""
+    rows = torch.arange(len(view))
+    further = FurtherObservations(rows, other.features[2], other.confidences[2])
+    return replace(view, further=further)
 
 
 def test_one_step_with_a_second_observation_of_each_point_lowers_the_error() -> None:
@@ -88,7 +84,9 @@ def test_one_step_with_a_second_observation_of_each_point_lowers_the_error() -> 
         one, other = noisy(view, 2 * seed), noisy(view, 2 * seed + 1)
         found = ALIGNER.align(observations(pyramid, one), poses_of(OFFSET))
         initial = local_poses(found.T_map_cam[None], view)
-        refined, _ = ALIGNER.step_on_fine_level(observations(pyramid, both(one, other)), initial)
+        refined, _ = ALIGNER.step_on_fine_level(
+            observations(pyramid, with_further(one, other)), initial
+        )
         before.append(initial.t.norm())
         after.append(refined.t.norm())
     assert 0.5 < np.mean(after) / np.mean(before) < 0.85
