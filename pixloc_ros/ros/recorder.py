@@ -24,6 +24,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 from rich.console import Console
 
+from pixloc_ros.common.atomic_write import check_writable
 from pixloc_ros.errors import PixlocError
 from pixloc_ros.evaluation.frames import (
     FRAMES_FILE,
@@ -105,7 +106,16 @@ def main(stop: StopSignals, args: Sequence[str] | None = None) -> int:
     """Record until SIGINT or SIGTERM, then write the files; return the exit status."""
     argv = list(sys.argv if args is None else args)
     options = _options(remove_ros_args(argv)[1:])
-    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        check_writable(options.output / FRAMES_FILE)  # now, not after the drive
+        return _record(stop, argv, options)
+    except PixlocError as error:
+        print(f"recorder: {error}", file=sys.stderr)
+        return 1
+
+
+def _record(stop: StopSignals, argv: Sequence[str], options: argparse.Namespace) -> int:
+    rclpy.init(args=list(argv), signal_handler_options=SignalHandlerOptions.NO)
     # launch and its terminal may both send a signal: files are written even after a second one.
     stop.grace_s = None
     executor = SingleThreadedExecutor()
@@ -118,13 +128,9 @@ def main(stop: StopSignals, args: Sequence[str] | None = None) -> int:
     if not frames:
         print("recorder: no frame was received, nothing to write", file=sys.stderr)
         return 1
-    try:
-        write(options.output, frames)
-        if options.report is not None:
-            report(options.output, truth_path(options.report) if options.report.name else None)
-    except PixlocError as error:
-        print(f"recorder: {error}", file=sys.stderr)
-        return 1
+    write(options.output, frames)
+    if options.report is not None:
+        report(options.output, truth_path(options.report) if options.report.name else None)
     return 0
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -103,6 +104,16 @@ def test_the_recorder_writes_its_files_when_told_to_end_twice(tmp_path: Path, do
     assert_ends_in_order(process, log)
     (line,) = (tmp_path / "run" / "frames.jsonl").read_text().splitlines()
     assert json.loads(line)["message"] == "here"
+
+
+@pytest.mark.ros
+def test_a_recorder_that_could_not_write_says_so_before_the_drive(tmp_path: Path, capsys) -> None:
+    from pixloc_ros.ros import recorder
+
+    (tmp_path / "file").touch()
+    ended = SimpleNamespace(requested=True, grace_s=0.0)
+    assert recorder.main(ended, ["recorder", str(tmp_path / "file" / "run")]) == 1
+    assert "cannot write" in capsys.readouterr().err
 
 
 @pytest.mark.ros
