@@ -60,6 +60,12 @@ class BagBuild:
             drives = tuple(drive.without_odometry() for drive in drives)
         if not self.fixes:
             drives = tuple(drive.without_fixes() for drive in drives)
+        known = next((d for d in drives if d.odometry is not None or d.fixes is not None), None)
+        if self.scale_from_m is not None and known is not None:
+            raise MapError(
+                f"--scale-from is for bags with neither odometry nor GNSS, which '{known.name}' "
+                "has: leave it out, or add --no-odometry --no-fixes"
+            )
         return drives
 
     def _settings(self) -> tuple[Config, MappingConfig]:
@@ -72,8 +78,11 @@ class BagBuild:
             if self.config
             else configuration.from_flat(others)
         )
+        known = {PREFIX + name for name in MappingConfig.model_fields}
+        for name in (PREFIX + name for name in mapping if PREFIX + name not in known):
+            nearest = configuration.suggestion(name, known)
+            raise ConfigError(f"unknown parameter '{name}'{nearest}")
         try:
             return node, MappingConfig(**mapping)
         except ValidationError as error:
-            known = ", ".join(PREFIX + name for name in MappingConfig.model_fields)
-            raise ConfigError(f"--set {PREFIX}{first_problem(error)}; there are {known}") from None
+            raise ConfigError(f"--set {PREFIX}{first_problem(error)}") from None

@@ -7,7 +7,7 @@ of these fields: `alignment.robust_scale`.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ __all__ = [
     "load",
     "read_yaml",
     "setting",
+    "suggestion",
 ]
 
 
@@ -190,7 +191,7 @@ def from_flat(values: Mapping[str, Any]) -> Config:
                 f"'{name}' is for `pixloc map build --bag` only: give it as --set {name}=VALUE"
             )
         if name not in known:
-            raise ConfigError(f"unknown parameter '{name}'{_nearest(name, known)}")
+            raise ConfigError(f"unknown parameter '{name}'{suggestion(name, known)}")
         *sections, leaf = name.split(".")
         target = nested
         for section in sections:
@@ -245,7 +246,8 @@ def _validated(nested: dict[str, Any]) -> Config:
         raise ConfigError(f"parameter '{name}' = {first['input']!r}: {why}") from None
 
 
-def _nearest(name: str, known: Mapping[str, Any]) -> str:
+def suggestion(name: str, known: Collection[str]) -> str:
+    """Return the end of a message about an unknown name: the nearest one, if any is near."""
     leaves = {key.rsplit(".", 1)[-1]: key for key in known}
     match = difflib.get_close_matches(name, known, n=1) or [
         leaves[leaf] for leaf in difflib.get_close_matches(name.rsplit(".", 1)[-1], leaves, n=1)

@@ -24,6 +24,8 @@ def load_frames(
 
     Raises DataError for unreadable files, and if the two have nothing in common.
     """
+    if not estimate.exists():
+        raise DataError(f"{estimate} does not exist")
     if estimate.is_dir() or estimate.suffix == ".jsonl":
         frames = read_frames(estimate)
         if ground_truth is not None:

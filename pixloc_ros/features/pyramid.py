@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pixloc_ros.common.device import open_device
 from pixloc_ros.errors import ConfigError
 from pixloc_ros.features.architecture import Architecture
 from pixloc_ros.features.exported_network import ExportedNetwork, is_exported
@@ -90,7 +91,7 @@ class FeatureExtractor:
         backend: Backend = "auto",
     ):
         self.weights_name = weights_name
-        self.device = torch.device(device)
+        self.device = open_device(device)
         self.max_side_px = max_side_px
         self.network = open_network(weights_name, self.device, precision, backend)
         self.model_id, self.sha256 = self.network.model_id, self.network.sha256

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 from torch import Tensor
 
+from pixloc_ros.common.device import open_device
 from pixloc_ros.config import TilesConfig
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry import se3
@@ -61,8 +62,9 @@ class Map:
         verify: compare every file with its SHA-256, a tile when it is opened. Missing or altered
         tiles are refused one by one, see `tiles.refused`.
         Raises MapError when no tile is left, when map.json or the file of keyframes is missing
-        or altered, and for another schema version.
+        or altered, and for another schema version; ConfigError for a device that is not here.
         """
+        open_device(device)
         tiles = tiles or TilesConfig()
         source = open_source(location, tiles)
         metadata = source.metadata

@@ -352,6 +352,8 @@ def test_the_command_prints_the_table_and_writes_the_report(run_folder, estimate
 def test_the_command_says_what_is_missing(run_folder, truth):
     poses_only = run_command("--estimate", run_folder / "run/trajectory.txt")
     assert "add --ground-truth" in str(poses_only.exception)
+    absent = run_command("--estimate", run_folder / "absent")
+    assert "absent does not exist" in str(absent.exception)
     later = Trajectory(truth.stamps_ns + 10**15, truth.T_map_base)
     write_tum(run_folder / "later.txt", later)
     for estimate in ("run", "run/trajectory.txt"):

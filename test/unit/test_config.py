@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from pixloc_ros.common.device import open_device
 from pixloc_ros.config import LIVE, RENAMED, Config, flatten, from_flat, setting
 from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.errors import ConfigError
@@ -69,6 +70,12 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
 def test_a_setting_of_map_building_is_sent_to_its_command() -> None:
     with pytest.raises(ConfigError, match=r"--set mapping\.keyframe_spacing_m=VALUE"):
         from_flat({"mapping.keyframe_spacing_m": 2.0})
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "gpu"])
+def test_a_device_that_is_not_here_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"device {name}: .*cpu"):
+        open_device(name)
 
 
 def test_what_can_be_set_live_exists() -> None:
