@@ -25,6 +25,7 @@ class LiveSession:
     """Passes events to a session at once, and the newest images to its worker thread.
 
     on_answer: called by the worker with the answer to each group of images.
+    prepare: called by the worker before it takes the first one.
     max_waiting: how many groups may wait for the worker; if there are more, the oldest are dropped.
     """
 
@@ -32,10 +33,12 @@ class LiveSession:
         self,
         session: Session,
         on_answer: Callable[[Answer], None],
+        prepare: Callable[[], None] = lambda: None,
         max_waiting: int = 1,
     ) -> None:
         self._session = session
         self._on_answer = on_answer
+        self._prepare = prepare
         self._max_waiting = max_waiting
         self._changed = threading.Condition()  # guards the session and the attributes below
         self._waiting: deque[ImageGroup] = deque()
@@ -83,6 +86,7 @@ class LiveSession:
             return self._session.awaits(self._in_work)
 
     def _run(self) -> None:
+        self._prepare()
         while not self._stopping.is_set():
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting, _POLL_S)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 from geometry_msgs.msg import PoseWithCovarianceStamped
@@ -31,6 +32,7 @@ from pixloc_ros.sensors.decoding import BadMessage
 from pixloc_ros.sensors.events import Event, OdometryEvent, PoseEvent, RefusedMessage
 from pixloc_ros.session import Answer, Session
 from pixloc_ros.types import Reason
+from pixloc_ros.warm_up import warm_up
 
 
 class NodeRuntime:
@@ -52,7 +54,7 @@ class NodeRuntime:
         self._last_pose = _last_pose_file(node, config.current, localizer.map.sha256)
         if self._last_pose and (T_map_base := self._last_pose.recall()) is not None:
             session.tracker.remember(T_map_base)
-        self._live = LiveSession(session, self._on_answer)
+        self._live = LiveSession(session, self._on_answer, partial(warm_up, localizer))
         self._recorder = self._session_recorder(localizer.map)
         self._inputs = Inputs(node, config.current.node, self._push)
         self._timer = self._tick_at(config.current.node.tf_rate_hz)

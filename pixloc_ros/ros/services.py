@@ -24,6 +24,7 @@ from pixloc_ros.ros.runtime import NodeRuntime
 from pixloc_ros.sensors import decoding
 from pixloc_ros.sensors.events import PoseEvent
 from pixloc_ros.srv import LoadMap, Relocalize
+from pixloc_ros.warm_up import warm_up
 
 _TIMEOUT_S = 10.0  # of a relocalization whose request sets none
 
@@ -166,6 +167,7 @@ def _open_map(config: Config) -> Localizer:
     """Open a localizer on a map after checking all of its files. Raises MapError."""
     localizer = Localizer(config)
     localizer.map.check_files()
+    warm_up(localizer)
     return localizer
 
 

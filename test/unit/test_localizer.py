@@ -1,5 +1,7 @@
 """The whole story on a generated street: a pose when there is one, the right reason when not."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,6 +67,32 @@ def test_a_second_attempt_finds_what_the_coarse_level_has_misled(street: Path, l
     assert second.ok, second.message
     assert second.alignment.hypotheses > first.alignment.hypotheses
     assert se3.distance_m(second.T_map_base, case[1]) < 0.05
+
+
+def test_after_a_warm_up_a_vague_prior_loads_nothing(street: Path) -> None:
+    """In a program of its own: in this one, other tests have loaded everything."""
+    program = f"""
+import sys
+from pathlib import Path
+from pixloc_ros.config import from_flat
+from pixloc_ros.evaluation.shots import posed_frames
+from pixloc_ros.geometry.covariance import diagonal
+from pixloc_ros.localizer import Localizer
+from pixloc_ros.maps.files.posed_images import read_posed_images
+from pixloc_ros.types import PosePrior
+from pixloc_ros.warm_up import warm_up
+
+street = Path({str(street)!r})
+drive = read_posed_images(street / "data/drive/meta.json", street / "data/drive/images")
+frame, T_map_base = next(posed_frames(drive, [0]))
+localizer = Localizer(from_flat({{"map": str(street / "map"), "threads": 1}}))
+warm_up(localizer)
+loaded = set(sys.modules)
+assert localizer.localize(frame, PosePrior(T_map_base, diagonal(1.0, 3.0), "", 0)).ok
+print(sorted(set(sys.modules) - loaded))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
 
 
 def test_a_frame_is_localized_with_a_covariance_that_fits(localizer, case) -> None:
