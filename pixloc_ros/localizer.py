@@ -102,7 +102,7 @@ class Localizer:
             with watch("retrieval"):
                 priors = given or self._propose(images[0], views)
             estimate = self._align(images, priors, views.with_images(images, config), watch)
-            if given and _worth_second_attempt(estimate, config):
+            if _worth_second_attempt(estimate, config):
                 closer = views.with_images(images, _from_middle_level(config))
                 second = self._align(images, priors, closer, watch)
                 estimate = second if second.ok else estimate

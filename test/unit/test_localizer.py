@@ -49,24 +49,30 @@ def prior_of(case: Case, error: list[float], sigma_m: float, sigma_deg: float) -
 NEAR = [0.3, -0.2, 0.05, 0.2, -0.3, 1.0]
 
 
-def test_a_second_attempt_finds_what_the_coarse_level_has_misled(street: Path, localizer) -> None:
-    """A third of the image is covered, and the first attempt begins at the prior alone."""
+@pytest.fixture(scope="module")
+def covered(street: Path) -> Case:
+    """The same frame with a third of its image covered."""
     folder = street / "data" / "drive"
     drive = read_posed_images(folder / "meta.json", folder / "images")
-    case = next(posed_frames(drive, [len(drive.files) // 2], "occlusion", seed=8))
-    prior = prior_of(case, [1.5, -0.7, 0.0, 0.0, 0.0, -8.0], 1.0, 5.0)
-    one_pose = {
-        "threads": 1,
-        "hypotheses.max_initial_poses": 1,
-        "hypotheses.max_alternatives": 0,
-    }
-    once = Localizer(from_flat({**one_pose, "hypotheses.second_attempt_from": 0}), localizer.map)
-    twice = Localizer(from_flat(one_pose), localizer.map)
-    first, second = (each.localize(case[0], prior) for each in (once, twice))
+    return next(posed_frames(drive, [len(drive.files) // 2], "occlusion", seed=8))
+
+
+ONE_POSE = {"threads": 1, "hypotheses.max_initial_poses": 1, "hypotheses.max_alternatives": 0}
+
+
+@pytest.mark.parametrize("has_prior", [True, False])
+def test_a_second_attempt_finds_what_the_coarse_level_has_misled(
+    localizer, covered, has_prior: bool
+) -> None:
+    """The first attempt begins at the prior alone, or at the places of similar keyframes."""
+    prior = prior_of(covered, [1.5, -0.7, 0.0, 0.0, 0.0, -8.0], 1.0, 5.0) if has_prior else None
+    once = Localizer(from_flat({**ONE_POSE, "hypotheses.second_attempt_from": 0}), localizer.map)
+    twice = Localizer(from_flat(ONE_POSE), localizer.map)
+    first, second = (each.localize(covered[0], prior) for each in (once, twice))
     assert not first.ok
     assert second.ok, second.message
     assert second.alignment.hypotheses > first.alignment.hypotheses
-    assert se3.distance_m(second.T_map_base, case[1]) < 0.05
+    assert se3.distance_m(second.T_map_base, covered[1]) < 0.05
 
 
 def test_after_a_warm_up_a_vague_prior_loads_nothing(street: Path) -> None:
