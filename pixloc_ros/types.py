@@ -121,6 +121,8 @@ class Alignment:
     hypotheses_needed: int = 0  # to cover the prior, whether drawn or not
     points_per_camera: tuple[int, ...] = ()  # of a rig: points are sorted by camera, lead first
     inlier_share_per_camera: tuple[float, ...] = ()
+    # (6, 6) as covariance_cam: what uncertain depths of the map's points add; None: nothing known
+    map_covariance_cam: Matrix | None = None
 
     @property
     def runner_up_loss(self) -> float:

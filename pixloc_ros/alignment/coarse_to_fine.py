@@ -109,7 +109,7 @@ class Aligner:
             return [(ends.T_cam_local, float(ends.cost[0])) for ends in found]
         initial = Pose.cat([poses for _, poses in problems])
         system = LevelSystem.stack(
-            [_on_device(self.system(observations[0], stage)) for observations, _ in problems]
+            [self.system(observations[0], stage).on_its_device() for observations, _ in problems]
         )
         ends = minimize(system, initial, self.damping[level], stage.iterations, self.policy)
         return [(ends.T_cam_local[i : i + 1], float(ends.cost[i])) for i in range(len(problems))]
@@ -184,11 +184,11 @@ class Aligner:
     def joint_system(self, observations: Sequence[CameraObservation], stage: Stage) -> System:
         """The least-squares problem of all cameras in one stage, in the lead's pose."""
         if len(observations) == 1:
-            return _on_device(self.system(observations[0], stage))
+            return self.system(observations[0], stage).on_its_device()
         origin = observations[0].view.origin
         if stage.max_points is not None:  # for all cameras together
             stage = replace(stage, max_points=max(1, stage.max_points // len(observations)))
-        systems = [_on_device(self.system(each, stage, origin)) for each in observations]
+        systems = [self.system(each, stage, origin).on_its_device() for each in observations]
         T_cam_lead = torch.from_numpy(np.stack([each.T_cam_lead for each in observations]))
         return RigSystem(systems, Pose.from_matrix(T_cam_lead).to(systems[0].points))
 
@@ -234,11 +234,6 @@ class Aligner:
             if not any(same_pose(T[i], T[j], self.hypotheses) for j in chosen):
                 chosen.append(i)
         return ends[torch.tensor(chosen, device=order.device)]
-
-
-def _on_device(system: LevelSystem) -> LevelSystem:
-    """The system with its camera where its points are."""
-    return replace(system, camera=system.camera.to(system.points.device))
 
 
 def same_pose(T_0: Matrix, T_1: Matrix, limits: HypothesesConfig) -> bool:

@@ -136,6 +136,7 @@ def _half(observation: CameraObservation, order: Tensor, upper: bool) -> CameraO
         features=tuple(level[rows] for level in view.features),
         confidences=tuple(level[rows] for level in view.confidences),
         further=None,
+        depth_errors=None,  # for the covariance only
     )
     return replace(observation, view=half)
 

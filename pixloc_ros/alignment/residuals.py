@@ -129,6 +129,26 @@ class LevelSystem:
         residual -= self.reference  # in place: there are many poses
         return self._mean_cost(residual.square_().sum(-1), valid)
 
+    def gradient_changes(self, T_cam_local: Pose, errors: Tensor) -> Tensor:
+        """Return the changes (K, N, 6) of the points' gradients where the points are off.
+
+        errors: (N, 3) of the points' positions. To first order, at K poses, for constant weights.
+        """
+        points_cam = T_cam_local.transform(self.points)
+        pixels, valid, J_pixel_cam = self.camera.project_with_jacobian(points_cam)
+        products, confidence_query = self._products(pixels)
+        confidence = torch.where(valid, self.confidence * confidence_query, 0)
+        weight = confidence * self.robust.weight(products[..., 0, 0])
+        errors_cam = errors @ T_cam_local.R.mT  # as sums: products of small matrices take longer
+        moved_px = (J_pixel_cam * errors_cam[..., None, :]).sum(-1)
+        pull = (products[..., 1:, 1:] * moved_px[..., None, :]).sum(-1)
+        changes = (through_transform(J_pixel_cam, points_cam) * pull[..., None]).sum(-2)
+        return torch.where(valid[..., None], weight[..., None] * changes, 0)
+
+    def on_its_device(self) -> LevelSystem:
+        """Return the system with its camera where its points are."""
+        return replace(self, camera=self.camera.to(self.points.device))
+
     def _products(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Gram matrix (K, N, 3, 3) of residual and feature gradients [r, dF/dx, dF/dy].
 

@@ -50,7 +50,7 @@ def describe(
         T_map_cam=T_map_lead,
         T_map_cam_prior=T_map_lead_prior,
         hessian=hessian,
-        covariance_cam=sandwich_covariance(at, _cells(observations, pixels)),
+        covariance_cam=sandwich(hessian, _gradients(at), image_cells(observations, pixels)),
         cost=float(last.cost[0]),
         cost_per_level=tuple(float(ends.cost[0]) for _, ends in refined.history),
         inlier_share=_share(inliers),
@@ -105,12 +105,12 @@ def with_refined_pose(
     """
     hessian = at.hessian.double().cpu().numpy()
     pixels = image_pixels(observations, T_map_cam)
-    cells = _cells(observations, pixels)[_points_of_further(observations)]
+    cells = image_cells(observations, pixels)[_points_of_further(observations)]
     return replace(
         found,
         T_map_cam=T_map_cam,
         hessian=hessian,
-        covariance_cam=sandwich_covariance(at, cells),
+        covariance_cam=sandwich(hessian, _gradients(at), cells),
         condition=scaled_condition(hessian),
         pixels=pixels,
     )
@@ -132,28 +132,33 @@ def image_pixels(
     return np.concatenate([_image_pixels(each, T_map_lead) for each in observations])
 
 
-def sandwich_covariance(at: Linearization, cell_of_point: NDArray[np.int64]) -> Matrix:
+def _gradients(at: Linearization) -> Matrix:
+    """Gradients (N, 6) of the points."""
+    gradients: Matrix = at.point_gradients.double().cpu().numpy()
+    return gradients
+
+
+def sandwich(hessian: Matrix, gradients: Matrix, cell_of_point: NDArray[np.int64]) -> Matrix:
     """Covariance (6, 6) of the update, H^-1 (sum g g') H^-1, from gradients g of cells of points.
 
     The sandwich estimator (Huber 1967) takes the scale of the residuals from the points
     themselves and stays honest where their noise is not that of the model; NaN if H is singular.
-    Points of one cell (N,) err together, so their gradients are summed (Liang and Zeger 1986).
+    Points of one cell (N,) err together, so their gradients (N, 6) are summed (Liang and Zeger
+    1986).
     """
-    H = at.hessian.double().cpu().numpy()
-    gradients = at.point_gradients.double().cpu().numpy()
     g = np.zeros((cell_of_point.max(initial=-1) + 1, 6))
     np.add.at(g, cell_of_point, gradients)
     try:
-        H_inverse = np.linalg.inv(H)
+        H_inverse = np.linalg.inv(hessian)
     except np.linalg.LinAlgError:
         return np.full((6, 6), np.nan)
     return H_inverse @ (g.T @ g) @ H_inverse
 
 
-def _cells(
+def image_cells(
     observations: Sequence[CameraObservation], pixels: NDArray[np.float32]
 ) -> NDArray[np.int64]:
-    """(N,) numbers of the cells of the cameras' images that all points' pixels (N, 2) are in."""
+    """Number (N,) the cells of the cameras' images that all points' pixels (N, 2) are in."""
     counts = [len(observation.view) for observation in observations]
     cameras = np.repeat(np.arange(len(counts)), counts)
     side_px = CELL_PX / observations[0].pyramid.scale[0]

@@ -82,7 +82,7 @@ def sum_of(parts: Sequence[Tensor]) -> Tensor:
 
 def _as_lead(at: Linearization, T_cam_lead: Pose) -> Linearization:
     """The same problem in the update of the lead instead of the camera's own."""
-    A = _adjoint(T_cam_lead)
+    A = adjoint(T_cam_lead)
     return Linearization(
         cost=at.cost,
         gradient=at.gradient @ A,
@@ -94,8 +94,11 @@ def _as_lead(at: Linearization, T_cam_lead: Pose) -> Linearization:
     )
 
 
-def _adjoint(T_a_b: Pose) -> Tensor:
-    """(6, 6) from an update on the left in frame b to the same motion in frame a, first order."""
+def adjoint(T_a_b: Pose) -> Tensor:
+    """Return the map (6, 6) from an update on the left in frame b to the same motion in frame a.
+
+    It holds to first order.
+    """
     upper = torch.cat([T_a_b.R, skew(T_a_b.t) @ T_a_b.R], -1)
     lower = torch.cat([torch.zeros_like(T_a_b.R), T_a_b.R], -1)
     return torch.cat([upper, lower], -2)

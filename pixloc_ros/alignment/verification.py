@@ -128,8 +128,17 @@ def base_pose_and_covariance(
     T_map_base = alignment.T_map_cam @ se3.inverse(T_base_cam)
     covariance = cov.base_covariance_from_cam(alignment.covariance_cam, T_map_base, T_base_cam)
     covariance *= calibration.scale * covariance_factor(sharpness)
+    covariance += map_covariance(alignment, T_map_base, T_base_cam)
     sigmas = np.concatenate([calibration.floor_m, np.deg2rad(calibration.floor_deg)])
     return T_map_base, covariance + cov.floor_along_base(sigmas, T_map_base)
+
+
+def map_covariance(alignment: Alignment, T_map_base: Matrix, T_base_cam: Matrix) -> Matrix:
+    """Covariance (6, 6), ROS order, that uncertain depths of the map's points cause."""
+    own = alignment.map_covariance_cam
+    if own is None:
+        return np.zeros((6, 6))
+    return cov.base_covariance_from_cam(own, T_map_base, T_base_cam)
 
 
 def covariance_factor(sharpness: float) -> float:

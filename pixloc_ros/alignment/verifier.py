@@ -9,6 +9,7 @@ import numpy as np
 
 from pixloc_ros.alignment import verification
 from pixloc_ros.alignment.evidence import EvidenceGatherer
+from pixloc_ros.alignment.map_uncertainty import with_map_covariance
 from pixloc_ros.alignment.selection import Hypothesis, HypothesisSelector
 from pixloc_ros.alignment.verification import Candidate, protection_level
 from pixloc_ros.alignment.wrong_probability import VerificationModel
@@ -32,7 +33,8 @@ class Verifier:
 
     def judge(self, best: Hypothesis) -> Estimate:
         """Judge the best hypothesis: a pose with its covariance, or the reason why not."""
-        problem, alignment, config = best.problem, best.alignment, self.selector.config
+        problem, config = best.problem, self.selector.config
+        alignment = with_map_covariance(best.alignment, problem, self.selector.aligner)
         calibration = verification.calibration_of(self.metadata, config.covariance)
         T_map_base, covariance = verification.base_pose_and_covariance(
             alignment, problem.lead.T_base_cam, calibration
@@ -78,7 +80,8 @@ class Verifier:
         wanted = config.view.refinement_observations and config.alignment.policy != "reference"
         if not estimate.ok or evidence is None or not wanted:
             return estimate
-        alignment = self.selector.refine(found).alignment
+        of_map = estimate.alignment.map_covariance_cam if estimate.alignment else None
+        alignment = replace(self.selector.refine(found).alignment, map_covariance_cam=of_map)
         T_map_base, covariance = verification.base_pose_and_covariance(
             alignment,
             found.problem.lead.T_base_cam,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr
 
-from pixloc_ros.alignment.verification import covariance_factor
+from pixloc_ros.alignment.verification import covariance_factor, map_covariance
 from pixloc_ros.errors import DataError
 from pixloc_ros.evaluation.shots import Localizes, Offset
 from pixloc_ros.geometry import covariance as cov
@@ -36,10 +36,11 @@ class CalibrationSamples:
 
     errors: Matrix
     variances: Matrix
+    map_variances: Matrix | float = 0.0  # (N, 6) that uncertain depths of the points add
 
     def scaled(self, scale: float) -> CalibrationSamples:
-        """Return the samples with their variances multiplied by a scale."""
-        return CalibrationSamples(self.errors, scale * self.variances)
+        """Return the samples with their variances multiplied by a scale, those of the map added."""
+        return CalibrationSamples(self.errors, scale * self.variances + self.map_variances)
 
 
 def measure(
@@ -60,13 +61,12 @@ def measure(
             f"{len(rows)} frames were localized, a calibration takes {MIN_FRAMES}: give more "
             f"images that are not the map's own"
         )
-    errors, variances = zip(*rows, strict=True)
-    return CalibrationSamples(np.array(errors), np.array(variances))
+    return CalibrationSamples(*(np.array(column) for column in zip(*rows, strict=True)))
 
 
 def _in_vehicle_axes(
     estimate: Estimate, T_base_cam: Matrix, T_map_base_true: Matrix
-) -> tuple[Matrix, Matrix]:
+) -> tuple[Matrix, Matrix, Matrix]:
     assert estimate.T_map_base is not None and estimate.alignment is not None
     assert estimate.evidence is not None
     R_base_map = estimate.T_map_base[:3, :3].T
@@ -75,7 +75,9 @@ def _in_vehicle_axes(
         estimate.alignment.covariance_cam, estimate.T_map_base, T_base_cam
     )
     own *= covariance_factor(estimate.evidence.sharpness)
-    return (error @ R_base_map.T).ravel(), np.diag(cov.turned(own, R_base_map))
+    of_map = map_covariance(estimate.alignment, estimate.T_map_base, T_base_cam)
+    own_variances, map_variances = (np.diag(cov.turned(each, R_base_map)) for each in (own, of_map))
+    return (error @ R_base_map.T).ravel(), own_variances, map_variances
 
 
 def calibration(measured: CalibrationSamples, scale: float) -> Calibration:

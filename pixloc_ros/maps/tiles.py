@@ -23,11 +23,11 @@ from pixloc_ros.maps.schema import MapMetadata, RowType, Storage, TileEntry
 from pixloc_ros.maps.source import TileSource
 
 INDEX_ARRAYS = ("keyframes", "observation_offsets", "observation_point", "observation_row")
-POINT_ARRAYS = ("point_id", "points", "point_error_px", "point_priority")
+POINT_ARRAYS = ("point_id", "points", "point_error_px", "point_priority", "point_depth_sigma")
 INT8_MAX = 127.0
 KINDS = {
     **dict.fromkeys([*INDEX_ARRAYS, "point_id"], "i"),
-    **dict.fromkeys(["points", "point_error_px", "point_priority"], "f"),
+    **dict.fromkeys(["points", "point_error_px", "point_priority", "point_depth_sigma"], "f"),
     **{f"confidences_{level}": "f" for level in range(9)},
 }
 ROW_TYPES = {"int8": torch.int8, "float16": torch.float16}
@@ -47,6 +47,8 @@ class Tile:
     points: NDArray[np.floating]  # (P, 3) relative to origin; float32 when stored
     point_error_px: NDArray[np.float32]  # (P,) mean reprojection error, -1 where unknown
     point_priority: NDArray[np.float32]  # (P,) 0..1, which points to prefer
+    # (P,) standard deviation of the depth by the distance; 0 where unknown, as in older maps
+    point_depth_sigma: NDArray[np.float32]
     features: tuple[Tensor, ...]  # (R, C) as stored, see `unit_rows`; coarse to fine
     confidences: tuple[Tensor, ...]  # (R,) float16, coarse to fine
     origin: NDArray[np.float64]  # (3,) map coordinates of the points' zero
@@ -54,8 +56,10 @@ class Tile:
     @classmethod
     def of(cls, arrays: Mapping[str, Tensor], levels: int, origin: NDArray[np.float64]) -> Tile:
         """From arrays by name; raises KeyError for one that is not there."""
+        unknown = {"point_depth_sigma": torch.zeros(len(arrays["points"]))}
+        named = {**unknown, **arrays}
         return cls(
-            **{name: arrays[name].numpy() for name in INDEX_ARRAYS + POINT_ARRAYS},
+            **{name: named[name].numpy() for name in INDEX_ARRAYS + POINT_ARRAYS},
             features=tuple(arrays[f"features_{level}"] for level in range(levels)),
             confidences=tuple(arrays[f"confidences_{level}"] for level in range(levels)),
             origin=origin,
@@ -214,7 +218,7 @@ def _problems(tile: Tile, metadata: MapMetadata, entry: TileEntry) -> Iterator[s
         "observation_row": (tile.observation_row.shape, tile.observation_point.shape),
         "observation_offsets": (tile.observation_offsets.shape, (len(tile.keyframes) + 1,)),
     }
-    for name in ("point_id", "point_priority", "point_error_px"):
+    for name in ("point_id", "point_priority", "point_error_px", "point_depth_sigma"):
         shapes[name] = (getattr(tile, name).shape, (entry.points,))
     for level, dim in enumerate(metadata.dims):
         shapes[f"features_{level}"] = (tuple(tile.features[level].shape), (entry.rows, dim))

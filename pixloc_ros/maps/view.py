@@ -49,6 +49,8 @@ class MapView:
     nearest_m: float  # distance from the prior to the nearest keyframe
     missing: tuple[str, ...] = ()  # ids of tiles that would serve, but are not fetched yet
     further: FurtherObservations | None = None  # for the refinement of a pose
+    # (N, 3) one standard deviation of each point along the ray of its reference keyframe
+    depth_errors: Tensor | None = None  # None where no point's is known
 
     def __len__(self) -> int:
         return len(self.points)
@@ -89,6 +91,7 @@ class _Observations:
     point_id: NDArray[np.int32]
     local: NDArray[np.float64]  # (O, 3) the point, relative to the view's origin
     priority: NDArray[np.float32]
+    depth_sigma: NDArray[np.float32]
 
 
 def select_view(
@@ -141,7 +144,24 @@ def select_view(
         nearest_m=nearest_m,
         missing=missing,
         further=_further(serving.tiles, observed, others, further_of, device),
+        depth_errors=_depth_errors(map_, observed, best, viewpoint.origin, device),
     )
+
+
+def _depth_errors(
+    map_: Map,
+    observed: _Observations,
+    chosen: NDArray[np.intp],
+    origin: NDArray[np.float64],
+    device: str,
+) -> Tensor | None:
+    """One standard deviation (N, 3) of the chosen observations' points along their rays."""
+    sigma = observed.depth_sigma[chosen, None]
+    if not sigma.any():
+        return None
+    centers = map_.keyframe_T_map_cam[observed.keyframe[chosen], :3, 3] - origin
+    errors = sigma * (observed.local[chosen] - centers)
+    return torch.from_numpy(errors.astype(np.float32)).to(device)
 
 
 def _empty(
@@ -193,6 +213,7 @@ def _observations_of(
         tile.point_id[point],
         tile.points[point] + to_local,
         tile.point_priority[point],
+        tile.point_depth_sigma[point],
     )
 
 

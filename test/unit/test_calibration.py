@@ -57,3 +57,9 @@ def test_errors_smaller_than_the_alignment_says_need_no_floor() -> None:
     measured = drawn(500)
     floors = fit(CalibrationSamples(0.1 * measured.errors, measured.variances + 1.0))
     assert floors == pytest.approx(np.zeros(6))
+
+
+def test_what_the_map_adds_is_not_scaled_with_the_alignments_variances() -> None:
+    measured = drawn(4000)
+    of_map = CalibrationSamples(measured.errors, measured.variances / 4, SIGMAS**2)
+    assert departure(coverage(of_map.errors, of_map.scaled(4.0).variances)) < 0.02

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pixloc_ros.alignment.problems import ViewSelector
+from pixloc_ros.alignment.verification import map_covariance
 from pixloc_ros.config import flatten, from_flat
 from pixloc_ros.errors import ConfigError, MapError
 from pixloc_ros.evaluation.shots import posed_frames
@@ -128,6 +129,23 @@ def test_refining_changes_the_pose_and_nothing_that_it_is_judged_by(localizer, c
     np.testing.assert_array_equal(refined.candidate_T_map_base, refined.T_map_base)
     T_refined = refined.T_map_base @ frame.T_base_cam
     np.testing.assert_allclose(refined.alignment.T_map_cam, T_refined, atol=1e-9)
+
+
+def test_the_covariance_of_a_refined_pose_covers_the_uncertain_depths_of_the_map(
+    street: Path, case
+) -> None:
+    """The points of a generated street are exact; what else is in the covariance is negligible."""
+    uncertain = Map.load(street / "map")
+    for index in range(len(uncertain.tiles)):
+        uncertain.tiles.tile(index).point_depth_sigma[:] = 0.01
+    only = {"covariance.scale": 1e-6, "covariance.floor_m": 0.0, "covariance.floor_deg": 0.0}
+    config = from_flat({"threads": 1, "covariance.from_map": False, **only})
+    frame, _ = case
+    estimate = Localizer(config, uncertain).localize(frame, prior_of(case, NEAR, 0.4, 1.0))
+    assert estimate.ok, estimate.message
+    of_map = map_covariance(estimate.alignment, estimate.T_map_base, frame.T_base_cam)
+    assert (np.sqrt(np.diag(of_map)[:3]) > 1e-4).all()
+    np.testing.assert_allclose(np.diag(estimate.covariance), np.diag(of_map), rtol=0.05)
 
 
 def test_the_result_hardly_depends_on_the_prior(localizer, case) -> None:

@@ -114,6 +114,7 @@ def _tile(what: InventedMap, keyframes: NDArray[np.intp]) -> Tile:
         points=np.concatenate(points),
         point_error_px=np.full(len(rows), -1, np.float32),
         point_priority=np.full(len(rows), 0.5, np.float32),
+        point_depth_sigma=np.zeros(len(rows), np.float32),
         features=tuple(torch.nn.functional.normalize(r, dim=-1) for r in rows.split(what.dims, 1)),
         confidences=tuple(torch.full((len(rows),), 0.5).half() for _ in what.dims),
         origin=np.zeros(3),

@@ -17,6 +17,7 @@ from pixloc_ros.errors import MapError
 from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.geometry import se3
 from pixloc_ros.maps.build import feature_extraction, writer
+from pixloc_ros.maps.build.depth_uncertainty import model_depth_sigmas
 from pixloc_ros.maps.build.feature_extraction import ImageTask
 from pixloc_ros.maps.build.work_folder import Parts, work_folder
 from pixloc_ros.maps.build.workers import extract_all
@@ -234,6 +235,7 @@ def _point_arrays(
         "points": se3.transform(T_map_world, model.points_world[store.kept]),
         "point_error_px": model.errors_px[store.kept].astype(np.float32),
         "point_priority": priority.astype(np.float32),
+        "point_depth_sigma": model_depth_sigmas(model)[store.kept],
     }
 
 

@@ -31,6 +31,7 @@ class MergedPoints:
     points: Matrix  # (P, 3)
     error_px: NDArray[np.float32]
     priority: NDArray[np.float32]
+    depth_sigma: NDArray[np.float32]
     joined: NDArray[np.bool_]  # (P,)
     dropped: NDArray[np.int64]  # observations that are left out: keyframe * P + id, ascending
 
@@ -53,6 +54,7 @@ class MergedPoints:
             points=self.points[ids] - tile.origin,
             point_error_px=self.error_px[ids],
             point_priority=self.priority[ids],
+            point_depth_sigma=self.depth_sigma[ids],
         )
 
     def covisibility(self, maps: Sequence[PlacedMap]) -> Arrays:
@@ -179,10 +181,14 @@ def _joined(
     error_px[lead] = np.where(known_total > 0, errors, -1)
     confidence = chosen.sums(priority[chosen.member] * (count + HALF_TRACK))
     priority[lead] = confidence / (total + HALF_TRACK)
+    sigma = np.concatenate([m.depth_sigma for m in maps])
+    member_sigma = sigma[chosen.member]
+    information = chosen.sums(np.where(member_sigma > 0, member_sigma, np.inf) ** -2.0)
+    sigma[lead] = np.where(information > 0, information, np.inf) ** -0.5
     joined = np.zeros(len(ids), bool)
     joined[chosen.member] = True
     return MergedPoints(
-        ids, points, error_px, priority, joined, _surplus(ids, points, joined, maps)
+        ids, points, error_px, priority, sigma, joined, _surplus(ids, points, joined, maps)
     )
 
 

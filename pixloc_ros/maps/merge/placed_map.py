@@ -34,6 +34,7 @@ class PlacedMap:
     points: Matrix  # (P, 3) in the new frame
     error_px: NDArray[np.float32]  # (P,)
     priority: NDArray[np.float32]  # (P,)
+    depth_sigma: NDArray[np.float32]  # (P,)
     keyframe: NDArray[np.int32]  # (O,) of the observations, ascending
     point: NDArray[np.int32]  # (O,)
 
@@ -42,20 +43,21 @@ class PlacedMap:
         """Read the observations of a map. Raises MapError where a tile is refused."""
         count = map_.point_id_end
         points = np.full((count, 3), np.nan)
-        error_px, priority = (np.full(count, np.nan, np.float32) for _ in range(2))
+        error_px, priority, sigma = (np.full(count, np.nan, np.float32) for _ in range(3))
         keyframes, observed = [], []
         for index in range(len(map_.tiles)):
             tile = map_.tiles.tile(index)
             points[tile.point_id] = se3.transform(T_new_map, tile.points_map())
             error_px[tile.point_id] = tile.point_error_px
             priority[tile.point_id] = tile.point_priority
+            sigma[tile.point_id] = tile.point_depth_sigma
             keyframes.append(np.repeat(tile.keyframes, np.diff(tile.observation_offsets)))
             observed.append(tile.point_id[tile.observation_point])
         keyframe = np.concatenate(keyframes)
         order = np.argsort(keyframe, kind="stable")
         point = np.concatenate(observed)[order]
         T_new_cam = T_new_map @ map_.keyframe_T_map_cam
-        return cls(name, map_, T_new_cam, points, error_px, priority, keyframe[order], point)
+        return cls(name, map_, T_new_cam, points, error_px, priority, sigma, keyframe[order], point)
 
     def moved(self, T_new_cam: Matrix, points: Matrix) -> PlacedMap:
         """The same with keyframes and points elsewhere."""

@@ -19,8 +19,10 @@ from scipy.spatial import cKDTree
 from pixloc_ros.common import image_files
 from pixloc_ros.common.progress import Progress
 from pixloc_ros.errors import MapError
+from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.build.colmap_pipeline import ColmapRun
+from pixloc_ros.maps.build.depth_uncertainty import PointImage, depth_sigmas
 from pixloc_ros.maps.build.triangulation import near_pairs
 from pixloc_ros.maps.files.posed_images import PosedImage
 from pixloc_ros.maps.update.adjustment import adjust
@@ -45,6 +47,16 @@ class NewPoints:
     frames: tuple[FrameObservations, ...]
     T_map_cam: Matrix  # (F, 4, 4) of these frames, adjusted
     visible: tuple[NDArray[np.intp], ...]  # by frame, ascending indices of points
+
+    def depth_sigmas(self) -> NDArray[np.float32]:
+        """Estimate how uncertain the depths of the points are (P,)."""
+        images = [
+            PointImage(each.frame.camera, se3.inverse(T_map_cam), points)
+            for each, T_map_cam, points in zip(
+                self.frames, self.T_map_cam, self.visible, strict=True
+            )
+        ]
+        return depth_sigmas(self.points_map, images, self.error_px)
 
     @classmethod
     def none(cls, first_id: int) -> NewPoints:

@@ -113,6 +113,7 @@ def _points_of(
         "points": new.points_map[added] - old.origin,
         "point_error_px": new.error_px[added],
         "point_priority": (total / (counts + HALF_TRACK)).astype(np.float32),
+        "point_depth_sigma": new.depth_sigmas()[added],
     }
     return {
         name: np.concatenate([getattr(old, name)[known], arrays[name]]) for name in POINT_ARRAYS
