@@ -21,6 +21,7 @@ from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.trajectory import Trajectory, read_tum
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.map import Map
+from pixloc_ros.priors.rejections import WORDS
 from pixloc_ros.replay import session_recording
 from pixloc_ros.replay.bag_reader import BagReader
 from pixloc_ros.replay.bag_writer import truth_path
@@ -174,8 +175,12 @@ def _notes(reader: BagReader, counters: Counters, rejected: Mapping[str, int]) -
     """List what users should know about the bag: everything unusual that was counted."""
     notes = [f"{reader.truncated}; the readable part was used"] if reader.truncated else []
     unusual = [line for line in counters.lines() if not _is_usual(line[0])]
-    counts = [(f"prior.rejected.{reason}", str(count)) for reason, count in rejected.items()]
+    counts = [(f"prior.rejected.{reason}", _count(reason, n)) for reason, n in rejected.items()]
     return notes + [f"{name}: {line}" for name, line in sorted(unusual + counts)]
+
+
+def _count(reason: str, count: int) -> str:
+    return f"{count}: {WORDS[reason]}" if reason in WORDS else str(count)
 
 
 def _is_usual(name: str) -> bool:

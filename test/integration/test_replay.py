@@ -123,6 +123,14 @@ def test_fixes_are_placed_in_a_map_of_a_projected_frame(street, drive, tmp_path)
     assert max(errors_m(result.estimates, tmp_path / "bag")) < 0.1
 
 
+def test_fixes_on_a_map_without_a_datum_are_told_with_the_remedy(drive, map_folder, tmp_path):
+    datum = Datum(latitude_deg=49, longitude_deg=8.4, altitude_m=110, yaw_deg=0)
+    create_bag(first_frames(drive, 2), tmp_path / "bag", BagOptions(datum=datum, exclude_every=0))
+    config = Config(map=str(map_folder))
+    result = replay(tmp_path / "bag", config, tmp_path / "run", report=False)
+    assert any("gnss_without_datum" in note and "--datum" in note for note in result.notes)
+
+
 def errors_m(estimates, bag) -> list[float]:
     truth = read_tum(truth_path(bag))
     return [se3.distance_m(e.T_map_base, truth.at(e.stamp_ns)) for e in estimates if e.ok]
