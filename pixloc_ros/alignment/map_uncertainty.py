@@ -21,6 +21,8 @@ from pixloc_ros.alignment.rig import CameraObservation, adjoint
 from pixloc_ros.geometry.pose import Pose
 from pixloc_ros.types import Alignment
 
+POINTS = 500  # of a view: their errors are alike, so more would hardly change the covariance
+
 
 def with_map_covariance(
     alignment: Alignment, problem: AlignmentProblem, aligner: Aligner
@@ -47,12 +49,20 @@ def _gradient_changes(
     T_lead_local: Pose,
     aligner: Aligner,
 ) -> Tensor:
-    """Changes (N, 6) of the points' gradients by the errors of their depths, in the lead's pose."""
+    """Changes (N, 6) of the points' gradients by the errors of their depths, in the lead's pose.
+
+    Of many points every second or third stands for its neighbours in the view.
+    """
     view = observation.view
+    changes = view.points.new_zeros(len(view), 6)
     if view.depth_errors is None:
-        return view.points.new_zeros(len(view), 6)
+        return changes
     origin = problem.observations[0].view.origin
-    system = aligner.system(observation, Stage(FINE, 0, keep=None), origin).on_its_device()
+    stage = Stage(FINE, 0, keep=None, max_points=POINTS)
+    system = aligner.system(observation, stage, origin).on_its_device()
     T_cam_lead = Pose.from_matrix(torch.from_numpy(observation.T_cam_lead)).to(view.points)
-    changes = system.gradient_changes(T_cam_lead @ T_lead_local, view.depth_errors)[0]
-    return changes @ adjoint(T_cam_lead)
+    every = max(1, len(view) // POINTS)  # as the system has them
+    errors = every * view.depth_errors[::every]
+    some = system.gradient_changes(T_cam_lead @ T_lead_local, errors)[0]
+    changes[::every] = some @ adjoint(T_cam_lead)
+    return changes
