@@ -33,8 +33,9 @@ class TorchNetwork:
         self.model_id, self.sha256 = loaded.model_id, loaded.sha256
         self.architecture = loaded.network.architecture
         self.damping = damping(loaded.network.theta.detach()).to(device)
-        exact = self.architecture.as_published
-        module = prepared(loaded.network, device, "float32" if exact else precision)
+        if self.architecture.as_published and precision != "float64":
+            precision = "float32"
+        module = prepared(loaded.network, device, precision)
         self.dtype = next(module.parameters()).dtype
         self._forward = CapturedNetwork(module) if device.type == "cuda" else module
 

@@ -18,7 +18,7 @@ from pixloc_ros.errors import ConfigError, MapError, WeightsError
 from pixloc_ros.evaluation.shots import posed_frames
 from pixloc_ros.features import weights
 from pixloc_ros.features.export import write_onnx
-from pixloc_ros.features.pyramid import FeatureExtractor, level_of
+from pixloc_ros.features.pyramid import FeatureExtractor, level_of, open_network
 from pixloc_ros.features.sampling import FeatureLevel
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.covariance import diagonal, perturb_base
@@ -173,12 +173,13 @@ def test_what_the_machine_lacks_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     path.touch()
     providers = onnxruntime.get_available_providers()
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers[-1:])
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
     with pytest.raises(ConfigError, match="this onnxruntime has no CUDAExecutionProvider"):
-        FeatureExtractor(str(path), "cuda")
+        open_network(str(path), gpu, "auto", "onnxruntime")
     with pytest.raises(ConfigError, match="and no TensorrtExecutionProvider"):
-        FeatureExtractor(str(path), "cuda", backend="tensorrt")
+        open_network(str(path), gpu, "auto", "tensorrt")
     with pytest.raises(ConfigError, match="tensorrt needs a GPU"):
-        FeatureExtractor(str(path), backend="tensorrt")
+        open_network(str(path), cpu, "auto", "tensorrt")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ConfigError, match=r"pip install 'pixloc_ros\[onnxruntime\]'"):
         FeatureExtractor(str(path))

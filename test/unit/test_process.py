@@ -40,8 +40,10 @@ WHAT_IS_SET = """
 import os, sys
 from pixloc_ros.common.process import PASSIVE_WAITING
 import pixloc_ros.cli.main as program
-program.run = lambda app: None
-program.build = lambda called: print("torch" in sys.modules, *map(os.environ.get, PASSIVE_WAITING))
+def build(called):
+    print("torch" in sys.modules, *map(os.environ.get, PASSIVE_WAITING))
+    return lambda: None
+program.build = build
 program.main()
 """
 
