@@ -10,6 +10,7 @@ found by maximum likelihood, so that the sigmas need no settings.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -105,8 +106,13 @@ class MountingEstimate:
         return f"by its odometry the camera is off by {', '.join(off)}" if off else ""
 
 
-def estimate_mounting(drive: LocalizedDrive, odometry: RecordedOdometry) -> MountingEstimate:
+def estimate_mounting(
+    drive: LocalizedDrive, odometry: RecordedOdometry, pause_s: float = 0.0
+) -> MountingEstimate:
     """Find the mounting and the time offset for which poses and odometry agree.
+
+    pause_s: sleep so long after each small part of the work, so that other threads of a program
+    need not wait for the interpreter.
 
     Raises DataError for a drive with too few frames that odometry covers.
     """
@@ -120,7 +126,7 @@ def estimate_mounting(drive: LocalizedDrive, odometry: RecordedOdometry) -> Moun
     values, sigmas, noise = np.zeros(8), np.full(8, np.inf), TYPICAL_NOISE
     free = np.ones(8, bool)
     while free.any():
-        noise = steps.likeliest_noise(values, free, noise)
+        noise = steps.likeliest_noise(values, free, noise, pause_s)
         for _ in range(ROUNDS):
             values, sigmas = steps.solve(values, free, noise)
             steps = steps.without_outliers(values, noise)
@@ -196,12 +202,16 @@ class _DriveSteps:
         band[0] += (self.elapsed_s[:, None] * per_s).ravel()
         return band
 
-    def likeliest_noise(self, values: Matrix, free: NDArray[np.bool_], start: Matrix) -> Matrix:
+    def likeliest_noise(
+        self, values: Matrix, free: NDArray[np.bool_], start: Matrix, pause_s: float
+    ) -> Matrix:
         """Noise (5,) that explains the residuals best, whatever the free components are."""
         r, J = self.residuals(values).ravel(), self.jacobian(values)[:, free]
         prior = np.diag(PRIOR_SIGMA[free] ** -2.0)
 
         def cost(log_noise: Matrix) -> float:
+            if pause_s:
+                time.sleep(pause_s)
             root = cholesky_banded(self.covariance(_believed(log_noise)), lower=True)
             weighted = cho_solve_banded((root, True), np.column_stack([r, J]))
             g, information = J.T @ weighted[:, 0], J.T @ weighted[:, 1:] + prior

@@ -57,10 +57,11 @@ class MountingRecord:
         same._frames, same._readings = copy(self._frames), copy(self._readings)
         return same
 
-    def complaint(self) -> str | None:
+    def complaint(self, pause_s: float = 0.0) -> str | None:
         """One line on a mounting or a clock that is surely off by more than matters, or "".
 
-        None where there is too little to tell. Takes a second or two of computing.
+        None where there is too little to tell. Takes a second or two of computing; pause_s: see
+        `estimate_mounting`.
         """
         if len(self._frames) <= MIN_STEPS or len(self._readings) < 2 or self._T_base_cam is None:
             return None
@@ -71,7 +72,7 @@ class MountingRecord:
         )
         try:
             drive = LocalizedDrive.of(self._frames, self._T_base_cam)
-            return estimate_mounting(drive, odometry).complaint()
+            return estimate_mounting(drive, odometry, pause_s).complaint()
         except (DataError, np.linalg.LinAlgError):  # too short, or odometry that is of no use
             return None
 

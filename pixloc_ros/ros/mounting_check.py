@@ -13,6 +13,7 @@ UNKNOWN, FINE = "not known yet", "no complaint"
 
 _FIRST_FRAMES, _MAX_FRAMES_BETWEEN = 25, 300  # between two checks: doubles from first to last
 _NICENESS = 10  # of the thread: frames come first
+_PAUSE_S = 0.005  # for the same reason: a thread that never rests keeps the interpreter to itself
 
 
 class MountingCheck:
@@ -38,7 +39,7 @@ class MountingCheck:
 
     def _judge(self, record: MountingRecord) -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
-        complaint = record.complaint()
+        complaint = record.complaint(_PAUSE_S)
         if complaint is None:
             return
         before, self.finding = self.finding, complaint or FINE
