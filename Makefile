@@ -57,7 +57,7 @@ pytest: setup
 	@$(ROS_ENV) && python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 test-fast: setup
-	@$(ROS_ENV) && python -m pytest -m 'not slow' $(ARGS)
+	@$(ROS_ENV) && python -m pytest -m 'not slow' -n $(JOBS) --dist loadfile $(ARGS)
 
 # With the real launch, tf2_ros and tf_transformations, if their sources are there. The other tests
 # run without them, like the wheels.

@@ -37,6 +37,8 @@ from pixloc_ros.maps.reference_selection import ReferenceModel
 from pixloc_ros.priors import file_priors
 from pixloc_ros.types import Estimate, Frame, PosePrior, Reason, Status
 
+pytestmark = pytest.mark.slow
+
 NEAR_M = 0.1
 
 
@@ -67,7 +69,6 @@ def files(root: Path, **more: object) -> DatasetFiles:
 # --- Cambridge Landmarks --------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_cambridge_with_reduced_models_and_cameras_of_their_own(scenery, tmp_path):
     root = trees.cambridge(tmp_path / "cambridge", scenery)
     output = tmp_path / "out"
@@ -121,7 +122,6 @@ def test_cambridge_without_a_part_names_it_and_where_it_lives(scenery, tmp_path)
 # --- 7Scenes --------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_7scenes_without_the_test_images_and_what_only_they_see(scenery, tmp_path):
     root = trees.seven_scenes(tmp_path / "7scenes", scenery)
     scene = catalogue.open_dataset("7scenes", files(root)).load("heads")
@@ -212,7 +212,6 @@ def distance_m(T_0: np.ndarray, T_1: np.ndarray) -> float:
     return se3.distance_m(se3.inverse(T_0), se3.inverse(T_1))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "version"), [("aachen", "1.0"), ("aachen-v1.1", "1.1")])
 def test_aachen_writes_day_and_night_of_the_lists_into_one_file(name, version, scenery, tmp_path):
     root = trees.aachen(tmp_path / "aachen", scenery, version)
@@ -240,7 +239,6 @@ def test_aachen_without_intrinsics_of_an_image(scenery, tmp_path):
 # --- RobotCar Seasons -----------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("places", [True, False], ids=["49 models", "NVM"])
 def test_robotcar_scores_public_queries_and_submits_the_others(places, scenery, tmp_path):
     root = trees.robotcar(tmp_path / "robotcar", scenery, places)
@@ -264,7 +262,6 @@ def test_robotcar_models_are_joined_and_named_like_the_files(scenery, tmp_path):
     assert image_name("./night/rear/1.png") == image_name("night/rear/1.jpg")
 
 
-@pytest.mark.slow
 def test_robotcar_as_a_rig_takes_the_images_of_the_same_time(scenery, tmp_path):
     root = trees.robotcar(tmp_path / "robotcar", scenery)
     with pytest.raises(DataError, match=r"rear_extrinsics\.txt is missing: pose of the camera"):
@@ -319,7 +316,6 @@ def test_descriptors_of_other_places_propose_nothing(street, tmp_path):
 # --- Extended CMU Seasons -------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_cmu_reads_centres_and_submits_translations(scenery, tmp_path):
     """And two processes find the same poses as one."""
     root = trees.cmu(tmp_path / "cmu", scenery)
@@ -351,7 +347,6 @@ def test_cmu_takes_the_camera_from_the_name(scenery, tmp_path):
 # --- 4Seasons -------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_four_seasons_begins_at_the_given_frames_and_writes_relative_poses(scenery, tmp_path):
     root = trees.four_seasons(tmp_path / "4seasons", scenery)
     model = trees.four_seasons_model(tmp_path / "model", scenery)
@@ -435,7 +430,6 @@ def test_references_are_ranked_by_descriptors_or_as_listed(scenery, tmp_path):
         rank_references(Retrieval(), known, [query], PublishedConfig())
 
 
-@pytest.mark.slow
 def test_an_image_pyramid_has_a_map_for_each_size(scenery, tmp_path):
     root, output = trees.cambridge(tmp_path / "cambridge", scenery), tmp_path / "out"
     given = ["cambridge", root, output, "--hloc", tmp_path / "hloc"]

@@ -37,6 +37,8 @@ from pixloc_ros.geometry.trajectory import (
     write_tum,
 )
 
+pytestmark = pytest.mark.slow
+
 coordinate = st.floats(-1e5, 1e5)
 vector = st.tuples(coordinate, coordinate, coordinate)
 rotation = st.tuples(*[st.floats(-1.5, 1.5)] * 3)

@@ -27,6 +27,8 @@ from pixloc_ros.maps.build.sources import ColmapSource
 from pixloc_ros.priors.file_priors import map_from_world
 from pixloc_ros.types import Frame, PosePrior
 
+pytestmark = pytest.mark.slow
+
 OFF = se3.make(np.eye(3), [1.0, 0.0, -0.5])
 
 

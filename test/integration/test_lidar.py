@@ -31,6 +31,8 @@ from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.view import select_view
 from pixloc_ros.types import Frame, PosePrior
 
+pytestmark = pytest.mark.slow
+
 SPACING_M = 0.05
 RANGE_M = (0.5, 60.0)
 OPTIONS = LidarOptions(voxel_m=0.04, cells_per_image=300)
@@ -136,7 +138,6 @@ def test_thinning_keeps_one_point_per_voxel():
 # --- maps ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_map_is_like_any_other(built):
     map_ = Map.load(built)
     assert find_problems(built) == []
@@ -164,7 +165,6 @@ def localize(map_: Map, index: float, error_m=(0.1, 0.05, -0.1)):
     return Localizer(Config(), map_).localize(frame, prior)
 
 
-@pytest.mark.slow
 def test_frames_between_keyframes_are_localized(built):
     for index in (1.5, 3.5, 5.5):
         estimate = localize(Map.load(built), index)
@@ -172,7 +172,6 @@ def test_frames_between_keyframes_are_localized(built):
         assert se3.distance_m(estimate.T_map_base, pose(index)) < 0.02
 
 
-@pytest.mark.slow
 def test_ignoring_occlusion_spoils_the_features(images, points, built, tmp_path, monkeypatch):
     """What the z-buffer is for: without it far points take the features of the near board."""
     monkeypatch.setattr(visibility, "TOLERANCE_M", 1e9)
@@ -187,7 +186,6 @@ def test_ignoring_occlusion_spoils_the_features(images, points, built, tmp_path,
     assert careful.cost < careless.cost and careful.inlier_share > careless.inlier_share
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("index", [8, 10])
 def test_points_hidden_from_the_prior_are_left_out_of_the_view(built, index):
     """From beside the keyframes, the near board hides what they saw."""

@@ -28,6 +28,8 @@ from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.merge.merger import merge
 from pixloc_ros.maps.view import select_view
 
+pytestmark = pytest.mark.slow
+
 VIEW = ViewConfig(keyframes=3, max_points=300)
 OPTIONS = LidarOptions(voxel_m=0.1, cells_per_image=200)
 

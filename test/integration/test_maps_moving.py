@@ -16,6 +16,8 @@ from pixloc_ros.geometry.trajectory import write_poses
 from pixloc_ros.maps.build.moving_objects import Scan, static_points
 from pixloc_ros.maps.files.clouds import read_cloud, write_cloud
 
+pytestmark = pytest.mark.slow
+
 ROOM_M = 12.0  # from the middle to each wall
 BALL_M = 0.8  # radius of what moves, and of what stands
 STANDING = np.array([5.0, -4.0, 0.0])

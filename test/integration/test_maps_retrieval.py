@@ -23,6 +23,8 @@ from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.retrieval import describe, most_alike, places
 from pixloc_ros.types import Frame, PosePrior, Reason, Status
 
+pytestmark = pytest.mark.slow
+
 CLOSE = RetrievalConfig(candidates=4, places=2, same_place_m=0.4, sigma_m=0.3, sigma_deg=3.0)
 
 

@@ -42,6 +42,8 @@ from pixloc_ros.maps.view import MapView
 from pixloc_ros.replay.runner import replay
 from pixloc_ros.types import Frame
 
+pytestmark = pytest.mark.slow
+
 COUNT = 6
 OPTIONS = LidarOptions(voxel_m=0.1, cells_per_image=200)
 NEARER = Board((-0.6, 1.0), (-1.0, 1.0), 2.2, seed=7)
@@ -295,7 +297,6 @@ def test_averages_take_no_observations(built):
         new_version.check_storage(replace(map_, metadata=averaged))
 
 
-@pytest.mark.slow
 def test_command_updates_with_a_recorded_session_and_with_a_bag(street, tmp_path):
     config, folder = Config(map=str(street / "map")), tmp_path / "session"
     run = replay(

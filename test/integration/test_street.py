@@ -18,6 +18,8 @@ from pixloc_ros.demo.street.street import Street
 from pixloc_ros.demo.street.tracks import PosedView, build_tracks, project_visible
 from pixloc_ros.errors import ConfigError, DataError
 
+pytestmark = pytest.mark.slow
+
 LENGTH_M = 10.0  # of the street
 WIDTH, HEIGHT = 320, 192
 LENS = StreetLens(WIDTH, HEIGHT)
@@ -105,7 +107,6 @@ def test_sky_is_infinitely_far(street: Street) -> None:
     assert 2.0 < view.depth_m[-1].min() < 8.0
 
 
-@pytest.mark.slow
 def test_same_seed_same_street_other_session_other_cars(street: Street) -> None:
     again = Street.generate(seed=0, length_m=LENGTH_M)
     query = Street.generate(seed=0, length_m=LENGTH_M, session=SESSIONS["later"])
@@ -116,7 +117,6 @@ def test_same_seed_same_street_other_session_other_cars(street: Street) -> None:
     assert 0 < len(stayed) < len(street.cars)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["night", "low_sun", "wet", "repainted"])
 def test_another_day_changes_the_picture_and_not_the_geometry(street: Street, name: str) -> None:
     session = replace(find_session(name), moved_cars=0.0)
@@ -140,7 +140,6 @@ def assert_lit_windows_and_lanterns_are_the_brightest(
     assert np.quantile(dark.image_rgb.max(-1), 0.99) > 180
 
 
-@pytest.mark.slow
 def test_rows_of_a_rolling_shutter_are_seen_from_where_they_are_read(street: Street) -> None:
     session = replace(
         SESSIONS["mapping"], exposure=replace(SESSIONS["mapping"].exposure, noise=0.0)
@@ -219,7 +218,6 @@ def test_drive_moves_at_its_speed(street: Street) -> None:
     assert (np.sum(ahead * np.diff(positions, axis=0), axis=1) > 0.7).all()
 
 
-@pytest.mark.slow
 def test_colmap_reads_the_model_with_exact_reprojections(dataset: Path) -> None:
     pycolmap = pytest.importorskip("pycolmap")
     model = pycolmap.Reconstruction(dataset / "mapping" / "colmap")
@@ -236,7 +234,6 @@ def test_colmap_reads_the_model_with_exact_reprojections(dataset: Path) -> None:
         assert record["K"][2] + 0.5 == pytest.approx(model.cameras[image.camera_id].params[2])
 
 
-@pytest.mark.slow
 def test_dataset_has_every_image_its_meta_names(dataset: Path) -> None:
     for part in ("mapping", "drive"):
         meta = json.loads((dataset / part / "meta.json").read_text())
@@ -249,7 +246,6 @@ def test_dataset_has_every_image_its_meta_names(dataset: Path) -> None:
             assert image.shape == (record["height"], record["width"], 3)
 
 
-@pytest.mark.slow
 def test_an_existing_folder_is_left_alone(dataset: Path) -> None:
     with pytest.raises(DataError, match="exists already"):
         write_dataset(dataset, SMALL)

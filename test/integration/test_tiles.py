@@ -33,6 +33,8 @@ from research.invented_map import (
 )
 from research.map_benchmark import measure
 
+pytestmark = pytest.mark.slow
+
 VIEW = ViewConfig(keyframes=3, max_points=150)
 SMALL = InventedMap(6000, points_per_m=10, dims=(8, 6, 4), descriptor=16, tile_m=50.0)
 NOTHING_AHEAD = TilesConfig(prefetch_m=0.0)
@@ -331,7 +333,6 @@ def in_this_process(work, *arguments):
     return work(*arguments)
 
 
-@pytest.mark.slow
 def test_figures_of_a_small_map(tmp_path):
     config = Config(threads=1, tiles=TilesConfig(budget_mb=3.0))
     figures = measure(5000, tmp_path / "map", config, run=in_this_process)

@@ -36,6 +36,8 @@ from pixloc_ros.training.unrolled import level_systems, refine
 from pixloc_ros.training.validation import Validation
 from research.__main__ import build as research
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 ALONE = DistributedWorker(0, 1, torch.device("cpu"))
 ADAM_BETA = 0.9  # of the first moment
@@ -187,7 +189,6 @@ def test_starts_are_as_far_off_as_was_asked(photos: Path) -> None:
 # --- learning
 
 
-@pytest.mark.slow
 def test_features_are_learned_from_nothing(photos: Path, tmp_path: Path) -> None:
     changes = {"model": {"init": "random"}, "optimizer": {"lr": 3e-3, "encoder_lr": 3e-3}}
     plain = {"augmentation": {"enabled": False}, "starts": {"max_px": (40, 20, 10)}}
@@ -197,7 +198,6 @@ def test_features_are_learned_from_nothing(photos: Path, tmp_path: Path) -> None
     assert last["loss"] < first["loss"]
 
 
-@pytest.mark.slow
 def test_the_way_of_the_paper_trains_every_part(photos: Path, tmp_path: Path) -> None:
     ways = {"objective": "unrolled", "info_nce": {"weight": 0, "final_weight": 0}}
     easy = {
@@ -221,7 +221,6 @@ def test_gradients_are_limited_before_the_step(photos: Path, tmp_path: Path) -> 
     assert norm == pytest.approx(1.0, rel=1e-3)
 
 
-@pytest.mark.slow
 def test_trainings_are_compared_on_the_held_out_scenes_of_all(photos: Path, tmp_path: Path) -> None:
     held_out = shutil.copytree(photos, tmp_path / "elsewhere")
     for name, folder in (("here", photos), ("there", held_out)):
@@ -251,7 +250,6 @@ def trained(config: TrainConfig, source: PairSource, folder: Path) -> Trainer:
     return trainer
 
 
-@pytest.mark.slow
 def test_a_step_without_a_finite_loss_is_left_out_and_counted(photos: Path, tmp_path: Path) -> None:
     config = settings(photos, prefetch=0)
     trainer = trained(config, Spoiled(source_of(config), range(2, 4)), tmp_path)
@@ -261,7 +259,6 @@ def test_a_step_without_a_finite_loss_is_left_out_and_counted(photos: Path, tmp_
     assert read(tmp_path)[-1]["skipped_steps"] > 1
 
 
-@pytest.mark.slow
 def test_too_many_of_them_end_the_run_and_keep_the_checkpoint(photos: Path, tmp_path: Path) -> None:
     config = settings(photos, prefetch=0, max_bad_steps=2)
     with pytest.raises(TrainingError, match=r"2 steps in a row.*checkpoint\.safetensors"):
@@ -276,7 +273,6 @@ def final(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "checkpoint.safetensors")
 
 
-@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_very_same_weights(photos: Path, tmp_path: Path) -> None:
     config, whole, killed = settings(photos), tmp_path / "whole", tmp_path / "killed"
     run.train(config, whole)
@@ -387,7 +383,6 @@ def test_networks_begin_alike_when_the_seed_is_the_same(photos: Path, tmp_path: 
 # --- a small network from a large one
 
 
-@pytest.mark.slow
 def test_a_small_network_learns_to_see_as_a_large_one(photos: Path, tmp_path: Path) -> None:
     config = settings(
         photos,
@@ -413,7 +408,6 @@ def test_a_small_network_learns_to_see_as_a_large_one(photos: Path, tmp_path: Pa
 # --- what is left at the end
 
 
-@pytest.mark.slow
 def test_the_weights_of_a_run_serve_the_localizer(photos: Path, tmp_path: Path) -> None:
     validation = {"every": 2, "pairs": 3}
     config = settings(photos, steps=2, name="mine", validation=validation, data_licence="ours")
@@ -473,7 +467,6 @@ with this_worker(config.device) as worker:
 """
 
 
-@pytest.mark.slow
 def test_two_processes_train_one_network(photos: Path, tmp_path: Path) -> None:
     config = settings(photos, steps=1, model={"init": "compact_seed", "freeze_norms": True})
     (tmp_path / "train.yaml").write_text(config.to_yaml())

@@ -42,6 +42,8 @@ from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.view import MapView
 from pixloc_ros.types import Alignment, Frame, PosePrior, Reason, Status
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("triton", reason="the kernels need triton: pip install pixloc_ros[gpu]")
 
 INTERPRETED = os.environ["TRITON_INTERPRET"] == "1"
@@ -220,7 +222,6 @@ def test_no_step_where_the_system_is_singular() -> None:
     assert problem.now.state[0, :6].tolist() == [0, 0, 1, 0, 0, 1]
 
 
-@pytest.mark.slow
 def test_whole_minimisation_with_frozen_problems() -> None:
     away = [0, 0, 0, 0, 3.0, 0]
     poses = poses_of(OFFSET, away, [0.05] * 6)
@@ -267,7 +268,6 @@ def test_pruning_gives_up_poses_that_agree_too_little() -> None:
     torch.testing.assert_close(problem.result[:2, 0].cpu(), torch.tensor([0.1, 0.3]))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 5])
 def test_the_whole_alignment(count: int) -> None:
     view = scene(120)[1]
@@ -283,7 +283,6 @@ def test_the_whole_alignment(count: int) -> None:
     assert found.hypotheses == count and found.hypotheses_dropped == 0
 
 
-@pytest.mark.slow
 def test_buffers_are_used_again_without_traces() -> None:
     """Fewer points after more, in the same rounded size: as if they came first; and bit by bit."""
     aligner, fewer = fused(), scene(60)[1]
@@ -308,7 +307,6 @@ def test_hopeless_alignments_end_quietly(kind: str) -> None:
     assert not np.isfinite(found.covariance_cam).all() or kind == "zero"
 
 
-@pytest.mark.slow
 def test_memory_for_some_hypotheses_only() -> None:
     view, poses = scene(60)[1], poses_of(OFFSET, *[[0.1 * i] * 6 for i in range(5)])
     found = align(fused(budget_bytes=50_000), view, poses)
@@ -336,7 +334,6 @@ def wall(tmp_path_factory: pytest.TempPathFactory) -> tuple[Map, Frame, PosePrio
     return map_, Frame(image, WALL_CAMERA, 0, np.eye(4)), prior
 
 
-@pytest.mark.slow
 def test_a_frame_is_localized_as_on_the_cpu(wall: tuple[Map, Frame, PosePrior]) -> None:
     map_, frame, prior = wall
     config = from_flat({"view.max_points": 120, "alignment.iterations": (3, 3, 8)})
@@ -348,7 +345,6 @@ def test_a_frame_is_localized_as_on_the_cpu(wall: tuple[Map, Frame, PosePrior]) 
     assert se3.angle_deg(found.candidate_T_map_base, expected.candidate_T_map_base) < 0.01
 
 
-@pytest.mark.slow
 def test_memory_that_does_not_suffice_is_told(wall: tuple[Map, Frame, PosePrior]) -> None:
     map_, frame, prior = wall
     vague = replace(prior, covariance=diagonal(3.0, 6.0))
@@ -404,7 +400,6 @@ def test_where_the_kernels_are_not_used(caplog: pytest.LogCaptureFixture) -> Non
     assert "policy 'reference'" in caplog.text
 
 
-@pytest.mark.slow
 def test_kernels_compile_for_an_h200_without_spilling() -> None:
     """Needs no GPU; in a process of its own, as this one interprets the kernels."""
     root = Path(__file__).parents[2]

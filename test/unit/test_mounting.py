@@ -25,6 +25,8 @@ from pixloc_ros.priors.mounting_record import MountingRecord
 from pixloc_ros.priors.odometry import OdometryBuffer
 from pixloc_ros.types import Estimate, Reason, Status
 
+pytestmark = pytest.mark.slow
+
 POSE_SIGMAS = np.array([0.01, 0.01, 0.01, *np.deg2rad([0.03, 0.03, 0.03])])
 T_BASE_CAM = se3.make(se3.base_from_optical()[:3, :3], [1.5, 0.2, 1.2])
 WRONG = np.array([0.05, -0.05, 0.0, *np.deg2rad([1.0, -1.0, 1.0]), 0.02, 0.009])

@@ -37,6 +37,8 @@ from pixloc_ros.maps.files.posed_sequences import read_posed_frames
 from pixloc_ros.maps.map import Map
 from pixloc_ros.types import Frame, PosePrior
 
+pytestmark = pytest.mark.slow
+
 INTRINSICS = ",".join(map(str, (FOCAL, FOCAL, *CENTER)))
 COUNT = 8
 
@@ -103,7 +105,6 @@ def assert_on_boards(points: np.ndarray, tolerance_m: float) -> None:
 # --- depth images --------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_frames_with_depth_and_poses_become_a_map(scenes, tmp_path):
     frames = scenes / "frames"
     sources = ["--images", frames, "--posed-images", frames, "--depth", frames]
@@ -229,7 +230,6 @@ def test_points_are_spread_evenly_over_the_faces(tmp_path, order):
     assert counts.min() > 0.7 * counts.mean() and counts.max() < 1.3 * counts.mean()
 
 
-@pytest.mark.slow
 def test_mesh_with_posed_images_becomes_a_map(scenes, tmp_path):
     write_obj(tmp_path / "boards.obj")
     sources = ["--images", scenes / "images", "--posed-images", scenes / "meta.json"]
