@@ -38,6 +38,10 @@ class Stage:
     min_agreement_share: float = 0.0  # of the best result's 1 - cost: others are given up
     further: bool = False  # on the fine level: points are compared with further keyframes, too
 
+    def every(self, count: int) -> int:
+        """Return that of so many points every how-manieth takes part."""
+        return max(1, count // (self.max_points or count))
+
 
 Problem = tuple[Sequence[CameraObservation], Pose]  # with initial poses (K,) of the lead
 
@@ -161,7 +165,7 @@ class Aligner:
         """The least-squares problem of one camera in one stage, at its view's origin or another."""
         policy, view = self.policy, observation.view
         level = observation.pyramid.levels[stage.level]
-        some = slice(None, None, max(1, len(view) // (stage.max_points or len(view))))
+        some = slice(None, None, stage.every(len(view)))
         points = view.points if origin is None else observation.points(origin)
         points, references = points[some], view.features[stage.level][some]
         confidences = view.confidences[stage.level][some]

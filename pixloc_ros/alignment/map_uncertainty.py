@@ -61,7 +61,7 @@ def _gradient_changes(
     stage = Stage(FINE, 0, keep=None, max_points=POINTS)
     system = aligner.system(observation, stage, origin).on_its_device()
     T_cam_lead = Pose.from_matrix(torch.from_numpy(observation.T_cam_lead)).to(view.points)
-    every = max(1, len(view) // POINTS)  # as the system has them
+    every = stage.every(len(view))
     errors = every * view.depth_errors[::every]
     some = system.gradient_changes(T_cam_lead @ T_lead_local, errors)[0]
     changes[::every] = some @ adjoint(T_cam_lead)

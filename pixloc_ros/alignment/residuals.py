@@ -93,21 +93,10 @@ class LevelSystem:
         J_camera: (K, N, 2, P) derivative of the pixels by P parameters of the camera, which then
         are unknowns like the six of the pose, behind them.
         """
-        points_cam = T_cam_local.transform(self.points)
-        # A point that is not finite counts as one behind the camera; zero weight times NaN is NaN.
-        points_cam = torch.where(points_cam.isfinite().all(-1, keepdim=True), points_cam, -1.0)
-        pixels, valid, J_pixel_cam = self.camera.project_with_jacobian(points_cam)
-        if self.sampling.border_px:
-            valid = valid & self.sampling.inside(self.level, pixels)
-        if self.present is not None:
-            valid = valid & self.present
-        J = through_transform(J_pixel_cam, points_cam)  # (K, N, 2, 6)
+        pixels, valid, J, products, weight = self._weighted(T_cam_local)
         if J_camera is not None:
             J = torch.cat([J, J_camera], -1)
-        products, confidence_query = self._products(pixels)
         squared = products[..., 0, 0]
-        confidence = torch.where(valid, self.confidence * confidence_query, 0)
-        weight = confidence * self.robust.weight(squared)  # eq. 2 and 6
         point_gradients, hessian = _normal_equations(weight[..., None, None] * products, J)
         return Linearization(
             cost=self._mean_cost(squared, valid),
@@ -134,20 +123,33 @@ class LevelSystem:
 
         errors: (N, 3) of the points' positions. To first order, at K poses, for constant weights.
         """
-        points_cam = T_cam_local.transform(self.points)
-        pixels, valid, J_pixel_cam = self.camera.project_with_jacobian(points_cam)
-        products, confidence_query = self._products(pixels)
-        confidence = torch.where(valid, self.confidence * confidence_query, 0)
-        weight = confidence * self.robust.weight(products[..., 0, 0])
+        _, valid, J, products, weight = self._weighted(T_cam_local)
         errors_cam = errors @ T_cam_local.R.mT  # as sums: products of small matrices take longer
-        moved_px = (J_pixel_cam * errors_cam[..., None, :]).sum(-1)
+        # The translation of a pose moves a point in the camera like the point's own error.
+        moved_px = (J[..., :3] * errors_cam[..., None, :]).sum(-1)
         pull = (products[..., 1:, 1:] * moved_px[..., None, :]).sum(-1)
-        changes = (through_transform(J_pixel_cam, points_cam) * pull[..., None]).sum(-2)
+        changes = (J * pull[..., None]).sum(-2)
         return torch.where(valid[..., None], weight[..., None] * changes, 0)
 
     def on_its_device(self) -> LevelSystem:
         """Return the system with its camera where its points are."""
         return replace(self, camera=self.camera.to(self.points.device))
+
+    def _weighted(self, T_cam_local: Pose) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """What the points say at K poses: pixels (K, N, 2), which are in view (K, N), the pixels'
+        derivatives by the pose (K, N, 2, 6), products (K, N, 3, 3) and weights (K, N)."""
+        points_cam = T_cam_local.transform(self.points)
+        # A point that is not finite counts as one behind the camera; zero weight times NaN is NaN.
+        points_cam = torch.where(points_cam.isfinite().all(-1, keepdim=True), points_cam, -1.0)
+        pixels, valid, J_pixel_cam = self.camera.project_with_jacobian(points_cam)
+        if self.sampling.border_px:
+            valid = valid & self.sampling.inside(self.level, pixels)
+        if self.present is not None:
+            valid = valid & self.present
+        products, confidence_query = self._products(pixels)
+        confidence = torch.where(valid, self.confidence * confidence_query, 0)
+        weight = confidence * self.robust.weight(products[..., 0, 0])  # eq. 2 and 6
+        return pixels, valid, through_transform(J_pixel_cam, points_cam), products, weight
 
     def _products(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Gram matrix (K, N, 3, 3) of residual and feature gradients [r, dF/dx, dF/dy].

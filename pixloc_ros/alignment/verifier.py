@@ -10,6 +10,7 @@ import numpy as np
 from pixloc_ros.alignment import verification
 from pixloc_ros.alignment.evidence import EvidenceGatherer
 from pixloc_ros.alignment.map_uncertainty import with_map_covariance
+from pixloc_ros.alignment.problems import AlignmentProblem
 from pixloc_ros.alignment.selection import Hypothesis, HypothesisSelector
 from pixloc_ros.alignment.verification import Candidate, protection_level
 from pixloc_ros.alignment.wrong_probability import VerificationModel
@@ -17,7 +18,7 @@ from pixloc_ros.geometry import se3
 from pixloc_ros.maps import retrieval
 from pixloc_ros.maps.schema import MapMetadata
 from pixloc_ros.priors.unconfirmed_pose import CONTRADICTION
-from pixloc_ros.types import Estimate, Reason, Status, loss
+from pixloc_ros.types import Alignment, Estimate, Matrix, Reason, Status, loss
 
 _STATUS_OF = {Reason.OK: Status.OK, Reason.AMBIGUOUS: Status.AMBIGUOUS}
 
@@ -35,10 +36,7 @@ class Verifier:
         """Judge the best hypothesis: a pose with its covariance, or the reason why not."""
         problem, config = best.problem, self.selector.config
         alignment = with_map_covariance(best.alignment, problem, self.selector.aligner)
-        calibration = verification.calibration_of(self.metadata, config.covariance)
-        T_map_base, covariance = verification.base_pose_and_covariance(
-            alignment, problem.lead.T_base_cam, calibration
-        )
+        T_map_base, covariance = self._pose_and_covariance(alignment, problem)
         verdict = verification.verify(
             Candidate(T_map_base, covariance, problem.prior),
             EvidenceGatherer(problem, alignment, self.selector.aligner),
@@ -46,9 +44,8 @@ class Verifier:
             config.acceptance.provisional() if self.provisional else config.acceptance,
         )
         if verdict.evidence is not None:
-            _, covariance = verification.base_pose_and_covariance(
-                alignment, problem.lead.T_base_cam, calibration, verdict.evidence.sharpness
-            )
+            sharpness = verdict.evidence.sharpness
+            _, covariance = self._pose_and_covariance(alignment, problem, sharpness)
         message = verdict.message
         if alignment.hypotheses_dropped:
             message += f"; no memory for {alignment.hypotheses_dropped} more initial poses"
@@ -78,15 +75,12 @@ class Verifier:
         """
         config, evidence = self.selector.config, estimate.evidence
         wanted = config.view.refinement_observations and config.alignment.policy != "reference"
-        if not estimate.ok or evidence is None or not wanted:
+        if not (estimate.ok and estimate.alignment and evidence and wanted):
             return estimate
-        of_map = estimate.alignment.map_covariance_cam if estimate.alignment else None
-        alignment = replace(self.selector.refine(found).alignment, map_covariance_cam=of_map)
-        T_map_base, covariance = verification.base_pose_and_covariance(
-            alignment,
-            found.problem.lead.T_base_cam,
-            verification.calibration_of(self.metadata, config.covariance),
-            evidence.sharpness,
+        judged = replace(found, alignment=estimate.alignment)
+        alignment = self.selector.refine(judged).alignment
+        T_map_base, covariance = self._pose_and_covariance(
+            alignment, found.problem, evidence.sharpness
         )
         return replace(
             estimate,
@@ -96,6 +90,17 @@ class Verifier:
             candidate_covariance=covariance,
             protection_level=protection_level(covariance, self.model),
             alignment=alignment,
+        )
+
+    def _pose_and_covariance(
+        self,
+        alignment: Alignment,
+        problem: AlignmentProblem,
+        sharpness: float = verification.TYPICAL_SHARPNESS,
+    ) -> tuple[Matrix, Matrix]:
+        calibration = verification.calibration_of(self.metadata, self.selector.config.covariance)
+        return verification.base_pose_and_covariance(
+            alignment, problem.lead.T_base_cam, calibration, sharpness
         )
 
     def compare_beyond_prior(self, estimate: Estimate, found: Hypothesis) -> Estimate:

@@ -1,7 +1,7 @@
 """Convolutions for a CPU: oneDNN's, with the activation in the same pass and packed weights.
 
 torch calls oneDNN for each convolution with plain weights, which it reorders anew every time, and
-then runs the activation as a pass of its own. Both together are a quarter of the network's time.
+then runs the activation as a pass of its own. Both together are a sixth of its CPU time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def pack_convolutions(network: nn.Module) -> None:
     """Replace all convolutions of a network, in place, for inference only.
 
     An activation that its module registers right after a convolution becomes part of it; identities
-    between the two do not count. The results stay the same to the last bit.
+    between the two do not count. Results stay the same: in bfloat16 to the last bit, in float32 to
+    some millionths.
     """
     for module in list(network.modules()):
         children = [child for child in module.named_children() if not _is_identity(child[1])]

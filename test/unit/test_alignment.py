@@ -100,6 +100,7 @@ def test_a_refining_step_does_not_raise_the_cost(seed: int) -> None:
     found, system = poses_of(twist.tolist()), system_of()
     refined, at = ALIGNER.step_on_fine_level(observations(pyramid, view), found)
     assert system.cost(refined) <= system.cost(found)
+    # Both are means of the same float32 costs, summed alike; each cost is at most 1.
     assert at.cost == pytest.approx(float(system.cost(found)), abs=1e-6)
 
 

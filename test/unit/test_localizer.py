@@ -128,6 +128,7 @@ def test_refining_changes_the_pose_and_nothing_that_it_is_judged_by(localizer, c
     assert refined.wrong_probability == found.wrong_probability
     np.testing.assert_array_equal(refined.candidate_T_map_base, refined.T_map_base)
     T_refined = refined.T_map_base @ frame.T_base_cam
+    # Both in float64: one is the other times a mounting and its inverse.
     np.testing.assert_allclose(refined.alignment.T_map_cam, T_refined, atol=1e-9)
 
 
