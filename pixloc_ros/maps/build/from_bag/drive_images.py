@@ -15,7 +15,7 @@ from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.build.from_bag.frames import KeyframeImage
 from pixloc_ros.maps.build.from_bag.trajectory import Moment, SmoothTrajectory
 from pixloc_ros.maps.files.posed_images import PosedImage
-from pixloc_ros.maps.files.recorded_drive import RecordedDrive, Stamps
+from pixloc_ros.maps.files.recorded_drive import RecordedDrive, RecordedFixes, Stamps
 from pixloc_ros.maps.schema import file_sha256
 
 
@@ -66,9 +66,9 @@ class DriveImages:
         return np.array([k.stamp_ns for k in self.keyframes], np.int64)
 
     @property
-    def has_fixes(self) -> bool:
-        """Whether any drive has GNSS fixes."""
-        return any(drive.fixes is not None for drive in self.drives)
+    def fixes(self) -> list[RecordedFixes]:
+        """The GNSS fixes of the drives that have any."""
+        return [drive.fixes for drive in self.drives if drive.fixes is not None]
 
     def T_map_cam(self, smooth: SmoothTrajectory) -> Matrix:
         """Poses (N, 4, 4) of the images along a trajectory."""

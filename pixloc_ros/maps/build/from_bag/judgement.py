@@ -38,7 +38,7 @@ def judge(
     if final is not None:
         errors: FixErrors = fix_errors(images.drives, final, config)
     else:
-        errors = _errors_at_images(images, T_map_base, adjusted.placed) if images.has_fixes else {}
+        errors = _errors_at_images(images, T_map_base, adjusted.placed) if images.fixes else {}
     weak = coverage.weak(config)
     names = [drive.name for drive in images.drives]
     places = T_map_base[:, :3, 3]
@@ -94,8 +94,7 @@ def _errors_at_images(
 ) -> FixErrors:
     """How far the fixes at the times of images are off the map."""
     drive_of, stamps_ns = images.drive_of, images.stamps_ns
-    fixes = [drive.fixes for drive in images.drives if drive.fixes is not None]
-    target, antenna, known = visual_start.fixes_at(fixes, drive_of, stamps_ns)
+    target, antenna, known = visual_start.fixes_at(images.fixes, drive_of, stamps_ns)
     position = T_map_base[:, :3, 3] + np.einsum("kij,kj->ki", T_map_base[:, :3, :3], antenna)
     errors = {}
     for number in range(len(images.drives)):

@@ -159,13 +159,13 @@ class ImagePlacer:
         start = visual_start.reconstruct_images(self.run)
         T, placed, images = start.T_model_cam, start.placed, self.images
         T = visual_start.level(T[placed], images.T_base_cam[placed]).poses(T)
-        anchors, metric = None, images.has_fixes or self.scale_from_m is not None
+        anchors, metric = None, bool(images.fixes) or self.scale_from_m is not None
         if not metric:
             self.context.report(
                 "neither odometry nor GNSS: the map has no metres, its unit is the median step "
                 "between keyframes (--scale-from gives it metres)"
             )
-        if images.has_fixes:
+        if images.fixes:
             T = visual_start.on_fixes(T, placed, images).poses(T)
             anchors = T[:, :3, 3]
         else:

@@ -105,7 +105,7 @@ def on_fixes(T_level_cam: Matrix, placed: NDArray[np.bool_], images: DriveImages
     Robust (Huber weights): outliers count less. Raises MapError if a drive has no fixes, and for
     fewer than four images with a fix.
     """
-    fixes = [drive.fixes for drive in images.drives if drive.fixes is not None]
+    fixes = images.fixes
     if len(fixes) < len(images.drives):
         raise MapError("of several drives without odometry each needs GNSS fixes")
     T_level_cam, T_base_cam = T_level_cam[placed], images.T_base_cam[placed]
