@@ -25,6 +25,8 @@ TYPES = {
     **dict.fromkeys([*REALS, "merge_m2", "merge_chord2", "min_agreement_share"], "fp32"),
     **dict.fromkeys(("rows", "reference"), "*fp16"),
 }
+# Lens, rolling shutter, whether each point's numbers are written out
+VARIANTS = ((0, 0, 0), (1, 0, 0), (1, 0, 1), (1, 1, 1), (2, 0, 0), (2, 1, 1))
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 
 
@@ -60,8 +62,16 @@ def usage(cubin: bytes) -> str:
 def main() -> None:
     architecture, *channels = (int(argument) for argument in sys.argv[1:])
     for C in channels or (128, 64, 32):
-        for kind in ((0, 0, 0), (1, 0, 0), (1, 0, 1), (1, 1, 1)):
-            flags = dict(zip(("DISTORTED", "ROLLING", "EMIT"), map(bool, kind), strict=True))
+        # lens, rolling shutter, numbers of each point written out
+        for lens, rolling, emit in (
+            (0, 0, 0),
+            (1, 0, 0),
+            (1, 0, 1),
+            (1, 1, 1),
+            (2, 0, 0),
+            (2, 1, 1),
+        ):
+            flags = {"LENS": lens, "ROLLING": bool(rolling), "EMIT": bool(emit)}
             constants = {"C": C, "BLOCK": BLOCK_POINTS, **flags}
             compile_kernel(linearize_kernels.linearize, architecture, WARPS, **constants)
     compile_kernel(step_kernels.step, architecture, 1, BLOCK=BLOCK_POINTS, CHUNK=CHUNK_TILES)

@@ -19,7 +19,6 @@ from pixloc_ros.alignment.rig import CameraObservation, RigSystem
 from pixloc_ros.config import AlignmentConfig, HypothesesConfig
 from pixloc_ros.features.sampling import BILINEAR
 from pixloc_ros.geometry import se3
-from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.pose import Pose
 from pixloc_ros.types import Alignment, Matrix
 
@@ -49,8 +48,8 @@ Problem = tuple[Sequence[CameraObservation], Pose]  # with initial poses (K,) of
 class FusedStages(Protocol):
     """Kernels that run all stages on the device: see pixloc_ros/alignment/cuda/README.md."""
 
-    def supports(self, camera: Camera, policy: Policy) -> bool:
-        """Tell whether they know the camera's model and the policy."""
+    def supports(self, policy: Policy) -> bool:
+        """Tell whether they know the policy."""
 
     def refine(
         self,
@@ -67,7 +66,7 @@ class FusedStages(Protocol):
 class Aligner:
     """Aligns views of the map to images. damping: (L, 6) per level, coarse to fine (eq. 7).
 
-    With `fused` the stages run in its kernels, for one camera of a model that those know.
+    With `fused` the stages run in its kernels, for one camera.
     """
 
     damping: Tensor
@@ -201,7 +200,7 @@ class Aligner:
     ) -> bool:
         if len(observations) > 1 or any(stage.keep is None for stage in stages):
             return False
-        return self.fused is not None and self.fused.supports(observations[0].camera, self.policy)
+        return self.fused is not None and self.fused.supports(self.policy)
 
     def _stages(self, count: int) -> Iterator[Stage]:
         if count > 1:

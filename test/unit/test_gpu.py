@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.alignment import CAMERA, DAMPING, OFFSET, STRIDES, poses_of, scene, system_of
+from helpers.alignment import CAMERA, DAMPING, OFFSET, PLANE, STRIDES, poses_of, scene, system_of
 from helpers.wall import CAMERA as WALL_CAMERA
 from helpers.wall import write_dataset
 from pixloc_ros.alignment.coarse_to_fine import Aligner, Stage
@@ -60,6 +60,9 @@ CAMERAS = {
         (200, 200),
         (150.5, 99.5),
         (-0.1, 0.02, 1e-3, -2e-3, 0.01, 0.02, 0.01, 1e-3),
+    ),
+    "OPENCV_FISHEYE": Camera.create(
+        "OPENCV_FISHEYE", SIZE, (120, 120), (155.5, 97.5), (0.02, -0.01, 3e-3, -1e-3)
     ),
 }
 
@@ -129,7 +132,27 @@ def test_normal_equations(model: str, level: int) -> None:
     assert_same_sums(problem, system, poses, rtol=1e-4)
 
 
-@pytest.mark.parametrize("model", ["PINHOLE", "FULL_OPENCV"])
+def test_normal_equations_of_a_fisheye_that_sees_sideways() -> None:
+    """From 1 m before the plane, with a point on the optical axis and angles up to 80 degrees."""
+    system = as_stored(system_of())
+    on_axis = torch.tensor([[0.0, 0.0, float(PLANE[3])]])
+    system = replace(
+        system,
+        points=torch.cat([on_axis, system.points[1:]]),
+        camera=CAMERAS["OPENCV_FISHEYE"].scale(1 / STRIDES[2]).to(torch.float32),
+    )
+    poses = poses_of([0, 0, 1.0 - float(PLANE[3]), 0, 0, 0])
+    problem = on_device(system, poses)
+    problem.linearize(problem.now)
+    assert_same_sums(problem, system, poses, rtol=1e-4)
+    points_cam = poses.transform(system.points)[0]
+    seen = system.linearize(poses).pixels[0].isfinite().all(-1)
+    angle = torch.atan2(points_cam[:, :2].norm(dim=-1), points_cam[:, 2]).rad2deg()
+    assert seen[0] and angle[0] == 0
+    assert angle[seen].max() > 70
+
+
+@pytest.mark.parametrize("model", ["PINHOLE", "FULL_OPENCV", "OPENCV_FISHEYE"])
 def test_normal_equations_of_a_rolling_shutter(model: str) -> None:
     motion = se3.make(Pose.exp(torch.tensor([0, 0, 0, 0.003, 0.03, 0.0])).R, [0.01, 0.0, 0.45])
     camera = CAMERAS[model].rolling(motion, 0.0).scale(1 / STRIDES[2]).to(torch.float32)
@@ -138,7 +161,7 @@ def test_normal_equations_of_a_rolling_shutter(model: str) -> None:
     problem.linearize(problem.now)
     assert_same_sums(problem, system, poses, rtol=1e-4)
     still = replace(system, camera=replace(camera, shutter=None)).linearize(poses)
-    assert (still.pixels - system.linearize(poses).pixels).abs().max() > 3
+    assert (still.pixels - system.linearize(poses).pixels).abs().max() > 2
 
 
 def test_half_precision_costs_less_than_a_thousandth() -> None:
@@ -391,12 +414,10 @@ def owner_of(file: str, name: str) -> tuple[Any, str]:
 def test_where_the_kernels_are_not_used(caplog: pytest.LogCaptureFixture) -> None:
     assert fused_aligner(DAMPING) is None  # on the CPU
     ours, reference = (Policy.of(AlignmentConfig(policy=p)) for p in ("pixloc_ros", "reference"))
-    fisheye = Camera.create("OPENCV_FISHEYE", SIZE, (200, 200), (159.5, 95.5), (0.01,))
     kernels = fused()
-    assert kernels.supports(CAMERA, ours)
-    assert not kernels.supports(fisheye, ours)
-    assert not kernels.supports(CAMERA, reference)
-    assert "OPENCV_FISHEYE" in caplog.text
+    assert kernels.supports(ours)
+    assert not caplog.text
+    assert not kernels.supports(reference)
     assert "policy 'reference'" in caplog.text
 
 
@@ -411,4 +432,4 @@ def test_kernels_compile_for_an_h200_without_spilling() -> None:
     )
     assert run.returncode == 0, run.stderr
     stacks = [int(size) for size in re.findall(r"(\d+) bytes of stack", run.stdout)]
-    assert len(stacks) == 6 and max(stacks) <= 64
+    assert len(stacks) == 8 and max(stacks) <= 64

@@ -19,7 +19,6 @@ from pixloc_ros.alignment.policy import Policy, StopByMotion
 from pixloc_ros.alignment.residuals import LevelSystem
 from pixloc_ros.alignment.result import Refinement
 from pixloc_ros.config import HypothesesConfig
-from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.pose import Pose
 
 log = logging.getLogger(__name__)
@@ -52,15 +51,16 @@ class FusedAligner:
     def __init__(self, damping: Tensor, budget_bytes: int | None = None):
         self.damping, self.budget_bytes = damping, budget_bytes
         self._schedules: dict[object, Schedule] = {}
-        self._refused: set[str] = set()  # policies and camera models
+        self._refused = False  # a policy; the log has said so
 
-    def supports(self, camera: Camera, policy: Policy) -> bool:
-        """Tell whether the kernels know camera model and policy; if not, the log says so, once."""
-        if not isinstance(policy.stop, StopByMotion):
-            return self._refuse("the policy 'reference'")
-        if camera.model == "OPENCV_FISHEYE":
-            return self._refuse(f"the camera model {camera.model}")
-        return True
+    def supports(self, policy: Policy) -> bool:
+        """Tell whether the kernels know the policy; if not, the log says so, once."""
+        if isinstance(policy.stop, StopByMotion):
+            return True
+        if not self._refused:
+            log.warning("no fused kernels: they do not know the policy 'reference'")
+            self._refused = True
+        return False
 
     @torch.inference_mode()
     def refine(
@@ -98,12 +98,6 @@ class FusedAligner:
         schedule = Schedule(plan, len(initial.t), self.damping)
         schedule.load([system], initial)
         return schedule.launch
-
-    def _refuse(self, what: str) -> bool:
-        if what not in self._refused:
-            log.warning("no fused kernels: they do not know %s", what)
-            self._refused.add(what)
-        return False
 
     def _affordable(self, systems: Sequence[LevelSystem], count: int) -> int:
         each = sum(bytes_per_hypothesis(system) for system in systems)

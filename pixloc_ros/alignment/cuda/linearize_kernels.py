@@ -20,6 +20,11 @@ MAX_ROWS_PER_ROW = tl.constexpr(0.5)
 CHANNELS = tl.constexpr(32)  # at a time: few threads share a point, as its geometry is done by each
 ROW_PADDING = tl.constexpr(8)  # keeps rows aligned to 16 bytes with the confidence inside
 
+# Kinds of lenses, as `schedule.lens_kind` tells them
+BROWN_CONRADY = tl.constexpr(1)  # radial, rational, tangential
+FISHEYE = tl.constexpr(2)
+ATAN_TERMS = tl.constexpr(8)
+
 # Columns of `state`
 COST = tl.constexpr(0)
 ITERATIONS = tl.constexpr(1)  # -1 before the initial pose itself has been evaluated
@@ -73,7 +78,35 @@ def _distort(camera, u, v):
 
 
 @triton.jit
-def _project(camera, x, y, z, DISTORTED: tl.constexpr):
+def _atan(x):
+    """The angle of a tangent x >= 0, to 1e-7: a quarter of the angle by its series, times four.
+
+    A quarter is at most pi / 8, where eight terms suffice.
+    """
+    x = x / (1 + tl.sqrt(1 + x * x))
+    x = x / (1 + tl.sqrt(1 + x * x))
+    series = 0.0
+    for term in tl.static_range(ATAN_TERMS):
+        series = 1.0 / (2 * (ATAN_TERMS - term) - 1) - x * x * series
+    return 4 * x * series
+
+
+@triton.jit
+def _distort_fisheye(camera, u, v):
+    """Kannala-Brandt distortion of (u, v), its symmetric Jacobian, squared angle."""
+    k1, k2, k3, k4 = tl.load(camera), tl.load(camera + 1), tl.load(camera + 2), tl.load(camera + 3)
+    r2 = tl.maximum(u * u + v * v, 1e-12)
+    r = tl.sqrt(r2)
+    theta = _atan(r)
+    t2 = theta * theta
+    factor = theta * (1 + t2 * (k1 + t2 * (k2 + t2 * (k3 + t2 * k4)))) / r
+    growth = 1 + t2 * (3 * k1 + t2 * (5 * k2 + t2 * (7 * k3 + t2 * 9 * k4)))
+    slope = (growth / (1 + r2) - factor) / r2
+    return u * factor, v * factor, factor + slope * u * u, slope * u * v, factor + slope * v * v, t2
+
+
+@triton.jit
+def _project(camera, x, y, z, LENS: tl.constexpr):
     """Pixels, visibility but for the image's edges, and the derivatives by the point, two rows."""
     fx, fy, cx, cy = tl.load(camera), tl.load(camera + 1), tl.load(camera + 2), tl.load(camera + 3)
     depth_inverse = 1.0 / tl.maximum(z, MIN_DEPTH_M)
@@ -81,9 +114,12 @@ def _project(camera, x, y, z, DISTORTED: tl.constexpr):
     v = y * depth_inverse
     visible = z > MIN_DEPTH_M
     u_d, v_d, uu, uv, vv = u, v, 1.0, 0.0, 1.0
-    if DISTORTED:
-        u_d, v_d, uu, uv, vv, r2 = _distort(camera + 8, u, v)
-        visible = visible & (r2 < tl.load(camera + 6))
+    if LENS == BROWN_CONRADY:
+        u_d, v_d, uu, uv, vv, radius2 = _distort(camera + 8, u, v)
+        visible = visible & (radius2 < tl.load(camera + 6))
+    if LENS == FISHEYE:
+        u_d, v_d, uu, uv, vv, radius2 = _distort_fisheye(camera + 8, u, v)
+        visible = visible & (radius2 < tl.load(camera + 6))
     px = fx * u_d + cx
     py = fy * v_d + cy
     fx_z = fx * depth_inverse
@@ -100,13 +136,13 @@ def _cross(a, x, y, z):
 
 
 @triton.jit
-def _project_rolling(camera, x, y, z, DISTORTED: tl.constexpr):
+def _project_rolling(camera, x, y, z, LENS: tl.constexpr):
     """As _project, each point from where the camera is when the row is read that shows it."""
     height = tl.load(camera + 5) + 1
     stamp_row = tl.load(camera + 16)
     step_x, step_y, step_z = tl.load(camera + 17), tl.load(camera + 18), tl.load(camera + 19)
     turn = (tl.load(camera + 20), tl.load(camera + 21), tl.load(camera + 22))
-    _, row, _, _, _ = _project(camera, x, y, z, DISTORTED)
+    _, row, _, _, _ = _project(camera, x, y, z, LENS)
     row = tl.minimum(tl.maximum(row, -height), 2 * height)
     s = row - stamp_row
     vx, vy, vz = _cross(turn, x, y, z)
@@ -118,7 +154,7 @@ def _project_rolling(camera, x, y, z, DISTORTED: tl.constexpr):
         x + s * (half * bx - vx),
         y + s * (half * by - vy),
         z + s * (half * bz - vz),
-        DISTORTED,
+        LENS,
     )
     vx, vy, vz = s * bx - vx, s * by - vy, s * bz - vz
     motion_x = jx[0] * vx + jx[1] * vy + jx[2] * vz
@@ -176,7 +212,7 @@ def linearize(
     T, state, camera, count, points, confidence, reference, rows, width, height,
     pixels_before, pixels, sums, squared_out, gradients_out, capacity, tiles,
     robust_scale, cost_unit,
-    C: tl.constexpr, BLOCK: tl.constexpr, DISTORTED: tl.constexpr, ROLLING: tl.constexpr,
+    C: tl.constexpr, BLOCK: tl.constexpr, LENS: tl.constexpr, ROLLING: tl.constexpr,
     EMIT: tl.constexpr,
 ):  # fmt: skip
     """Sums of the normal equations over one tile of points of one hypothesis (eq. 1, 2, 4, 6).
@@ -198,9 +234,9 @@ def linearize(
     y = tl.load(P + 4) * X + tl.load(P + 5) * Y + tl.load(P + 6) * Z + tl.load(P + 7)
     z = tl.load(P + 8) * X + tl.load(P + 9) * Y + tl.load(P + 10) * Z + tl.load(P + 11)
     if ROLLING:
-        px, py, visible, jx, jy = _project_rolling(camera, x, y, z, DISTORTED)
+        px, py, visible, jx, jy = _project_rolling(camera, x, y, z, LENS)
     else:
-        px, py, visible, jx, jy = _project(camera, x, y, z, DISTORTED)
+        px, py, visible, jx, jy = _project(camera, x, y, z, LENS)
     right, bottom = tl.load(camera + 4), tl.load(camera + 5)
     inside = (px >= 0) & (px <= right) & (py >= 0) & (py <= bottom)
     in_view = real & visible & inside  # False for points that are not finite

@@ -22,6 +22,7 @@ from pixloc_ros.alignment.residuals import LevelSystem, Linearization
 from pixloc_ros.alignment.result import Refinement
 from pixloc_ros.config import HypothesesConfig
 from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.geometry.distortion import FISHEYE
 from pixloc_ros.geometry.pose import Pose
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ class Plan:
     def signature(self, count: int) -> object:
         """What must be equal for a schedule of so many hypotheses to be used again."""
         camera = self.systems[0].camera
-        kind = camera.model != "PINHOLE", camera.shutter is not None
+        kind = lens_kind(camera), camera.shutter is not None
         rules = (self.policy, *merge_limits(self.hypotheses))
         return power_of_two(count), *self.stages, *map(_sizes, self.systems), *kind, *rules
 
@@ -68,7 +69,7 @@ class LevelBuffers:
         self.stage, self.policy = stage, policy
         self.width, self.height = level.width, level.height
         self.merge_m2, self.merge_chord2 = merge_limits(hypotheses)
-        self.distorted = system.camera.model != "PINHOLE"
+        self.lens = lens_kind(system.camera)
         self.rolling = system.camera.shutter is not None
         self.channels = system.reference.shape[-1]
         self.C = max(32, power_of_two(self.channels))  # zeros beyond the channels
@@ -121,7 +122,7 @@ class LevelBuffers:
             self.pixels[turn], self.pixels[1 - turn], self.sums,
             self.squared, self.gradients, len(self.points), self.tiles,
             scale, 1 / math.log1p(2 / scale),
-            C=self.C, BLOCK=self.block, DISTORTED=self.distorted, ROLLING=self.rolling,
+            C=self.C, BLOCK=self.block, LENS=self.lens, ROLLING=self.rolling,
             EMIT=emit, num_warps=WARPS,
         )  # fmt: skip
 
@@ -247,8 +248,15 @@ def level_result(result: Tensor) -> LevelResult:
     return LevelResult(Pose.from_matrix(T), cost, iterations.int(), converged.bool(), failed.bool())
 
 
+def lens_kind(camera: Camera) -> int:
+    """0: no distortion; 1: radial, rational and tangential; 2: fisheye."""
+    return {"PINHOLE": 0, FISHEYE: 2}.get(camera.model, 1)
+
+
 def pack_camera(camera: Camera) -> Tensor:
     """(24,): focal, center, last pixel (x, y), max_radius2, 0, then k1 k2 p1 p2 k3 k4 k5 k6.
+
+    A fisheye's k1 k2 k3 k4 come in the place of these.
 
     Of a rolling shutter then the row at the stamp and the twist from row to row; zeros.
     """
