@@ -140,9 +140,14 @@ class Aligner:
     ) -> tuple[Pose, Linearization]:
         """Take one step from a pose (1,) of the lead that was found, unless the cost would rise.
 
-        Also return the problem linearised at the pose found, unbatched.
+        Also return the problem linearised at the pose found (by kernels: after the step),
+        unbatched.
         """
-        system = self.joint_system(observations, Stage(FINE, 1, keep=None, further=True))
+        stage = Stage(FINE, 1, keep=1, further=True)
+        if self._fits_kernels([stage], observations):
+            refined = self.refine([stage], observations, found)
+            return refined.history[0][1].T_cam_local, refined.at
+        system = self.joint_system(observations, stage)
         at = system.linearize(found)
         twist = damped_step(at.hessian, at.gradient, self.damping[FINE], self.policy)
         moved = found.retract(twist)

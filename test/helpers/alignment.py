@@ -1,5 +1,7 @@
 """A small textured scene to align, with known poses."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -11,7 +13,7 @@ from pixloc_ros.features.pyramid import FeaturePyramid
 from pixloc_ros.features.sampling import FeatureLevel
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.pose import Pose
-from pixloc_ros.maps.view import MapView
+from pixloc_ros.maps.view import FurtherObservations, MapView
 
 WIDTH, HEIGHT = 320, 192
 
@@ -83,6 +85,20 @@ def scene(
         nearest_m=0.0,
     )
     return pyramid, view
+
+
+def noisy(view: MapView, seed: int) -> MapView:
+    """The view with other features on the fine level, as another keyframe would have them."""
+    noise = torch.randn(view.features[2].shape, generator=torch.Generator().manual_seed(seed))
+    fine = F.normalize(view.features[2] + 0.2 * noise, dim=-1)
+    return replace(view, features=(*view.features[:2], fine))
+
+
+def with_further(view: MapView, other: MapView) -> MapView:
+    """The view with the fine features of another as further observations."""
+    rows = torch.arange(len(view))
+    further = FurtherObservations(rows, other.features[2], other.confidences[2])
+    return replace(view, further=further)
 
 
 def system_of(level: int = 2, count: int = 500, **changes: torch.Tensor) -> LevelSystem:

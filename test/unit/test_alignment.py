@@ -15,10 +15,12 @@ from helpers.alignment import (
     DAMPING,
     DIMS,
     OFFSET,
+    noisy,
     observations,
     poses_of,
     scene,
     system_of,
+    with_further,
 )
 from pixloc_ros.alignment.coarse_to_fine import Aligner
 from pixloc_ros.alignment.correlation import Correlation
@@ -31,7 +33,6 @@ from pixloc_ros.alignment.robust import RobustCost
 from pixloc_ros.config import AcceptanceConfig, AlignmentConfig, HypothesesConfig
 from pixloc_ros.geometry.covariance import diagonal
 from pixloc_ros.geometry.pose import Pose
-from pixloc_ros.maps.view import FurtherObservations, MapView
 
 ALIGNER = Aligner(DAMPING, AlignmentConfig(), HypothesesConfig())
 POLICY = Policy.of(AlignmentConfig())
@@ -60,20 +61,6 @@ def test_a_map_far_from_zero_gives_the_same_pose_to_a_millimetre() -> None:
 def align_arguments(origin: tuple[float, ...]) -> tuple:
     pyramid, view = scene(origin=origin)
     return observations(pyramid, view), poses_of(OFFSET)
-
-
-def noisy(view: MapView, seed: int) -> MapView:
-    """The view with other features on the fine level, as another keyframe would have them."""
-    noise = torch.randn(view.features[2].shape, generator=torch.Generator().manual_seed(seed))
-    fine = F.normalize(view.features[2] + 0.2 * noise, dim=-1)
-    return replace(view, features=(*view.features[:2], fine))
-
-
-def with_further(view: MapView, other: MapView) -> MapView:
-    """The view with the fine features of another as further observations."""
-    rows = torch.arange(len(view))
-    further = FurtherObservations(rows, other.features[2], other.confidences[2])
-    return replace(view, further=further)
 
 
 def test_one_step_with_a_second_observation_of_each_point_lowers_the_error() -> None:

@@ -18,7 +18,18 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.alignment import CAMERA, DAMPING, OFFSET, PLANE, STRIDES, poses_of, scene, system_of
+from helpers.alignment import (
+    CAMERA,
+    DAMPING,
+    OFFSET,
+    PLANE,
+    STRIDES,
+    noisy,
+    poses_of,
+    scene,
+    system_of,
+    with_further,
+)
 from helpers.wall import CAMERA as WALL_CAMERA
 from helpers.wall import write_dataset
 from pixloc_ros.alignment.coarse_to_fine import Aligner, Stage
@@ -304,6 +315,18 @@ def test_the_whole_alignment(count: int) -> None:
     assert found.iterations == expected.iterations
     assert found.converged == expected.converged
     assert found.hypotheses == count and found.hypotheses_dropped == 0
+
+
+def test_the_step_that_refines_an_accepted_pose() -> None:
+    pyramid, view = scene(120)
+    view = with_further(noisy(view, 0), noisy(view, 1))
+    observations = [CameraObservation(pyramid, CAMERA.to(torch.float32), view)]
+    found = poses_of([0.02, -0.01, 0.02, 0, 0.001, 0])
+    refined, at = Aligner(DAMPING, CONFIG, FEW, fused()).step_on_fine_level(observations, found)
+    expected, before = Aligner(DAMPING, CONFIG, FEW).step_on_fine_level(observations, found)
+    assert (expected.t - found.t).norm() > 0.01
+    torch.testing.assert_close(refined.matrix().cpu(), expected.matrix(), rtol=0, atol=1e-3)
+    assert at.point_gradients.shape == before.point_gradients.shape == (240, 6)
 
 
 def test_buffers_are_used_again_without_traces() -> None:
