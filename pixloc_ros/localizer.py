@@ -17,7 +17,7 @@ from pixloc_ros.alignment.frame_checks import (
 )
 from pixloc_ros.alignment.problems import ImageFeatures, ViewSelector
 from pixloc_ros.alignment.selection import HypothesisSelector, with_counts
-from pixloc_ros.alignment.verifier import Verifier
+from pixloc_ros.alignment.verification import Verifier
 from pixloc_ros.alignment.wrong_probability import model_for
 from pixloc_ros.common.stopwatch import Stopwatch
 from pixloc_ros.common.threads import one_thread
@@ -61,7 +61,7 @@ class Localizer:
         _check_same_weights(self.map, self.features)
         self.kernels = fused_aligner(self.features.damping)
         self.global_prior = global_prior
-        self.verification = model_for(
+        self.verification_model = model_for(
             config.features.weights, self.features.sha256, config.alignment.policy
         )
 
@@ -128,7 +128,7 @@ class Localizer:
         views: ViewSelector,
         watch: Stopwatch,
     ) -> Estimate:
-        """Find the pose that explains the images best, and judge it."""
+        """Find the pose that explains the images best, and verify it."""
         config = views.config
         selector = HypothesisSelector(views, self.aligner(config), config)
         with watch("initial_poses"):
@@ -143,9 +143,9 @@ class Localizer:
             best = selector.compare_with_alternatives(best)
         best = with_counts(best, problems, hypotheses)
         provisional = any(problem.provisional for problem in problems)
-        verifier = Verifier(self.map.metadata, self.verification, selector, provisional)
+        verifier = Verifier(self.map.metadata, self.verification_model, selector, provisional)
         with watch("verification"):
-            estimate = verifier.judge(best)
+            estimate = verifier.verify(best)
         with watch("refinement"):
             estimate = verifier.refine(estimate, best)
         with watch("beyond_prior"):

@@ -1,6 +1,7 @@
-"""What speaks for and against a pose that was found: measured at it, around it, and beside it.
+"""The evidence: what is measured on the image that speaks for and against the pose found.
 
-docs/lab/verification.md tells what each kind of evidence separates, and what it costs.
+It is measured at the pose, around it, and with halves of the points. docs/lab/verification.md tells
+what each kind of evidence separates, and what it costs.
 """
 
 from __future__ import annotations

@@ -1,162 +1,186 @@
-"""Whether a pose is believed: the probability that it is wrong, and a few limits beyond doubt."""
+"""Verification: from the best hypothesis of a frame to an estimate, accepted or refused.
+
+`Verifier.verify` takes four steps, each of which is one file:
+
+1. evidence.py: what is measured on the image that speaks for and against the pose;
+2. wrong_probability.py: the probability that the pose is wrong, given the evidence;
+3. acceptance.py: the decision, by this probability and a few limits;
+4. pose_covariance.py: how large the error is, if the pose is right.
+
+An accepted pose is then refined, and compared with poses that its prior excludes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pixloc_ros.alignment import pose_covariance
+from pixloc_ros.alignment.acceptance import NO_POSE, Candidate, Decision, decide
 from pixloc_ros.alignment.evidence import EvidenceGatherer
-from pixloc_ros.alignment.wrong_probability import REASONS, WORDS, VerificationModel
-from pixloc_ros.config import AcceptanceConfig, CovarianceConfig
-from pixloc_ros.geometry import covariance as cov
+from pixloc_ros.alignment.map_uncertainty import with_map_covariance
+from pixloc_ros.alignment.problems import AlignmentProblem
+from pixloc_ros.alignment.selection import Hypothesis, HypothesisSelector
+from pixloc_ros.alignment.wrong_probability import VerificationModel
+from pixloc_ros.config import AcceptanceConfig
 from pixloc_ros.geometry import se3
-from pixloc_ros.maps.schema import Calibration, MapMetadata
-from pixloc_ros.types import Alignment, Evidence, Matrix, PosePrior, ProtectionLevel, Reason
+from pixloc_ros.maps import retrieval
+from pixloc_ros.maps.schema import MapMetadata
+from pixloc_ros.priors.unconfirmed_pose import CONTRADICTION
+from pixloc_ros.types import Alignment, Estimate, Evidence, Reason, Status, loss
 
-TYPICAL_SHARPNESS = 0.46  # of clear images: there the covariance is as alignment and scale have it
-LEAST_SHARPNESS = 0.05
-HOPELESS = 0.999  # nothing that the halves could say makes such a pose believable
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What is thought of a pose, and what it rests on."""
-
-    reason: Reason
-    message: str
-    wrong_probability: float = 1.0
-    evidence: Evidence | None = None
+HOPELESS = 0.999  # probability of being wrong above which the halves cannot change the decision
+_STATUS_OF = {Reason.OK: Status.OK, Reason.AMBIGUOUS: Status.AMBIGUOUS}
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """A pose of the vehicle with its covariance (6, 6) in ROS order, and the prior it came from."""
+class Verifier:
+    """Verifies what the alignment of a frame came to."""
 
-    T_map_base: Matrix
-    covariance: Matrix
-    prior: PosePrior
+    metadata: MapMetadata
+    model: VerificationModel
+    selector: HypothesisSelector
+    provisional: bool = False  # the frame was first aligned with provisional views
+
+    def verify(self, best: Hypothesis) -> Estimate:
+        """Accept the best hypothesis as a pose with its covariance, or give the reason why not."""
+        problem, limits = best.problem, self._limits
+        alignment = with_map_covariance(best.alignment, problem, self.selector.aligner)
+        candidate = self._candidate(alignment, problem)
+        if not candidate.is_finite:
+            return self._estimate(candidate, NO_POSE, problem)
+        evidence = self._measure(alignment, problem)
+        probability = self.model.wrong_probability(evidence, limits.max_wrong_probability)
+        weightiest = self.model.weightiest(evidence)
+        decision = decide(candidate, evidence, probability, weightiest, limits)
+        candidate = self._candidate(alignment, problem, evidence.sharpness)
+        estimate = self._estimate(candidate, decision, problem)
+        return replace(estimate, wrong_probability=probability, evidence=evidence)
+
+    def refine(self, estimate: Estimate, found: Hypothesis) -> Estimate:
+        """Refine an accepted pose; evidence and decision remain those of the pose found.
+
+        PixLoc as published has no such step.
+        """
+        config, evidence = self.selector.config, estimate.evidence
+        wanted = config.view.refinement_observations and config.alignment.policy != "reference"
+        if not (estimate.ok and estimate.alignment and evidence and wanted):
+            return estimate
+        verified = replace(found, alignment=estimate.alignment)
+        alignment = self.selector.refine(verified).alignment
+        refined = self._candidate(alignment, found.problem, evidence.sharpness)
+        return replace(
+            estimate,
+            T_map_base=refined.T_map_base,
+            covariance=refined.covariance,
+            candidate_T_map_base=refined.T_map_base,
+            candidate_covariance=refined.covariance,
+            protection_level=pose_covariance.protection_level(refined.covariance, self.model),
+            alignment=alignment,
+        )
+
+    def compare_beyond_prior(self, estimate: Estimate, found: Hypothesis) -> Estimate:
+        """Compare an accepted pose with others that its prior excludes.
+
+        One that explains the images clearly better contradicts the prior. Where some explain them
+        about as well, the place rests on the prior alone, and the estimate says so.
+        """
+        if not estimate.ok:
+            return estimate
+        ambiguity_m = found.problem.prior.ambiguity_m
+        if ambiguity_m is None:
+            others = self.selector.beyond_prior(found)
+            lost = _loss_relative_to_best(found, others)
+            if lost >= self.selector.config.acceptance.beyond_prior_margin:
+                better = self.verify(others[0])
+                place = f"the pose {_distance_m(found, others[0]):.1f} m away that it allows"
+                better_by = f"{place} loses {100 * lost:.0f} % of the fit"
+                return replace(better, message=f"{better.message}; {better_by}")
+            ambiguity_m = max((_distance_m(each, found) for each in others), default=0.0)
+        return _with_ambiguity(estimate, ambiguity_m)
 
     @property
-    def sigmas_from_prior(self) -> float:
-        """Mahalanobis distance from the prior."""
-        error = cov.base_error(self.T_map_base, self.prior.T_map_base)
-        return float(np.sqrt(cov.mahalanobis2(error, self.prior.covariance + self.covariance)))
+    def _limits(self) -> AcceptanceConfig:
+        acceptance = self.selector.config.acceptance
+        return acceptance.provisional() if self.provisional else acceptance
+
+    def _measure(self, alignment: Alignment, problem: AlignmentProblem) -> Evidence:
+        """Measure the evidence; that of the halves, which takes longest, only if it may decide."""
+        gatherer = EvidenceGatherer(problem, alignment, self.selector.aligner)
+        evidence, limits = gatherer.evidence(), self._limits
+        is_open = limits.max_wrong_probability < self.model.plain(evidence) < HOPELESS
+        if is_open or limits.always_compare_halves:
+            return replace(evidence, halves_px=gatherer.halves_px())
+        return evidence
+
+    def _candidate(
+        self,
+        alignment: Alignment,
+        problem: AlignmentProblem,
+        sharpness: float = pose_covariance.TYPICAL_SHARPNESS,
+    ) -> Candidate:
+        config = self.selector.config.covariance
+        calibration = pose_covariance.calibration_of(self.metadata, config)
+        T_map_base, covariance = pose_covariance.base_pose_and_covariance(
+            alignment, problem.lead.T_base_cam, calibration, sharpness
+        )
+        return Candidate(T_map_base, covariance, problem.prior, alignment)
+
+    def _estimate(
+        self, candidate: Candidate, decision: Decision, problem: AlignmentProblem
+    ) -> Estimate:
+        """Make the estimate of a decision; without evidence, a pose counts as wrong."""
+        T_map_base, covariance = candidate.T_map_base, candidate.covariance
+        alignment, message = candidate.alignment, decision.message
+        if alignment.hypotheses_dropped:
+            message += f"; no memory for {alignment.hypotheses_dropped} more initial poses"
+        ok = decision.reason is Reason.OK
+        level = pose_covariance.protection_level(covariance, self.model) if ok else None
+        return Estimate(
+            status=_STATUS_OF.get(decision.reason, Status.REJECTED),
+            reason=decision.reason,
+            message=message,
+            stamp_ns=problem.lead.stamp_ns,
+            T_map_base=T_map_base if ok else None,
+            covariance=covariance if ok else None,
+            candidate_T_map_base=T_map_base if np.isfinite(T_map_base).all() else None,
+            candidate_covariance=covariance if np.isfinite(covariance).all() else None,
+            wrong_probability=1.0,
+            protection_level=level,
+            prior=problem.prior,
+            alignment=alignment,
+            cameras=tuple(i.frame.camera_name for i in problem.images if i.frame.camera_name),
+            keyframes=problem.keyframes,
+        )
 
 
-def verify(
-    candidate: Candidate,
-    gatherer: EvidenceGatherer,
-    model: VerificationModel,
-    config: AcceptanceConfig,
-) -> Verdict:
-    """Tell whether a pose is believed, by all the evidence that it takes to tell.
+def _distance_m(one: Hypothesis, other: Hypothesis) -> float:
+    return se3.distance_m(one.alignment.T_map_cam, other.alignment.T_map_cam)
 
-    The halves are asked only where the other evidence leaves it open, as they take longest.
+
+def _loss_relative_to_best(found: Hypothesis, others: Sequence[Hypothesis]) -> float:
+    """Share of the agreement that a pose loses relative to the best of others."""
+    return loss(found.alignment.cost, others[0].alignment.cost) if others else 0.0
+
+
+def _with_ambiguity(estimate: Estimate, ambiguity_m: float) -> Estimate:
+    """The estimate with what the comparison with other places told; 0: there is none as good.
+
+    Other places are errors to reckon with, if the prior is wrong: the protection level covers them.
     """
-    alignment = gatherer.alignment
-    if not (np.isfinite(alignment.cost) and np.isfinite(candidate.covariance).all()):
-        message = "no initial pose kept enough points in view with a solvable system"
-        return Verdict(Reason.NON_FINITE, message)
-    evidence = gatherer.evidence()
-    is_open = config.max_wrong_probability < model.plain(evidence) < HOPELESS
-    if is_open or config.always_compare_halves:
-        evidence = replace(evidence, halves_px=gatherer.halves_px())
-    return judge(candidate, alignment, evidence, model, config)
-
-
-def judge(
-    candidate: Candidate,
-    alignment: Alignment,
-    evidence: Evidence,
-    model: VerificationModel,
-    config: AcceptanceConfig,
-) -> Verdict:
-    """Tell whether a pose is believed: the first limit that it fails, or what the evidence says."""
-    probability = model.wrong_probability(evidence, config.max_wrong_probability)
-    doubts = _doubts(candidate, alignment, evidence, probability, model, config)
-    reason, message = next(doubts, (Reason.OK, f"wrong with probability {probability:.1g}"))
-    return Verdict(reason, message, probability, evidence)
-
-
-def _doubts(
-    candidate: Candidate,
-    alignment: Alignment,
-    evidence: Evidence,
-    probability: float,
-    model: VerificationModel,
-    config: AcceptanceConfig,
-) -> Iterator[tuple[Reason, str]]:
-    if not alignment.converged:
-        yield Reason.NOT_CONVERGED, f"still moving after {alignment.iterations[-1]} iterations"
-    if alignment.cost > config.max_cost:
-        yield Reason.HIGH_COST, f"cost {alignment.cost:.2f} above {config.max_cost:.2f}"
-    if alignment.condition > config.max_condition:
-        yield Reason.ILL_CONDITIONED, f"condition {alignment.condition:.1e} of the Hessian"
-    distance = candidate.sigmas_from_prior
-    if distance > config.max_sigma_from_prior:
-        source = candidate.prior.source
-        yield Reason.FAR_FROM_PRIOR, f"{distance:.1f} sigma away from the {source} prior"
-    if probability > config.max_wrong_probability:
-        name = model.weightiest(evidence)
-        yield REASONS[name], f"{WORDS[name](evidence)}; wrong with probability {probability:.2g}"
-    if evidence.runner_up_loss < config.min_runner_up_loss:
-        loss = f"{100 * evidence.runner_up_loss:.0f} %"
-        yield Reason.AMBIGUOUS, f"another pose loses only {loss} of the fit"
-
-
-def protection_level(covariance: Matrix, model: VerificationModel) -> ProtectionLevel:
-    """The largest sigma of the position in any direction, times a fitted factor.
-
-    covariance: (6, 6) in ROS order.
-    """
-    largest_m = float(np.sqrt(np.linalg.eigvalsh(covariance[:3, :3])[-1]))
-    return ProtectionLevel(model.protection_factor * largest_m, model.protection_risk)
-
-
-def base_pose_and_covariance(
-    alignment: Alignment,
-    T_base_cam: Matrix,
-    calibration: Calibration,
-    sharpness: float = TYPICAL_SHARPNESS,
-) -> tuple[Matrix, Matrix]:
-    """T_map_base (4, 4) and its calibrated covariance (6, 6) in ROS order.
-
-    sharpness: that of the evidence, which tells blurred images.
-    """
-    T_map_base = alignment.T_map_cam @ se3.inverse(T_base_cam)
-    covariance = cov.base_covariance_from_cam(alignment.covariance_cam, T_map_base, T_base_cam)
-    covariance *= calibration.scale * covariance_factor(sharpness)
-    covariance += map_covariance(alignment, T_map_base, T_base_cam)
-    sigmas = np.concatenate([calibration.floor_m, np.deg2rad(calibration.floor_deg)])
-    return T_map_base, covariance + cov.floor_along_base(sigmas, T_map_base)
-
-
-def map_covariance(alignment: Alignment, T_map_base: Matrix, T_base_cam: Matrix) -> Matrix:
-    """Covariance (6, 6), ROS order, that uncertain depths of the map's points cause."""
-    own = alignment.map_covariance_cam
-    if own is None:
-        return np.zeros((6, 6))
-    return cov.base_covariance_from_cam(own, T_map_base, T_base_cam)
-
-
-def covariance_factor(sharpness: float) -> float:
-    """How much larger the variance is than alignment has it, by the sharpness of the evidence.
-
-    In blurred images neighbouring points err together, farther than the covariance of the
-    alignment assumes. The exponent is fitted: docs/lab/covariance.md.
-    """
-    return float((TYPICAL_SHARPNESS / np.clip(sharpness, LEAST_SHARPNESS, 1.0)) ** 1.5)
-
-
-def calibration_of(map_: MapMetadata, config: CovarianceConfig) -> Calibration:
-    """The map's own calibration, or the configured one where the map has none."""
-    if map_.calibration is not None and config.from_map:
-        return map_.calibration
-    return Calibration(
-        scale=config.scale,
-        floor_m=(config.floor_m,) * 3,
-        floor_deg=(config.floor_deg,) * 3,
-        frames=0,
+    if not ambiguity_m:
+        return replace(estimate, ambiguity_m=0.0)
+    estimate = replace(estimate, ambiguity_m=ambiguity_m)
+    places = f"a place {ambiguity_m:.1f} m away explains the image about as well"
+    source = estimate.prior.source if estimate.prior else ""
+    if source in (retrieval.SOURCE, CONTRADICTION):  # such a prior is of the images themselves
+        refused = estimate.rejected(Reason.AMBIGUOUS, places)
+        return replace(refused, status=Status.AMBIGUOUS)
+    level = estimate.protection_level
+    return replace(
+        estimate,
+        message=f"{estimate.message}; {places}, and only the {source} prior tells them apart",
+        protection_level=level and replace(level, error_m=level.error_m + ambiguity_m),
     )

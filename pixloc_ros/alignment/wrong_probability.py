@@ -1,4 +1,4 @@
-"""How probable it is that a pose is wrong, given the evidence: a logistic model, fitted once.
+"""The probability that a pose is wrong, given the evidence: a logistic model, fitted once.
 
 Every term is a piece of evidence on a scale on which more of it always speaks the same way, so the
 probability never falls when evidence gets worse. docs/lab/verification.md has the fit.
@@ -17,7 +17,7 @@ from pixloc_ros.common import foreign_files
 from pixloc_ros.config import FeaturesConfig
 from pixloc_ros.errors import WeightsError
 from pixloc_ros.features.weights import PACKAGED
-from pixloc_ros.types import Evidence, Reason
+from pixloc_ros.types import Evidence
 
 log = logging.getLogger(__name__)
 
@@ -32,18 +32,6 @@ AGAINST: dict[str, Callable[[Evidence], float]] = {
     "halves_px": lambda e: math.log10(min(max(e.halves_px, HALVES_PX[0]), HALVES_PX[1])),
 }
 PLAIN = ("sharpness", "contrast", "spread")  # without the halves
-REASONS: dict[str, Reason] = {
-    "sharpness": Reason.LOW_CONTRAST,
-    "contrast": Reason.LOW_CONTRAST,
-    "spread": Reason.FEW_INLIERS,
-    "halves_px": Reason.HALVES_DISAGREE,
-}
-WORDS: dict[str, Callable[[Evidence], str]] = {
-    "sharpness": lambda e: f"a pose 6 px away loses only {100 * e.sharpness:.0f} % of the fit",
-    "contrast": lambda e: f"poses 12 px away lose only {100 * e.contrast:.0f} % of the fit",
-    "spread": lambda e: f"points agree in only {100 * e.spread:.0f} % of the image",
-    "halves_px": lambda e: f"halves of the points disagree by {e.halves_px:.1f} px",
-}
 
 
 class _Model(BaseModel):

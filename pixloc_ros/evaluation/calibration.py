@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr
 
-from pixloc_ros.alignment.verification import covariance_factor, map_covariance
+from pixloc_ros.alignment.pose_covariance import covariance_factor, map_covariance
 from pixloc_ros.errors import DataError
 from pixloc_ros.evaluation.shots import Localizes, Offset
 from pixloc_ros.geometry import covariance as cov

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from helpers.invented import COVARIANCE, alignment
-from pixloc_ros.alignment import verification
-from pixloc_ros.alignment.verification import Candidate, Verdict
+from pixloc_ros.alignment import pose_covariance
+from pixloc_ros.alignment.acceptance import Candidate, Decision, decide
 from pixloc_ros.alignment.wrong_probability import (
     AGAINST,
     Term,
@@ -63,17 +63,18 @@ evidences = st.builds(
 )
 
 
-def verdict(
+def decision(
     offset_m: float = 0.0,
     evidence: Evidence = GOOD,
     model: VerificationModel = MODEL,
     **changes: Any,
-) -> Verdict:
+) -> Decision:
     """On a faultless alignment but for the changes, of a prior `offset_m` ahead of it."""
     found = replace(alignment(T_MAP_BASE, T_MAP_BASE), **changes)
     T_prior = T_MAP_BASE @ se3.make(np.eye(3), [offset_m, 0.0, 0.0])
-    candidate = Candidate(T_MAP_BASE, COVARIANCE, PosePrior(T_prior, np.eye(6), "gnss", 0))
-    return verification.judge(candidate, found, evidence, model, LIMITS)
+    candidate = Candidate(T_MAP_BASE, COVARIANCE, PosePrior(T_prior, np.eye(6), "gnss", 0), found)
+    probability = model.wrong_probability(evidence, LIMITS.max_wrong_probability)
+    return decide(candidate, evidence, probability, model.weightiest(evidence), LIMITS)
 
 
 BEYOND: list[tuple[Reason, dict[str, Any]]] = [
@@ -100,33 +101,33 @@ WITHIN: list[dict[str, Any]] = [
 def test_what_is_beyond_one_limit_is_refused_for_that(
     reason: Reason, changes: dict[str, Any]
 ) -> None:
-    refused = verdict(**changes)
+    refused = decision(**changes)
     assert refused.reason is reason
     assert refused.message
 
 
 @pytest.mark.parametrize("changes", WITHIN)
 def test_what_is_just_within_the_limits_passes(changes: dict[str, Any]) -> None:
-    assert verdict(**changes).reason is Reason.OK
+    assert decision(**changes).reason is Reason.OK
 
 
 def test_the_first_limit_that_fails_is_the_reason() -> None:
     everything: dict[str, Any] = {}
     for reason, changes in reversed(BEYOND):
         everything |= changes
-        assert verdict(**everything).reason is reason
+        assert decision(**everything).reason is reason
 
 
 def test_the_message_names_value_and_limit() -> None:
-    assert verdict(cost=0.91).message == "cost 0.91 above 0.90"
-    assert "6.0 sigma away from the gnss prior" in verdict(offset_m=6.0).message
+    assert decision(cost=0.91).message == "cost 0.91 above 0.90"
+    assert "6.0 sigma away from the gnss prior" in decision(offset_m=6.0).message
 
 
 @pytest.mark.parametrize("name", WORSE)
 def test_a_refusal_names_the_evidence_that_weighs_most_with_its_value(name: str) -> None:
     value, reason, words = WORSE[name]
     doubtful = replace(HALVES_AGREE, sharpness=0.3)  # not sure without the halves
-    refused = verdict(evidence=replace(doubtful, **{name: value}), model=INVENTED)
+    refused = decision(evidence=replace(doubtful, **{name: value}), model=INVENTED)
     assert refused.reason is reason
     assert words in refused.message
     assert "wrong with probability" in refused.message
@@ -174,9 +175,9 @@ def test_settings_that_are_gone_name_what_does_their_work(name: str) -> None:
 
 def test_the_protection_level_grows_with_the_worst_direction() -> None:
     narrow = np.diag([0.01**2, 0.02**2, 0.01**2, 1e-4, 1e-4, 1e-4])
-    level = verification.protection_level(narrow, MODEL)
+    level = pose_covariance.protection_level(narrow, MODEL)
     assert level.error_m == pytest.approx(0.02 * MODEL.protection_factor)
-    wider = verification.protection_level(4 * narrow, MODEL)
+    wider = pose_covariance.protection_level(4 * narrow, MODEL)
     assert (wider.error_m, wider.risk) == (pytest.approx(2 * level.error_m), level.risk)
 
 
@@ -184,18 +185,18 @@ def test_the_protection_level_grows_with_the_worst_direction() -> None:
 def test_a_vaguer_prior_allows_more_by_as_many_sigmas(sigma: float, offset: float) -> None:
     T_prior = T_MAP_BASE @ se3.make(np.eye(3), [0.0, offset, 0.0])
     prior = PosePrior(T_prior, sigma**2 * np.eye(6), "odometry", 0)
-    candidate = Candidate(T_MAP_BASE, 1e-12 * np.eye(6), prior)
     found = alignment(T_MAP_BASE, T_MAP_BASE)
-    reason = verification.judge(candidate, found, GOOD, MODEL, LIMITS).reason
+    candidate = Candidate(T_MAP_BASE, 1e-12 * np.eye(6), prior, found)
+    reason = decide(candidate, GOOD, 0.0, "sharpness", LIMITS).reason
     assert (reason is Reason.OK) == (offset <= LIMITS.max_sigma_from_prior * sigma)
 
 
 def test_the_covariance_is_scaled_and_floored_along_the_vehicle() -> None:
     found = alignment(T_MAP_BASE, T_MAP_BASE)
-    T, plain = verification.base_pose_and_covariance(found, T_BASE_CAM, EXACT)
+    T, plain = pose_covariance.base_pose_and_covariance(found, T_BASE_CAM, EXACT)
     np.testing.assert_allclose(T, T_MAP_BASE, atol=1e-12)
     floored = Calibration(scale=3.0, floor_m=(0.2, 0.0, 0.0), floor_deg=(0.0,) * 3, frames=1)
-    _, covariance = verification.base_pose_and_covariance(found, T_BASE_CAM, floored)
+    _, covariance = pose_covariance.base_pose_and_covariance(found, T_BASE_CAM, floored)
     added = covariance - 3.0 * plain
     ahead = T_MAP_BASE[:3, 0]
     np.testing.assert_allclose(added[:3, :3], 0.04 * np.outer(ahead, ahead), atol=1e-12)
@@ -205,11 +206,11 @@ def test_the_covariance_is_scaled_and_floored_along_the_vehicle() -> None:
 def test_the_covariance_is_larger_where_the_image_is_blurred_but_the_floor_is_not() -> None:
     found = alignment(T_MAP_BASE, T_MAP_BASE)
     floored = EXACT.model_copy(update={"floor_m": (0.2, 0.1, 0.3)})
-    floor = verification.base_pose_and_covariance(found, T_BASE_CAM, floored)[1]
-    floor = floor - verification.base_pose_and_covariance(found, T_BASE_CAM, EXACT)[1]
+    floor = pose_covariance.base_pose_and_covariance(found, T_BASE_CAM, floored)[1]
+    floor = floor - pose_covariance.base_pose_and_covariance(found, T_BASE_CAM, EXACT)[1]
     clear, blurred, flat = (
-        verification.base_pose_and_covariance(found, T_BASE_CAM, floored, sharpness)[1] - floor
-        for sharpness in (verification.TYPICAL_SHARPNESS, 0.23, -1.0)
+        pose_covariance.base_pose_and_covariance(found, T_BASE_CAM, floored, sharpness)[1] - floor
+        for sharpness in (pose_covariance.TYPICAL_SHARPNESS, 0.23, -1.0)
     )
     np.testing.assert_allclose(blurred, 2**1.5 * clear, rtol=1e-6)
     assert np.isfinite(flat).all()
@@ -220,8 +221,8 @@ def test_the_maps_own_calibration_wins_unless_told_otherwise() -> None:
     config = CovarianceConfig(scale=5.0, floor_m=0.1)
     of_map: Any = SimpleNamespace(calibration=EXACT)
     without: Any = SimpleNamespace(calibration=None)
-    assert verification.calibration_of(of_map, config) is EXACT
+    assert pose_covariance.calibration_of(of_map, config) is EXACT
     ignored = config.model_copy(update={"from_map": False})
     for map_, used in ((without, config), (of_map, ignored)):
-        found = verification.calibration_of(map_, used)
+        found = pose_covariance.calibration_of(map_, used)
         assert (found.scale, found.floor_m, found.frames) == (5.0, (0.1,) * 3, 0)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pixloc_ros.alignment.pose_covariance import map_covariance
 from pixloc_ros.alignment.problems import ViewSelector
-from pixloc_ros.alignment.verification import map_covariance
 from pixloc_ros.config import flatten, from_flat
 from pixloc_ros.errors import ConfigError, MapError
 from pixloc_ros.evaluation.shots import posed_frames
