@@ -14,6 +14,7 @@ def build() -> typer.Typer:
     from research.baseline_shots import baseline_shots
     from research.benchmark_maps import benchmark_maps
     from research.commands import app
+    from research.free_photos import free_photos
     from research.fusion import fusion
     from research.idle_threads import idle_threads
     from research.landscape import landscape
@@ -21,6 +22,7 @@ def build() -> typer.Typer:
     from research.rolling_shutter import rolling_shutter
     from research.sensitivity import sensitivity
     from research.street_megadepth import street_megadepth
+    from research.street_sessions import street_sessions
     from research.training_comparison import training_comparison
     from research.training_confidence import training_confidence
     from research.verification_shots import verification_shots
@@ -28,6 +30,7 @@ def build() -> typer.Typer:
 
     app.command("ablations")(ablations)
     app.command("benchmark-maps")(benchmark_maps)
+    app.command("free-photos")(free_photos)
     app.command("fusion")(fusion)
     app.command("idle-threads")(idle_threads)
     app.command("landscape")(landscape)
@@ -36,6 +39,7 @@ def build() -> typer.Typer:
     app.command("sensitivity")(sensitivity)
     app.command("shots")(baseline_shots)
     app.command("street-megadepth")(street_megadepth)
+    app.command("street-sessions")(street_sessions)
     app.command("training-comparison")(training_comparison)
     app.command("training-confidence")(training_confidence)
     app.command("verification-shots")(verification_shots)
