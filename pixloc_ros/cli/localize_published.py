@@ -72,10 +72,17 @@ def localize_published(
         assert pairs is not None
         run = _by_pairs(localizer, pairs, descriptors or [], list(cameras))
     found: dict[str, PublishedResult] = {}
-    for name, camera in track(cameras.items(), "localizing", len(cameras)):
-        result = run(name, _read(images / name), camera)
-        if result is not None:
-            found[name] = result
+    try:
+        for name, camera in track(cameras.items(), "localizing", len(cameras)):
+            result = run(name, _read(images / name), camera)
+            if result is not None:
+                found[name] = result
+    except BaseException as error:  # also Ctrl-C
+        if found:
+            partial = output.with_suffix(f".partial{output.suffix}")
+            write_poses(partial, {name: result.T_cam_world for name, result in found.items()})
+            error.add_note(f"{partial} has the first {len(found)} poses")
+        raise
     write_poses(output, {name: result.T_cam_world for name, result in found.items()})
     aligned = sum(result.success for result in found.values())
     console = Console()

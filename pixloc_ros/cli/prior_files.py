@@ -48,6 +48,19 @@ class PriorFiles:
             raise ConfigError("--colmap goes with --inliers or --matches")
         self._sigma()
 
+    def digests(self) -> dict[str, str]:
+        """Return the options that were given with the SHA-256 of their files."""
+        from pixloc_ros.maps.schema import file_sha256
+
+        given = {"prior_format": self.prior_format, "prior_sigma": self.prior_sigma}
+        single = ("priors", "pairs", "inliers", "matches", "keypoints")
+        files = {name: (getattr(self, name),) for name in single} | {
+            "descriptors": self.descriptors
+        }
+        for name, paths in files.items():
+            given[name] = " ".join(file_sha256(path) for path in paths if path is not None)
+        return given | {"colmap": str(self.colmap)}
+
     def read(self, localizer: Localizer, names: list[str]) -> GlobalPrior | None:
         """Return what the files know about the named images. Raises DataError for wrong files."""
         from pixloc_ros.priors import file_priors

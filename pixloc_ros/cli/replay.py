@@ -133,12 +133,15 @@ def localize(
 ) -> None:
     """Localize images; without approximate poses they are searched for on the whole map.
 
+    An interrupted run continues when it is started again.
+
     Example: pixloc localize --map campus_map --images query --queries queries.txt --output
     poses.txt
     """
     from pixloc_ros.common.atomic_write import check_writable
     from pixloc_ros.image_pyramid import PyramidLocalizer
     from pixloc_ros.localizer import Localizer
+    from pixloc_ros.maps.schema import file_sha256
     from pixloc_ros.replay import queries as image_list
 
     files = PriorFiles(
@@ -165,10 +168,25 @@ def localize(
         Localizer(resolve_config(config, settings, folder, device)) for folder in smaller_map or ()
     ]
     pyramid = PyramidLocalizer((*smaller, localizer))
-    estimates = image_list.localize_files(pyramid, images, listed, output, global_prior, track)
-    found = sum(estimate.ok for estimate in estimates)
+    without_effect = {"map", "device", "threads", "node"}
+    results = image_list.localize_files(
+        pyramid,
+        images,
+        listed,
+        output,
+        global_prior,
+        track,
+        settings={
+            "queries": file_sha256(queries),
+            "maps": [each.map.sha256 for each in pyramid.localizers],
+            "weights": [each.features.sha256 for each in pyramid.localizers],
+            "priors": files.digests(),
+            "config": localizer.config.model_dump(mode="json", exclude=without_effect),
+        },
+    )
+    found = sum(result.ok for result in results)
     console = Console()
-    console.print(f"localized {found} of {len(estimates)} images", highlight=False)
+    console.print(f"localized {found} of {len(results)} images", highlight=False)
     console.print(f"poses: {output}, records: {image_list.frames_path(output)}", soft_wrap=True)
 
 

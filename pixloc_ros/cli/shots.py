@@ -16,7 +16,7 @@ from pixloc_ros.cli.progress import track
 from pixloc_ros.cli.replay import ConfigOption, DeviceOption, MapOption, SetOption, resolve_config
 
 if TYPE_CHECKING:
-    from pixloc_ros.evaluation.shots import Localizes, Offset
+    from pixloc_ros.evaluation.shots import Localizes, Offset, Shot
     from pixloc_ros.maps.files.posed_images import PosedImages
 
 ImagesOption = Annotated[Path, typer.Option(help="folder of the query images")]
@@ -102,12 +102,11 @@ def measure(
 ) -> None:
     """Localize the series from every offset under every degradation, and print a table.
 
-    Figures are written to `output` after each case, so that an interrupted run keeps them.
+    Until all cases are done, their figures are in a file `.partial.json` beside `output`.
     """
-    import json
     from itertools import product
 
-    from pixloc_ros.common.atomic_write import check_writable, write_text
+    from pixloc_ros.common.atomic_write import check_writable
     from pixloc_ros.common.progress import keeping
     from pixloc_ros.evaluation.shots import CLEAN, posed_frames, shoot, summarize
 
@@ -117,17 +116,38 @@ def measure(
     for text, degradation in product(offsets, degradations or [CLEAN]):
         offset = parse_offset(text, planar=series.planar)
         distance = f"{offset.distance_m:g} m" if offset else "no prior"
+        case = text if degradation == CLEAN else f"{text} {degradation}"
         frames = posed_frames(series.drive, series.index, degradation, series.seed)
         taken = shoot(localizer, frames, offset, series.per_frame, series.seed)
         count = len(series.index) * series.per_frame
-        kept = f"{output} has the cases that are done" if output and results else "nothing is kept"
+        done: list[Shot] = []
+        kept = f"{_partial(output)} has what is done" if output else "nothing is kept"
         with keeping(kept):
-            summary = summarize(list(track(taken, f"{distance}, {degradation}", count)))
-        case = text if degradation == CLEAN else f"{text} {degradation}"
-        results[case] = asdict(summary)
-        if output is not None:
-            write_text(output, json.dumps(results, indent=2) + "\n")
+            try:
+                for shot in track(taken, f"{distance}, {degradation}", count):
+                    done.append(shot)
+            finally:
+                if done:
+                    results[case] = asdict(summarize(done))
+                if 0 < len(done) < count:
+                    results[case]["interrupted"] = f"after {len(done)} of {count} shots"
+                _write_partial(output, results)
+    if output is not None:
+        _partial(output).replace(output)
     Console().print(_table(results))
+
+
+def _partial(output: Path) -> Path:
+    return output.with_suffix(".partial.json")
+
+
+def _write_partial(output: Path | None, results: dict[str, dict[str, Any]]) -> None:
+    import json
+
+    from pixloc_ros.common.atomic_write import write_text
+
+    if output is not None and results:
+        write_text(_partial(output), json.dumps(results, indent=2) + "\n")
 
 
 def parse_offset(text: str, planar: bool) -> Offset | None:

@@ -29,7 +29,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     _require_regular_file(path)
-    with _errors_of(path):
+    with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with _part(path) as part:
             yield part
@@ -41,7 +41,7 @@ def check_writable(path: str | Path) -> None:
     path = Path(path).absolute()
     folder = next(parent for parent in path.parents if parent.exists())
     _require_regular_file(path)
-    with _errors_of(path), _part(folder / path.name) as part, part.open("wb") as file:
+    with write_errors(path), _part(folder / path.name) as part, part.open("wb") as file:
         file.write(bytes(_BLOCK_BYTES))
         file.flush()
         os.fsync(file.fileno())
@@ -51,7 +51,7 @@ def remove(path: str | Path) -> None:
     """Remove a file if it exists. Raises DataError if that fails."""
     path = Path(path)
     _require_regular_file(path)
-    with _errors_of(path):
+    with write_errors(path):
         path.unlink(missing_ok=True)
 
 
@@ -82,7 +82,7 @@ def temporary_folder(path: Path) -> Iterator[Path]:
     One that a killed process left is reused. Raises the same errors as `atomic_folder`.
     """
     temporary = _temporary(path)
-    with _locked(temporary):
+    with locked_folder(temporary):
         for inside in temporary.iterdir():
             shutil.rmtree(inside) if inside.is_dir() else inside.unlink()
         try:
@@ -100,7 +100,7 @@ def clear_remains(path: Path, locked: bool = False) -> None:
     """
     old, temporary = _old(path), _temporary(path)
     if not locked and temporary.exists():
-        with _locked(temporary):
+        with locked_folder(temporary):
             shutil.rmtree(temporary)
     if old.is_dir() and not path.exists():
         old.rename(path)
@@ -117,8 +117,11 @@ def _old(path: Path) -> Path:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the kernel's lock on a folder, which ends with the process; create it if needed."""
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Hold the kernel's lock on a folder, which ends with the process; create it if needed.
+
+    Raises DataError while another process holds it.
+    """
     folder.mkdir(exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -145,7 +148,8 @@ def _replace(temporary: Path, path: Path) -> None:
     if not path.exists():
         temporary.rename(path)
         return
-    with _locked(path):  # so that nobody takes the old folder for a leftover before it is removed
+    # Locked, so that nobody takes the old folder for a leftover before it is removed.
+    with locked_folder(path):
         if not _exchange(temporary, path):
             path.rename(_old(path))
             temporary.rename(path)
@@ -173,15 +177,15 @@ def _require_regular_file(path: Path) -> None:
 
     As root, a file written to /dev/null would replace it for all programs.
     """
-    with _errors_of(path):
+    with write_errors(path):
         if path.exists() and not path.is_file():
             kind = "a folder" if path.is_dir() else "a device or a pipe"
             raise DataError(f"cannot write {path}: it is {kind}; name a file")
 
 
 @contextmanager
-def _errors_of(path: Path) -> Iterator[None]:
-    """Turn errors of the file system into one line."""
+def write_errors(path: Path) -> Iterator[None]:
+    """Turn errors of the file system in a block into one line. Raises DataError."""
     try:
         yield
     except OSError as error:

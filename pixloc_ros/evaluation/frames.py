@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -199,10 +200,15 @@ def with_truth(frame: FrameResult, T_map_base_true: Matrix | None) -> FrameResul
 
 
 def read_frames(path: str | Path) -> list[FrameResult]:
-    """Read frames.jsonl, or the one in a run folder. Raises DataError naming the wrong line."""
+    """Read frames.jsonl, or the one in a run folder. Raises DataError naming the wrong line.
+
+    A last line that its writer did not finish, because it was killed, is left out.
+    """
     path = Path(path) / FRAMES_FILE if Path(path).is_dir() else Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        if lines and not _is_whole(lines[-1]):
+            lines.pop()
         return [_parse(f"{path}:{n}", line) for n, line in enumerate(lines, 1) if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
@@ -220,6 +226,17 @@ def trajectory_of(frames: Sequence[FrameResult]) -> Trajectory:
     return Trajectory.create(
         (frame.stamp_ns for frame in found), (f.pose.matrix() for f in found if f.pose)
     )
+
+
+def _is_whole(line: str) -> bool:
+    """Return whether a line ends, or at least is a value: people may leave out the last end."""
+    if line.endswith("\n"):
+        return True
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _parse(where: str, line: str) -> FrameResult:

@@ -73,6 +73,7 @@ class Summary(Record):
     reasons: dict[str, int]
     map_sha256: str | None = None
     weights_sha256: str | None = None
+    interrupted: str | None = None  # how far a run got that was stopped; None: it is whole
     provenance: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -85,7 +86,8 @@ def evaluate(
 
     A trajectory is first converted by `compare_trajectories`.
 
-    provenance: map_sha256, weights_sha256, and whatever else should be recorded about the run.
+    provenance: map_sha256, weights_sha256, interrupted, and whatever else should be recorded about
+    the run.
     """
     frames = _as_frames(estimates, truth)
     known = [frame for frame in frames if frame.truth is not None]
@@ -105,6 +107,7 @@ def evaluate(
         reasons=_histogram(frame.reason for frame in frames),
         map_sha256=rest.pop("map_sha256", None),
         weights_sha256=rest.pop("weights_sha256", None),
+        interrupted=rest.pop("interrupted", None),
         provenance=rest,
     )
 

@@ -10,6 +10,7 @@ from pixloc_ros.errors import DataError
 from pixloc_ros.evaluation.compare import TOLERANCE_S, compare_poses, compare_trajectories
 from pixloc_ros.evaluation.frames import FrameResult, read_frames, with_truth
 from pixloc_ros.evaluation.metrics import Summary
+from pixloc_ros.evaluation.partial_run import PARTIAL_FOLDER
 from pixloc_ros.evaluation.report import SUMMARY_FILE
 from pixloc_ros.geometry.trajectory import has_named_poses, read_poses, read_tum
 
@@ -45,15 +46,16 @@ def load_frames(
 
 
 def load_provenance(estimate: Path) -> dict[str, Any]:
-    """Return what a run's summary.json says about its map, weights and settings."""
+    """Return what a run's summary.json says about its map, weights, settings and completeness."""
     path = estimate / SUMMARY_FILE
     if not path.is_file():
-        return {}
+        killed = estimate.absolute().name == PARTIAL_FOLDER
+        return {"interrupted": "by a kill, or still running"} if killed else {}
     content = read_json(path, DataError)
     with refusing(DataError, path):
         summary = Summary.model_validate(content)
-    digests = {"map_sha256": summary.map_sha256, "weights_sha256": summary.weights_sha256}
-    return {**summary.provenance, **digests}
+    names = ("map_sha256", "weights_sha256", "interrupted")
+    return {**summary.provenance, **{name: getattr(summary, name) for name in names}}
 
 
 def _comparable(frames: list[FrameResult]) -> bool:

@@ -19,12 +19,14 @@ def summary_rows(summary: Summary) -> list[Row]:
 
 
 def summary_table(summary: Summary, title: str = "Localization") -> Table:
-    """Return the rows as a table for the console, with false accepts in red."""
+    """Return the rows as a table for the console, with false accepts and an interruption in red."""
     table = Table(title=title, show_header=False, title_justify="left")
     table.add_column(style="bold")
     table.add_column(justify="right")
     for label, value in summary_rows(summary):
-        alarm = label.startswith("false accepts") and summary.false_accepts
+        alarm = label == "interrupted" or (
+            label.startswith("false accepts") and summary.false_accepts
+        )
         table.add_row(label, value, style="bold red" if alarm else None)
     return table
 
@@ -53,6 +55,8 @@ def pose_error(metres: float | None, degrees: float | None) -> str:
 
 
 def _frame_rows(summary: Summary) -> Iterator[Row]:
+    if summary.interrupted is not None:
+        yield "interrupted", summary.interrupted
     share = summary.frames_localized / max(summary.frames_total, 1)
     yield "localized", f"{summary.frames_localized} of {summary.frames_total} ({share:.1%})"
     for reason, count in summary.reasons.items():

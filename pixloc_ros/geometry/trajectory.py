@@ -27,6 +27,7 @@ SAME_INSTANT_NS = 100_000  # files round stamps; a car moves only millimetres in
 NORM_TOLERANCE = 0.01  # beyond it, the four numbers are not a quaternion
 MAX_STAMP_S = 9_000_000_000  # more does not fit 64 bits in nanoseconds
 TUM_COLUMNS = "t tx ty tz qx qy qz qw"
+TUM_HEADER = f"# {TUM_COLUMNS} (T_map_base)\n"
 POSES_COLUMNS = "name qw qx qy qz tx ty tz"
 
 
@@ -110,11 +111,16 @@ def read_tum(path: str | Path) -> Trajectory:
 
 def write_tum(path: str | Path, trajectory: Trajectory) -> None:
     """Write a TUM file with nanosecond stamps, atomically."""
-    lines = (
-        f"{format_stamp(stamp_ns)} {_words(T[:3, 3])} {_words(se3.quat_xyzw(T))}\n"
-        for stamp_ns, T in zip(trajectory.stamps_ns.tolist(), trajectory.T_map_base, strict=True)
+    poses = zip(trajectory.stamps_ns.tolist(), trajectory.T_map_base, strict=True)
+    write_text(path, TUM_HEADER + "".join(tum_line(stamp_ns, T) for stamp_ns, T in poses))
+
+
+def tum_line(stamp_ns: int, T_map_base: Matrix) -> str:
+    """Return one line of a TUM file."""
+    return (
+        f"{format_stamp(stamp_ns)} {_words(T_map_base[:3, 3])} "
+        f"{_words(se3.quat_xyzw(T_map_base))}\n"
     )
-    write_text(path, f"# {TUM_COLUMNS} (T_map_base)\n" + "".join(lines))
 
 
 def read_poses(path: str | Path) -> dict[str, Matrix]:

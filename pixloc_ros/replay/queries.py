@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,9 +13,11 @@ from pixloc_ros.common import image_files
 from pixloc_ros.common.foreign_files import confined
 from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.errors import DataError
-from pixloc_ros.evaluation.frames import frame_result, write_frames
+from pixloc_ros.evaluation.frames import FrameResult, frame_result, write_frames
+from pixloc_ros.evaluation.partial_run import resumable_run
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.geometry.trajectory import write_poses
 from pixloc_ros.image_pyramid import PyramidLocalizer
 from pixloc_ros.localizer import Localizer
@@ -48,13 +51,17 @@ def localize_queries(
     images_dir: Path,
     queries: Iterable[Query],
     global_prior: GlobalPrior | None = None,
+    done: Container[str] = (),
 ) -> Iterator[Estimate]:
     """Yield one estimate per query, in order; the camera is the base, so T_map_base is T_map_cam.
 
+    done: names of queries to leave out.
     global_prior: proposes poses of queries. A query for which it has none is searched for on the
     whole map.
     """
     for index, query in enumerate(queries):
+        if query.name in done:
+            continue
         image_rgb = image_files.read(images_dir / query.name)
         if image_rgb is None:
             message = f"{images_dir / query.name} cannot be decoded"
@@ -72,29 +79,43 @@ def localize_files(
     output: Path,
     global_prior: GlobalPrior | None = None,
     progress: Progress = silent,
-) -> list[Estimate]:
+    settings: Mapping[str, Any] | None = None,
+) -> list[FrameResult]:
     """Localize images and write their poses (cam_from_world) to a file.
 
-    A record of every image, localized or not, is written beside it, see `frames_path`.
+    A record of every image, localized or not, is written beside it, see `frames_path`. Until all
+    are done, the records are in `partial_path`; if they are of an interrupted run, it is continued.
+
+    settings: everything that the results depend on. Raises DataError if those of an interrupted
+    run are others.
     """
-    frames = localize_queries(localizer, images_dir, queries, global_prior)
-    estimates = list(progress(frames, "localizing", len(queries)))
-    T_map_world = map_from_world(localizer.map)
-    write_poses(
-        output,
-        {
-            e.name: se3.inverse(e.T_map_base) @ T_map_world
-            for e in estimates
-            if e.T_map_base is not None
-        },
-    )
-    write_frames(frames_path(output), [frame_result(estimate) for estimate in estimates])
-    return estimates
+    with resumable_run(partial_path(output), settings or {}) as run:
+        left = len(queries) - len(run.done)
+        estimates = localize_queries(localizer, images_dir, queries, global_prior, set(run.done))
+        for estimate in progress(estimates, "localizing", left):
+            run.add(frame_result(estimate))
+        results = [run.done[query.name] for query in queries]
+        write_poses(output, _cam_from_world(results, map_from_world(localizer.map)))
+        write_frames(frames_path(output), results)
+    return results
+
+
+def _cam_from_world(results: Iterable[FrameResult], T_map_world: Matrix) -> dict[str, Matrix]:
+    return {
+        result.name: se3.inverse(result.pose.matrix()) @ T_map_world
+        for result in results
+        if result.pose is not None
+    }
 
 
 def frames_path(output: Path) -> Path:
     """Return the file for the records of all images, with the reasons of failures."""
     return output.with_suffix(".frames.jsonl")
+
+
+def partial_path(output: Path) -> Path:
+    """Return the folder for the records of a run that is not complete yet."""
+    return output.with_suffix(".partial")
 
 
 def _check_images(names: Iterable[str], images_dir: Path) -> None:

@@ -15,7 +15,9 @@ from pixloc_ros.common.atomic_write import check_writable, write_text
 from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.config import Config
 from pixloc_ros.errors import BagError, DataError
+from pixloc_ros.evaluation.frames import frame_result
 from pixloc_ros.evaluation.metrics import Summary
+from pixloc_ros.evaluation.partial_run import PartialRun
 from pixloc_ros.evaluation.report import SUMMARY_FILE, LoadImage, write_report, write_run
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.trajectory import Trajectory, read_tum
@@ -60,6 +62,8 @@ def replay(
 ) -> ReplayResult:
     """Localize all images of a bag and write the files of the run to a folder.
 
+    While it goes on, and if it is stopped, its frames are in `PartialRun`'s folder of the output.
+
     ground_truth: TUM file, map_from_base; by default the one that `pixloc bag create` wrote beside
     the bag.
     view: file for the rerun viewer; needs rerun-sdk.
@@ -82,14 +86,18 @@ def replay(
         session = Session(localizer)
         total = -(-reader.image_count // every)
         answered = _answered(session, reader, every, localizer.map, record_session)
-        estimates = list(progress(_checked(answered, reader), "localizing", total))
-        if not estimates:
-            raise BagError(f"bag {bag} holds no readable image")
-        notes = _notes(reader, session.counters, session.tracker.rejected)
-        if complaint := session.mounting.complaint():
-            notes.append(f"{complaint}; see `pixloc calibrate`")
-        provenance = _provenance(reader, localizer, notes)
-        summary = write_run(output, estimates, provenance, truth)
+        estimates = []
+        with PartialRun(output, total, _provenance(reader, localizer, [])) as partial:
+            for estimate in progress(_checked(answered, reader), "localizing", total):
+                estimates.append(estimate)
+                partial.add(frame_result(estimate, truth))
+            if not estimates:
+                raise BagError(f"bag {bag} holds no readable image")
+            notes = _notes(reader, session.counters, session.tracker.rejected)
+            if complaint := session.mounting.complaint():
+                notes.append(f"{complaint}; see `pixloc calibrate`")
+            provenance = _provenance(reader, localizer, notes)
+            summary = write_run(output, estimates, provenance, truth)
         write_text(output / CONFIG_FILE, yaml.safe_dump(config.model_dump(mode="json")))
         load_image = image_loader(reader, config)
         if report:

@@ -68,6 +68,18 @@ def cmdline(process: psutil.Process) -> str:
         return ""
 
 
+def stop_after(count: int) -> Callable[..., Iterator[Any]]:
+    """Give a progress after so many items of which somebody presses Ctrl-C."""
+
+    def progress(items: Iterable[Any], description: str, total: int) -> Iterator[Any]:
+        for i, item in enumerate(items):
+            if i == count:
+                raise KeyboardInterrupt
+            yield item
+
+    return progress
+
+
 def kill_one_after(
     count: int, victims: Callable[[], list[psutil.Process]]
 ) -> Callable[..., Iterator[Any]]:

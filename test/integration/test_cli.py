@@ -12,6 +12,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from helpers.faults import stop_after
 from pixloc_ros import config as configuration
 from pixloc_ros.cli import main
 from pixloc_ros.config import Config
@@ -91,6 +92,20 @@ def test_shots_from_wrong_priors_end_at_the_truth(street: Path, tmp_path: Path) 
         assert found["found_10cm"] == 1.0
         assert found["false_accepts"] == 0
         assert found["median_m"] < 0.02
+
+
+@pytest.mark.slow
+def test_shots_that_are_stopped_leave_what_is_done(street: Path, tmp_path: Path, monkeypatch):
+    drive, figures = street / "data" / "drive", tmp_path / "shots.json"
+    arguments = ["--map", street / "map", "--every", "5", "--offset", "1,2", "--output", figures]
+    arguments += ["--images", drive / "images", "--meta", drive / "meta.json"]
+    figures.write_text("of an earlier run")
+    monkeypatch.setattr("pixloc_ros.cli.shots.track", stop_after(2))
+    assert runner.invoke(main.build(), ["shots", *map(str, arguments)]).exit_code != 0
+    assert figures.read_text() == "of an earlier run"
+    found = json.loads((tmp_path / "shots.partial.json").read_text())["1,2"]
+    assert found["shots"] == 2
+    assert found["interrupted"].startswith("after 2 of ")
 
 
 @pytest.mark.slow

@@ -15,10 +15,14 @@ from typer.testing import CliRunner
 
 from helpers.drives import first_frames
 from helpers.events import with_image
+from helpers.faults import stop_after
 from pixloc_ros.cli import main
+from pixloc_ros.cli import replay as commands
 from pixloc_ros.cli.replay import resolve_config
+from pixloc_ros.common.progress import silent
 from pixloc_ros.config import Config, from_flat, load
 from pixloc_ros.errors import BagError, ConfigError, DataError
+from pixloc_ros.evaluation.frames import read_frames
 from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.trajectory import read_poses, read_tum, write_poses
@@ -37,7 +41,7 @@ from pixloc_ros.replay.bag_writer import create_bag, truth_path
 from pixloc_ros.replay.calibration_file import read_calibration
 from pixloc_ros.replay.queries import frames_path, read_queries
 from pixloc_ros.replay.recorded_drive import read_drives
-from pixloc_ros.replay.runner import replay
+from pixloc_ros.replay.runner import ReplayResult, replay
 from pixloc_ros.replay.verified_frames import localized_bag
 from pixloc_ros.sensors.events import (
     CameraInfoEvent,
@@ -319,6 +323,28 @@ def test_a_bag_that_is_cut_off_gives_what_it_has_and_says_so(bag, map_folder, tm
     assert result.summary.frames_localized == result.summary.frames_total > 0
 
 
+def test_a_replay_that_is_stopped_leaves_what_it_has(bag, map_folder, tmp_path):
+    def run(progress) -> ReplayResult:
+        config = Config(map=str(map_folder))
+        return replay(bag, config, tmp_path, report=False, every=4, progress=progress)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(stop_after(2))
+    partial = tmp_path / "partial"
+    assert [path.name for path in tmp_path.iterdir()] == ["partial"]
+    assert "after 2 of 3 frames" in (partial / "summary.json").read_text()
+    found, poses = read_frames(partial), read_tum(partial / "trajectory.txt")
+    assert found[1].error.translation_m < 0.1
+    assert len(found) == len(poses) == 2
+    whole = run(silent)
+    assert read_frames(tmp_path)[:2] == [
+        frame.model_copy(update={"timing_ms": whole_frame.timing_ms})
+        for frame, whole_frame in zip(found, read_frames(tmp_path), strict=False)
+    ]
+    assert whole.summary.interrupted is None
+    assert not partial.exists()
+
+
 def test_nothing_is_written_when_the_bag_cannot_be_used(bag, map_folder, tmp_path):
     output = tmp_path / "run"
     with pytest.raises(BagError):
@@ -392,6 +418,29 @@ def test_images_of_the_same_name_in_two_folders_stay_apart(queries, map_folder):
         assert se3.distance_m(se3.inverse(T_cam_world), se3.inverse(truth[name])) < 0.1
     records = frames_path(queries / "poses.txt").read_text().splitlines()
     assert [json.loads(line)["name"] for line in records] == list(truth)
+
+
+def test_a_list_that_is_stopped_goes_on_where_it_was(queries, map_folder, monkeypatch):
+    left = []
+
+    def tracked(items, description, total):
+        left.append(total)
+        return items
+
+    monkeypatch.setattr(commands, "track", stop_after(1))
+    localize(queries, map_folder)
+    partial = queries / "poses.partial"
+    assert [frame.name for frame in read_frames(partial)] == ["front/0.jpg"]
+    assert not (queries / "poses.txt").exists()
+    monkeypatch.setattr(commands, "track", tracked)
+    refused = localize(queries, map_folder, "--prior-sigma", "3.0,4.0").exception
+    assert isinstance(refused, DataError)
+    assert "results of another priors" in str(refused)
+    assert localize(queries, map_folder).exit_code == 0
+    assert left == [1]
+    assert located(queries) == 2
+    assert [f.stamp_ns for f in read_frames(frames_path(queries / "poses.txt"))] == [0, 1]
+    assert not partial.exists()
 
 
 def test_images_without_priors_are_searched_for_on_the_whole_map(queries, map_folder):

@@ -6,7 +6,6 @@ Results are appended to a file as they come, so that an interrupted run can be c
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,8 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pixloc_ros.common import image_files
-from pixloc_ros.common.atomic_write import write_text
-from pixloc_ros.common.foreign_files import confined, read_json, refusing
+from pixloc_ros.common.foreign_files import confined
 from pixloc_ros.common.parallel import Workers
 from pixloc_ros.common.progress import Progress, keeping, silent
 from pixloc_ros.config import Config
@@ -29,6 +27,7 @@ from pixloc_ros.evaluation.frames import (
     PriorRecord,
     frame_result,
 )
+from pixloc_ros.evaluation.partial_run import ResumableRun
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.image_pyramid import PyramidLocalizer
@@ -38,7 +37,6 @@ from pixloc_ros.priors import file_priors
 from pixloc_ros.priors.global_prior import GlobalPrior, KeyframePairs
 from pixloc_ros.types import Estimate, Frame, PosePrior, Reason, Status
 
-FRAMES_FILE, RUN_FILE = "frames.jsonl", "run.json"
 BATCH = 16  # queries passed to a worker at once
 
 
@@ -127,21 +125,17 @@ def localize_scene(
     settings: everything that results depend on. Raises DataError if the folder's results depend on
     other settings.
     """
-    _check_same_run(folder, settings)
-    done = _read_done(folder / FRAMES_FILE)
-    left = [(i, q) for i, q in enumerate(scene.queries) if q.name not in done]
+    run = ResumableRun(folder, settings)
+    left = [(i, q) for i, q in enumerate(scene.queries) if q.name not in run.done]
     batches = (
         (recipe, tuple(_task(scene, i, query, prior) for i, query in left[at : at + BATCH]))
         for at in range(0, len(left), BATCH)
     )
     found = (result for batch in workers.map(localize_batch, batches) for result in batch)
-    kept = f"what is done is kept in {folder}: the same command goes on there"
-    with keeping(kept), (folder / FRAMES_FILE).open("a", encoding="utf-8") as file:
+    with keeping(run.note):
         for result in progress(found, f"localizing {scene.name}", len(left)):
-            file.write(result.model_dump_json() + "\n")
-            file.flush()
-            done[result.name] = result
-    return [done[query.name] for query in scene.queries if query.name in done]
+            run.add(result)
+    return [run.done[query.name] for query in scene.queries if query.name in run.done]
 
 
 def localize_batch(recipe: Recipe, tasks: Sequence[QueryTask]) -> list[FrameResult]:
@@ -233,30 +227,3 @@ def map_settings(maps: Sequence[Map], config: Config, retrieval: Retrieval) -> d
         "retrieval": [hashlib.sha256(path.read_bytes()).hexdigest() for path in files],
         "config": config.model_dump(mode="json", exclude={"map", "device", "threads", "node"}),
     }
-
-
-def _check_same_run(folder: Path, settings: dict[str, Any]) -> None:
-    path, text = folder / RUN_FILE, json.dumps(settings, indent=1, sort_keys=True)
-    if not path.is_file():
-        write_text(path, text + "\n")
-        return
-    known = read_json(path, DataError)
-    ours = json.loads(text)
-    if known != ours:
-        other = next(key for key in {**known, **ours} if known.get(key) != ours.get(key))
-        raise DataError(
-            f"{folder} has results of another {other}: give another --output, or remove the folder"
-        )
-
-
-def _read_done(path: Path) -> dict[str, FrameResult]:
-    """Read results by name; a line that a kill has truncated is left out, and removed."""
-    if not path.is_file():
-        return {}
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith("}\n")]
-    if len(whole) < len(lines):
-        write_text(path, "".join(whole))
-    with refusing(DataError, path, "remove it to localize again"):
-        results = [FrameResult.model_validate_json(line) for line in whole]
-    return {result.name: result for result in results}
