@@ -2,10 +2,11 @@
 
     recorder OUTPUT [--node pixloc_localizer] [--report [BAG]]
 
-Every status becomes a line of frames.jsonl, with the pose of the same stamp if there is one. With
---report, the poses are plotted, and compared with the ground truth next to the bag if there is any;
-the figures are printed as a table and, for programs that read logs, as a line of JSON after
-JSON_MARK.
+Every status becomes a line of frames.jsonl, with the pose of the same stamp if there is one. During
+the drive, lines are written at once to OUTPUT/partial, so that memory does not grow and a kill
+loses nothing but the last frames; at the end the files move to OUTPUT. With --report, the poses are
+plotted, and compared with the ground truth next to the bag if there is any; the figures are printed
+as a table and, for programs that read logs, as a line of JSON after JSON_MARK.
 """
 
 from __future__ import annotations
@@ -32,13 +33,11 @@ from pixloc_ros.evaluation.frames import (
     FrameResult,
     PoseRecord,
     Sigma,
-    trajectory_of,
-    write_frames,
 )
-from pixloc_ros.evaluation.report import TRAJECTORY_FILE, report_on
+from pixloc_ros.evaluation.partial_run import PartialRun
+from pixloc_ros.evaluation.report import report_on
 from pixloc_ros.evaluation.sources import load_frames
 from pixloc_ros.evaluation.tables import summary_table
-from pixloc_ros.geometry.trajectory import write_tum
 from pixloc_ros.msg import AlignmentStatus
 from pixloc_ros.replay.bag_writer import truth_path
 from pixloc_ros.ros.executable import StopSignals
@@ -47,70 +46,90 @@ from pixloc_ros.sensors import decoding
 POLL_S = 0.1  # how soon a signal is noticed
 JSON_MARK = "pixloc_report "
 QUEUE = 1000  # so that nothing is lost while the disk is busy
+MAX_WAITING = 100  # statuses without their pose, and the reverse: the two may come in any order
 
 
 class Recorder(Node):
-    """Subscribes to a localizer's `~/pose` and `~/status`."""
+    """Subscribes to a localizer's `~/pose` and `~/status`, and adds its frames to a run."""
 
-    def __init__(self, node: str) -> None:
+    def __init__(self, node: str, run: PartialRun) -> None:
         super().__init__("pixloc_recorder")
-        self._poses: dict[int, tuple[PoseRecord, Sigma]] = {}
-        self._statuses: dict[int, AlignmentStatus] = {}
+        self._run = run
+        self._poses: dict[int, tuple[PoseRecord, Sigma]] = {}  # whose status has not come yet
+        self._statuses: dict[int, AlignmentStatus] = {}  # accepted, whose pose has not come yet
         self.taken = 0  # messages received so far
         self.create_subscription(PoseWithCovarianceStamped, f"{node}/pose", self._on_pose, QUEUE)
         self.create_subscription(AlignmentStatus, f"{node}/status", self._on_status, QUEUE)
 
-    def frames(self) -> list[FrameResult]:
-        """Return one result per status, ordered by stamp."""
-        return [self._frame(stamp_ns) for stamp_ns in sorted(self._statuses)]
+    def write_waiting(self, at_most: int = 0) -> None:
+        """Write the oldest statuses without a pose, until at most so many wait for theirs."""
+        while len(self._statuses) > at_most:
+            stamp_ns = next(iter(self._statuses))
+            self._write(stamp_ns, self._statuses.pop(stamp_ns))
 
     def _on_pose(self, message: PoseWithCovarianceStamped) -> None:
         self.taken += 1
         pose = PoseRecord.of(decoding.pose(message.pose.pose))
         covariance = np.reshape(message.pose.covariance, (6, 6))
-        self._poses[decoding.stamp_ns(message.header)] = pose, Sigma.of(covariance)
+        stamp_ns = decoding.stamp_ns(message.header)
+        self._poses[stamp_ns] = pose, Sigma.of(covariance)
+        if (status := self._statuses.pop(stamp_ns, None)) is not None:
+            self._write(stamp_ns, status)
+        while len(self._poses) > MAX_WAITING:
+            del self._poses[next(iter(self._poses))]
 
     def _on_status(self, message: AlignmentStatus) -> None:
         self.taken += 1
-        self._statuses[decoding.stamp_ns(message.header)] = message
+        stamp_ns = decoding.stamp_ns(message.header)
+        if message.localized and stamp_ns not in self._poses:
+            self._statuses[stamp_ns] = message
+            self.write_waiting(at_most=MAX_WAITING)
+        else:
+            self._write(stamp_ns, message)
 
-    def _frame(self, stamp_ns: int) -> FrameResult:
-        status = self._statuses[stamp_ns]
-        pose, sigma = self._poses.get(stamp_ns, (None, None))
-        stages = dict(zip(status.stages, status.stages_ms, strict=True))
-        return FrameResult(
-            name=str(stamp_ns),
-            stamp_ns=stamp_ns,
-            status=status.status,
-            reason=status.reason,
-            message=status.message,
-            pose=pose,
-            sigma=sigma,
-            cost=status.cost,
-            inlier_share=status.inlier_share,
-            iterations=tuple(status.iterations),
-            hypotheses=status.hypotheses,
-            condition=status.condition,
-            points=status.points,
-            **{name: getattr(status, name) for name in VERIFICATION_FIELDS},
-            wrong_probability=status.wrong_probability,
-            protection_level_m=status.protection_level_m,
-            protection_risk=status.protection_risk,
-            ambiguity_m=status.ambiguity_m,
-            keyframes=tuple(status.keyframes),
-            timing_ms={**stages, "total": status.latency_ms},
-        )
+    def _write(self, stamp_ns: int, status: AlignmentStatus) -> None:
+        pose, sigma = self._poses.pop(stamp_ns, (None, None))
+        self._run.add(_frame(stamp_ns, status, pose, sigma))
+
+
+def _frame(
+    stamp_ns: int, status: AlignmentStatus, pose: PoseRecord | None, sigma: Sigma | None
+) -> FrameResult:
+    stages = dict(zip(status.stages, status.stages_ms, strict=True))
+    return FrameResult(
+        name=str(stamp_ns),
+        stamp_ns=stamp_ns,
+        status=status.status,
+        reason=status.reason,
+        message=status.message,
+        pose=pose,
+        sigma=sigma,
+        cost=status.cost,
+        inlier_share=status.inlier_share,
+        iterations=tuple(status.iterations),
+        hypotheses=status.hypotheses,
+        condition=status.condition,
+        points=status.points,
+        **{name: getattr(status, name) for name in VERIFICATION_FIELDS},
+        wrong_probability=status.wrong_probability,
+        protection_level_m=status.protection_level_m,
+        protection_risk=status.protection_risk,
+        ambiguity_m=status.ambiguity_m,
+        keyframes=tuple(status.keyframes),
+        timing_ms={**stages, "total": status.latency_ms},
+    )
 
 
 def main(stop: StopSignals, args: Sequence[str] | None = None) -> int:
-    """Record until SIGINT or SIGTERM, then write the files; return the exit status."""
+    """Record until SIGINT or SIGTERM; return the exit status."""
     argv = list(sys.argv if args is None else args)
     options = _options(remove_ros_args(argv)[1:])
     try:
         check_writable(options.output / FRAMES_FILE)  # now, not after the drive
         return _record(stop, argv, options)
     except PixlocError as error:
-        print(f"recorder: {error}", file=sys.stderr)
+        kept = getattr(error, "__notes__", [])
+        print("; ".join([f"recorder: {error}", *kept]), file=sys.stderr)
         return 1
 
 
@@ -119,16 +138,17 @@ def _record(stop: StopSignals, argv: Sequence[str], options: argparse.Namespace)
     # launch and its terminal may both send a signal: files are written even after a second one.
     stop.grace_s = None
     executor = SingleThreadedExecutor()
-    executor.add_node(recorder := Recorder(options.node))
-    while not stop.requested:
-        executor.spin_once(POLL_S)
-    _take_queued_messages(executor, recorder)
-    rclpy.shutdown()
-    frames = recorder.frames()
-    if not frames:
-        print("recorder: no frame was received, nothing to write", file=sys.stderr)
-        return 1
-    write(options.output, frames)
+    with PartialRun(options.output) as run:
+        executor.add_node(recorder := Recorder(options.node, run))
+        while not stop.requested:
+            executor.spin_once(POLL_S)
+        _take_queued_messages(executor, recorder)
+        rclpy.shutdown()
+        recorder.write_waiting()
+        if run.count == 0:
+            print("recorder: no frame was received, nothing to write", file=sys.stderr)
+            return 1
+        run.publish()
     if options.report is not None:
         report(options.output, truth_path(options.report) if options.report.name else None)
     return 0
@@ -140,12 +160,6 @@ def _take_queued_messages(executor: SingleThreadedExecutor, recorder: Recorder) 
     while recorder.taken > before:
         before = recorder.taken
         executor.spin_once(POLL_S)
-
-
-def write(output: Path, frames: list[FrameResult]) -> None:
-    """Write frames.jsonl and, if any frame was localized, trajectory.txt."""
-    write_frames(output / FRAMES_FILE, frames)
-    write_tum(output / TRAJECTORY_FILE, trajectory_of(frames))
 
 
 def report(output: Path, truth: Path | None) -> None:

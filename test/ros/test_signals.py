@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -85,25 +84,54 @@ def test_a_node_that_is_ending_keeps_to_it_when_told_again(
 
 @pytest.mark.ros
 @pytest.mark.slow
-def test_the_recorder_writes_its_files_when_told_to_end_twice(tmp_path: Path, domain: int) -> None:
-    from rclpy.duration import Duration
+def test_the_recorder_writes_at_once_and_ends_in_order_when_told_twice(
+    tmp_path: Path, domain: int
+) -> None:
+    """Frames: refused; accepted, with the pose before and after the status; without its pose."""
+    from geometry_msgs.msg import PoseWithCovarianceStamped
 
-    from helpers.live import PATIENCE_S, Rig
+    from helpers.live import Rig
+    from pixloc_ros.evaluation.frames import read_frames
     from pixloc_ros.msg import AlignmentStatus
+    from pixloc_ros.ros.conversions import header
 
-    log = tmp_path / "log.txt"
-    process = started(log, domain, "recorder", tmp_path / "run")
+    ok, failed = AlignmentStatus.STATUS_OK, AlignmentStatus.STATUS_FAILED
+    run, log = tmp_path / "run", tmp_path / "log.txt"
+    process = started(log, domain, "recorder", run)
     with Rig(domain) as rig:
-        publisher = rig.node.create_publisher(AlignmentStatus, "/pixloc_localizer/status", 10)
-        rig.until(lambda: publisher.get_subscription_count() == 2, "the recorder beside the rig")
-        ok = AlignmentStatus.STATUS_OK
-        publisher.publish(AlignmentStatus(status=ok, reason="ok", message="here"))
-        assert publisher.wait_for_all_acked(Duration(seconds=PATIENCE_S))
+        statuses = rig.node.create_publisher(AlignmentStatus, "/pixloc_localizer/status", 10)
+        poses = rig.node.create_publisher(PoseWithCovarianceStamped, "/pixloc_localizer/pose", 10)
+        for publisher in (statuses, poses):
+            rig.until(lambda p=publisher: p.get_subscription_count() == 2, "recorder beside rig")
+
+        def publish_status(stamp_ns: int, status: str) -> None:
+            message = AlignmentStatus(status=status, reason="ok", localized=status == ok)
+            message.header = header(stamp_ns, "map")
+            statuses.publish(message)
+
+        def publish_pose(stamp_ns: int) -> None:
+            message = PoseWithCovarianceStamped(header=header(stamp_ns, "map"))
+            message.pose.pose.position.x = float(stamp_ns)
+            poses.publish(message)
+
+        publish_pose(3)
+        publish_status(4, ok)
+        publish_status(1, failed)
+        publish_status(2, ok)
+        publish_pose(2)
+        publish_status(3, ok)
+        rig.until(
+            lambda: (
+                (run / "partial/frames.jsonl").is_file() and len(read_frames(run / "partial")) == 3
+            ),
+            "all frames but the one whose pose is missing on disk",
+        )
     for _ in range(2):
         process.send_signal(signal.SIGINT)
     assert_ends_in_order(process, log)
-    (line,) = (tmp_path / "run" / "frames.jsonl").read_text().splitlines()
-    assert json.loads(line)["message"] == "here"
+    found = [(f.stamp_ns, f.pose and f.pose.xyz[0]) for f in read_frames(run)]
+    assert found == [(1, None), (2, 2.0), (3, 3.0), (4, None)]
+    assert not (run / "partial").exists()
 
 
 @pytest.mark.ros
