@@ -22,6 +22,7 @@ from pixloc_ros.maps.build.from_bag.chunks import PlacedChunk
 from pixloc_ros.maps.build.from_bag.frames import KeyframeImage, choose_frames
 from pixloc_ros.maps.build.from_bag.gates import KeyframeCoverage
 from pixloc_ros.maps.build.from_bag.loops import Meeting
+from pixloc_ros.maps.build.from_bag.report import left_out
 from pixloc_ros.maps.build.from_bag.trajectory import (
     Loop,
     Moment,
@@ -211,6 +212,29 @@ def test_images_that_give_no_map_are_told_with_the_reason(tmp_path):
     odometry = recorded(turning_path(10)).odometry
     with pytest.raises(MapError, match=r"cover 5 of them.*s before or after it.*the same clock"):
         choose_frames([drive(late, odometry=odometry)], tmp_path / "g", CONFIG, silent)
+
+
+def test_images_that_odometry_does_not_cover_are_told_with_their_span(tmp_path):
+    """Odometry from image 4 on, with a gap around images 20 to 22, until image 35."""
+    T = np.tile(np.eye(4), (40, 1, 1))
+    T[:, 0, 3] = np.arange(40) * 0.5
+    kept = np.array([*range(4, 20), *range(23, 36)])
+    odometry = RecordedOdometry(
+        10**18 + STEP_NS * kept, T[kept], np.array([0] * 16 + [1] * 13, np.int64)
+    )
+    given = drive(pictures([0.0] * 40), odometry=odometry)
+    found = choose_frames([given], tmp_path / "f", CONFIG, silent)
+    assert [(s.images, s.where, s.first_s, s.last_s) for s in found.uncovered] == [
+        (4, "before it begins", 0.0, pytest.approx(0.3)),
+        (4, "in a gap or a jump of it", 2.0, pytest.approx(2.3)),  # its end begins the next epoch
+        (4, "after it ends", pytest.approx(3.6), pytest.approx(3.9)),
+    ]
+    assert choose_frames([given], tmp_path / "f", CONFIG, silent) == found
+    (line,) = left_out(found.unreadable, found.uncovered)
+    assert line == (
+        "drive: 12 images left out, not covered by odometry: 4 before it begins (0.0 to 0.3 s), "
+        "4 in a gap or a jump of it (2.0 to 2.3 s), 4 after it ends (3.6 to 3.9 s)"
+    )
 
 
 def test_weak_stretches_are_named_by_time_and_place():

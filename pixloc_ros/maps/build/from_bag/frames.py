@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -38,12 +38,27 @@ class KeyframeImage:
 
 
 @dataclass(frozen=True, slots=True)
+class UncoveredSpan:
+    """Images in a row that are left out, because odometry does not cover them."""
+
+    drive: str
+    images: int
+    where: str  # relative to the odometry
+    first_s: float  # of the images, since the first image of the drive
+    last_s: float
+
+    def __str__(self) -> str:
+        return f"{self.images} {self.where} ({self.first_s:.1f} to {self.last_s:.1f} s)"
+
+
+@dataclass(frozen=True, slots=True)
 class ChosenFrames:
     """Keyframes in order of drive and stamp, and how many images there were."""
 
     keyframes: tuple[KeyframeImage, ...]
     images: int
     unreadable: int
+    uncovered: tuple[UncoveredSpan, ...]
 
 
 class ImageProgress(Protocol):
@@ -73,7 +88,9 @@ def choose_frames(
     if len(keyframes) < 2:
         raise MapError(f"{len(keyframes)} keyframe(s) of {counts.images} images: {counts.why()}")
     keyframes.sort(key=lambda k: (k.drive, k.stamp_ns, k.camera_name))
-    chosen = ChosenFrames(tuple(keyframes), counts.images, counts.unreadable)
+    chosen = ChosenFrames(
+        tuple(keyframes), counts.images, counts.unreadable, tuple(counts.uncovered)
+    )
     write_text(index, json.dumps({"key": key, **asdict(chosen)}))
     return chosen
 
@@ -83,7 +100,7 @@ class _Counts:
     images: int = 0
     unreadable: int = 0
     problem: str = ""  # of the last unreadable one
-    uncovered: int = 0  # by odometry
+    uncovered: list[UncoveredSpan] = field(default_factory=list)
     outside_s: float = 0.0  # how far the farthest of these is before or after all odometry
 
     def why(self) -> str:
@@ -93,7 +110,7 @@ class _Counts:
             reasons.append(f"{self.unreadable} of them cannot be used: {self.problem}")
         if self.uncovered:
             reasons.append(
-                f"odometry does not cover {self.uncovered} of them, which are up to "
+                f"odometry does not cover {sum(s.images for s in self.uncovered)} of them, up to "
                 f"{self.outside_s:.1f} s before or after it: do both have the same clock?"
             )
         return "; ".join(reasons) or "does the vehicle move?"
@@ -120,10 +137,13 @@ def _choose_of_drive(
     ways: dict[str, ImageProgress] = {c.name: _progress_of(drive, config) for c in drive.cameras}
     sizes = {c.name: c.camera for c in drive.cameras}
     best: dict[str, _SharpestImage] = {}
+    first_ns: int | None = None
+    uncovered_ns: list[int] = []
     for image in progress(
         drive.read_images(), f"Choosing keyframes of {drive.name}", drive.image_count
     ):
         counts.images += 1
+        first_ns = image.stamp_ns if first_ns is None else first_ns
         camera = image.camera_name
         try:
             image_rgb = _of_size(image.decode(), sizes[camera])
@@ -134,8 +154,7 @@ def _choose_of_drive(
         grey = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2GRAY)
         way = ways[camera].at(image.stamp_ns, np.asarray(grey, np.uint8))
         if way is None:
-            counts.uncovered += 1
-            counts.outside_s = max(counts.outside_s, _outside_s(drive, image.stamp_ns))
+            uncovered_ns.append(image.stamp_ns)
             continue
         found = _SharpestImage(int(way), _sharpness(grey), image.stamp_ns, image_rgb)
         before = best.get(camera)
@@ -146,13 +165,33 @@ def _choose_of_drive(
             best[camera] = found
     for camera, candidate in best.items():
         yield _write(number, camera, candidate, folder)
+    if first_ns is not None and drive.odometry is not None:
+        counts.uncovered += uncovered_spans(drive.name, drive.odometry, uncovered_ns, first_ns)
+        counts.outside_s = max(counts.outside_s, _outside_s(drive.odometry, uncovered_ns))
 
 
-def _outside_s(drive: RecordedDrive, stamp_ns: int) -> float:
-    """How long before or after all odometry of a drive a stamp is."""
-    assert drive.odometry is not None
-    first_ns, last_ns = drive.odometry.stamps_ns[[0, -1]].tolist()
-    return max(first_ns - stamp_ns, stamp_ns - last_ns, 0) * 1e-9
+def uncovered_spans(
+    drive: str, odometry: RecordedOdometry, uncovered_ns: Sequence[int], start_ns: int
+) -> list[UncoveredSpan]:
+    """Group the stamps of uncovered images by the gap of the odometry that they are in.
+
+    start_ns: of the drive.
+    """
+    stamps_ns = np.sort(np.array(uncovered_ns, np.int64))
+    next_pose = np.searchsorted(odometry.stamps_ns, stamps_ns)
+    where = {0: "before it begins", len(odometry.stamps_ns): "after it ends"}
+    spans = []
+    for index in np.unique(next_pose).tolist():
+        own_s = (stamps_ns[next_pose == index] - start_ns) * 1e-9
+        span = where.get(index, "in a gap or a jump of it")
+        spans.append(UncoveredSpan(drive, len(own_s), span, float(own_s[0]), float(own_s[-1])))
+    return spans
+
+
+def _outside_s(odometry: RecordedOdometry, stamps_ns: Sequence[int]) -> float:
+    """How long before or after all odometry the farthest of some stamps is."""
+    first_ns, last_ns = odometry.stamps_ns[[0, -1]].tolist()
+    return max((max(first_ns - t, t - last_ns, 0) for t in stamps_ns), default=0) * 1e-9
 
 
 def _of_size(image_rgb: RgbImage, camera: Camera) -> RgbImage:
@@ -258,6 +297,7 @@ def _read_index(path: Path, key: str) -> ChosenFrames | None:
         if content.pop("key") != key:
             return None
         keyframes = tuple(KeyframeImage(**entry) for entry in content.pop("keyframes"))
-        return ChosenFrames(keyframes, **content)
+        uncovered = tuple(UncoveredSpan(**entry) for entry in content.pop("uncovered"))
+        return ChosenFrames(keyframes, uncovered=uncovered, **content)
     except (OSError, ValueError, KeyError, TypeError):
         return None

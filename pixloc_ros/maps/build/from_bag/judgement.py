@@ -47,6 +47,7 @@ def judge(
         keyframes=tuple(images.keyframes),
         images=chosen.images,
         unreadable=chosen.unreadable,
+        uncovered=chosen.uncovered,
         model=model,
         T_map_cam=adjusted.T_map_cam,
         T_map_base=T_map_base,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import html
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pixloc_ros.common import image_files
 from pixloc_ros.common.atomic_write import atomic_folder
 from pixloc_ros.geometry.se3 import Matrix
-from pixloc_ros.maps.build.from_bag.frames import KeyframeImage
+from pixloc_ros.maps.build.from_bag.frames import KeyframeImage, UncoveredSpan
 from pixloc_ros.maps.build.from_bag.gates import KeyframeCoverage, MapCheck, WeakStretch
 from pixloc_ros.maps.build.work_folder import writing
 from pixloc_ros.maps.files.colmap import ColmapImage, ColmapModel
@@ -28,6 +28,7 @@ PAGE = "index.html"
 FIGURES = "report.json"
 SAMPLES = 6  # keyframes that are shown with their points
 SAMPLE_WIDTH_PX = 640
+MAX_SPANS = 4  # of images without odometry that the summary names one by one
 MAX_POINTS = 50_000  # that are drawn
 HEIGHT_SHARE = (2, 98)  # per cent of the points that are drawn
 WEAK_COLOUR, GOOD_COLOUR, FIX_COLOUR = "#D55E00", "#0072B2", "#009E73"
@@ -41,6 +42,7 @@ class MappingReport:
     keyframes: tuple[KeyframeImage, ...]  # N
     images: int
     unreadable: int
+    uncovered: tuple[UncoveredSpan, ...]
     model: ColmapModel
     T_map_cam: Matrix  # (N, 4, 4)
     T_map_base: Matrix  # (N, 4, 4)
@@ -65,6 +67,7 @@ class MappingReport:
             f"images; {len(self.model.point_ids)} points",
             *(f"{'good' if check.good else 'BAD '}  {check}" for check in self.checks),
         ]
+        lines += left_out(self.unreadable, self.uncovered)
         if self.loops:
             lines.append(f"{self.loops} loops closed")
         for name, scale, delay_s in zip(
@@ -82,6 +85,7 @@ class MappingReport:
             "drives": list(self.drives),
             "images": self.images,
             "images_unreadable": self.unreadable,
+            "images_without_odometry": [asdict(span) for span in self.uncovered],
             "keyframes": len(self.placed),
             "keyframes_placed": int(self.placed.sum()),
             "points": len(self.model.point_ids),
@@ -96,6 +100,19 @@ class MappingReport:
             ],
             "weak_stretches": [str(stretch) for stretch in self.stretches],
         }
+
+
+def left_out(unreadable: int, uncovered: Sequence[UncoveredSpan]) -> Iterator[str]:
+    """Yield a line about images that cannot be used, and one per drive about missing odometry."""
+    if unreadable:
+        yield f"{unreadable} images left out: not decodable, or not of the calibrated size"
+    for drive in dict.fromkeys(span.drive for span in uncovered):
+        spans = [span for span in uncovered if span.drive == drive]
+        words = [str(span) for span in spans[:MAX_SPANS]]
+        if rest := spans[MAX_SPANS:]:
+            words.append(f"{sum(span.images for span in rest)} in {len(rest)} more places")
+        count = sum(span.images for span in spans)
+        yield f"{drive}: {count} images left out, not covered by odometry: {', '.join(words)}"
 
 
 def write_report(found: MappingReport, folder: Path, images: Path) -> None:
