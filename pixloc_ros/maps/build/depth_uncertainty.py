@@ -1,4 +1,4 @@
-"""How uncertain the depth of triangulated points is, from the images that they were made of."""
+"""How uncertain triangulated points are, above all in depth, from the images that show them."""
 
 from __future__ import annotations
 
@@ -48,21 +48,34 @@ def depth_sigmas(
     sigma is 0. Poses are taken as exact.
     """
     known = errors_px >= 0
-    information = np.zeros((len(points_world), 3, 3))
-    count, distance = np.zeros((2, len(points_world)))
     if not known.any():
         return np.zeros(len(points_world), np.float32)
+    images = list(images)
+    count, distance = np.zeros((2, len(points_world)))
     for image in images:
-        seen, R = image.points, image.T_cam_world[:3, :3]
-        points_cam = se3.transform(image.T_cam_world, points_world[seen])
-        J = image.camera.project_with_jacobian(torch.from_numpy(points_cam))[2].numpy() @ R
-        information[seen] += np.nan_to_num(J.mT @ J)
-        count[seen] += 1
-        distance[seen] += np.linalg.norm(points_cam, axis=-1)
+        points_cam = se3.transform(image.T_cam_world, points_world[image.points])
+        count[image.points] += 1
+        distance[image.points] += np.linalg.norm(points_cam, axis=-1)
+    information = point_information(points_world, images)
     weakest = np.linalg.eigvalsh(information)[:, 0].clip(min=np.finfo(float).tiny)
     sigma = _keypoint_sigma_px(errors_px, count) / np.sqrt(weakest)
     relative = np.minimum(sigma * count / distance.clip(min=1e-9), MAX_SIGMA)
     return np.where(known & (count > 0), relative, 0.0).astype(np.float32)
+
+
+def point_information(points_world: Matrix, images: Iterable[PointImage]) -> Matrix:
+    """Return inverse covariances (P, 3, 3) of points, as one pixel of noise in the images gives.
+
+    points_world: (P, 3). Poses are taken as exact. An image that a point cannot be projected into
+    adds nothing.
+    """
+    information = np.zeros((len(points_world), 3, 3))
+    for image in images:
+        T_cam_world, seen = image.T_cam_world, image.points
+        points_cam = torch.from_numpy(se3.transform(T_cam_world, points_world[seen]))
+        J = image.camera.project_with_jacobian(points_cam)[2].numpy() @ T_cam_world[:3, :3]
+        information[seen] += np.nan_to_num(J.mT @ J)
+    return information
 
 
 def _keypoint_sigma_px(errors_px: NDArray[np.floating], count: NDArray[np.float64]) -> float:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.build.builder import HALF_TRACK
-from pixloc_ros.maps.build.from_bag.tracks import sums
+from pixloc_ros.maps.build.tracks import sums
 from pixloc_ros.maps.feature_store import Arrays, covisibility
 from pixloc_ros.maps.merge.placed_map import PlacedMap
 from pixloc_ros.maps.tiles import Tile

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.pnp import MAX_ERROR_PX, solve_pnp
 from pixloc_ros.geometry.se3 import Matrix
-from pixloc_ros.maps.build.from_bag.tracks import DistinctCameras, JoinedTracks
+from pixloc_ros.maps.build.tracks import DistinctCameras, JoinedTracks
 from pixloc_ros.maps.merge.matching import PointPairs
 from pixloc_ros.maps.merge.placed_map import PlacedMap
 

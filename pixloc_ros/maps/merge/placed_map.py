@@ -14,10 +14,10 @@ from scipy.spatial import KDTree
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.se3 import Matrix
+from pixloc_ros.maps.build.depth_uncertainty import PointImage, point_information
 from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.tiles import unit_rows
 
-PIXEL_SIGMA = 1.0  # of where a keyframe sees a point
 UNKNOWN_SIGMA_M = 100.0  # of a point along a direction that no keyframe tells
 
 
@@ -75,12 +75,12 @@ class PlacedMap:
 
     @cached_property
     def information(self) -> Matrix:
-        """Inverse covariances (P, 3, 3) of the points, as pixels in the keyframes tell them."""
-        total = np.tile(np.eye(3) / UNKNOWN_SIGMA_M**2, (len(self.points), 1, 1))
-        for keyframe, ids in self.observed():
-            _, J = self.pixels_with_jacobian(keyframe, ids)
-            total[ids] += J.transpose(0, 2, 1) @ J / PIXEL_SIGMA**2
-        return total
+        """Inverse covariances (P, 3, 3) of the points, for a pixel of noise in the keyframes."""
+        images = (
+            PointImage(self.camera(keyframe), se3.inverse(self.T_new_cam[keyframe]), ids)
+            for keyframe, ids in self.observed()
+        )
+        return point_information(self.points, images) + np.eye(3) / UNKNOWN_SIGMA_M**2
 
     def observed(self) -> Iterator[tuple[int, NDArray[np.int32]]]:
         """Every keyframe with the ids of the points that it sees, each once."""
@@ -116,11 +116,3 @@ class PlacedMap:
         points_cam = se3.transform(se3.inverse(self.T_new_cam[keyframe]), points)
         pixels, in_view = self.camera(keyframe).project(torch.from_numpy(points_cam))
         return pixels.numpy(), in_view.numpy()
-
-    def pixels_with_jacobian(self, keyframe: int, ids: NDArray[np.int32]) -> tuple[Matrix, Matrix]:
-        """Pixels (N, 2) of its points in a keyframe, and their derivatives (N, 2, 3) by the
-        points."""
-        T_cam_new = se3.inverse(self.T_new_cam[keyframe])
-        points_cam = torch.from_numpy(se3.transform(T_cam_new, self.points[ids]))
-        pixels, _, J = self.camera(keyframe).project_with_jacobian(points_cam)
-        return pixels.numpy(), J.numpy() @ T_cam_new[:3, :3]

@@ -16,8 +16,8 @@ from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.build.colmap_pipeline import ColmapRun
 from pixloc_ros.maps.build.from_bag.chunks import PlacedChunk
 from pixloc_ros.maps.build.from_bag.loops import COLMAP_CENTER_PX, Meeting, place
-from pixloc_ros.maps.build.from_bag.tracks import DistinctCameras, JoinedTracks, sums
 from pixloc_ros.maps.build.from_bag.trajectory import Loop
+from pixloc_ros.maps.build.tracks import DistinctCameras, JoinedTracks, sums
 from pixloc_ros.maps.files.colmap import ColmapImage, ColmapModel
 
 MATCH_PX = 10.0  # that a point may be off where another pass through the place shows it

@@ -20,7 +20,7 @@ from pixloc_ros.geometry.covariance import skew
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.build.colmap_pipeline import LOSS_PX
 from pixloc_ros.maps.build.from_bag.adjustment import HELD_SIGMAS, turn_between
-from pixloc_ros.maps.build.from_bag.tracks import JoinedTracks, damped, robust_weights, sums
+from pixloc_ros.maps.build.tracks import JoinedTracks, damped, robust_weights, sums
 
 ITERATIONS = 15
 DAMPING = 1e-4  # to begin with, as a share of the diagonals

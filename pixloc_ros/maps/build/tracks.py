@@ -1,4 +1,4 @@
-"""Points of a whole drive and who sees them, in arrays; adjusted without a table of all of them."""
+"""Points and who sees them, in arrays; adjusted without a table of all observations."""
 
 from __future__ import annotations
 
