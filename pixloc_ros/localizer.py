@@ -103,8 +103,8 @@ class Localizer:
                 priors = given or self._propose(images[0], views)
             estimate = self._align(images, priors, views.with_images(images, config), watch)
             if _worth_second_attempt(estimate, config):
-                closer = views.with_images(images, _from_middle_level(config))
-                second = self._align(images, priors, closer, watch)
+                from_middle = views.with_images(images, _from_middle_level(config))
+                second = self._align(images, priors, from_middle, watch)
                 estimate = second if second.ok else estimate
         except CannotLocalize as failure:
             return failed(frame, failure.reason, failure.message, given)

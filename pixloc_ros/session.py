@@ -179,15 +179,8 @@ class Session:
 
     def _begin(self, group: ImageGroup, images: DecodedImages) -> _Task | Answer:
         """Make frames of a group and find their prior, or answer why that cannot be."""
-        if group.epoch != self.intake.epoch:
-            message = "time went back while this image was waiting"
-            return self._fail(group, Reason.SUPERSEDED, message)
-        if group.odd_s:
-            side = "after" if group.odd_s > 0 else "before"
-            message = f"its stamp is {abs(group.odd_s):.1f} s {side} that of the last image"
-            return self._fail(
-                group, Reason.ODD_STAMP, f"{message}: a single odd stamp is not trusted"
-            )
+        if refusal := self._stamp_refusal(group):
+            return self._fail(group, *refusal)
         try:
             frames = self._assemble(group, images)
         except BadMessage as error:
@@ -202,9 +195,21 @@ class Session:
             answer = self._fail(group, Reason.FROZEN_IMAGE, message, frames[0])
             self.tracker.update(answer.estimate)
             return answer
+        # External poses without height or heading are completed by keyframes, which are of cameras.
         self.tracker.keyframes.T_base_cam = usable[0].T_base_cam
         prior = self.tracker.prior(usable[0].stamp_ns)
         return _Task(group, tuple(usable), prior, self.tracker.generation)
+
+    def _stamp_refusal(self, group: ImageGroup) -> tuple[Reason, str] | None:
+        """Return why a group cannot be localized at its stamp; None if it can."""
+        if group.epoch != self.intake.epoch:
+            return Reason.SUPERSEDED, "time went back while this image was waiting"
+        if group.odd_s:
+            side = "after" if group.odd_s > 0 else "before"
+            off = f"{abs(group.odd_s):.1f} s {side} that of the last image"
+            message = f"its stamp is {off}: a single odd stamp is not trusted"
+            return Reason.ODD_STAMP, message
+        return None
 
     def _assemble(self, group: ImageGroup, images: DecodedImages) -> list[Frame]:
         """Return the frames of the cameras that have all they need.
@@ -219,8 +224,9 @@ class Session:
                 if isinstance(image, BadMessage):
                     raise image
                 assert isinstance(event, ImageEvent)
-                where = self._next_name, self.config.node
-                frame = self.intake.assembler.frame(camera_name, event, image, *where)
+                frame = self.intake.assembler.frame(
+                    camera_name, event, image, self._next_name, self.config.node
+                )
                 frames.append(self._with_shutter(frame))
             except (BadMessage, NotReady) as problem:
                 problems.append(problem)

@@ -22,7 +22,7 @@ class ServingKeyframes:
 
     index: NDArray[np.intp]
     tiles: dict[int, Tile]  # theirs, opened
-    passed: list[int]  # tiles that would serve, but could not be opened
+    unavailable: list[int]  # tiles that would serve, but could not be opened
 
 
 def serving_keyframes(
@@ -33,15 +33,15 @@ def serving_keyframes(
     condition: int,
 ) -> ServingKeyframes:
     """Choose among the keyframes near (ascending), and open their tiles."""
-    passed: list[int] = []
+    unavailable: list[int] = []
     while True:
         keyframes = _of_conditions(map_, T_map_cam, near, config, condition)
         needed = np.unique(map_.keyframe_tile[keyframes]).tolist()
         tiles = map_.tiles.take(needed)
         if len(tiles) == len(needed):
-            return ServingKeyframes(keyframes, tiles, passed)
-        passed += [index for index in needed if index not in tiles]
-        near = near[~np.isin(map_.keyframe_tile[near], passed)]
+            return ServingKeyframes(keyframes, tiles, unavailable)
+        unavailable += [index for index in needed if index not in tiles]
+        near = near[~np.isin(map_.keyframe_tile[near], unavailable)]
 
 
 def choose_keyframes(
@@ -52,20 +52,23 @@ def choose_keyframes(
 ) -> NDArray[np.intp]:
     """At most config.keyframes of the keyframes near (ascending): half by pose, half by shared
     points."""
-    unlikeness, angles_rad = pose_unlikeness(T_map_cam, map_.keyframe_T_map_cam[near])
+    distances, angles_rad = pose_distances(T_map_cam, map_.keyframe_T_map_cam[near])
     usable = angles_rad <= MAX_ANGLE_RAD
     near = near[usable]
-    by_pose = np.argsort(unlikeness[usable], kind="stable")[: (config.keyframes + 1) // 2]
+    by_pose = np.argsort(distances[usable], kind="stable")[: (config.keyframes + 1) // 2]
     shared = _shared_points(map_, near, by_pose)
     covisible = np.argsort(-shared, kind="stable")[: config.keyframes - len(by_pose)]
     return near[np.concatenate([by_pose, covisible[shared[covisible] > 0]])]
 
 
-def pose_unlikeness(
+def pose_distances(
     T_map_cam: NDArray[np.float64], others: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """How unlike what a camera (4, 4) sees is to what others (M, 4, 4) see, by their poses: metres
-    between them plus METRES_PER_RADIAN for the turn; and the turns (rad)."""
+    """Return distances (M,) of camera poses (M, 4, 4) from one (4, 4), and the turns (M,) in rad.
+
+    A distance is in metres, with METRES_PER_RADIAN for the turn: it says how much less two cameras
+    have in view together.
+    """
     distances_m = np.linalg.norm(others[:, :3, 3] - T_map_cam[:3, 3], axis=-1)
     angles_rad = se3.angles_rad(T_map_cam, others)
     return distances_m + METRES_PER_RADIAN * angles_rad, angles_rad

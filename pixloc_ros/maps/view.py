@@ -45,7 +45,7 @@ class MapView:
     point_ids: NDArray[np.int32]  # (N,) of the map
     features: tuple[Tensor, ...]  # (N, C) float32 of unit norm, coarse to fine
     confidences: tuple[Tensor, ...]  # (N,) float32, coarse to fine
-    keyframes: tuple[str, ...]  # whose points were considered, most alike first
+    keyframes: tuple[str, ...]  # whose points were considered, the nearest by pose first
     nearest_m: float  # distance from the prior to the nearest keyframe
     missing: tuple[str, ...] = ()  # ids of tiles that would serve, but are not fetched yet
     further: FurtherObservations | None = None  # for the refinement of a pose
@@ -114,38 +114,86 @@ def select_view(
     near, nearest_m = map_.keyframes_within(position, config.max_distance_m)
     serving = serving_keyframes(map_, T_map_cam_prior, near, config, condition)
     map_.tiles.approach(position)
-    missing = map_.tiles.missing_among(serving.passed)
+    missing = map_.tiles.missing_among(serving.unavailable)
     viewpoint = _Viewpoint.of(T_map_cam_prior, camera)
     if not len(serving.index):
         return _empty(viewpoint.origin, nearest_m, missing, map_.metadata.dims, device)
     observed = _observations(map_, serving, viewpoint.origin)
+    visible = _visible_points(map_, serving, observed, viewpoint, config, point_ids)
+    chosen = _choose(map_, observed, visible, viewpoint, camera, config, condition)
+    levels = range(len(map_.metadata.dims))
+    features, confidences = _gather(serving.tiles, observed, chosen.best, levels)
+    return MapView(
+        origin=viewpoint.origin,
+        points=torch.from_numpy(observed.local[chosen.best].astype(np.float32)).to(device),
+        point_ids=observed.point_id[chosen.best],
+        features=tuple(rows.to(device) for rows in features),
+        confidences=tuple(weights.to(device) for weights in confidences),
+        keyframes=tuple(map_.keyframe_names[i] for i in serving.index),
+        nearest_m=nearest_m,
+        missing=missing,
+        further=_further(serving.tiles, observed, chosen.further, chosen.further_of, device),
+        depth_errors=_depth_errors(map_, observed, chosen.best, viewpoint.origin, device),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _VisiblePoints:
+    """The distinct points (P,) of some observations (O,), and which of them may be in the image."""
+
+    point: NDArray[np.intp]  # (O,) the point of each observation, 0..P-1
+    first: NDArray[np.intp]  # (P,) the first observation of each point
+    pixels: NDArray[np.float64]  # (P, 2) in the widened image
+    index: NDArray[np.intp]  # of the points that may be in the image
+
+
+def _visible_points(
+    map_: Map,
+    serving: ServingKeyframes,
+    observed: _Observations,
+    viewpoint: _Viewpoint,
+    config: ViewConfig,
+    point_ids: NDArray[np.int32] | None,
+) -> _VisiblePoints:
     first, point = _distinct(observed.point_id)
     pixels, visible = viewpoint.project(observed.local[first])
     if config.cull_hidden and map_.keyframe_depth_m is not None:
         visible &= ~_hidden(map_, serving.index, observed.local[first], viewpoint)
     if point_ids is not None:
         visible &= np.isin(observed.point_id[first], point_ids)
-    shown = np.flatnonzero(visible)
-    preferred = _taken_in(map_, observed.keyframe, condition)
-    alike, rank = _most_alike(map_, observed, point, shown, viewpoint, preferred, config)
-    shown, number = np.unique(point[alike], return_inverse=True)  # of the points that are alike
-    spread = _spread(pixels[shown], observed.priority[first[shown]], camera, config)
-    chosen, is_further = np.isin(number, spread), rank >= config.observations
-    best, others = alike[chosen & ~is_further], alike[chosen & is_further]
-    further_of = np.searchsorted(point[best], point[others])
-    features, confidences = _gather(serving.tiles, observed, best, range(len(map_.metadata.dims)))
-    return MapView(
-        origin=viewpoint.origin,
-        points=torch.from_numpy(observed.local[best].astype(np.float32)).to(device),
-        point_ids=observed.point_id[best],
-        features=tuple(rows.to(device) for rows in features),
-        confidences=tuple(weights.to(device) for weights in confidences),
-        keyframes=tuple(map_.keyframe_names[i] for i in serving.index),
-        nearest_m=nearest_m,
-        missing=missing,
-        further=_further(serving.tiles, observed, others, further_of, device),
-        depth_errors=_depth_errors(map_, observed, best, viewpoint.origin, device),
+    return _VisiblePoints(point, first, pixels, np.flatnonzero(visible))
+
+
+@dataclass(frozen=True, slots=True)
+class _ChosenObservations:
+    """Indices of observations: the best of each point of a view, and further ones."""
+
+    best: NDArray[np.intp]  # (N,)
+    further: NDArray[np.intp]  # (M,)
+    further_of: NDArray[np.intp]  # (M,) rows of the best ones, of the same points
+
+
+def _choose(
+    map_: Map,
+    observed: _Observations,
+    visible: _VisiblePoints,
+    viewpoint: _Viewpoint,
+    camera: Camera,
+    config: ViewConfig,
+    condition: int,
+) -> _ChosenObservations:
+    """Choose points spread over the image, and the observations most like what it shows."""
+    point = visible.point
+    preferred = _of_condition(map_, observed.keyframe, condition)
+    usable, rank = _similar_viewpoints(
+        map_, observed, point, visible.index, viewpoint, preferred, config
     )
+    points, number = np.unique(point[usable], return_inverse=True)
+    priority = observed.priority[visible.first[points]]
+    spread = _spread(visible.pixels[points], priority, camera, config)
+    chosen, is_further = np.isin(number, spread), rank >= config.observations
+    best, further = usable[chosen & ~is_further], usable[chosen & is_further]
+    return _ChosenObservations(best, further, np.searchsorted(point[best], point[further]))
 
 
 def _depth_errors(
@@ -183,7 +231,7 @@ def _empty(
     )
 
 
-def _taken_in(map_: Map, keyframes: NDArray[np.intp], condition: int) -> NDArray[np.bool_]:
+def _of_condition(map_: Map, keyframes: NDArray[np.intp], condition: int) -> NDArray[np.bool_]:
     """Which keyframes (N,) are of a condition; all of them where the map knows of none."""
     if map_.keyframe_condition is None:
         return np.ones(len(keyframes), bool)
@@ -270,23 +318,24 @@ def _spread(
     return np.sort(np.argsort(rank + urgency)[: config.max_points])
 
 
-def _most_alike(
+def _similar_viewpoints(
     map_: Map,
     observed: _Observations,
     point: NDArray[np.intp],
-    shown: NDArray[np.intp],
+    visible: NDArray[np.intp],
     viewpoint: _Viewpoint,
     preferred: NDArray[np.bool_],
     config: ViewConfig,
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """The observations (R,) of shown points that look most as the points do from here, point by
-    point, of each as many as are ever used and none that is too unlike: angle between the two
-    viewing rays (rad) plus the logarithm of the scale change. And their ranks (R,), from 0.
+    """Return the observations (R,) of visible points with the smallest `viewpoint_change`.
 
-    point, preferred: (O,) of the observations; preferred ones that are alike enough come first.
+    They are in the order of the points, of each as many as are ever used, and none beyond
+    `max_viewpoint_change`. Also returns the rank (R,) of each among those of its point, from 0.
+
+    point, preferred: (O,) of the observations; preferred ones within the limit come first.
     """
     place = np.full(point.max(initial=-1) + 1, -1)
-    place[shown] = np.arange(len(shown))
+    place[visible] = np.arange(len(visible))
     at = place[point]
     considered = np.flatnonzero(at >= 0)
     at, local = at[considered], observed.local[considered]
@@ -295,20 +344,20 @@ def _most_alike(
     ray_now = local - viewpoint.T_local_cam[:3, 3]
     squared_then, squared_now = (ray_then**2).sum(-1), (ray_now**2).sum(-1)
     cos = (ray_then * ray_now).sum(-1) / np.sqrt(squared_then * squared_now)
-    unlikeness = viewpoint_change(cos, squared_then / squared_now)
-    too_unlike = unlikeness > config.max_viewpoint_change
-    order = np.lexsort((unlikeness, ~preferred[considered] | too_unlike, at))
+    change = viewpoint_change(cos, squared_then / squared_now)
+    too_different = change > config.max_viewpoint_change
+    order = np.lexsort((change, ~preferred[considered] | too_different, at))
     rank = np.arange(len(order)) - np.searchsorted(at[order], at[order])
     count = max(config.observations, config.refinement_observations)
-    used = (rank < count) & ~too_unlike[order]
+    used = (rank < count) & ~too_different[order]
     return considered[order[used]], rank[used]
 
 
 def viewpoint_change(
     cosines: NDArray[np.float64], squared_ratios: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """How unlike a point looks from two places: the angle between the rays to it (rad) plus the
-    logarithm of the change of scale.
+    """Return how differently a point appears from two places: the angle between the rays to it
+    (rad) plus the logarithm of the change of scale.
 
     cosines: of the angles. squared_ratios: of the rays' lengths, squared.
     """

@@ -56,9 +56,9 @@ class AcceptedPose:
             return None
         step = odometry_step(last, odometry, stamp_ns, config)
         if step is not None:
-            return self.comparison.tell(last.moved(stamp_ns, step))
+            return self.comparison.with_outcome(last.moved(stamp_ns, step))
         step = velocity_step(self._before, last, stamp_ns, config)
-        return self.comparison.tell(replace(last, source="motion").moved(stamp_ns, step))
+        return self.comparison.with_outcome(replace(last, source="motion").moved(stamp_ns, step))
 
     def expected(self, stamp_ns: int, odometry: OdometryBuffer) -> PosePrior | None:
         """Carry the pose on as `carried` does, but by odometry however old the pose is."""

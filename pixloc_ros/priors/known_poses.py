@@ -44,7 +44,7 @@ class KnownPoses:
         Some sensors may already be at the new time; their data stays.
         """
         self.accepted.clear()
-        self.unconfirmed.find(None, "")
+        self.unconfirmed.take(None, "")
         for source in (self.odometry, self.external, self.gnss):
             newest_ns = source.stamp_ns
             if newest_ns is not None and seconds(newest_ns - stamp_ns) > max_gap_s:

@@ -33,8 +33,8 @@ class PlaceComparison:
             return
         self._position, self._ambiguity_m = estimate.T_map_base[:3, 3], estimate.ambiguity_m
 
-    def tell(self, prior: PosePrior) -> PosePrior:
-        """The prior with the outcome, as long as that holds."""
+    def with_outcome(self, prior: PosePrior) -> PosePrior:
+        """Return the prior with the outcome, as long as that holds."""
         if self._position is None:
             return prior
         options = self._config.current.hypotheses

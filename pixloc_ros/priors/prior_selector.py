@@ -44,7 +44,7 @@ class PriorSelector:
         """Return the best prior at a stamp; None if nothing is known."""
         known, odometry, fall_back = self._known, self._known.odometry, self._fallback.due
         if fall_back:
-            known.unconfirmed.forget()
+            known.unconfirmed.forget_remembered()
         outdated = fall_back and self._external_is_outdated()
         old_fix = self._can_search and self._fallback.outdates(known.gnss.stamp_ns)
         return (

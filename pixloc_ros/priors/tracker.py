@@ -113,11 +113,11 @@ class PoseTracker:
         "unconfirmed".
         """
         known = self._known
-        known.unconfirmed.find(None, "")
+        known.unconfirmed.take(None, "")
         if not estimate.ok or estimate.T_map_base is None or estimate.covariance is None:
             self._miss(estimate)
             limit = self._config.current.acceptance.max_wrong_probability
-            known.unconfirmed.contradict(estimate, limit)
+            known.unconfirmed.take_contradiction(estimate, limit)
             known.unconfirmed.read(known.odometry)
             return estimate
         found = StampedPose(estimate.T_map_base, estimate.covariance, estimate.stamp_ns, "odometry")
@@ -125,7 +125,7 @@ class PoseTracker:
         expected = known.accepted.expected(estimate.stamp_ns, known.odometry)
         unmeasured = unconfirmed_pose.source_of(estimate)
         if objection := self._jumps.objection(found, expected, known.odometry, unmeasured):
-            known.unconfirmed.find(found, unmeasured)
+            known.unconfirmed.take(found, unmeasured)
             return estimate.rejected(Reason.UNCONFIRMED, objection)
         known.accepted.take(found)
         known.accepted.comparison.take(estimate)

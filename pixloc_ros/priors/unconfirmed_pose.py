@@ -37,15 +37,15 @@ class UnconfirmedPose:
         """Take the pose (4, 4) at the end of an earlier run."""
         self._remembered = T_map_base
 
-    def forget(self) -> None:
+    def forget_remembered(self) -> None:
         """Forget the pose of the earlier run, which did not help."""
         self._remembered = None
 
-    def find(self, found: StampedPose | None, source: str) -> None:
+    def take(self, found: StampedPose | None, source: str) -> None:
         """Take the pose that the last frame found from a prior of this source; None: no pose."""
         self._found = replace(found, source=source) if found and source else None
 
-    def contradict(self, estimate: Estimate, max_wrong_probability: float) -> None:
+    def take_contradiction(self, estimate: Estimate, max_wrong_probability: float) -> None:
         """Take the place that the last image shows although its prior excludes it.
 
         The next frame then decides whether the vehicle is there.

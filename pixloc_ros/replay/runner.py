@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ from pixloc_ros.replay import session_recording
 from pixloc_ros.replay.bag_reader import BagReader
 from pixloc_ros.replay.bag_writer import truth_path
 from pixloc_ros.replay.session_recording import check_new
-from pixloc_ros.sensors.counters import Counters
 from pixloc_ros.sensors.events import Event
 from pixloc_ros.sensors.topics import TYPES, Topics
 from pixloc_ros.session import Answer, Session
@@ -86,16 +85,12 @@ def replay(
         session = Session(localizer)
         total = -(-reader.image_count // every)
         answered = _answered(session, reader, every, localizer.map, record_session)
-        estimates = []
+        localizing = progress(_checked(answered, reader), "localizing", total)
         with PartialRun(output, total, _provenance(reader, localizer, [])) as partial:
-            for estimate in progress(_checked(answered, reader), "localizing", total):
-                estimates.append(estimate)
-                partial.add(frame_result(estimate, truth))
+            estimates = list(_kept(localizing, partial, truth))
             if not estimates:
                 raise BagError(f"bag {bag} holds no readable image")
-            notes = _notes(reader, session.counters, session.tracker.rejected)
-            if complaint := session.mounting.complaint():
-                notes.append(f"{complaint}; see `pixloc calibrate`")
+            notes = _notes(reader, session)
             provenance = _provenance(reader, localizer, notes)
             summary = write_run(output, estimates, provenance, truth)
         write_text(output / CONFIG_FILE, yaml.safe_dump(config.model_dump(mode="json")))
@@ -117,6 +112,15 @@ def _answered(
         return session.run(events)
     spacing_m = session.config.node.session_spacing_m
     return session_recording.recorded(session.answers(events), folder, map_, spacing_m)
+
+
+def _kept(
+    estimates: Iterable[Estimate], partial: PartialRun, truth: Trajectory | None
+) -> Iterator[Estimate]:
+    """Pass estimates on, and keep each on disk at once."""
+    for estimate in estimates:
+        partial.add(frame_result(estimate, truth))
+        yield estimate
 
 
 def localize_drive(
@@ -179,12 +183,16 @@ def image_loader(reader: BagReader, config: Config) -> LoadImage:
     return load
 
 
-def _notes(reader: BagReader, counters: Counters, rejected: Mapping[str, int]) -> list[str]:
+def _notes(reader: BagReader, session: Session) -> list[str]:
     """List what users should know about the bag: everything unusual that was counted."""
     notes = [f"{reader.truncated}; the readable part was used"] if reader.truncated else []
-    unusual = [line for line in counters.lines() if not _is_usual(line[0])]
-    counts = [(f"prior.rejected.{reason}", _count(reason, n)) for reason, n in rejected.items()]
-    return notes + [f"{name}: {line}" for name, line in sorted(unusual + counts)]
+    unusual = [line for line in session.counters.lines() if not _is_usual(line[0])]
+    rejected = session.tracker.rejected.items()
+    counts = [(f"prior.rejected.{reason}", _count(reason, n)) for reason, n in rejected]
+    notes += [f"{name}: {line}" for name, line in sorted(unusual + counts)]
+    if complaint := session.mounting.complaint():
+        notes.append(f"{complaint}; see `pixloc calibrate`")
+    return notes
 
 
 def _count(reason: str, count: int) -> str:

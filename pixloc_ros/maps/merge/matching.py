@@ -13,7 +13,7 @@ from scipy.spatial.distance import cdist
 from pixloc_ros.common.progress import Progress
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.merge.placed_map import PlacedMap
-from pixloc_ros.maps.serving_keyframes import pose_unlikeness
+from pixloc_ros.maps.serving_keyframes import pose_distances
 
 MAX_DISTANCE_M = 10.0  # between keyframes that are compared
 MAX_TURN_DEG = 45.0
@@ -54,9 +54,9 @@ def keyframe_pairs(first: PlacedMap, second: PlacedMap) -> list[KeyframePair]:
             first.places.query_ball_point(T_new_cam[:3, 3], MAX_DISTANCE_M, return_sorted=True),
             np.intp,
         )
-        unlikeness, angles_rad = pose_unlikeness(T_new_cam, first.T_new_cam[near])
+        distances, angles_rad = pose_distances(T_new_cam, first.T_new_cam[near])
         usable = angles_rad <= np.deg2rad(MAX_TURN_DEG)
-        best = np.argsort(unlikeness[usable], kind="stable")[:PARTNERS]
+        best = np.argsort(distances[usable], kind="stable")[:PARTNERS]
         pairs += [KeyframePair(int(i), k) for i in near[usable][best]]
     return pairs
 
