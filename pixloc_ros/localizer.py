@@ -26,7 +26,7 @@ from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.errors import MapError
 from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.maps.map import Map
-from pixloc_ros.priors.global_prior import GlobalPrior
+from pixloc_ros.priors.global_prior import GlobalPrior, MapRetrieval
 from pixloc_ros.types import Estimate, Frame, PosePrior, Reason
 
 
@@ -100,7 +100,7 @@ class Localizer:
             with watch("features"):
                 images = [ImageFeatures(f, self.features.extract(f.image_rgb)) for f in frames]
             with watch("retrieval"):
-                priors = given or self._propose(images[0], views)
+                priors = given or self._propose(images[0], config)
             estimate = self._align(images, priors, views.with_images(images, config), watch)
             if _worth_second_attempt(estimate, config):
                 from_middle = views.with_images(images, _from_middle_level(config))
@@ -166,15 +166,15 @@ class Localizer:
             message += "; searching the map is switched off (retrieval.enabled)"
         raise CannotLocalize(Reason.NO_PRIOR, message)
 
-    def _propose(self, image: ImageFeatures, views: ViewSelector) -> list[PosePrior]:
-        """Propose poses for a frame that came without a prior."""
+    def _propose(self, image: ImageFeatures, config: Config) -> list[PosePrior]:
+        """Propose poses for a frame without a prior: the global prior's, or else retrieval's."""
         if self.global_prior is not None:
             proposed = self.global_prior.propose(image.frame, image.pyramid)
             if proposed:
                 return proposed
             if not self.can_search:
                 raise CannotLocalize(Reason.NO_PRIOR, "the global prior does not know this frame")
-        return views.retrieve(image)
+        return MapRetrieval(self.map, config.retrieval).propose(image.frame, image.pyramid)
 
 
 def _worth_second_attempt(estimate: Estimate, config: Config) -> bool:

@@ -25,7 +25,6 @@ from pixloc_ros.geometry.pose import Pose
 from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.retrieval import describe, most_alike_condition
 from pixloc_ros.maps.view import MapView, select_view
-from pixloc_ros.priors.global_prior import MapRetrieval
 from pixloc_ros.types import Frame, Matrix, PosePrior
 
 
@@ -131,10 +130,6 @@ class ViewSelector:
             return 0
         radius_m = self.config.view.condition_radius_m
         return most_alike_condition(self.map, descriptor, T_map_cam[:3, 3], radius_m)
-
-    def retrieve(self, image: ImageFeatures) -> list[PosePrior]:
-        """Find places by image retrieval, as priors, the likeliest first."""
-        return MapRetrieval(self.map, self.config.retrieval).propose(image.frame, image.pyramid)
 
     def problems(self, images: Sequence[ImageFeatures], prior: PosePrior) -> list[AlignmentProblem]:
         """Choose views whose initial poses cover a prior; its own pose is the first in the first.

@@ -85,7 +85,7 @@ class PoseTracker:
         self._known.external.take(stated.read(self._known.odometry))
         return ""
 
-    def go_on_from(self, other: PoseTracker) -> None:
+    def take_over_odometry(self, other: PoseTracker) -> None:
         """Take over what another tracker knows about the vehicle, but not about the map."""
         self._known.odometry = other.odometry
         self.keyframes.T_base_cam = other.keyframes.T_base_cam

@@ -112,7 +112,7 @@ class NodeRuntime:
             if hint is None:
                 session.tracker.forget_pose()
             else:
-                session.intake.poses.take_stated(self._hinted(hint))
+                session.intake.poses.take_from_caller(self._hinted(hint))
             session.counters.add("relocalization.begun")
             self._frames.forget(session.tracker.generation)
         self._relocalization = Relocalization(timeout_s)
@@ -137,8 +137,8 @@ class NodeRuntime:
         with before._live.locked() as session:
             tracker = session.tracker
         with self._live.locked() as session:
-            session.tracker.go_on_from(tracker)
-            session.intake.poses.take_stated(pose)
+            session.tracker.take_over_odometry(tracker)
+            session.intake.poses.take_from_caller(pose)
 
     def status(self) -> NodeStatus:
         """The values from which the state of the node is judged."""

@@ -44,7 +44,7 @@ class ExternalPoses:
         self._held = None if self._is_timely(event) or event.sent_just_now else event
         self._add(event)
 
-    def take_stated(self, event: PoseEvent) -> None:
+    def take_from_caller(self, event: PoseEvent) -> None:
         """Take a pose that a caller states. Raises BadMessage if it cannot be used."""
         if fault := self._add(event):
             raise BadMessage(fault, f"the pose is refused: {fault.replace('_', ' ')}")

@@ -441,7 +441,7 @@ def test_a_pose_by_another_clock_counts_when_time_moves_there_but_no_refused_hin
     live = session()
     run(live, timed)
     with pytest.raises(BadMessage, match="another clock"):
-        live.intake.poses.take_stated(event(click))
+        live.intake.poses.take_from_caller(event(click))
     assert "initialpose" not in sources(run(live, after))
     live = session()
     assert "initialpose" in sources(run(live, [*timed, click, *after]))
