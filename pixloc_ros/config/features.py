@@ -14,8 +14,9 @@ class FeaturesConfig(Section):
 
     weights: str = Field(
         default="compact_seed",
-        description="Name of packaged network weights, or the path of a weights file or of an "
-        "exported network (.onnx). It must be the network that the map was built with.",
+        description="Name of packaged network weights (compact_seed, fast, or open, which may be "
+        "used commercially), or the path of a weights file or of an exported network (.onnx). It "
+        "must be the network that the map was built with.",
     )
     backend: Literal["auto", "torch", "onnxruntime", "tensorrt"] = Field(
         default="auto",

@@ -10,14 +10,16 @@ import pytest
 
 from pixloc_ros.alignment.pose_covariance import map_covariance
 from pixloc_ros.alignment.problems import ViewSelector
-from pixloc_ros.config import flatten, from_flat
+from pixloc_ros.alignment.wrong_probability import SUFFIX
+from pixloc_ros.config import FeaturesConfig, flatten, from_flat
 from pixloc_ros.errors import ConfigError, MapError
 from pixloc_ros.evaluation.shots import posed_frames
+from pixloc_ros.features import weights
 from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.covariance import diagonal, perturb_base
 from pixloc_ros.localizer import Localizer
-from pixloc_ros.maps.build.builder import build_map
+from pixloc_ros.maps.build.builder import BuildOptions, build_map
 from pixloc_ros.maps.build.sources import ColmapSource
 from pixloc_ros.maps.files.posed_images import read_posed_images
 from pixloc_ros.maps.map import Map
@@ -25,6 +27,7 @@ from pixloc_ros.types import Frame, PosePrior, Reason, Status
 
 pytestmark = pytest.mark.slow
 Case = tuple[Frame, np.ndarray]
+DEFAULT_WEIGHTS = FeaturesConfig().weights
 
 
 @pytest.fixture(scope="module")
@@ -307,6 +310,24 @@ def test_a_map_of_other_weights_is_refused(street: Path) -> None:
     other = loaded.metadata.model_copy(update={"weights_sha256": "0" * 64, "model_id": "mine"})
     with pytest.raises(MapError, match="built with weights 'mine'"):
         Localizer(from_flat({}), replace(loaded, metadata=other))
+
+
+@pytest.mark.parametrize("name", [n for n in weights.available() if n != DEFAULT_WEIGHTS])
+def test_other_packaged_weights_localize_on_a_map_of_theirs(
+    name: str, street: Path, case: Case, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They say so if the probability of being wrong was fitted to other weights."""
+    mapping = street / "data" / "mapping"
+    source = ColmapSource(model_dir=mapping / "colmap", images=mapping / "images")
+    options = BuildOptions(keyframe_step=2)
+    build_map(source, tmp_path / "map", options, FeatureExtractor(name))
+    values = {"map": str(tmp_path / "map"), "threads": 1, "features.weights": name}
+    found = Localizer(from_flat(values)).localize(case[0], prior_of(case, NEAR, 0.4, 1.0))
+    own = (weights.PACKAGED / f"{name}{SUFFIX}").is_file()
+    assert ("no calibrated verification" in caplog.text) is not own
+    assert found.candidate_T_map_base is not None
+    assert se3.distance_m(found.candidate_T_map_base, case[1]) < 0.05
+    assert se3.angle_deg(found.candidate_T_map_base, case[1]) < 0.3
 
 
 def test_a_map_in_utm_coordinates_localizes_to_the_same_millimetre(street: Path, case) -> None:
