@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
@@ -36,17 +37,24 @@ class PartialRun:
     with the same output replaces it, from its first frame on.
 
     total: the number of frames that are expected. provenance: as for `evaluate`.
+    keep_older: rename the folder of an earlier run to partial-1, partial-2 ... instead: what was
+    recorded live cannot be computed again.
 
     Raises DataError if a file cannot be written, or another process writes there.
     """
 
     def __init__(
-        self, output: Path, total: int | None = None, provenance: Mapping[str, Any] | None = None
+        self,
+        output: Path,
+        total: int | None = None,
+        provenance: Mapping[str, Any] | None = None,
+        keep_older: bool = False,
     ) -> None:
         self.folder = output / PARTIAL_FOLDER
         self.count = 0
         self._total = total
         self._provenance = provenance or {}
+        self._keep_older = keep_older
         self._lock, self._files = ExitStack(), ExitStack()
         self._frames: TextIO
         self._trajectory: TextIO
@@ -90,13 +98,19 @@ class PartialRun:
 
     def _create(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        if self._keep_older and (self.folder / FRAMES_FILE).exists():
+            with locked_folder(self.folder):
+                self.folder.rename(_free_name(self.folder))
         self._lock.enter_context(locked_folder(self.folder))
-        for name in (SUMMARY_FILE, TRAJECTORY_FILE, FRAMES_FILE):
-            (self.folder / name).unlink(missing_ok=True)
+        self._remove_files()
         frames, trajectory = self.folder / FRAMES_FILE, self.folder / TRAJECTORY_FILE
         self._frames = self._files.enter_context(frames.open("w", encoding="utf-8"))
         self._trajectory = self._files.enter_context(trajectory.open("w", encoding="utf-8"))
         self._trajectory.write(TUM_HEADER)
+
+    def _remove_files(self) -> None:
+        for name in (SUMMARY_FILE, TRAJECTORY_FILE, FRAMES_FILE):
+            (self.folder / name).unlink(missing_ok=True)
 
     def __exit__(
         self,
@@ -109,10 +123,12 @@ class PartialRun:
                 self._files.close()
             if self.count == 0:
                 return
-            if error is None:
-                shutil.rmtree(self.folder, ignore_errors=True)
-            else:
+            if error is not None:
                 self._explain(error)
+                return
+            with suppress(OSError):  # somebody may have put a file there
+                self._remove_files()
+                self.folder.rmdir()
 
     def _explain(self, error: BaseException) -> None:
         """Write the summary of a run that was stopped, and add to the error what is kept."""
@@ -123,6 +139,12 @@ class PartialRun:
             why = f": {one_line(error)}" if isinstance(error, Exception) else ""
             known = {**self._provenance, "interrupted": f"after {len(frames)} {total}{why}"}
             write_summary(self.folder, evaluate(frames, provenance=known))
+
+
+def _free_name(folder: Path) -> Path:
+    """Return the first of NAME-1, NAME-2 ... that does not exist."""
+    names = (folder.with_name(f"{folder.name}-{number}") for number in count(1))
+    return next(name for name in names if not name.exists())
 
 
 class ResumableRun:

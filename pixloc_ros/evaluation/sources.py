@@ -49,7 +49,7 @@ def load_provenance(estimate: Path) -> dict[str, Any]:
     """Return what a run's summary.json says about its map, weights, settings and completeness."""
     path = estimate / SUMMARY_FILE
     if not path.is_file():
-        killed = estimate.absolute().name == PARTIAL_FOLDER
+        killed = estimate.absolute().name.partition("-")[0] == PARTIAL_FOLDER
         return {"interrupted": "by a kill, or still running"} if killed else {}
     content = read_json(path, DataError)
     with refusing(DataError, path):

@@ -138,7 +138,7 @@ def _record(stop: StopSignals, argv: Sequence[str], options: argparse.Namespace)
     # launch and its terminal may both send a signal: files are written even after a second one.
     stop.grace_s = None
     executor = SingleThreadedExecutor()
-    with PartialRun(options.output) as run:
+    with PartialRun(options.output, keep_older=True) as run:
         executor.add_node(recorder := Recorder(options.node, run))
         while not stop.requested:
             executor.spin_once(POLL_S)

@@ -83,6 +83,28 @@ def test_a_killed_run_leaves_all_frames_that_it_had(frames, tmp_path):
     assert read_frames(tmp_path / "partial") == frames[:3]
 
 
+def test_a_recording_that_was_cut_off_is_kept_by_the_next_one(frames, tmp_path):
+    stop(tmp_path, frames[:3], KeyboardInterrupt())
+    for end in (5, 6):
+        with PartialRun(tmp_path, keep_older=True) as partial:
+            for frame in frames[3:end]:
+                partial.add(frame)
+            partial.publish()
+        assert read_frames(tmp_path / "partial-1") == frames[:3]
+        assert read_frames(tmp_path) == frames[3:end]
+    assert not (tmp_path / "partial").exists()
+    assert not (tmp_path / "partial-2").exists()
+
+
+def test_files_of_others_stay(frames, tmp_path):
+    (tmp_path / "partial").mkdir()
+    (tmp_path / "partial" / "notes.txt").write_text("mine")
+    with PartialRun(tmp_path) as partial:
+        partial.add(frames[0])
+        partial.publish()
+    assert [path.name for path in (tmp_path / "partial").iterdir()] == ["notes.txt"]
+
+
 def test_a_line_that_a_kill_has_cut_is_left_out(frames, tmp_path):
     path = tmp_path / "frames.jsonl"
     write_frames(path, frames[:3])
