@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,8 @@ DERIVATIVE_STEP = np.array([1e-4] * 6 + [0.1, 1e-4])
 # of a second; and a factor for the sigmas of the frames' poses.
 TYPICAL_NOISE = np.array([0.02, 0.005, np.deg2rad(0.03), np.deg2rad(0.03), 1.0])
 LEAST_NOISE = np.array([0.003, 0.003, np.deg2rad(0.01), np.deg2rad(0.01), 0.3])
+NOISE_STEP = 1e-4  # of its logarithm, for derivatives
+LEAST_CURVATURE = 0.1  # of the logarithm of noise that explains nothing
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,7 +119,7 @@ def estimate_mounting(
 
     Raises DataError for a drive with too few frames that odometry covers.
     """
-    steps = _DriveSteps.of(drive, odometry)
+    steps = _DriveSteps.of(drive, odometry, pause_s)
     if len(steps.first) < MIN_STEPS:
         raise DataError(
             f"{len(steps.first)} pairs of localized frames follow each other within "
@@ -126,7 +129,7 @@ def estimate_mounting(
     values, sigmas, noise = np.zeros(8), np.full(8, np.inf), TYPICAL_NOISE
     free = np.ones(8, bool)
     while free.any():
-        noise = steps.likeliest_noise(values, free, noise, pause_s)
+        noise = steps.likeliest_noise(values, free, noise)
         for _ in range(ROUNDS):
             values, sigmas = steps.solve(values, free, noise)
             steps = steps.without_outliers(values, noise)
@@ -162,13 +165,17 @@ class _DriveSteps:
     first: NDArray[np.int64]
     of_poses: Matrix  # covariance of residuals by the errors of poses, as `covariance` gives it
     outliers: int = 0
+    pause_s: float = 0.0  # after each small part of the work
 
     @classmethod
-    def of(cls, drive: LocalizedDrive, odometry: RecordedOdometry) -> _DriveSteps:
+    def of(
+        cls, drive: LocalizedDrive, odometry: RecordedOdometry, pause_s: float = 0.0
+    ) -> _DriveSteps:
         known, epoch = odometry.covers(drive.stamps_ns), odometry.epoch_at(drive.stamps_ns)
         near = np.diff(drive.stamps_ns) < MAX_STEP_S * 1e9
         first = np.flatnonzero(near & known[:-1] & known[1:] & (np.diff(epoch) == 0))
-        return cls(drive, odometry, first, _covariance_of_poses(drive, first))
+        of_poses = _covariance_of_poses(drive, first)
+        return cls(drive, odometry, first, of_poses, pause_s=pause_s)
 
     @property
     def elapsed_s(self) -> Matrix:
@@ -177,22 +184,35 @@ class _DriveSteps:
 
     def residuals(self, values: Matrix) -> Matrix:
         """(K, 6) from where odometry ends a step to where the poses do, in vehicle axes."""
-        T_odom = self.odometry.at(self.drive.stamps_ns + round(values[6] * 1e9))
-        by_odometry = se3.inverse(T_odom[self.first]) @ T_odom[self.first + 1]
+        return self._residuals(values, self._by_odometry(values[6]))
+
+    def jacobian(self, values: Matrix) -> Matrix:
+        """(6 K, 8) of the residuals."""
+        by_odometry = cache(self._by_odometry)  # only one of the components is an offset in time
+
+        def residuals(moved: Matrix) -> Matrix:
+            self._pause()
+            return self._residuals(moved, by_odometry(moved[6]))
+
+        columns = [
+            (residuals(values + step) - residuals(values - step)) / (2 * step.sum())
+            for step in np.diag(DERIVATIVE_STEP)
+        ]
+        return np.stack([column.ravel() for column in columns], axis=1)
+
+    def _by_odometry(self, offset_s: float) -> Matrix:
+        """The steps (K, 4, 4) as odometry has them, with an offset added to the stamps."""
+        T_odom = self.odometry.at(self.drive.stamps_ns + round(offset_s * 1e9))
+        return se3.inverse(T_odom[self.first]) @ T_odom[self.first + 1]
+
+    def _residuals(self, values: Matrix, by_odometry: Matrix) -> Matrix:
+        by_odometry = by_odometry.copy()
         by_odometry[:, :3, 3] *= 1.0 + values[7]
         T_base_cam = self.drive.T_base_cam
         T = self.drive.T_map_base @ T_base_cam @ se3.inverse(corrected(T_base_cam, values))
         off = se3.inverse(by_odometry) @ se3.inverse(T[self.first]) @ T[self.first + 1]
         turn = Rotation.from_matrix(off[:, :3, :3]).as_rotvec()
         return np.concatenate([off[:, :3, 3], turn], axis=1)
-
-    def jacobian(self, values: Matrix) -> Matrix:
-        """(6 K, 8) of the residuals."""
-        columns = [
-            (self.residuals(values + step) - self.residuals(values - step)) / (2 * step.sum())
-            for step in np.diag(DERIVATIVE_STEP)
-        ]
-        return np.stack([column.ravel() for column in columns], axis=1)
 
     def covariance(self, noise: Matrix) -> Matrix:
         """That of the residuals: diagonals (BAND, 6 K) from the main one down."""
@@ -202,16 +222,16 @@ class _DriveSteps:
         band[0] += (self.elapsed_s[:, None] * per_s).ravel()
         return band
 
-    def likeliest_noise(
-        self, values: Matrix, free: NDArray[np.bool_], start: Matrix, pause_s: float
-    ) -> Matrix:
-        """Noise (5,) that explains the residuals best, whatever the free components are."""
+    def likeliest_noise(self, values: Matrix, free: NDArray[np.bool_], start: Matrix) -> Matrix:
+        """Noise (5,) that explains the residuals best, whatever the free components are.
+
+        Gauss-Newton steps in its logarithm, within a trust region.
+        """
         r, J = self.residuals(values).ravel(), self.jacobian(values)[:, free]
         prior = np.diag(PRIOR_SIGMA[free] ** -2.0)
 
         def cost(log_noise: Matrix) -> float:
-            if pause_s:
-                time.sleep(pause_s)
+            self._pause()
             root = cholesky_banded(self.covariance(_believed(log_noise)), lower=True)
             weighted = cho_solve_banded((root, True), np.column_stack([r, J]))
             g, information = J.T @ weighted[:, 0], J.T @ weighted[:, 1:] + prior
@@ -219,9 +239,29 @@ class _DriveSteps:
             log_det = 2.0 * np.log(root[0]).sum() + np.linalg.slogdet(information)[1]
             return float(log_det + r @ weighted[:, 0] - explained)
 
-        options = {"xatol": 0.1, "fatol": 0.5}
-        found = optimize.minimize(cost, np.log(start), method="Nelder-Mead", options=options)
+        def gradient(log_noise: Matrix) -> Matrix:
+            at, steps = cost(log_noise), NOISE_STEP * np.eye(len(log_noise))
+            return np.array([cost(log_noise + step) - at for step in steps]) / NOISE_STEP
+
+        found = optimize.minimize(
+            cost,
+            np.log(start),
+            method="dogleg",
+            jac=gradient,
+            hess=self._curvature,
+            options={"maxiter": 30, "gtol": 0.5, "max_trust_radius": 2.0},
+        )
         return _believed(found.x)
+
+    def _curvature(self, log_noise: Matrix) -> Matrix:
+        """Expected second derivatives (5, 5) of the cost, as if all residuals were independent."""
+        alone = [self.covariance(each)[0] for each in np.diag(np.exp(log_noise))]
+        shares = np.array(alone) / self.covariance(_believed(log_noise))[0]
+        return 4.0 * shares @ shares.T + LEAST_CURVATURE * np.eye(len(alone))
+
+    def _pause(self) -> None:
+        if self.pause_s:
+            time.sleep(self.pause_s)
 
     def solve(
         self, values: Matrix, free: NDArray[np.bool_], noise: Matrix
@@ -273,8 +313,8 @@ def _covariance_of_poses(drive: LocalizedDrive, first: NDArray[np.int64]) -> Mat
     begins = -_adjoint(se3.inverse(T[first + 1]) @ T[first])
     ends = np.tile(np.eye(6), (len(first), 1, 1))
     J = _blocks(begins, steps, first, shape) + _blocks(ends, steps, first + 1, shape)
-    own = zip(drive.covariance, T, strict=True)
-    turned = np.stack([covariance.turned(each, T_map_base[:3, :3].T) for each, T_map_base in own])
+    turn = np.kron(np.eye(2), se3.inverse(T)[:, :3, :3])
+    turned = turn @ drive.covariance @ turn.mT
     full = sparse.tril(J @ _blocks(turned, poses, poses, (shape[1], shape[1])) @ J.T).tocoo()
     band = np.zeros((BAND, shape[0]))
     band[full.row - full.col, full.col] = full.data

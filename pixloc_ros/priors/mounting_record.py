@@ -60,7 +60,7 @@ class MountingRecord:
     def complaint(self, pause_s: float = 0.0) -> str | None:
         """One line on a mounting or a clock that is surely off by more than matters, or "".
 
-        None where there is too little to tell. Takes a second or two of computing; pause_s: see
+        None where there is too little to tell. Takes up to half a second of computing; pause_s: see
         `estimate_mounting`.
         """
         if len(self._frames) <= MIN_STEPS or len(self._readings) < 2 or self._T_base_cam is None:
