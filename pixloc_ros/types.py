@@ -8,9 +8,10 @@ rad^2.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,9 +134,13 @@ class Alignment:
         """Return a copy that has only the points of one camera of the rig; index 0 is the lead."""
         ends = np.cumsum(self.points_per_camera or (len(self.points_map),))
         own = slice(ends[index - 1] if index else 0, ends[index])
+        return replace(self.with_point_arrays(lambda array: array[own]), points_per_camera=())
+
+    def with_point_arrays(self, change: Callable[[NDArray[Any]], NDArray[Any]]) -> Alignment:
+        """Return a copy with each array that has a row per point changed."""
         names = ("points_map", "pixels_prior", "pixels", "residuals")
-        own_points = {name: getattr(self, name)[own] for name in names}
-        return replace(self, **own_points, points_per_camera=())
+        changed: dict[str, Any] = {name: change(getattr(self, name)) for name in names}
+        return replace(self, **changed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import yaml
 from numpy.typing import NDArray
 
 from pixloc_ros.common.atomic_write import check_writable, write_text
+from pixloc_ros.common.file_backed import FileBackedArrays
 from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.config import Config
 from pixloc_ros.errors import BagError, DataError
@@ -117,10 +119,15 @@ def _answered(
 def _kept(
     estimates: Iterable[Estimate], partial: PartialRun, truth: Trajectory | None
 ) -> Iterator[Estimate]:
-    """Pass estimates on, and keep each on disk at once."""
+    """Pass estimates on, and keep each on disk at once.
+
+    Their points, which only pictures need, are in files instead of in memory: 66 kB a frame.
+    """
+    arrays = FileBackedArrays(partial.folder)
     for estimate in estimates:
         partial.add(frame_result(estimate, truth))
-        yield estimate
+        alignment = estimate.alignment and estimate.alignment.with_point_arrays(arrays.keep)
+        yield dataclasses.replace(estimate, alignment=alignment)
 
 
 def localize_drive(
