@@ -43,6 +43,14 @@ class ViewConfig(Section):
         "is compared with up to this many keyframes (or `observations`, if that is more). Which "
         "poses are accepted does not depend on it. 0: no refinement.",
     )
+    max_refinement_ratio: float = Field(
+        default=3.0,
+        ge=1.0,
+        le=1e6,
+        description="A further keyframe takes part in the refinement of a point only if its change "
+        "of viewpoint is at most this many times that of the first one. Larger refines better on "
+        "maps with dense keyframes, and worse on those with sparse ones.",
+    )
     min_points: int = Field(
         default=50,
         ge=1,

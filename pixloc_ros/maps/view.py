@@ -330,7 +330,8 @@ def _similar_viewpoints(
     """Return the observations (R,) of visible points with the smallest `viewpoint_change`.
 
     They are in the order of the points, of each as many as are ever used, and none beyond
-    `max_viewpoint_change`. Also returns the rank (R,) of each among those of its point, from 0.
+    `max_viewpoint_change`; those for the refinement only are within `max_refinement_ratio` of the
+    first one. Also returns the rank (R,) of each among those of its point, from 0.
 
     point, preferred: (O,) of the observations; preferred ones within the limit come first.
     """
@@ -347,9 +348,11 @@ def _similar_viewpoints(
     change = viewpoint_change(cos, squared_then / squared_now)
     too_different = change > config.max_viewpoint_change
     order = np.lexsort((change, ~preferred[considered] | too_different, at))
-    rank = np.arange(len(order)) - np.searchsorted(at[order], at[order])
-    count = max(config.observations, config.refinement_observations)
-    used = (rank < count) & ~too_different[order]
+    first = np.searchsorted(at[order], at[order])
+    rank = np.arange(len(order)) - first
+    near = change[order] <= config.max_refinement_ratio * change[order][first]
+    count = np.where(near, config.refinement_observations, 0)
+    used = (rank < np.maximum(config.observations, count)) & ~too_different[order]
     return considered[order[used]], rank[used]
 
 

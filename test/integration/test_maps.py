@@ -358,7 +358,8 @@ def test_view_compares_a_point_with_as_many_keyframes_as_asked(wall_map):
 def test_view_keeps_further_observations_for_the_refinement(wall_map):
     """The same ones as in a view that compares with them from the start."""
     several = VIEW.model_copy(update={"observations": 2, "refinement_observations": 0})
-    alone, twice = (select_view(wall_map, prior(), CAMERA, config) for config in (VIEW, several))
+    any_ratio = VIEW.model_copy(update={"max_refinement_ratio": 1e6})
+    alone, twice = (select_view(wall_map, prior(), CAMERA, each) for each in (any_ratio, several))
     assert twice.further is None
     further = alone.further
     assert len(further.of) == len(twice) - len(alone)
@@ -366,6 +367,15 @@ def test_view_keeps_further_observations_for_the_refinement(wall_map):
     np.testing.assert_array_equal(alone.point_ids[further.of], twice.point_ids[seconds])
     torch.testing.assert_close(further.features, twice.features[2][seconds])
     torch.testing.assert_close(further.confidences, twice.confidences[2][seconds])
+
+
+def test_the_refinement_leaves_out_observations_from_much_farther_viewpoints(wall_map):
+    T_map_cam, found = prior(x=0.3), {}
+    for ratio in (1.0, 2.0, 1e6):
+        config = VIEW.model_copy(update={"max_refinement_ratio": ratio})
+        view = select_view(wall_map, T_map_cam, CAMERA, config)
+        found[ratio] = 0 if view.further is None else len(view.further.of)
+    assert found[1.0] < found[2.0] < found[1e6], found
 
 
 def test_view_spreads_points_over_the_image(wall_map):
