@@ -30,6 +30,7 @@ from tf2_msgs.msg import TFMessage
 from pixloc_ros.config import NodeConfig
 from pixloc_ros.doctor import Finding
 from pixloc_ros.msg import LocalizationState
+from pixloc_ros.ros.connections import plain
 from pixloc_ros.ros.message_basics import message_class
 from pixloc_ros.ros.mounting_check import FINE, MOUNTING, UNKNOWN
 from pixloc_ros.ros.sensor_findings import (
@@ -267,7 +268,7 @@ class LiveExamination:
             for publisher in right:
                 fits, why = qos_check_compatible(publisher.qos_profile, subscription.qos_profile)
                 if fits == QoSCompatibility.ERROR:
-                    return f"quality of service of {publisher.node_name} does not fit", _plain(why)
+                    return f"quality of service of {publisher.node_name} does not fit", plain(why)
         return None
 
     def _is_published_by_others(self, name: str) -> bool:
@@ -275,11 +276,6 @@ class LiveExamination:
         publishers = self._node.get_publishers_info_by_topic(name)
         us = (self._name, self._space)
         return any((p.node_name, p.node_namespace) != us for p in publishers)
-
-
-def _plain(why: str) -> str:
-    """Strip the decoration from a message of rmw."""
-    return why.removeprefix("ERROR: ").rstrip("; ").lower()
 
 
 def _spin(executor: SingleThreadedExecutor, seconds: float) -> None:

@@ -49,9 +49,14 @@ Push = Callable[[Event], None]
 
 
 class Inputs:
-    """All subscriptions of the node. push: takes the events, in the executor's thread."""
+    """All subscriptions of the node.
 
-    def __init__(self, node: LifecycleNode, config: NodeConfig, push: Push) -> None:
+    push: takes the events, in the executor's thread. watch: takes all messages of /tf, undecoded.
+    """
+
+    def __init__(
+        self, node: LifecycleNode, config: NodeConfig, push: Push, watch: Callable[[bytes], None]
+    ) -> None:
         self._node = node
         self._cameras = {
             name: CameraInput(node, name, config.compressed, push) for name in config.camera_names
@@ -62,7 +67,7 @@ class Inputs:
             if part != "odom" or config.odom_source == "topic"
         ]
         # Undecoded: /tf is busy, and the session seldom needs it.
-        take_raw = partial(_take_raw, push)
+        take_raw = partial(_take_raw, push, watch)
         self._subscriptions.append(
             node.create_subscription(TFMessage, "/tf", take_raw, MOVING, raw=True)
         )
@@ -179,5 +184,6 @@ def now_ns(node: LifecycleNode) -> int:
     return int(node.get_clock().now().nanoseconds)
 
 
-def _take_raw(push: Push, raw: bytes) -> None:
+def _take_raw(push: Push, watch: Callable[[bytes], None], raw: bytes) -> None:
+    watch(raw)
     push(conversion.transforms_event(lambda: deserialize_message(raw, TFMessage)))

@@ -51,11 +51,10 @@ class MotionOutputs:
         self._odometry_ns = 0  # stamp of the newest odometry sent
         self._epoch = 0  # of the session, see EventIntake.epoch
         self._smoother = TransformSmoother()
-        self._watch = TransformWatch(node, own_frame(config.current.node))
+        self.watch = TransformWatch(node, own_frame(config.current.node))
 
     def close(self) -> None:
         """Withdraw the topics."""
-        self._watch.close()
         for publisher in (self._tf, self._odometry, self._path):
             self._node.destroy_lifecycle_publisher(publisher)
 
@@ -64,11 +63,6 @@ class MotionOutputs:
         self._poses.clear()
         self._path_end, self._sent_ns, self._odometry_ns = None, 0, 0
         self._smoother.clear()
-
-    @property
-    def other_publisher(self) -> str:
-        """One line that names who else publishes our transform; empty if nobody does."""
-        return self._watch.finding
 
     def publish(self, live: LiveSession) -> None:
         """Publish `/tf` and `~/odometry` from the newest data; the transform is post-dated.
@@ -140,7 +134,7 @@ class MotionOutputs:
         transform = conversions.transform_message(
             T_map_child, valid_ns, config.map_frame, own_frame(config)
         )
-        self._watch.expect(transform)
+        self.watch.expect(transform)
         self._tf.publish(TFMessage(transforms=[transform]))
 
     def _odometry_message(self, motion: _Motion) -> Odometry:

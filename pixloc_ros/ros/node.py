@@ -11,7 +11,7 @@ import rclpy
 from lifecycle_msgs.srv import ChangeState
 from rclpy._rclpy_pybind11 import RCLError, UnknownROSArgsError
 from rclpy.executors import Executor, SingleThreadedExecutor
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
 from pixloc_ros.config import Config
@@ -21,6 +21,7 @@ from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.cache import TileCache
 from pixloc_ros.ros import bond, parameters
 from pixloc_ros.ros.amcl_interface import AmclInterface
+from pixloc_ros.ros.connections import Connections, NodeWithoutEvents
 from pixloc_ros.ros.executable import StopSignals
 from pixloc_ros.ros.health import Health
 from pixloc_ros.ros.outputs import Outputs
@@ -34,11 +35,11 @@ STOP_S = 1.8  # after a signal, to finish the current frame and to break the bon
 ANSWER_S = 0.5  # of it, to answer waiting service calls
 HEARD_S = 0.2  # of it, for the answer to arrive before the node is destroyed
 GOODBYE_S = 0.5  # of it, for a lifecycle manager to hear that the bond ends
-POLL_S = 0.1  # how soon a signal is noticed
+POLL_S = 0.1  # how soon it is noticed that all calls are answered
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
-class LocalizerNode(LifecycleNode):
+class LocalizerNode(NodeWithoutEvents):
     """A lifecycle node: configuring it loads the map, activating it subscribes and publishes.
 
     An unusable configuration fails the transition with one line in the log and on /diagnostics;
@@ -56,6 +57,7 @@ class LocalizerNode(LifecycleNode):
         self._live: LiveParameters | None = None
         self._bond: bond.Bond | None = None
         self._amcl: AmclInterface | None = None
+        self._connections = Connections(self)
         self._health = Health(self, self)
         self._guard_transitions()
         self._served = Services(self)
@@ -114,7 +116,7 @@ class LocalizerNode(LifecycleNode):
     def lines(self) -> list[tuple[str, str]]:
         """Keys and values for the diagnostics."""
         runtime = self.runtime.lines() if self.runtime else []
-        return [*self._about(), *runtime, *self._links()]
+        return [*self._about(), *runtime, *self._connections.lines()]
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Read the parameters and load the map."""
@@ -241,18 +243,6 @@ class LocalizerNode(LifecycleNode):
             ("device", self.config.current.device),
         ]
 
-    def _links(self) -> list[tuple[str, str]]:
-        """Count, for each topic, the peers whose quality of service is compatible."""
-        publishers = {
-            f"publishers of {each.topic_name}": str(each.get_publisher_count())
-            for each in self.subscriptions
-        }
-        subscribers = {
-            f"subscribers of {each.topic_name}": str(each.get_subscription_count())
-            for each in self.publishers
-        }
-        return sorted((publishers | subscribers).items())
-
 
 def _about_fetching(tiles: TileCache) -> list[tuple[str, str]]:
     """Describe what was fetched, and what is missing, of a map behind a URL."""
@@ -279,8 +269,10 @@ def main(stop: StopSignals, args: Sequence[str] | None = None) -> int:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
+        # A timeout would be one more timer to create for each message; the timer that watches the
+        # state (Health) runs at all times and lets the loop notice a signal within 0.1 s.
         while not stop.requested:
-            executor.spin_once(POLL_S)
+            executor.spin_once()
     finally:
         node.answer_callers(executor)
         node.close()

@@ -56,7 +56,7 @@ class NodeRuntime:
             session.tracker.remember(T_map_base)
         self._live = LiveSession(session, self._on_answer, partial(warm_up, localizer))
         self._recorder = self._session_recorder(localizer.map)
-        self._inputs = Inputs(node, config.current.node, self._push)
+        self._inputs = Inputs(node, config.current.node, self._push, outputs.motion.watch.take)
         self._timer = self._tick_at(config.current.node.tf_rate_hz)
         self._live.start()
 
@@ -166,7 +166,7 @@ class NodeRuntime:
             rejected = sorted(session.tracker.rejected.items())
         return [
             ("reason", last.reason.value if last else ""),
-            ("other publisher of the transform", self._outputs.motion.other_publisher or "none"),
+            ("other publisher of the transform", self._outputs.motion.watch.finding or "none"),
             ("prior", last.prior.source if last and last.prior else "none"),
             (MOUNTING, self._mounting.finding),
             *(

@@ -11,8 +11,6 @@ from typing import Any
 
 from geometry_msgs.msg import TransformStamped
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import QoSProfile, ReliabilityPolicy
-from tf2_msgs.msg import TFMessage
 
 from pixloc_ros.ros import conversions
 from pixloc_ros.sensors.static_transforms import normalized
@@ -21,33 +19,21 @@ _REMEMBERED = 500  # our own latest transforms, which may yet come back to us on
 
 
 class TransformWatch:
-    """Listens on /tf until somebody else sends a transform of our child frame."""
+    """Judges what comes on /tf, until somebody else sends a transform of our child frame."""
 
     def __init__(self, node: LifecycleNode, child_frame: str) -> None:
         self.finding = ""
         self._node = node
         self._child = normalized(child_frame)
         self._sent: deque[tuple[Any, ...]] = deque(maxlen=_REMEMBERED)
-        # Undecoded: /tf is busy, and the raw bytes already show whether they name our frame.
-        qos = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
-        self._subscription = (
-            node.create_subscription(TFMessage, "/tf", self._on_raw, qos, raw=True)
-            if child_frame
-            else None
-        )
-
-    def close(self) -> None:
-        """Stop listening."""
-        if self._subscription is not None:
-            self._node.destroy_subscription(self._subscription)
-            self._subscription = None
 
     def expect(self, transform: TransformStamped) -> None:
         """Note a transform of our own. Call it before publishing the transform."""
         self._sent.append(_identity(transform))
 
-    def _on_raw(self, raw: bytes) -> None:
-        if self.finding or self._child.encode() + b"\0" not in raw:
+    def take(self, raw: bytes) -> None:
+        """Judge an undecoded message; its bytes already show whether they name our frame."""
+        if self.finding or not self._child or self._child.encode() + b"\0" not in raw:
             return
         sent = list(self._sent)
         for transform in conversions.transforms(raw):
