@@ -63,6 +63,7 @@ class Sample:
     threads: int
     files: int  # open descriptors
     cpu_s_per_frame: float  # of the process, for all its work in this time
+    callbacks_cpu_s: float  # of the thread of the callbacks, since the node began
 
 
 class Listener(Node):
@@ -183,12 +184,19 @@ def _sample(
         threads=process.num_threads(),
         files=process.num_fds(),
         cpu_s_per_frame=cpu_s / len(statuses) if statuses else np.nan,
+        callbacks_cpu_s=_callbacks_cpu_s(process),
     )
 
 
 def _cpu_s(process: psutil.Process) -> float:
     times = process.cpu_times()
     return float(times.user + times.system)
+
+
+def _callbacks_cpu_s(process: psutil.Process) -> float:
+    """Return the CPU time of the main thread, which runs the callbacks."""
+    (main,) = (each for each in process.threads() if each.id == process.pid)
+    return float(main.user_time + main.system_time)
 
 
 def _write(path: Path, samples: Sequence[Sample]) -> None:
@@ -262,6 +270,11 @@ def soak(options: argparse.Namespace) -> int:
     if latencies_ms:
         p50, p95 = np.percentile(latencies_ms, [50, 95])
         print(f"latency of {len(latencies_ms)} frames: median {p50:.0f} ms, p95 {p95:.0f} ms")
+    if len(samples) > 1:
+        first, last = samples[0], samples[-1]
+        spent_s = last.callbacks_cpu_s - first.callbacks_cpu_s
+        share = spent_s / (last.elapsed_s - first.elapsed_s)
+        print(f"thread of the callbacks: {100 * share:.1f} % of a core")
     return _conclude(samples, died, options)
 
 
