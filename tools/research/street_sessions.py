@@ -10,6 +10,7 @@ from typing import Annotated
 import cv2
 import numpy as np
 import typer
+from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from pixloc_ros.cli.progress import track
@@ -21,6 +22,7 @@ from pixloc_ros.demo.street.photograph import moving, photograph
 from pixloc_ros.demo.street.sessions import SESSIONS, StreetSession, find_session
 from pixloc_ros.demo.street.tracks import PosedView, build_tracks, project_visible
 from pixloc_ros.errors import DataError
+from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.maps.files.colmap_writer import ImageToWrite, write_model
 
@@ -60,27 +62,34 @@ def street_sessions(
     poses = [T @ drive.T_BASE_CAM for T in keyframes]
     mapping = _take(options, find_session(MAPPING), options.lens, poses, rng)
     tracks = build_tracks(mapping, options.lens)
-    views, cameras, observations = [mapping], [options.lens], [tracks.observations]
-    names = [MAPPING]
+    cameras = [options.lens.camera]
+    images = _write_images(output, MAPPING, 0, mapping, tracks.observations)
     for name in track(session or USUAL, "sessions", len(session or USUAL)):
         lens = replace(options.lens, focal_share=rng.uniform(*FOCAL_SHARE))
         poses = _scattered(options, per_session, rng)
         taken = _take(options, find_session(name), lens, poses, rng)
         seen = [project_visible(view, lens, tracks.points) for view in taken]
-        observations.append([(pixels[s], np.flatnonzero(s)) for pixels, s in seen])
-        views.append(taken)
-        cameras.append(lens)
-        names.append(name)
+        observations = [(pixels[s], np.flatnonzero(s)) for pixels, s in seen]
+        images += _write_images(output, name, len(cameras), taken, observations)
+        cameras.append(lens.camera)
+    write_model(output / "sparse", cameras, images, tracks.points, tracks.colours)
+
+
+def _write_images(
+    output: Path,
+    session: str,
+    camera: int,
+    views: Sequence[PosedView],
+    observations: Sequence[tuple[NDArray[np.floating], NDArray[np.int64]]],
+) -> list[ImageToWrite]:
+    """Write the pictures of a session, and return them as images of the model."""
     images = []
-    for number, (name, taken) in enumerate(zip(names, views, strict=True)):
-        for index, view in enumerate(taken):
-            file = f"{name}_{index:03d}.jpg"
-            image_files.write(output / "images" / file, view.image_rgb, image_files.IMAGE_QUALITY)
-            pixels, points = observations[number][index]
-            T_cam_map = np.linalg.inv(view.T_map_cam)
-            images.append(ImageToWrite(file, T_cam_map, pixels + 0.5, points, number))
-    lenses = [lens.camera for lens in cameras]
-    write_model(output / "sparse", lenses, images, tracks.points, tracks.colours)
+    for index, (view, (pixels, points)) in enumerate(zip(views, observations, strict=True)):
+        file = f"{session}_{index:03d}.jpg"
+        image_files.write(output / "images" / file, view.image_rgb, image_files.IMAGE_QUALITY)
+        T_cam_map = se3.inverse(view.T_map_cam)
+        images.append(ImageToWrite(file, T_cam_map, pixels + 0.5, points, camera))
+    return images
 
 
 def _scattered(options: DatasetOptions, count: int, rng: np.random.Generator) -> list[Matrix]:
