@@ -14,8 +14,8 @@ from pixloc_ros.maps.build.builder import HALF_TRACK
 from pixloc_ros.maps.build.tracks import sums
 from pixloc_ros.maps.feature_store import Arrays, covisibility
 from pixloc_ros.maps.merge.placed_map import PlacedMap
+from pixloc_ros.maps.observation_choice import viewpoint_change
 from pixloc_ros.maps.tiles import Tile
-from pixloc_ros.maps.view import viewpoint_change
 
 CHI2_99 = 11.3  # of three numbers, 99 % are below
 MAX_SHIFT_PX = 1.0  # by which a point may leave its place in any of its images
