@@ -22,10 +22,16 @@ ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
 }
 
 
-def can_pack(device: torch.device) -> bool:
-    """Return whether this torch has these operators for the device; they were tested on x86."""
+def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
+    """Return whether these operators exist for a device and a format; they were tested on x86."""
     on_x86 = device.type == "cpu" and platform.machine() in ("x86_64", "AMD64")
-    return on_x86 and all(hasattr(torch.ops.mkldnn, name) for name in OPERATORS)
+    known = on_x86 and all(hasattr(torch.ops.mkldnn, name) for name in OPERATORS)
+    return known and (dtype is not torch.bfloat16 or computes_bfloat16())
+
+
+def computes_bfloat16() -> bool:
+    """Return whether oneDNN has convolutions in bfloat16 for this CPU (AVX-512, AVX-NE-CONVERT)."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def pack_convolutions(network: nn.Module) -> None:

@@ -11,7 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pixloc_ros.features import weights
 from pixloc_ros.features.architecture import damping
-from pixloc_ros.features.cpu_convolutions import can_pack, pack_convolutions
+from pixloc_ros.features.cpu_convolutions import can_pack, computes_bfloat16, pack_convolutions
 
 SIZES_KEPT = 2  # image sizes; each one's CUDA graph holds its activations
 WARM_UP_RUNS = 3  # before a capture, in which libraries choose algorithms and allocate
@@ -54,10 +54,11 @@ def prepared(network: nn.Module, device: torch.device, precision: Precision) -> 
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if precision == "float64":  # to compare results without rounding
         return network.double()
-    if can_pack(device):
-        pack_convolutions(network)
     wanted = precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
-    return network.bfloat16() if wanted and device.type == "cpu" else network
+    dtype = torch.bfloat16 if wanted and device.type == "cpu" else torch.float32
+    if can_pack(device, dtype):
+        pack_convolutions(network)
+    return network.to(dtype)
 
 
 def fold_batch_norms(network: nn.Module) -> None:
@@ -77,7 +78,8 @@ def has_bfloat16(device: torch.device) -> bool:
     if not hasattr(torch.cpu, "get_capabilities"):  # missing in older versions of torch
         return False
     capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+    multiplies = any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+    return multiplies and computes_bfloat16()
 
 
 class CapturedNetwork:

@@ -1,7 +1,10 @@
 """The network, its weights, and sampling: known outputs, and files that must be refused."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -123,12 +126,27 @@ def test_packed_convolutions_compute_what_plain_ones_do(name: str, precision, mo
     the sums does, and not at all where bfloat16 rounds it away. The bound is five times that.
     """
     packed = FeatureExtractor(name, precision=precision)
-    monkeypatch.setattr("pixloc_ros.features.torch_network.can_pack", lambda device: False)
+    monkeypatch.setattr("pixloc_ros.features.torch_network.can_pack", lambda *_: False)
     plain = FeatureExtractor(name, precision=precision)
     for size in ((96, 128), (160, 96), (96, 128)):
         levels = (each.extract(texture(*size)).levels for each in (packed, plain))
         for found, expected in zip(*levels, strict=True):
             torch.testing.assert_close(found.rows, expected.rows, atol=1e-5, rtol=0)
+
+
+def test_a_cpu_without_bfloat16_emulates_it_only_where_told_to() -> None:
+    """In a program of its own, whose oneDNN sees a CPU of the kind that most laptops have."""
+    program = """
+import numpy as np
+from pixloc_ros.features.pyramid import FeatureExtractor
+for precision in ("auto", "bfloat16"):
+    extractor = FeatureExtractor(precision=precision)
+    extractor.extract(np.zeros((64, 96, 3), np.uint8))
+    print(extractor.network.dtype)
+"""
+    env = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True)
+    assert done.stdout.split() == ["torch.float32", "torch.bfloat16"], done.stderr
 
 
 # --- the encoder's checkpoint ---
