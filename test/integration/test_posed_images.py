@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from helpers.scene import CENTER, FOCAL, photograph, pose, write_scene
 from pixloc_ros.cli.map import app
+from pixloc_ros.common.progress import silent
 from pixloc_ros.config import Config
 from pixloc_ros.errors import DataError, MapError
 from pixloc_ros.geometry import se3
@@ -22,6 +23,7 @@ from pixloc_ros.geometry.trajectory import write_poses
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.build import pose_check
 from pixloc_ros.maps.build.builder import BuildContext, BuildOptions
+from pixloc_ros.maps.build.colmap_pipeline import ColmapRun
 from pixloc_ros.maps.build.pose_check import Matches
 from pixloc_ros.maps.build.sources import PosedImagesSource
 from pixloc_ros.maps.build.triangulation import near_pairs, triangulate
@@ -254,3 +256,16 @@ def test_command_line_wants_one_source(tmp_path):
                 ["build", "--images", "i", "--output", str(tmp_path / "m"), *arguments],
                 catch_exceptions=False,
             )
+
+
+@pytest.mark.slow
+def test_images_without_a_place_take_no_part_in_triangulation(posed, tmp_path):
+    T_map_cam = np.stack([image.T_map_cam for image in posed])
+    placed = np.arange(len(posed)) != 3
+    T_map_cam[3] = se3.make(np.eye(3), [0.0, 0.0, -1.0])  # means nothing
+    run = ColmapRun(tmp_path, posed, silent)
+    run.extract()
+    run.match(near_pairs(T_map_cam))
+    model = run.reconstruct(T_map_cam, placed)
+    images = [model.image(i) for i in model.reg_image_ids()]
+    assert sorted(run.number(image.name) for image in images) == [0, 1, 2, 4, 5, 6, 7]

@@ -186,15 +186,15 @@ class ColmapRun:
             for rig in database.read_all_rigs():
                 model.add_rig(rig)
             images = database.read_all_images()
-            poses = {i.frame_id: T_map_cam[self.number(i.name)] for i in images}
+            number = {image.frame_id: self.number(image.name) for image in images}
             for frame in database.read_all_frames():
-                T_cam_map = se3.inverse(poses[frame.frame_id])
-                frame.rig_from_world = self.pycolmap.Rigid3d(T_cam_map[:3])
+                index = number[frame.frame_id]
+                if placed is None or placed[index]:  # COLMAP registers all frames that have a pose
+                    T_cam_map = se3.inverse(T_map_cam[index])
+                    frame.rig_from_world = self.pycolmap.Rigid3d(T_cam_map[:3])
                 model.add_frame(frame)
             for image in images:
                 model.add_image(image)
-                if placed is None or placed[self.number(image.name)]:
-                    model.register_frame(image.frame_id)
         return model
 
     def camera(self, camera: Camera) -> Any:
