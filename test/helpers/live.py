@@ -27,6 +27,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, NavSatFix
 from tf2_msgs.msg import TFMessage
 
+from helpers.programs import failure_in, watched
 from pixloc_ros.msg import AlignmentStatus
 from pixloc_ros.replay.storage import RawMessage, open_sources
 from pixloc_ros.ros.message_basics import message_class
@@ -35,6 +36,7 @@ from pixloc_ros.sensors.decoding import stamp_ns
 from pixloc_ros.sensors.video import header
 
 PATIENCE_S = 120.0  # for anything at all to happen on a busy machine
+LAST_WORDS_S = 1.0  # for what a program sent before its end
 NODE = "from pixloc_ros.ros.executable import run; run('node')"
 VIDEO_ENDS = {topics.FFMPEG_PACKET: "ffmpeg", topics.COMPRESSED_VIDEO: "foxglove"}
 LATCHED = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -93,7 +95,8 @@ def running_node(
             command, stdout=file, stderr=subprocess.STDOUT, env=environment(domain)
         )
     try:
-        yield process
+        with watched(process, log, domain):
+            yield process
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
@@ -102,6 +105,24 @@ def running_node(
             finally:
                 process.kill()
                 process.wait()
+    assert process.returncode == 0, log.read_text()
+
+
+@contextmanager
+def running_player(bag: Path, log: Path, domain: int, *options: object) -> Iterator[None]:
+    """The bag player as a process, ended by a signal if the bag does not end before."""
+    command = [sys.executable, "-m", "pixloc_ros.ros.executable", "bag_player", bag]
+    command += ["--timeout", PATIENCE_S, *options]
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [*map(str, command)], stdout=file, stderr=file, env=environment(domain)
+        )
+    try:
+        with watched(process, log, domain, may_end=True):
+            yield
+    finally:
+        process.terminate()
+        assert process.wait(PATIENCE_S) == 0, log.read_text()
 
 
 class Bag:
@@ -141,6 +162,7 @@ class Rig:
         cameras: Sequence[str] = (),
     ) -> None:
         self.name = name = f"{space}/pixloc_localizer"  # of the node that it talks to
+        self._domain = domain
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain)
         self.node = rclpy.create_node("test_rig", context=self._context)
@@ -194,11 +216,17 @@ class Rig:
         rclpy.shutdown(context=self._context)
 
     def until(self, done: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> None:
-        """Let messages come until `done`; fails naming what did not happen."""
-        end = time.monotonic() + patience_s
+        """Let messages come until `done`; fails naming what did not happen.
+
+        Of a program that has ended, only what it had sent is waited for.
+        """
+        end, failure = time.monotonic() + patience_s, ""
         self._executor.spin_once(0.02)
         while not done():
-            assert time.monotonic() < end, f"waited in vain for {what}; last state: {self.state}"
+            if not failure and (failure := failure_in(self._domain)):
+                end = time.monotonic() + LAST_WORDS_S
+            why = failure or f"last state: {self.state}"
+            assert time.monotonic() < end, f"waited in vain for {what}; {why}"
             self._executor.spin_once(0.05)
 
     def until_state(self, words: str, topic: str, image: Any) -> None:
@@ -357,7 +385,7 @@ class Rig:
             full_name = name if name.startswith("/") else f"{self.name}/{name}"
             client = self.node.create_client(kind, full_name)
             self._clients[name] = client
-            assert client.wait_for_service(PATIENCE_S), f"no service {name}"
+            self.until(client.service_is_ready, f"the service {name}")
             self._wait_until_known()
         return client.call_async(request)
 

@@ -11,6 +11,7 @@ import pytest
 
 from helpers.live import PATIENCE_S, environment
 from helpers.messages import up_to_frame, without
+from helpers.programs import watched
 
 CLIENT = Path(__file__).parents[2] / "examples" / "node_client.py"
 
@@ -32,7 +33,10 @@ def test_the_client_relocalizes_and_prints_poses(
             env=environment(node[1]),
         )
     try:
-        rig.until(lambda: rig.diagnostics.get("count relocalization.begun") != begun, "the client")
+        with watched(client, said, node[1], may_end=True):
+            rig.until(
+                lambda: rig.diagnostics.get("count relocalization.begun") != begun, "the client"
+            )
         for frame in range(1, 12):
             if client.poll() is None:
                 rig.play(up_to_frame(messages, frame)[len(up_to_frame(messages, frame - 1)) :])

@@ -27,6 +27,7 @@ def launched(
     """The launch file as a process, as `ros2 launch` runs it; skips where there is no launch."""
     pytest.importorskip("launch_ros", reason="no ROS launch here: `make test-launch` brings it")
     from helpers.live import environment
+    from helpers.programs import watched
 
     env = environment(domain)
     command = [sys.executable, "-c", LAUNCHER, str(LAUNCH / file_name), *arguments]
@@ -35,7 +36,8 @@ def launched(
             command, stdout=file, stderr=file, env=env, start_new_session=True
         )
     try:
-        yield process
+        with watched(process, log, domain):
+            yield process
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)

@@ -457,28 +457,19 @@ def test_a_working_node_ends_on_a_signal_and_the_player_feeds_it(
     street: Path, tmp_path: Path, domain: int
 ) -> None:
     """On SIGTERM; whatever runs in other tests ends on SIGINT."""
-    from helpers.live import PATIENCE_S, Rig, environment, running_node
+    from helpers.live import PATIENCE_S, Rig, running_node, running_player
 
     log = tmp_path / "log.txt"
-    play = [
-        sys.executable,
-        "-m",
-        "pixloc_ros.ros.executable",
-        "bag_player",
-        str(street / "bag"),
-        "--clock",
-    ]
     parameters = {"map": street / "map", "use_sim_time": True, "threads": 1}
-    with running_node(log, domain, **parameters) as process, Rig(domain) as rig:
-        slowly = [*play, "--rate", "0.5", "--timeout", str(PATIENCE_S)]
-        player = subprocess.Popen(slowly, env=environment(domain))
-        try:
-            rig.until(lambda: rig.poses and rig.transforms, "a pose")
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(PATIENCE_S) == 0
-        finally:
-            player.terminate()
-            assert player.wait(PATIENCE_S) == 0
+    slowly = tmp_path / "player.txt", domain, "--clock", "--rate", 0.5
+    with (
+        running_node(log, domain, **parameters) as process,
+        Rig(domain) as rig,
+        running_player(street / "bag", *slowly),
+    ):
+        rig.until(lambda: rig.poses and rig.transforms, "a pose")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_S) == 0
     assert "Traceback" not in log.read_text()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,19 +63,13 @@ def rig(node: tuple[subprocess.Popen[bytes], int]) -> Iterator[Any]:
 
 @pytest.mark.ros
 def test_the_player_does_not_wait_for_transforms_of_long_ago(
-    rig: Any, node: tuple[subprocess.Popen[bytes], int], rig_bag: Path
+    rig: Any, node: tuple[subprocess.Popen[bytes], int], rig_bag: Path, tmp_path: Path
 ) -> None:
     """As recorders date what was latched: by the start of the machine, or of time."""
-    from helpers.live import PATIENCE_S, environment
+    from helpers.live import running_player
 
-    play = [sys.executable, "-m", "pixloc_ros.ros.executable", "bag_player", str(rig_bag)]
-    play += ["--timeout", str(PATIENCE_S)]
-    player = subprocess.Popen(play, env=environment(node[1]))
-    try:
+    with running_player(rig_bag, tmp_path / "log.txt", node[1]):
         rig.until(lambda: rig.statuses, "a frame")
-    finally:
-        player.terminate()
-        assert player.wait(PATIENCE_S) == 0
 
 
 @pytest.mark.ros

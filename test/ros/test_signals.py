@@ -91,6 +91,7 @@ def test_the_recorder_writes_at_once_and_ends_in_order_when_told_twice(
     from geometry_msgs.msg import PoseWithCovarianceStamped
 
     from helpers.live import Rig
+    from helpers.programs import watched
     from pixloc_ros.evaluation.frames import read_frames
     from pixloc_ros.msg import AlignmentStatus
     from pixloc_ros.ros.conversions import header
@@ -98,7 +99,7 @@ def test_the_recorder_writes_at_once_and_ends_in_order_when_told_twice(
     ok, failed = AlignmentStatus.STATUS_OK, AlignmentStatus.STATUS_FAILED
     run, log = tmp_path / "run", tmp_path / "log.txt"
     process = started(log, domain, "recorder", run)
-    with Rig(domain) as rig:
+    with watched(process, log, domain), Rig(domain) as rig:
         statuses = rig.node.create_publisher(AlignmentStatus, "/pixloc_localizer/status", 10)
         poses = rig.node.create_publisher(PoseWithCovarianceStamped, "/pixloc_localizer/pose", 10)
         for publisher in (statuses, poses):
