@@ -10,10 +10,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pixloc_ros.cli.replay import ConfigOption, DeviceOption, SetOption, resolve_config
+from pixloc_ros.cli.option_groups import option_groups
+from pixloc_ros.cli.settings import SettingsOptions
 from pixloc_ros.evaluation.neighbours import Neighbour, neighbours
 
 
+@option_groups
 def benchmark(
     size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of the image")] = "640x384",
     runs: Annotated[int, typer.Option(min=3, help="runs per row, after a warm-up")] = 20,
@@ -25,9 +27,8 @@ def benchmark(
         Neighbour,
         typer.Option(help="what those programs are: busy loops, or torch with its threads"),
     ] = "busy",
-    config: ConfigOption = None,
-    settings: SetOption = None,
-    device: DeviceOption = None,
+    *,
+    settings: SettingsOptions,
 ) -> None:
     """Time network, iterations and alignment, and compare with the least time this machine allows.
 
@@ -42,7 +43,7 @@ def benchmark(
     if json is not None:
         check_writable(json)
     width, height = parse_size(size)
-    bench = SpeedBenchmark(resolve_config(config, settings, Path(), device), width, height, runs)
+    bench = SpeedBenchmark(settings.resolve(Path()), width, height, runs)
     machine, console = bench.machine, Console(width=max(100, Console().width))
     console.print(
         f"{machine.name}, {machine.device}, {machine.threads} threads: "

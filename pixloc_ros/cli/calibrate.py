@@ -9,8 +9,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from pixloc_ros.cli.option_groups import option_groups
 from pixloc_ros.cli.progress import track
-from pixloc_ros.cli.replay import ConfigOption, DeviceOption, SetOption, resolve_config
+from pixloc_ros.cli.settings import SettingsOptions
 from pixloc_ros.errors import ConfigError
 from pixloc_ros.sensors.topics import Topics
 
@@ -36,6 +37,7 @@ SHOWN_PARAMETERS = (
 )
 
 
+@option_groups
 def calibrate(
     map_folder: Annotated[str, typer.Argument(metavar="MAP", help="folder of the map, or its URL")],
     bag: Annotated[Path, typer.Argument(help="rosbag2 of a drive on it, with odometry")],
@@ -58,9 +60,8 @@ def calibrate(
     topic: Annotated[
         list[str] | None, typer.Option(help="part=/topic, e.g. image=/cam0/image_raw")
     ] = None,
-    config: ConfigOption = None,
-    settings: SetOption = None,
-    device: DeviceOption = None,
+    *,
+    settings: SettingsOptions,
 ) -> None:
     """Find the camera's mounting and time offset by a drive over a map, with sigmas.
 
@@ -72,7 +73,7 @@ def calibrate(
 
     if camera_info is not None and not focal_length:
         raise ConfigError("--camera-info is for the focal length found: add --focal-length")
-    resolved = resolve_config(config, settings, map_folder, device)
+    resolved = settings.resolve(map_folder)
     for file in (output, camera_info):
         if file is not None:
             check_writable(file)

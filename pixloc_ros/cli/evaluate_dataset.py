@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from pixloc_ros.cli.progress import track
-from pixloc_ros.cli.replay import ConfigOption, DeviceOption, SetOption, parse_setting
+from pixloc_ros.cli.settings import ConfigOption, DeviceOption, SetOption, parse_setting
 
 if TYPE_CHECKING:
     from pixloc_ros.common.parallel import Workers

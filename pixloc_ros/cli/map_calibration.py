@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from pixloc_ros.cli.option_groups import option_groups
 from pixloc_ros.cli.progress import track
-from pixloc_ros.cli.replay import ConfigOption, DeviceOption, SetOption, resolve_config
+from pixloc_ros.cli.settings import SettingsOptions
 from pixloc_ros.common.progress import keeping
 from pixloc_ros.evaluation import calibration
 from pixloc_ros.evaluation.calibration import (
@@ -30,6 +31,7 @@ from pixloc_ros.maps.schema import Calibration
 AXES = ("forward", "left", "up", "about forward", "about left", "about up")
 
 
+@option_groups
 def calibrate(
     folder: Annotated[
         Path, typer.Argument(metavar="MAP", help="map folder, to which the calibration is written")
@@ -42,15 +44,14 @@ def calibrate(
     every: Annotated[int, typer.Option(min=1, help="use every Nth of the remaining frames")] = 1,
     axes: Annotated[str, typer.Option(help="keep or optical_to_ros, as for the map")] = "keep",
     dry_run: Annotated[bool, typer.Option(help="only measure, do not change the map")] = False,
-    config: ConfigOption = None,
-    settings: SetOption = None,
-    device: DeviceOption = None,
+    *,
+    settings: SettingsOptions,
 ) -> None:
     """Measure how accurate poses on a map are, and calibrate its covariances accordingly.
 
     Example: pixloc map calibrate town --images drive2/images --meta drive2/meta.json
     """
-    resolved = resolve_config(config, settings, folder, device)
+    resolved = settings.resolve(folder)
     localizer, drive = Localizer(resolved), read_posed_images(meta, images, axes)
     index = [i for i in range(len(drive.files)) if not exclude_every or i % exclude_every][::every]
     if not dry_run:

@@ -11,7 +11,7 @@ import typer
 from pydantic import ValidationError
 
 from pixloc_ros import config as configuration
-from pixloc_ros.cli.replay import parse_setting
+from pixloc_ros.cli.settings import parse_setting
 from pixloc_ros.config import Config
 from pixloc_ros.config.mapping import MappingConfig
 from pixloc_ros.errors import ConfigError, MapError

@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from pixloc_ros.cli.map_table import map_table
+from pixloc_ros.cli.option_groups import option_groups
 from pixloc_ros.cli.progress import track
-from pixloc_ros.cli.replay import ConfigOption, DeviceOption, SetOption, resolve_config
+from pixloc_ros.cli.settings import SettingsOptions
 from pixloc_ros.maps.build.edit import StoredMap
 from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.merge import merger
@@ -30,6 +31,7 @@ RowsOption = Annotated[
 DEFAULT = MergeOptions()
 
 
+@option_groups
 def merge(
     folders: Annotated[list[Path], typer.Argument(metavar="MAP MAP...", help="map folders")],
     output: Annotated[Path, typer.Option(help="map folder to write")],
@@ -48,9 +50,8 @@ def merge(
     ] = DEFAULT.force,
     tile: TileOption = None,
     rows: RowsOption = None,
-    config: ConfigOption = None,
-    settings: SetOption = None,
-    device: DeviceOption = None,
+    *,
+    settings: SettingsOptions,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing map")] = False,
 ) -> None:
     """Join maps into one, in the frame of the first; placed by their datums where they have them.
@@ -61,7 +62,7 @@ def merge(
 
     maps = [(folder.resolve().name, Map.load(folder)) for folder in folders]
     options = MergeOptions(join, align, max_offset, force)
-    resolved = resolve_config(config, settings, folders[0], device)
+    resolved = settings.resolve(folders[0])
     judge = partial(held_score.score, resolved, progress=track)
     merged = merger.merge(maps, output, overwrite, StoredMap(tile, rows), options, track, judge)
     Console().print(map_table(merged.map, output))

@@ -11,8 +11,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from pixloc_ros.cli.option_groups import option_groups
 from pixloc_ros.cli.progress import track
-from pixloc_ros.cli.replay import ConfigOption, DeviceOption, SetOption, resolve_config
+from pixloc_ros.cli.settings import SettingsOptions
 from pixloc_ros.config import Config
 from pixloc_ros.errors import MapError
 from pixloc_ros.maps.update import versions
@@ -24,6 +25,7 @@ from pixloc_ros.sensors.topics import Topics
 DEFAULT = UpdateOptions()
 
 
+@option_groups
 def update(
     folder: Annotated[Path, typer.Argument(metavar="MAP", help="map folder")],
     bag: Annotated[
@@ -66,9 +68,8 @@ def update(
     topic: Annotated[
         list[str] | None, typer.Option(help="part=/topic of the bag; repeatable")
     ] = None,
-    config: ConfigOption = None,
-    settings: SetOption = None,
-    device: DeviceOption = None,
+    *,
+    settings: SettingsOptions,
 ) -> None:
     """Make what a later drive saw part of a map: other light and weather in, what has left out.
 
@@ -85,7 +86,7 @@ def update(
     from pixloc_ros.features.pyramid import FeatureExtractor
     from pixloc_ros.maps import schema
 
-    resolved = resolve_config(config, settings, folder, device)
+    resolved = settings.resolve(folder)
     metadata, _ = schema.read(folder)
     recorded = _recorded(folder, sessions)
     extractor = FeatureExtractor(

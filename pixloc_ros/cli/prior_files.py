@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
 
 from pixloc_ros.cli.numbers import parse_numbers
 from pixloc_ros.errors import ConfigError
@@ -19,17 +20,54 @@ PriorFormat = Literal["poses", "ace", "planar"]
 
 @dataclass(frozen=True, slots=True)
 class PriorFiles:
-    """Files of one way to place the images; without any, the map is searched."""
+    """Files of one way to place the images; without any, the map is searched.
 
-    priors: Path | None
-    prior_format: PriorFormat
-    prior_sigma: str
-    pairs: Path | None
-    descriptors: Sequence[Path]
-    inliers: Path | None
-    matches: Path | None
-    keypoints: Path | None
-    colmap: Path | None
+    smaller_map: folders of the maps to align with first, which only then makes sense.
+    """
+
+    priors: Annotated[Path | None, typer.Option(help="approximate poses of the images")] = None
+    prior_format: Annotated[
+        PriorFormat,
+        typer.Option(help="poses: like the output; ace: as ACE writes them; planar: x, y and yaw"),
+    ] = "poses"
+    pairs: Annotated[
+        Path | None,
+        typer.Option(help="instead of --priors: lines `query keyframe`, as hloc writes them"),
+    ] = None
+    descriptors: Annotated[
+        list[Path] | None,
+        typer.Option(help="instead of --priors: HDF5 with hloc's global descriptors; repeatable"),
+    ] = None
+    smaller_map: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="map of the same place with smaller images, aligned with first; "
+            "repeatable, smallest first"
+        ),
+    ] = None
+    inliers: Annotated[
+        Path | None,
+        typer.Option(
+            help="hloc's log: align with the points that it matched, from its poses or "
+            "from --priors"
+        ),
+    ] = None
+    matches: Annotated[
+        Path | None,
+        typer.Option(
+            help="hloc's HDF5 of matches (LoFTR and others): PnP with the references of --pairs"
+        ),
+    ] = None
+    keypoints: Annotated[
+        Path | None, typer.Option(help="with --matches: hloc's HDF5 of keypoints")
+    ] = None
+    colmap: Annotated[
+        Path | None,
+        typer.Option(help="with --inliers or --matches: COLMAP model that has the points"),
+    ] = None
+    prior_sigma: Annotated[
+        str, typer.Option(help="METRES,DEGREES: sigmas of the priors, per axis")
+    ] = "1.0,2.0"
 
     def __bool__(self) -> bool:
         return bool(self.priors or self.pairs or self.descriptors or self.inliers)
@@ -47,6 +85,10 @@ class PriorFiles:
         if self.colmap and not (self.inliers or self.matches):
             raise ConfigError("--colmap goes with --inliers or --matches")
         self._sigma()
+        if self.smaller_map and not self:
+            raise ConfigError("--smaller-map needs --priors, --pairs, --descriptors or --inliers")
+        if self.smaller_map and self.inliers:
+            raise ConfigError("--inliers are points of one map: leave out --smaller-map")
 
     def digests(self) -> dict[str, str]:
         """Return the options that were given with the SHA-256 of their files."""
@@ -54,9 +96,8 @@ class PriorFiles:
 
         given = {"prior_format": self.prior_format, "prior_sigma": self.prior_sigma}
         single = ("priors", "pairs", "inliers", "matches", "keypoints")
-        files = {name: (getattr(self, name),) for name in single} | {
-            "descriptors": self.descriptors
-        }
+        files = {name: [getattr(self, name)] for name in single}
+        files |= {"descriptors": self.descriptors or []}
         for name, paths in files.items():
             given[name] = " ".join(file_sha256(path) for path in paths if path is not None)
         return given | {"colmap": str(self.colmap)}

@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from pixloc_ros.cli.numbers import parse_numbers
+from pixloc_ros.cli.option_groups import option_groups
 from pixloc_ros.cli.progress import track
-from pixloc_ros.cli.replay import ConfigOption, DeviceOption, MapOption, SetOption, resolve_config
+from pixloc_ros.cli.settings import MapOption, SettingsOptions
 
 if TYPE_CHECKING:
     from pixloc_ros.evaluation.shots import Localizes, Offset, Shot
@@ -38,6 +39,7 @@ SeedOption = Annotated[int, typer.Option(help="seed of offsets and degradations"
 OutputOption = Annotated[Path | None, typer.Option(help="JSON file for the figures")]
 
 
+@option_groups
 def shots(
     map_folder: MapOption,
     images: ImagesOption,
@@ -51,9 +53,8 @@ def shots(
     axes: AxesOption = "keep",
     seed: SeedOption = 0,
     output: OutputOption = None,
-    config: ConfigOption = None,
-    settings: SetOption = None,
-    device: DeviceOption = None,
+    *,
+    settings: SettingsOptions,
 ) -> None:
     """Localize single frames from priors that are off by given amounts in random directions.
 
@@ -62,7 +63,7 @@ def shots(
     from pixloc_ros.localizer import Localizer
     from pixloc_ros.maps.files.posed_images import read_posed_images
 
-    localizer = Localizer(resolve_config(config, settings, map_folder, device))
+    localizer = Localizer(settings.resolve(map_folder))
     series = ShotSeries(
         drive=read_posed_images(meta, images, axes),
         exclude_every=exclude_every,

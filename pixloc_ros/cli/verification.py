@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from pixloc_ros.cli import shots as cli
+from pixloc_ros.cli.option_groups import option_groups
 from pixloc_ros.cli.progress import track
-from pixloc_ros.cli.replay import ConfigOption, DeviceOption, MapOption, SetOption, resolve_config
+from pixloc_ros.cli.settings import MapOption, SettingsOptions
 from pixloc_ros.config import AlignmentConfig, FeaturesConfig
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ RecordsArgument = Annotated[list[Path], typer.Argument(help="files of `verificat
 
 
 @app.command()
+@option_groups
 def collect(
     map_folder: MapOption,
     images: cli.ImagesOption,
@@ -57,9 +59,8 @@ def collect(
     degrade: cli.DegradeOption = None,
     axes: cli.AxesOption = "keep",
     seed: cli.SeedOption = 0,
-    config: ConfigOption = None,
-    settings: SetOption = None,
-    device: DeviceOption = None,
+    *,
+    settings: SettingsOptions,
 ) -> None:
     """Localize single frames as `pixloc shots` does, and record the evidence of each.
 
@@ -74,8 +75,8 @@ def collect(
     from pixloc_ros.maps.files.posed_images import read_posed_images
 
     check_writable(output)
-    settings = [*(settings or []), "acceptance.always_compare_halves=true"]
-    localizer = Localizer(resolve_config(config, settings, map_folder, device))
+    config = settings.resolve(map_folder, "acceptance.always_compare_halves=true")
+    localizer = Localizer(config)
     drive = read_posed_images(meta, images, axes)
     series = cli.ShotSeries(drive, exclude_every, every, per_frame, True, seed)
     with keeping(f"{output} has the shots so far"), output.open("a", encoding="utf-8") as file:

@@ -18,7 +18,7 @@ from helpers.events import with_image
 from helpers.faults import stop_after
 from pixloc_ros.cli import main
 from pixloc_ros.cli import replay as commands
-from pixloc_ros.cli.replay import resolve_config
+from pixloc_ros.cli.settings import resolve_config
 from pixloc_ros.common.progress import silent
 from pixloc_ros.config import Config, from_flat, load
 from pixloc_ros.errors import BagError, ConfigError, DataError

@@ -16,7 +16,7 @@ from pixloc_ros.alignment.coarse_to_fine import Aligner
 from pixloc_ros.alignment.policy import Policy
 from pixloc_ros.alignment.robust import Barron
 from pixloc_ros.cli import shots as cli
-from pixloc_ros.cli.replay import MapOption, SetOption, resolve_config
+from pixloc_ros.cli.settings import MapOption, SetOption, resolve_config
 from pixloc_ros.config import Config
 from pixloc_ros.features.pyramid import FeaturePyramid
 from pixloc_ros.image_pyramid import PyramidLocalizer

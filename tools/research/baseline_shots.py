@@ -8,13 +8,15 @@ from typing import Annotated, Literal
 import typer
 
 from pixloc_ros.cli import shots as cli
-from pixloc_ros.cli.replay import ConfigOption, DeviceOption, MapOption, SetOption, resolve_config
+from pixloc_ros.cli.option_groups import option_groups
+from pixloc_ros.cli.settings import MapOption, SettingsOptions
 from pixloc_ros.maps.files.posed_images import read_posed_images
 from pixloc_ros.maps.map import Map
 
 Method = Literal["sift", "disk_lightglue"]
 
 
+@option_groups
 def baseline_shots(
     map_folder: MapOption,
     images: cli.ImagesOption,
@@ -32,9 +34,8 @@ def baseline_shots(
     axes: cli.AxesOption = "keep",
     seed: cli.SeedOption = 0,
     output: cli.OutputOption = None,
-    config: ConfigOption = None,
-    settings: SetOption = None,
-    device: DeviceOption = None,
+    *,
+    settings: SettingsOptions,
 ) -> None:
     """Localize single frames with keypoints and PnP, to compare with `pixloc shots`.
 
@@ -43,7 +44,7 @@ def baseline_shots(
     """
     from research.baselines.localizer import MATCHERS, BaselineLocalizer
 
-    resolved = resolve_config(config, settings, map_folder, device)
+    resolved = settings.resolve(map_folder)
     matcher, reference_map = MATCHERS[method](resolved.device), Map.load(resolved.map)
     localizer = BaselineLocalizer(matcher, reference_map, map_images or images, resolved)
     drive = read_posed_images(meta, images, axes)

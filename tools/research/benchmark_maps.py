@@ -12,9 +12,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pixloc_ros.cli.replay import ConfigOption, DeviceOption, SetOption, resolve_config
+from pixloc_ros.cli.option_groups import option_groups
+from pixloc_ros.cli.settings import SettingsOptions
 
 
+@option_groups
 def benchmark_maps(
     points: Annotated[
         list[float] | None, typer.Option(help="size of a map; repeatable [default: 1e4 to 1e6]")
@@ -23,9 +25,8 @@ def benchmark_maps(
         Path | None, typer.Option(help="folder for the maps, written and removed one by one")
     ] = None,
     json: Annotated[Path | None, typer.Option(help="file for the results")] = None,
-    config: ConfigOption = None,
-    settings: SetOption = None,
-    device: DeviceOption = None,
+    *,
+    settings: SettingsOptions,
 ) -> None:
     """Write synthetic maps of several sizes; time start and views, measure memory and disk.
 
@@ -37,7 +38,7 @@ def benchmark_maps(
     from pixloc_ros.errors import DataError
     from research.map_benchmark import MapFigures, measure
 
-    resolved, console = resolve_config(config, settings, Path(), device), _console()
+    resolved, console = settings.resolve(Path()), _console()
     found: list[MapFigures] = []
     if folder is not None and not folder.is_dir():
         raise DataError(f"--folder {folder} does not exist; create it first")

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from pixloc_ros.cli.numbers import parse_numbers
 from pixloc_ros.cli.progress import track
-from pixloc_ros.cli.replay import MapOption, SetOption, resolve_config
+from pixloc_ros.cli.settings import MapOption, SetOption, resolve_config
 from pixloc_ros.common import image_files
 from pixloc_ros.config import FeaturesConfig
 from pixloc_ros.errors import DataError

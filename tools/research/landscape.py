@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pixloc_ros.alignment.coarse_to_fine import Stage
 from pixloc_ros.cli import shots as cli
-from pixloc_ros.cli.replay import MapOption, SetOption, resolve_config
+from pixloc_ros.cli.settings import MapOption, SetOption, resolve_config
 from pixloc_ros.common import image_files
 from pixloc_ros.evaluation.shots import posed_frames
 from pixloc_ros.features.sampling import FeatureLevel

@@ -15,7 +15,7 @@ from scipy.spatial import KDTree
 
 from pixloc_ros.cli import shots as cli
 from pixloc_ros.cli.progress import track
-from pixloc_ros.cli.replay import MapOption, SetOption, resolve_config
+from pixloc_ros.cli.settings import MapOption, SetOption, resolve_config
 from pixloc_ros.common.stopwatch import Stopwatch
 from pixloc_ros.config import Config
 from pixloc_ros.evaluation.shots import Offset

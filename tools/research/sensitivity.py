@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pixloc_ros.cli import shots as cli
-from pixloc_ros.cli.replay import MapOption, SetOption, resolve_config
+from pixloc_ros.cli.settings import MapOption, SetOption, resolve_config
 from pixloc_ros.evaluation.shots import Offset
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.localizer import Localizer

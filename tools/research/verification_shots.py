@@ -18,7 +18,7 @@ import numpy as np
 import typer
 
 from pixloc_ros.cli.progress import track
-from pixloc_ros.cli.replay import SetOption
+from pixloc_ros.cli.settings import SetOption
 from pixloc_ros.common.atomic_write import atomic_path
 from pixloc_ros.config import from_flat
 from pixloc_ros.evaluation.shots import CLEAN, Offset, Shot, posed_frames
