@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from pixloc_ros.cli.map_from_bag import BagOptions
+from pixloc_ros.cli.map_from_bag import MappingBagOptions
 from pixloc_ros.cli.map_sources import PlaceOptions, SourceOptions
 from pixloc_ros.cli.map_table import map_table
 from pixloc_ros.cli.option_groups import option_groups
@@ -63,7 +63,7 @@ def build(
             metavar="ADDRESS", help="address of a Ray cluster that extracts the features instead"
         ),
     ] = "",
-    bags: BagOptions,
+    bags: MappingBagOptions,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing map")] = False,
 ) -> None:
     """Build a map: from a recorded drive, from a COLMAP model, or from images with known poses.

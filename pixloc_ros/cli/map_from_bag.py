@@ -26,7 +26,7 @@ PREFIX = "mapping."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BagOptions:
+class MappingBagOptions:
     """What the command line says of bags, besides where they are."""
 
     topic: Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,27 +32,21 @@ class SettingsOptions:
     given: SetOption = None
     device: DeviceOption = None
 
-    def resolve(self, map_folder: str | Path, *always: str) -> Config:
+    def resolve(
+        self, map_folder: str | Path, *always: str, defaults: Mapping[str, Any] | None = None
+    ) -> Config:
         """Return all settings for a map. Raises ConfigError.
 
         always: `name=value` that the command sets, whatever is given.
+        defaults: values by name that hold where no file is given.
         """
-        settings = [*(self.given or []), *always]
-        return resolve_config(self.config, settings, map_folder, self.device)
-
-
-def resolve_config(
-    file: Path | None, settings: list[str] | None, map_folder: str | Path, device: str | None
-) -> Config:
-    """Return the settings of a file, overridden by --set, --map and --device.
-
-    Raises ConfigError.
-    """
-    overrides = dict(parse_setting(setting) for setting in settings or [])
-    overrides["map"] = str(map_folder)
-    if device is not None:
-        overrides["device"] = device
-    return configuration.load(file, overrides) if file else configuration.from_flat(overrides)
+        overrides = dict(parse_setting(setting) for setting in [*(self.given or []), *always])
+        overrides["map"] = str(map_folder)
+        if self.device is not None:
+            overrides["device"] = self.device
+        if self.config is not None:
+            return configuration.load(self.config, overrides)
+        return configuration.from_flat({**(defaults or {}), **overrides})
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from pixloc_ros import BuildOptions, DriveSource, Map, build_map, read_drives
 from pixloc_ros.cli import main
-from pixloc_ros.cli.map_from_bag import BagOptions
+from pixloc_ros.cli.map_from_bag import MappingBagOptions
 from pixloc_ros.common import image_files
 from pixloc_ros.common.parallel import Workers
 from pixloc_ros.common.progress import silent
@@ -110,9 +110,9 @@ def test_odometry_and_fixes_give_a_metric_map_with_a_datum(from_bag, street, dri
 def test_options_that_do_not_fit_the_bag_are_refused_before_the_work(street, tmp_path):
     bags, output = [street / "bag"], tmp_path / "map"
     with pytest.raises(MapError, match="neither odometry nor GNSS, which 'bag' has"):
-        BagOptions(fixes=False, scale_from=12.0).source(bags, output, None)
+        MappingBagOptions(fixes=False, scale_from=12.0).source(bags, output, None)
     with pytest.raises(ConfigError, match=r"did you mean 'mapping\.keyframe_spacing_m'"):
-        BagOptions(settings=["mapping.keyframe_spacing=2"]).source(bags, output, None)
+        MappingBagOptions(settings=["mapping.keyframe_spacing=2"]).source(bags, output, None)
 
 
 def test_drive_localizes_on_the_map_of_itself(from_bag):

@@ -18,7 +18,7 @@ from helpers.events import with_image
 from helpers.faults import stop_after
 from pixloc_ros.cli import main
 from pixloc_ros.cli import replay as commands
-from pixloc_ros.cli.settings import resolve_config
+from pixloc_ros.cli.settings import SettingsOptions
 from pixloc_ros.common.progress import silent
 from pixloc_ros.config import Config, from_flat, load
 from pixloc_ros.errors import BagError, ConfigError, DataError
@@ -554,7 +554,7 @@ def test_settings_of_the_command_line_win_over_the_file(tmp_path):
     file = tmp_path / "my.yaml"
     file.write_text("alignment: {robust_scale: 0.5, min_points: 20}\nmap: /elsewhere\n")
     settings = ["alignment.robust_scale=0.2", "alignment.iterations=[5, 6, 7]"]
-    config = resolve_config(file, settings, Path("/here"), None)
+    config = SettingsOptions(file, settings).resolve("/here")
     assert config.alignment.robust_scale == 0.2
     assert config.alignment.min_points == 20
     assert config.alignment.iterations == (5, 6, 7)
@@ -572,4 +572,4 @@ def test_settings_of_the_command_line_win_over_the_file(tmp_path):
 )
 def test_settings_that_cannot_be(setting, complaint):
     with pytest.raises(ConfigError, match=complaint):
-        resolve_config(None, [setting], Path("/map"), None)
+        SettingsOptions(given=[setting]).resolve(Path("/map"))

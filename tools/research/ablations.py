@@ -16,7 +16,7 @@ from pixloc_ros.alignment.coarse_to_fine import Aligner
 from pixloc_ros.alignment.policy import Policy
 from pixloc_ros.alignment.robust import Barron
 from pixloc_ros.cli import shots as cli
-from pixloc_ros.cli.settings import MapOption, SetOption, resolve_config
+from pixloc_ros.cli.settings import MapOption, SetOption, SettingsOptions
 from pixloc_ros.config import Config
 from pixloc_ros.features.pyramid import FeaturePyramid
 from pixloc_ros.image_pyramid import PyramidLocalizer
@@ -197,7 +197,7 @@ def _folders(
 
 def _localizer(ablation: Ablation, folder: Path, settings: list[str]) -> Localizer:
     given = [f"{name}={value}" for name, value in {**ONE_POSE, **ablation.settings}.items()]
-    config = resolve_config(None, [*given, *settings], folder, None)
+    config = SettingsOptions(given=[*given, *settings]).resolve(folder)
     if ablation.iterations is not None:
         alignment = config.alignment.model_copy(update={"iterations": ablation.iterations})
         config = config.model_copy(update={"alignment": alignment})

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from pixloc_ros.cli.numbers import parse_numbers
 from pixloc_ros.cli.progress import track
-from pixloc_ros.cli.settings import MapOption, SetOption, resolve_config
+from pixloc_ros.cli.settings import MapOption, SetOption, SettingsOptions
 from pixloc_ros.common import image_files
 from pixloc_ros.config import FeaturesConfig
 from pixloc_ros.errors import DataError
@@ -143,7 +143,7 @@ def basin(
     from research.descent import Descent
     from research.descent import basin as basin_of
 
-    localizer = Localizer(resolve_config(None, settings, map_folder, None))
+    localizer = Localizer(SettingsOptions(given=settings).resolve(map_folder))
     drive = read_posed_images(meta, images, axes)
     index = [i for i in range(len(drive.files)) if not exclude_every or i % exclude_every][::every]
     frames = track(posed_frames(drive, index), "frames", len(index))
@@ -187,7 +187,7 @@ def travel(
 
     form = "FORWARD,LATERAL,YAW in metres and degrees"
     forward, lateral, yaw = parse_numbers("--offset", offset, form, "-2,0.5,3")
-    localizer = Localizer(resolve_config(None, settings, map_folder, None))
+    localizer = Localizer(SettingsOptions(given=settings).resolve(map_folder))
     (posed,) = posed_frames(read_posed_images(meta, images, axes), [frame])
     descent = Descent.of(localizer, *posed)
     moved = offsets("forward", [forward]) @ offsets("lateral", [lateral]) @ offsets("yaw", [yaw])

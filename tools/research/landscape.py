@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pixloc_ros.alignment.coarse_to_fine import Stage
 from pixloc_ros.cli import shots as cli
-from pixloc_ros.cli.settings import MapOption, SetOption, resolve_config
+from pixloc_ros.cli.settings import MapOption, SetOption, SettingsOptions
 from pixloc_ros.common import image_files
 from pixloc_ros.evaluation.shots import posed_frames
 from pixloc_ros.features.sampling import FeatureLevel
@@ -146,7 +146,7 @@ def landscape(
     Example: python -m research landscape --map town --images drive/images --meta drive/meta.json
     --frame 40 --point 100 --costs costs.png --basins basins.jpg
     """
-    localizer = Localizer(resolve_config(None, settings, map_folder, None))
+    localizer = Localizer(SettingsOptions(given=settings).resolve(map_folder))
     (posed,) = posed_frames(read_posed_images(meta, images, axes), [frame])
     descent = Descent.of(localizer, *posed)
     levels = descent.observation.pyramid.levels

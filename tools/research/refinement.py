@@ -15,7 +15,7 @@ from scipy.spatial import KDTree
 
 from pixloc_ros.cli import shots as cli
 from pixloc_ros.cli.progress import track
-from pixloc_ros.cli.settings import MapOption, SetOption, resolve_config
+from pixloc_ros.cli.settings import MapOption, SetOption, SettingsOptions
 from pixloc_ros.common.stopwatch import Stopwatch
 from pixloc_ros.config import Config
 from pixloc_ros.evaluation.shots import Offset
@@ -116,8 +116,8 @@ def refinement(
         drive, experiment.drive_index(drive, exclude_every, every), Offset(1.0, 2.0), 1, degrade
     )
     given = [*REFINED, *(settings or [])]
-    config = resolve_config(None, given, map_folder, None)
-    reference = resolve_config(None, [*given, "alignment.policy=reference"], map_folder, None)
+    config = SettingsOptions(given=given).resolve(map_folder)
+    reference = SettingsOptions(given=[*given, "alignment.policy=reference"]).resolve(map_folder)
     map_ = Map.load(config.map)
     matcher = BaselineLocalizer(MATCHERS[method](config.device), map_, images, config)
     both = Refinement(matcher, map_, {"ours": config, "reference's policy": reference})

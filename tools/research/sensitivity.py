@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pixloc_ros.cli import shots as cli
-from pixloc_ros.cli.settings import MapOption, SetOption, resolve_config
+from pixloc_ros.cli.settings import MapOption, SetOption, SettingsOptions
 from pixloc_ros.evaluation.shots import Offset
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.localizer import Localizer
@@ -91,7 +91,7 @@ def sensitivity(
     """
     drive = read_posed_images(meta, images, axes)
     index = experiment.drive_index(drive, exclude_every, every)
-    localizer = Localizer(resolve_config(None, settings, map_folder, None))
+    localizer = Localizer(SettingsOptions(given=settings).resolve(map_folder))
     record = experiment.Record(output)
     for name, axis, size in _cases():
         case = f"{name} {size:g}"
