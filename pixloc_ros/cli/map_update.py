@@ -105,6 +105,8 @@ def update(
         force=force,
     )
     for drive in _drives(recorded, bag, posed, images, resolved, topic or []):
+        for note in drive.notes:
+            typer.echo(f"{drive.name}: {note}")
         report = update_map(folder, drive, extractor, judge, output, options, track)
         Console().print(_table(report, drive))
         folder, output = output or folder, None  # the next drive becomes part of that

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from pixloc_ros.sensors.topics import Topics
+
 
 def view(
     run: Annotated[Path, typer.Argument(help="folder of a run, or its frames.jsonl")],
@@ -14,6 +16,10 @@ def view(
         str | None, typer.Option("--map", help="the map, to draw its keyframes and points")
     ] = None,
     bag: Annotated[Path | None, typer.Option(help="the bag, for the images of the frames")] = None,
+    topic: Annotated[
+        list[str] | None,
+        typer.Option(help="of the bag: part=/topic, as it was replayed with; repeatable"),
+    ] = None,
     ground_truth: Annotated[
         Path | None, typer.Option(help="true poses; default: those in the run folder, if any")
     ] = None,
@@ -41,7 +47,7 @@ def view(
     if bag is not None:
         from pixloc_ros.replay.run_images import run_images
 
-        images = run_images(bag, folder, frames, map_)
+        images = run_images(bag, folder, frames, map_, Topics().remapped(topic or []))
     file = output or folder / "page.html"
     write_page(file, frames, run.resolve().name, keyframe_xyz, images)
     print(f"wrote {file}: open it in a browser")

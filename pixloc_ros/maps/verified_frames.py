@@ -42,6 +42,7 @@ class DriveSession:
     frames: tuple[VerifiedFrame, ...]
     images: int  # of the drive, verified or not
     localized: bool = True  # on the map; otherwise something else has told the poses
+    notes: tuple[str, ...] = ()  # what of the recording is not used, and why
 
 
 def apart(first: Matrix, second: Matrix, spacing_m: float) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,20 +15,29 @@ from pixloc_ros.sensors import conversion, decoding, video
 from pixloc_ros.sensors.decoding import BadMessage
 from pixloc_ros.sensors.events import CameraInfoEvent, Event, ImageEvent, RefusedMessage
 from pixloc_ros.sensors.image_messages import ImageMessages
-from pixloc_ros.sensors.topics import DISCOVERED, REQUIRED, TYPES, VIDEO, Topics
+from pixloc_ros.sensors.topics import (
+    DISCOVERED,
+    REQUIRED,
+    TYPES,
+    VIDEO,
+    Topics,
+    camera_info_beside,
+)
 
 
 class BagReader:
     """Iterates over the events of a bag.
 
     Messages of other types are skipped; unusable ones become a RefusedMessage. If the bag lacks one
-    of `topics`, the only topic of the same type is read instead.
+    of `topics`, the only topic of the same type is read instead. CameraInfo is preferably read
+    beside the images, where drivers publish it.
 
-    cameras: names of a rig's cameras, with which their topics begin.
+    cameras: names of a rig's cameras; their topics are `/NAME/image` unless `topics` has others.
 
     Raises BagError if the bag cannot be read, or lacks images or CameraInfo (then listing its
-    topics), and DataError if the images are a video that no installed package decodes. After
-    iterating, `truncated` says why reading ended early.
+    topics), ConfigError for a topic of a camera that is not in `cameras`, and DataError if the
+    images are a video that no installed package decodes. After iterating, `truncated` says why
+    reading ended early.
     """
 
     def __init__(
@@ -39,6 +47,7 @@ class BagReader:
         self._sources = open_sources(self.path)
         self.types = {t: kind for source in self._sources for t, kind in source.types.items()}
         self.counts = sum((source.counts for source in self._sources), Counter[str]())
+        self._choices: list[str] = []  # inputs for which a topic has to be named
         try:
             self.parts = self._resolve(topics or Topics(), cameras)
             if any(self.types[topic] in VIDEO for topic in self.topics_of("image")):
@@ -70,6 +79,12 @@ class BagReader:
         """One line about what could not be read; None if everything was read."""
         damages = [source.damage for source in self._sources if source.damage]
         return "; ".join(damages) or None
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines about inputs that are not read although the bag has them, and about damage."""
+        damage = [f"{self.truncated}; the readable part was used"] if self.truncated else []
+        return [*self._choices, *damage]
 
     @property
     def image_count(self) -> int:
@@ -182,45 +197,83 @@ class BagReader:
         return typestore().deserialize_cdr(raw.data, self.types[raw.topic])
 
     def _resolve(self, topics: Topics, cameras: Sequence[str]) -> dict[str, str]:
-        found = {part: self._find(part, topics) for part in TYPES}
+        topics.check_rig(cameras)
+        found: dict[str, str | None] = {}
+        for part in TYPES:
+            found[part] = self._find(part, topics, found.get("image"))
+            if part not in REQUIRED and part not in topics.chosen and found[part] is None:
+                self._tell_choice(part)
         if any(cameras):
             rest = {part: topic for part, topic in found.items() if part not in REQUIRED}
-            return self._resolve_rig(cameras) | {p: t for p, t in rest.items() if t is not None}
+            return self._resolve_rig(topics, cameras) | {p: t for p, t in rest.items() if t}
         missing = [part for part in REQUIRED if found[part] is None]
         missing += [part for part in topics.chosen if found[part] is None and part not in missing]
         if missing:
             wanted = " and ".join(f"'{getattr(topics, part)}' ({part})" for part in missing)
-            raise BagError(
-                f"bag {self.path} has no usable topic {wanted}; name one with --topic "
-                f"{missing[0]}=/name. It has {self._listing()}"
-            )
+            raise self._lacks(wanted, {part: part for part in missing})
         return {part: topic for part, topic in found.items() if topic is not None}
 
-    def _resolve_rig(self, cameras: Sequence[str]) -> dict[str, str]:
-        found = {}
+    def _resolve_rig(self, topics: Topics, cameras: Sequence[str]) -> dict[str, str]:
+        found: dict[str, str] = {}
         for name in cameras:
-            topics = Topics(image=f"/{name}/image", camera_info=f"/{name}/camera_info")
-            topics = replace(topics, chosen=frozenset(REQUIRED))
+            own = topics.of_camera(name)
             for part in REQUIRED:
-                topic = self._find(part, topics)
+                image = found.get(_key("image", name))
+                topic = self._find(part, own, image, only_one=False)
                 if topic is None:
-                    raise BagError(
-                        f"bag {self.path} has no usable topic '{getattr(topics, part)}' ({part} of "
-                        f"camera '{name}', see node.cameras). It has {self._listing()}"
-                    )
+                    wanted = f"'{getattr(own, part)}' ({part} of camera '{name}')"
+                    raise self._lacks(wanted, {f"{name}/{part}": part})
                 found[_key(part, name)] = topic
         return found
 
-    def _find(self, part: str, topics: Topics) -> str | None:
-        name: str = getattr(topics, part)
-        names = topics.images if part == "image" else [name]
+    def _find(
+        self, part: str, topics: Topics, image: str | None, only_one: bool = True
+    ) -> str | None:
+        """Return the topic of an input.
+
+        image: topic of the camera's images, beside which its calibration is.
+        only_one: whether the only topic of the type may be taken.
+        """
+        names = topics.images if part == "image" else [getattr(topics, part)]
+        if part == "camera_info" and image is not None and part not in topics.chosen:
+            names = [camera_info_beside(image), *names]
         for topic in names:
             if self.types.get(topic) in TYPES[part]:
                 return topic
-        if part in topics.chosen or part not in DISCOVERED:
+        if part in topics.chosen or part not in DISCOVERED or not only_one:
             return None
-        candidates = [topic for topic, kind in self.types.items() if kind in TYPES[part]]
+        candidates = self._candidates(part)
         return candidates[0] if len(candidates) == 1 else None
+
+    def _candidates(self, part: str) -> list[str]:
+        return [topic for topic, kind in self.types.items() if kind in TYPES[part]]
+
+    def _tell_choice(self, part: str) -> None:
+        """Note that none of several topics is read as an input."""
+        candidates = self._candidates(part)
+        if part in DISCOVERED and candidates:
+            self._choices.append(
+                f"{part}: none of {', '.join(sorted(candidates))} is used: name one with "
+                f"--topic {part}=/name"
+            )
+
+    def _lacks(self, wanted: str, options: Mapping[str, str]) -> BagError:
+        """Return the error for missing topics; options: their names for --topic, and parts."""
+        remedies = []
+        for option, part in options.items():
+            if self._candidates(part):
+                remedies.append(f"name one with --topic {option}=/name")
+            else:
+                remedies.append(f"no topic is a {' or '.join(TYPES[part][:2])}")
+        if not any("/msg/" in kind for kind in self.types.values()):
+            remedies = [
+                "its messages are not those of ROS 2; convert a recording of ROS 1 with "
+                "`rosbags-convert --src drive.bag --dst drive`"
+            ]
+        return BagError(
+            f"bag {self.path} has no usable topic {wanted}: {'; '.join(remedies)}. "
+            f"It has {self._listing()}"
+        )
 
     def _listing(self) -> str:
         return ", ".join(f"{topic} ({kind})" for topic, kind in sorted(self.types.items()))

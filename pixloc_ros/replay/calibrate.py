@@ -91,7 +91,8 @@ def calibrate(
         raise ConfigError("one camera at a time: leave out node.cameras and name its --topic")
     (recorded,) = read_drives([bag], config, topics)
     if recorded.odometry is None:
-        raise BagError(f"bag {bag} has no odometry, by which a mounting shows: record it too")
+        remedy = "; ".join(recorded.notes) or "record it too"
+        raise BagError(f"bag {bag} has no odometry, by which a mounting shows: {remedy}")
     (camera,) = recorded.cameras
     localized = partial(_localized, bag, topics, progress)
     answered = localized(config)

@@ -47,7 +47,7 @@ def read_drives(
     trusted fixes.
     datum: of the map; if None, the first usable fix of the first bag becomes it.
 
-    Raises BagError for bags that cannot be used.
+    Raises BagError for bags that cannot be used, and ConfigError as BagReader does.
     """
     drives: list[RecordedDrive] = []
     for bag in bags:
@@ -68,6 +68,7 @@ def _read_drive(
         cameras = tuple(_cameras(reader, frames, config))
         poses, fixes = _motion(reader, frames, config)
         image_count = sum(reader.counts[topic] for topic in reader.topics_of("image"))
+        notes = tuple(reader.notes)
     found, datum = _fixes(fixes, frames, config, datum)
     return RecordedDrive(
         name=bag.name,
@@ -78,6 +79,7 @@ def _read_drive(
         image_count=image_count,
         read_images=partial(_images, bag, config, topics),
         identity=_identity(bag),
+        notes=notes,
     )
 
 

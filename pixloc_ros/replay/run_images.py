@@ -17,12 +17,17 @@ from pixloc_ros.replay.bag_reader import BagReader
 from pixloc_ros.replay.recorded_drive import read_drives
 from pixloc_ros.replay.runner import CONFIG_FILE
 from pixloc_ros.sensors.events import ImageEvent
+from pixloc_ros.sensors.topics import Topics
 
 Image = NDArray[np.uint8]
 
 
 def run_images(
-    bag: Path, run: Path, frames: Sequence[FrameResult], map_: Map | None
+    bag: Path,
+    run: Path,
+    frames: Sequence[FrameResult],
+    map_: Map | None,
+    topics: Topics | None = None,
 ) -> Iterator[tuple[int, Callable[[], Image]]]:
     """Yield each image's stamp, and a function that decodes it and draws the map's points on it.
 
@@ -35,9 +40,9 @@ def run_images(
     of_stamp = {frame.stamp_ns: frame for frame in frames}
     overlay = None
     if map_ is not None and not config.node.cameras:
-        (camera,) = read_drives([bag], config)[0].cameras
+        (camera,) = read_drives([bag], config, topics)[0].cameras
         overlay = MapOverlay(map_, camera.camera, camera.T_base_cam)
-    with BagReader(bag, cameras=config.node.camera_names) as reader:
+    with BagReader(bag, topics, config.node.camera_names) as reader:
         for event in reader.events(parts=("image",)):
             if not isinstance(event, ImageEvent):
                 continue

@@ -192,11 +192,10 @@ def image_loader(reader: BagReader, config: Config) -> LoadImage:
 
 def _notes(reader: BagReader, session: Session) -> list[str]:
     """List what users should know about the bag: everything unusual that was counted."""
-    notes = [f"{reader.truncated}; the readable part was used"] if reader.truncated else []
     unusual = [line for line in session.counters.lines() if not _is_usual(line[0])]
     rejected = session.tracker.rejected.items()
     counts = [(f"prior.rejected.{reason}", _count(reason, n)) for reason, n in rejected]
-    notes += [f"{name}: {line}" for name, line in sorted(unusual + counts)]
+    notes = [*reader.notes, *(f"{name}: {line}" for name, line in sorted(unusual + counts))]
     if complaint := session.mounting.complaint():
         notes.append(f"{complaint}; see `pixloc calibrate`")
     return notes

@@ -16,6 +16,7 @@ from mcap.records import Channel, Message, Schema
 from mcap.stream_reader import StreamReader
 from rosbags.rosbag2 import Reader
 
+from pixloc_ros.common.foreign_files import parse_yaml
 from pixloc_ros.errors import BagError
 
 SUFFIXES = (".mcap", ".db3")
@@ -76,6 +77,23 @@ class IndexedSource:
         self._reader.close()
 
 
+class MissingFile:
+    """A file that metadata.yaml names and that is not there."""
+
+    def __init__(self, name: str):
+        self.types: dict[str, str] = {}
+        self.counts: Counter[str] = Counter()
+        self.damage: str | None = f"{name}, a file of this bag, is missing"
+
+    def messages(
+        self, topics: Collection[str], start_ns: int | None = None, stop_ns: int | None = None
+    ) -> Iterator[RawMessage]:
+        return iter(())
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
 class DamagedMcap:
     """An mcap file without index, read record by record up to the first incomplete one."""
 
@@ -120,7 +138,10 @@ def open_sources(path: Path) -> list[BagSource]:
     if not path.exists():
         raise BagError(f"bag {path} does not exist")
     if path.suffix == ".bag":
-        raise BagError(f"{path} is a ROS 1 bag; convert it with rosbags-convert")
+        raise BagError(
+            f"{path} is a ROS 1 bag; convert it: "
+            f"rosbags-convert --src {path} --dst {path.with_suffix('')}"
+        )
     healthy = _indexed(path)
     if healthy is not None:
         return [healthy]
@@ -132,7 +153,17 @@ def open_sources(path: Path) -> list[BagSource]:
     readable = [source for source in sources if source.types]
     if not readable:
         raise BagError(f"{path} is cut off or damaged before its first message; copy it again")
-    return readable
+    return [*readable, *(MissingFile(name) for name in _missing_files(path))]
+
+
+def _missing_files(bag: Path) -> list[str]:
+    """Return the files that the metadata of a bag name and that are not there."""
+    try:
+        metadata = parse_yaml((bag / "metadata.yaml").read_text())
+        names = metadata["rosbag2_bagfile_information"]["relative_file_paths"]
+        return [name for name in names if not (bag / name).exists()]
+    except (OSError, ValueError, TypeError, KeyError):
+        return []
 
 
 def _indexed(path: Path) -> BagSource | None:

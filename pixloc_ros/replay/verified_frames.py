@@ -34,7 +34,8 @@ def localized_bag(
     Raises PixlocError for a bag or a map that cannot be used.
     """
     localizer = Localizer(config)
-    cameras = read_drives([bag], config, topics, localizer.map.datum)[0].cameras
+    (recorded,) = read_drives([bag], config, topics, localizer.map.datum)
+    cameras = recorded.cameras
     by_name = {camera.name: camera for camera in cameras}
     with BagReader(bag, topics, config.node.camera_names) as reader:
         answers = localize_drive(reader, localizer, progress)
@@ -45,7 +46,7 @@ def localized_bag(
             for estimate in estimates
             if estimate.ok
         ]
-        yield DriveSession(bag.stem, tuple(frames), len(estimates))
+        yield DriveSession(bag.stem, tuple(frames), len(estimates), notes=recorded.notes)
 
 
 def posed_session(name: str, drive: PosedImages) -> DriveSession:

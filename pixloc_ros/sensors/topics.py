@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 
 from pixloc_ros.errors import ConfigError
 
@@ -54,11 +54,35 @@ class Topics:
     tf_static: str = "/tf_static"
     tf: str = "/tf"
     chosen: frozenset[str] = frozenset()  # inputs whose topic the user named
+    rig: Mapping[str, str] = field(default_factory=dict)  # the same of its cameras: "left/image"
 
     def remapped(self, assignments: Iterable[str]) -> Topics:
-        """Apply `part=/topic` assignments. Raises ConfigError for a part that does not exist."""
-        names = dict(_split(assignment) for assignment in assignments)
-        return replace(self, **names, chosen=self.chosen | frozenset(names))
+        """Apply `part=/topic` assignments, and `left/image=/topic` for a camera of a rig.
+
+        Raises ConfigError for a part that does not exist.
+        """
+        given = dict(_split(assignment) for assignment in assignments)
+        rig = {part: topic for part, topic in given.items() if "/" in part}
+        names = {part: topic for part, topic in given.items() if "/" not in part}
+        chosen = self.chosen | frozenset(names)
+        return replace(self, **names, chosen=chosen, rig={**self.rig, **rig})
+
+    def of_camera(self, name: str) -> Topics:
+        """Return the topics of one camera of a rig: `/left/image`, unless others were named."""
+        given = {part: self.rig.get(f"{name}/{part}") for part in REQUIRED}
+        return Topics(
+            image=given["image"] or f"/{name}/image",
+            camera_info=given["camera_info"] or f"/{name}/camera_info",
+            chosen=frozenset(part for part, topic in given.items() if topic is not None),
+        )
+
+    def check_rig(self, cameras: Iterable[str]) -> None:
+        """Raise ConfigError if a topic was named for a camera that does not exist."""
+        names = [name for name in cameras if name]
+        for part in self.rig:
+            if part.rpartition("/")[0] not in names:
+                known = f"is {','.join(names)}" if names else "names no camera"
+                raise ConfigError(f"topic '{part}=': node.cameras {known}")
 
     @property
     def images(self) -> list[str]:
@@ -71,11 +95,21 @@ class Topics:
         return self.image if self.image.endswith("/compressed") else f"{self.image}/compressed"
 
 
+def camera_info_beside(image: str) -> str:
+    """Return the topic on which drivers publish the calibration of the images on a topic."""
+    for suffix in TRANSPORTS:
+        image = image.removesuffix(suffix)
+    return f"{image.rpartition('/')[0]}/camera_info"
+
+
 def _split(assignment: str) -> tuple[str, str]:
     part, separator, topic = assignment.partition("=")
-    known = [field.name for field in fields(Topics) if field.name != "chosen"]
-    if not separator or not topic or part not in known:
+    known = [each.name for each in fields(Topics) if each.name not in ("chosen", "rig")]
+    camera, slash, of_camera = part.rpartition("/")
+    valid = (camera and of_camera in REQUIRED) if slash else part in known
+    if not separator or not topic or not valid:
         raise ConfigError(
-            f"topic '{assignment}': expected part=/topic, where part is one of {', '.join(known)}"
+            f"topic '{assignment}': expected part=/topic, where part is one of {', '.join(known)}, "
+            "or of a camera of a rig: left/image, left/camera_info"
         )
     return part, topic if topic.startswith("/") else f"/{topic}"

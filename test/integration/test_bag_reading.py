@@ -7,8 +7,10 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mcap.writer import Writer as McapWriter
 
 from helpers.drives import (
     HEIGHT,
@@ -20,12 +22,14 @@ from helpers.drives import (
     write_drive,
     write_messages,
 )
+from pixloc_ros.config import from_flat
 from pixloc_ros.errors import BagError, ConfigError
 from pixloc_ros.maps.datum import Datum
 from pixloc_ros.replay import messages
 from pixloc_ros.replay.bag_options import BagOptions
 from pixloc_ros.replay.bag_reader import BagReader
 from pixloc_ros.replay.bag_writer import create_bag
+from pixloc_ros.replay.recorded_drive import read_drives
 from pixloc_ros.sensors.decoding import BadMessage
 from pixloc_ros.sensors.events import (
     CameraInfoEvent,
@@ -67,13 +71,116 @@ def test_of_two_topics_one_must_be_named(tmp_path):
     assert len(of(ImageEvent, read(path, chosen)[0])) == 1
 
 
+def two_cameras():
+    left = frame_messages("/car/left/image_raw", "/car/left/camera_info")
+    return left + frame_messages("/car/right/image_raw", "/car/right/camera_info")
+
+
+def test_the_calibration_beside_the_named_images_is_taken(tmp_path):
+    path = write_messages(tmp_path / "bag", two_cameras())
+    _, reader = read(path, Topics().remapped(["image=/car/right/image_raw"]))
+    assert reader.parts["camera_info"] == "/car/right/camera_info"
+
+
+def test_the_calibration_beside_compressed_images_is_taken(tmp_path):
+    stamp, pixels = START_NS, np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    image = messages.jpeg_image(stamp, "cam", pixels)
+    timed = [*two_cameras()[0::2], (stamp, "/car/left/image_raw/compressed", image)]
+    path = write_messages(tmp_path / "bag", timed)
+    _, reader = read(path, Topics().remapped(["image=/car/left/image_raw/compressed"]))
+    assert reader.parts["camera_info"] == "/car/left/camera_info"
+
+
+def test_the_cameras_of_a_rig_may_have_any_topics(tmp_path):
+    path = write_messages(tmp_path / "bag", two_cameras())
+    named = ["front/image=/car/left/image_raw", "back/image=/car/right/image_raw"]
+    with BagReader(path, Topics().remapped(named), ("front", "back")) as reader:
+        assert reader.topics_of("image") == ["/car/left/image_raw", "/car/right/image_raw"]
+        assert reader.topics_of("camera_info") == [
+            "/car/left/camera_info",
+            "/car/right/camera_info",
+        ]
+
+
+def test_topics_of_a_camera_that_does_not_exist(tmp_path):
+    path = write_messages(tmp_path / "bag", two_cameras())
+    topics = Topics().remapped(["left/image=/car/left/image_raw"])
+    with pytest.raises(ConfigError, match=r"topic 'left/image=': node\.cameras names no camera"):
+        BagReader(path, topics)
+    with pytest.raises(ConfigError, match=r"node\.cameras is front,back"):
+        BagReader(path, topics, ("front", "back"))
+
+
+def test_a_rig_of_which_no_topic_is_named_says_how(tmp_path):
+    path = write_messages(tmp_path / "bag", two_cameras())
+    with pytest.raises(BagError, match="--topic left/image=/name"):
+        BagReader(path, cameras=("left", "right"))
+
+
+def test_it_says_that_none_of_two_odometries_is_used(tmp_path):
+    odometry = messages.odometry(START_NS, "odom", "base_link", np.eye(4))
+    several = [(START_NS, "/wheels", odometry), (START_NS, "/filtered", odometry)]
+    path = write_messages(tmp_path / "bag", [*frame_messages(), *several])
+    _, reader = read(path)
+    (note,) = reader.notes
+    assert "odom" not in reader.parts
+    assert "/filtered, /wheels" in note and "--topic odom=/name" in note
+    assert read(path, Topics().remapped(["odom=/wheels"]))[1].notes == []
+    (drive,) = read_drives([path], from_flat({"node.identity_extrinsics": True}))
+    assert drive.notes == (note,)
+
+
+def test_a_bag_without_any_calibration_says_so(tmp_path):
+    path = write_messages(tmp_path / "bag", frame_messages()[1:])
+    with pytest.raises(BagError, match="no topic is a sensor_msgs/msg/CameraInfo") as raised:
+        read(path)
+    assert "--topic" not in str(raised.value)
+
+
+def test_an_mcap_of_ros_1_says_what_to_do(tmp_path):
+    path = tmp_path / "drive.mcap"
+    with path.open("wb") as file:
+        writer = McapWriter(file)
+        writer.start("ros1")
+        schema = writer.register_schema("sensor_msgs/Image", "ros1msg", b"uint32 height")
+        channel = writer.register_channel("/image", "ros1", schema)
+        writer.add_message(channel, START_NS, b"1234", START_NS)
+        writer.finish()
+    with pytest.raises(BagError, match=r"not those of ROS 2.*rosbags-convert --src"):
+        read(path, Topics().remapped(["image=/image"]))
+
+
+def test_a_bag_of_ros_1_says_what_to_do(tmp_path):
+    path = tmp_path / "drive.bag"
+    path.write_bytes(b"#ROSBAG V2.0")
+    with pytest.raises(BagError, match=f"rosbags-convert --src {path} --dst {tmp_path / 'drive'}"):
+        read(path)
+
+
+def test_a_file_that_a_split_bag_lacks_is_named(tmp_path):
+    path = write_messages(tmp_path / "bag", frame_messages())
+    (file,) = path.glob("*.mcap")
+    metadata = yaml.safe_load((path / "metadata.yaml").read_text())
+    information = metadata["rosbag2_bagfile_information"]
+    information["relative_file_paths"] = [file.name, "bag_1.mcap"]
+    (path / "metadata.yaml").write_text(yaml.safe_dump(metadata))
+    events, reader = read(path)
+    assert of(ImageEvent, events)
+    assert reader.notes == [
+        "bag_1.mcap, a file of this bag, is missing; the readable part was used"
+    ]
+
+
 def test_a_named_topic_is_not_replaced_by_another(tmp_path):
     path = write_messages(tmp_path / "bag", frame_messages())
     with pytest.raises(BagError, match="'/odometry' \\(odom\\)"):
         read(path, Topics().remapped(["odom=/odometry"]))
 
 
-@pytest.mark.parametrize("text", ["image", "image=", "picture=/image", "chosen=/x"])
+@pytest.mark.parametrize(
+    "text",
+    ["image", "image=", "picture=/image", "chosen=/x", "rig=/x", "left/odom=/x", "/image=/x"],
+)
 def test_topic_assignments_that_cannot_be(text):
     with pytest.raises(ConfigError, match="part=/topic"):
         Topics().remapped([text])

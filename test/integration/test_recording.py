@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pixloc_ros.cli import main
-from pixloc_ros.errors import ConfigError
+from pixloc_ros.errors import BagError, ConfigError, PixlocError
 from pixloc_ros.types import Status
 from pixloc_ros.visualization.overlay import STATUS_COLORS
 from pixloc_ros.visualization.recording import rerun_sdk
@@ -83,6 +83,8 @@ def page(run: Path, street: Path) -> Path:
 
 def view(run: Path, *options: str) -> None:
     done = CliRunner().invoke(main.build(), ["view", str(run), *options])
+    if isinstance(done.exception, PixlocError):
+        raise done.exception
     assert done.exit_code == 0, done.output
 
 
@@ -105,6 +107,13 @@ def test_the_page_has_every_frame_with_its_evidence_and_picture(run: Path, page:
     assert picture.shape == (192, 320, 3)  # as the fixture `street` has it
     accepted = np.array(STATUS_COLORS[Status.OK])[::-1]
     assert (np.abs(picture.astype(int) - accepted).max(-1) < 40).sum() > 100  # points of the map
+
+
+@pytest.mark.slow
+def test_a_page_needs_the_topics_with_which_the_bag_was_replayed(run: Path, street: Path) -> None:
+    bag = ("--map", str(street / "map"), "--bag", str(street / "bag"))
+    with pytest.raises(BagError, match="'/front' \\(image\\)"):
+        view(run, *bag, "--topic", "image=/front")
 
 
 @pytest.mark.slow

@@ -99,6 +99,7 @@ class RecordedDrive:
     image_count: int
     read_images: Callable[[], Iterator[RecordedImage]]
     identity: str  # changes whenever the recording does
+    notes: tuple[str, ...] = ()  # what of the recording is not used, and why
 
     def camera(self, name: str) -> RecordedCamera:
         """The camera of that name."""

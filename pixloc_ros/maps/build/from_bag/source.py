@@ -47,6 +47,9 @@ class DriveSource:
         """
         if options.axes != "keep":
             raise MapError("the axes of a map of a drive are those of REP 103: leave out --axes")
+        for drive in self.drives:
+            for note in drive.notes:
+                context.report(f"{drive.name}: {note}")
         self.images = context.work / "frames"
         chosen = choose_frames(self.drives, self.images, self.mapping, context.progress)
         images = DriveImages.of(self.drives, chosen.keyframes, self.images)
