@@ -50,13 +50,13 @@ def depth_sigmas(
     known = errors_px >= 0
     if not known.any():
         return np.zeros(len(points_world), np.float32)
-    images = list(images)
     count, distance = np.zeros((2, len(points_world)))
+    information = np.zeros((len(points_world), 3, 3))
     for image in images:
         points_cam = se3.transform(image.T_cam_world, points_world[image.points])
         count[image.points] += 1
         distance[image.points] += np.linalg.norm(points_cam, axis=-1)
-    information = point_information(points_world, images)
+        information[image.points] += _information(points_cam, image)
     weakest = np.linalg.eigvalsh(information)[:, 0].clip(min=np.finfo(float).tiny)
     sigma = _keypoint_sigma_px(errors_px, count) / np.sqrt(weakest)
     relative = np.minimum(sigma * count / distance.clip(min=1e-9), MAX_SIGMA)
@@ -71,11 +71,16 @@ def point_information(points_world: Matrix, images: Iterable[PointImage]) -> Mat
     """
     information = np.zeros((len(points_world), 3, 3))
     for image in images:
-        T_cam_world, seen = image.T_cam_world, image.points
-        points_cam = torch.from_numpy(se3.transform(T_cam_world, points_world[seen]))
-        J = image.camera.project_with_jacobian(points_cam)[2].numpy() @ T_cam_world[:3, :3]
-        information[seen] += np.nan_to_num(J.mT @ J)
+        points_cam = se3.transform(image.T_cam_world, points_world[image.points])
+        information[image.points] += _information(points_cam, image)
     return information
+
+
+def _information(points_cam: Matrix, image: PointImage) -> Matrix:
+    """What one image adds to the inverse covariances (N, 3, 3) of its points (N, 3)."""
+    jacobian = image.camera.project_with_jacobian(torch.from_numpy(points_cam))[2].numpy()
+    J = jacobian @ image.T_cam_world[:3, :3]
+    return np.nan_to_num(J.mT @ J)
 
 
 def _keypoint_sigma_px(errors_px: NDArray[np.floating], count: NDArray[np.float64]) -> float:

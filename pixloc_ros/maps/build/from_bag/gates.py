@@ -16,6 +16,19 @@ from pixloc_ros.maps.build.from_bag.frames import KeyframeImage
 from pixloc_ros.maps.files.colmap import ColmapModel
 
 SHARED_POINTS = 15  # that make two keyframes neighbours
+AT_LEAST, AT_MOST = True, False
+REMEDIES = {
+    "keyframes placed": "record slower, with more texture in the image or more light",
+    "mean reprojection error": (
+        "calibrate the camera, or refine the calibration (mapping.refine_intrinsics=always)"
+    ),
+    "keyframes per point": ("take keyframes closer to each other (mapping.keyframe_spacing_m)"),
+    "share of weak keyframes": "drive the weak stretches again, slower or by day",
+    "median distance of fixes": "check antenna, receiver and clocks",
+    "difference from odometry over ten keyframes, worst tenth": (
+        "check the mounting of the camera, the odometry and the clocks"
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,66 +146,37 @@ def _stretch(
     )
 
 
-def check_map(
-    placed_share: float,
-    error_px: float,
-    track_length: float,
-    fix_error_m: float | None,
-    odometry_error_share: float | None,
-    weak_share: float,
-    config: MappingConfig,
-) -> list[MapCheck]:
-    """All figures with their limits; None where there are no fixes or no odometry."""
-    checks = [
-        MapCheck(
-            "keyframes placed",
-            placed_share,
-            config.min_placed_share,
-            True,
-            "record slower, with more texture in the image or more light",
-        ),
-        MapCheck(
-            "mean reprojection error",
-            error_px,
-            config.max_error_px,
-            False,
-            "calibrate the camera, or refine the calibration (mapping.refine_intrinsics=always)",
-            " px",
-        ),
-        MapCheck(
-            "keyframes per point",
-            track_length,
-            config.min_track_length,
-            True,
-            "take keyframes closer to each other (mapping.keyframe_spacing_m)",
-        ),
-        MapCheck(
-            "share of weak keyframes",
-            weak_share,
-            config.max_weak_share,
-            False,
-            "drive the weak stretches again, slower or by day",
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapFigures:
+    """What is measured of a map; None where there are no fixes or no odometry."""
+
+    placed_share: float  # of the keyframes
+    error_px: float  # mean, of reprojection
+    track_length: float  # mean number of keyframes per point
+    weak_share: float  # of the keyframes, those that are placed but see little
+    fix_error_m: float | None  # median, in the plane
+    odometry_error_share: float | None  # of the way over ten keyframes; the worst tenth
+
+
+def check_map(figures: MapFigures, config: MappingConfig) -> list[MapCheck]:
+    """All figures that are known, with their limits."""
+    errors_px, fixes_m = figures.error_px, figures.fix_error_m
+    rows: list[tuple[str, float | None, bool, float, str]] = [
+        ("keyframes placed", figures.placed_share, AT_LEAST, config.min_placed_share, ""),
+        ("mean reprojection error", errors_px, AT_MOST, config.max_error_px, " px"),
+        ("keyframes per point", figures.track_length, AT_LEAST, config.min_track_length, ""),
+        ("share of weak keyframes", figures.weak_share, AT_MOST, config.max_weak_share, ""),
+        ("median distance of fixes", fixes_m, AT_MOST, config.max_fix_error_m, " m"),
+        (
+            "difference from odometry over ten keyframes, worst tenth",
+            figures.odometry_error_share,
+            AT_MOST,
+            config.max_odometry_error_share,
+            "",
         ),
     ]
-    if fix_error_m is not None:
-        checks.append(
-            MapCheck(
-                "median distance of fixes",
-                fix_error_m,
-                config.max_fix_error_m,
-                False,
-                "check antenna, receiver and clocks",
-                " m",
-            )
-        )
-    if odometry_error_share is not None:
-        checks.append(
-            MapCheck(
-                "difference from odometry over ten keyframes, worst tenth",
-                odometry_error_share,
-                config.max_odometry_error_share,
-                False,
-                "check the mounting of the camera, the odometry and the clocks",
-            )
-        )
-    return checks
+    return [
+        MapCheck(name, value, limit, at_least, REMEDIES[name], unit)
+        for name, value, at_least, limit, unit in rows
+        if value is not None
+    ]

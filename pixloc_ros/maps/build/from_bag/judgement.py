@@ -40,6 +40,14 @@ def judge(
     else:
         errors = _errors_at_images(images, T_map_base, adjusted.placed) if images.fixes else {}
     weak = coverage.weak(config)
+    figures = gates.MapFigures(
+        placed_share=float(adjusted.placed.mean()),
+        error_px=adjusted.error_px,
+        track_length=float(coverage.points.sum() / max(len(model.point_ids), 1)),
+        weak_share=float((weak & adjusted.placed).mean()),
+        fix_error_m=_median_m(errors),
+        odometry_error_share=None if final is None else _odometry_difference(images.drives, final),
+    )
     names = [drive.name for drive in images.drives]
     places = T_map_base[:, :3, 3]
     return MappingReport(
@@ -54,17 +62,7 @@ def judge(
         placed=adjusted.placed,
         coverage=coverage,
         stretches=tuple(gates.weak_stretches(images.keyframes, names, places, coverage, config)),
-        checks=tuple(
-            gates.check_map(
-                float(adjusted.placed.mean()),
-                adjusted.error_px,
-                float(coverage.points.sum() / max(len(model.point_ids), 1)),
-                _median_m(errors),
-                None if final is None else _odometry_difference(images.drives, final),
-                float((weak & adjusted.placed).mean()),
-                config,
-            )
-        ),
+        checks=tuple(gates.check_map(figures, config)),
         fixes=tuple(drive.fixes for drive in images.drives),
         fix_errors=errors,
         odometry_scale=smooth.odometry_scale if smooth and errors else (),
