@@ -16,7 +16,7 @@ from pixloc_ros.alignment.frame_checks import (
     usable_frames,
 )
 from pixloc_ros.alignment.problems import ImageFeatures, ViewSelector
-from pixloc_ros.alignment.selection import HypothesisSelector, with_counts
+from pixloc_ros.alignment.selection import HypothesisSelector, with_hypothesis_counts
 from pixloc_ros.alignment.verification import Verifier
 from pixloc_ros.alignment.wrong_probability import model_for
 from pixloc_ros.common.stopwatch import Stopwatch
@@ -141,7 +141,7 @@ class Localizer:
             best = selector.select(hypotheses)
         with watch("alternative_poses"):
             best = selector.compare_with_alternatives(best)
-        best = with_counts(best, problems, hypotheses)
+        best = with_hypothesis_counts(best, problems, hypotheses)
         provisional = any(problem.provisional for problem in problems)
         verifier = Verifier(self.map.metadata, self.verification_model, selector, provisional)
         with watch("verification"):
@@ -196,7 +196,7 @@ def _from_middle_level(config: Config) -> Config:
     It begins at the middle level: what covers the image misleads the coarse one.
     """
     alignment = config.alignment.model_copy(update={"first_level": "middle"})
-    hypotheses = config.hypotheses.drawn_closer()
+    hypotheses = config.hypotheses.for_middle_level()
     return config.model_copy(update={"alignment": alignment, "hypotheses": hypotheses})
 
 

@@ -42,19 +42,19 @@ def minimize(
     """
     at = system.linearize(initial)
     kept = _without_a_step(initial, at, policy)
-    number_of = torch.arange(len(kept.cost), device=kept.cost.device)
-    running = _Running(system, number_of, initial, initial, at, kept)
+    problems = torch.arange(len(kept.cost), device=kept.cost.device)
+    running = _Running(system, problems, initial, initial, at, kept)
     going, ended = ~kept.failed, list[_Ended]()
-    for number in range(iterations):
+    for iteration in range(iterations):
         further = torch.nonzero(going)[:, 0]
         if len(further) == 0:
             break
         if len(further) < len(going):
             done = torch.nonzero(~going)[:, 0]
-            ended.append((running.number[done], running.kept[done]))
+            ended.append((running.problems[done], running.kept[done]))
             running = running[further]
-        running, going = _step(running, damping, number, number + 1 == iterations, policy)
-    return _in_order([*ended, (running.number, running.kept)])
+        running, going = _step(running, damping, iteration, iteration + 1 == iterations, policy)
+    return _in_order([*ended, (running.problems, running.kept)])
 
 
 def damped_step(hessian: Tensor, gradient: Tensor, damping: Tensor, policy: Policy) -> Tensor:
@@ -93,7 +93,7 @@ class _Running:
     """Problems (K,) that have not ended: which they are, and where they stand."""
 
     system: System
-    number: Tensor
+    problems: Tensor  # (K,) which of the first ones
     initial: Pose
     pose: Pose
     at: Linearization
@@ -104,7 +104,7 @@ class _Running:
 
 
 def _step(
-    running: _Running, damping: Tensor, number: int, is_last: bool, policy: Policy
+    running: _Running, damping: Tensor, iteration: int, is_last: bool, policy: Policy
 ) -> tuple[_Running, Tensor]:
     """The problems one step further, and which of them (K,) go on."""
     system, before = running.system, running.at
@@ -114,11 +114,11 @@ def _step(
     failed = _failed(at, policy)
     motion = motion_px(before, at)
     step = StepTaken(
-        number, is_last, twist, before.gradient, motion, pose, running.initial, at.cost, failed
+        iteration, is_last, twist, before.gradient, motion, pose, running.initial, at.cost, failed
     )
     stopped = policy.stop(step)
     kept = policy.keep(running.kept, step, stopped)
-    further = _Running(system, running.number, running.initial, pose, at, kept)
+    further = _Running(system, running.problems, running.initial, pose, at, kept)
     return further, ~(failed | stopped)
 
 
@@ -136,7 +136,7 @@ def _failed(at: Linearization, policy: Policy) -> Tensor:
 
 def _in_order(parts: Sequence[_Ended]) -> LevelResult:
     """What all problems keep, in the order of their initial poses."""
-    numbers, kept = zip(*parts, strict=True)
+    problems, kept = zip(*parts, strict=True)
     if len(parts) == 1:
         return kept[0]
-    return LevelResult.cat(kept)[torch.argsort(torch.cat(numbers))]
+    return LevelResult.cat(kept)[torch.argsort(torch.cat(problems))]

@@ -45,7 +45,7 @@ class LevelResult:
 class StepTaken:
     """A step that K problems have just taken, for the rules that judge it."""
 
-    number: int  # 0 for the first
+    iteration: int  # 0 for the first
     is_last: bool  # no further one is allowed
     twist: Tensor  # (K, 6)
     gradient: Tensor  # (K, 6) at the pose before
@@ -82,7 +82,7 @@ class StopByStep:
     gradient: float
 
     def __call__(self, step: StepTaken) -> Tensor:
-        if step.number % self.every:
+        if step.iteration % self.every:
             return torch.zeros_like(step.failed)
         near = step.twist[:, :3].norm(dim=-1) < self.distance
         aligned = step.twist[:, 3:].norm(dim=-1) < math.radians(self.angle_deg)

@@ -250,10 +250,10 @@ def _screened(problem: AlignmentProblem, poses: Pose, dropped: int) -> Alignment
     return replace(problem, initial_poses=poses, screened=True, hypotheses_dropped=dropped)
 
 
-def with_counts(
+def with_hypothesis_counts(
     best: Hypothesis, problems: Sequence[AlignmentProblem], aligned: Sequence[Hypothesis]
 ) -> Hypothesis:
-    """The hypothesis with the number of initial poses that it was the best of."""
+    """Return the best hypothesis with the numbers of all that were aligned, dropped and needed."""
     dropped = sum(
         each.problem.hypotheses_dropped + each.alignment.hypotheses_dropped for each in aligned
     )

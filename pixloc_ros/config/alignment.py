@@ -155,7 +155,7 @@ class HypothesesConfig(Section):
         "degrees, and nearer than same_pose_m.",
     )
 
-    def drawn_closer(self) -> HypothesesConfig:
+    def for_middle_level(self) -> HypothesesConfig:
         """Return these settings with initial poses as close as the middle level needs them."""
         radius_px = self.convergence_radius_px / CLOSER_ON_MIDDLE_LEVEL
         count = self.second_attempt_poses
