@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self, TextIO
 
 from pixloc_ros.common.atomic_write import locked_folder, remove, write_errors, write_text
-from pixloc_ros.common.foreign_files import read_json, refusing
+from pixloc_ros.common.foreign_files import read_json
 from pixloc_ros.errors import DataError, PixlocError, one_line
 from pixloc_ros.evaluation.frames import (
     FRAMES_FILE,
@@ -209,13 +209,13 @@ def _check_same_settings(folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 def _read_done(path: Path) -> dict[str, FrameResult]:
-    """Read results by name; a line that a kill has truncated is left out, and removed."""
+    """Read results by name, and remove a last line that a kill has cut: the next ones follow it."""
     if not path.is_file():
         return {}
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith("}\n")]
-    if len(whole) < len(lines):
-        write_text(path, "".join(whole))
-    with refusing(DataError, path, "remove it to localize again"):
-        results = [FrameResult.model_validate_json(line) for line in whole]
+    try:
+        results = read_frames(path)
+    except DataError as error:
+        error.add_note(f"remove {path} to localize again")
+        raise
+    write_frames(path, results)
     return {result.name: result for result in results}

@@ -15,7 +15,6 @@ from pixloc_ros.evaluation.frames import (
     FRAMES_FILE,
     FrameResult,
     PoseError,
-    frame_result,
     trajectory_of,
     write_frames,
 )
@@ -23,7 +22,7 @@ from pixloc_ros.evaluation.metrics import Summary, evaluate
 from pixloc_ros.evaluation.plots import write_plots
 from pixloc_ros.evaluation.tables import markdown_table, pose_error, summary_rows, worst_frames
 from pixloc_ros.geometry import se3
-from pixloc_ros.geometry.trajectory import Trajectory, write_poses, write_tum
+from pixloc_ros.geometry.trajectory import write_poses, write_tum
 from pixloc_ros.types import Estimate
 from pixloc_ros.visualization.overlay import draw_estimate
 
@@ -47,10 +46,12 @@ CAPTIONS = {
 def write_run(
     folder: str | Path,
     estimates: Sequence[Estimate],
+    frames: Sequence[FrameResult],
     provenance: Mapping[str, Any],
-    truth: Trajectory | None = None,
 ) -> Summary:
     """Write trajectory.txt and poses.txt (OK frames only), frames.jsonl and summary.json.
+
+    frames: the records of the estimates.
 
     An old summary is deleted first and the new one written last, so that it always matches the
     other files.
@@ -59,7 +60,6 @@ def write_run(
     folder cannot be written to.
     """
     folder = Path(folder)
-    frames = [frame_result(estimate, truth) for estimate in estimates]
     summary = evaluate(frames, provenance=provenance)
     remove(folder / SUMMARY_FILE)
     write_tum(folder / TRAJECTORY_FILE, trajectory_of(frames))
@@ -77,21 +77,22 @@ def write_summary(folder: str | Path, summary: Summary) -> None:
 def write_report(
     folder: str | Path,
     estimates: Sequence[Estimate],
-    truth: Trajectory | None,
+    frames: Sequence[FrameResult],
+    summary: Summary,
     load_image: LoadImage,
     keyframe_xyz: ArrayLike | None = None,
-    provenance: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write plots, three overlays and report.md; return the path of report.md.
+
+    frames: the records of the estimates.
 
     load_image: returns an estimate's full query image (H, W, 3) RGB, or None if it is gone.
     keyframe_xyz: (M, 3) positions of the map's reference images, in metres.
     """
     folder = Path(folder)
-    frames = [frame_result(estimate, truth) for estimate in estimates]
     plots = write_plots(folder, frames, keyframe_xyz)
     overlays = _write_overlays(folder, estimates, frames, load_image)
-    return write_page(folder, frames, evaluate(frames, provenance=provenance), [*overlays, *plots])
+    return write_page(folder, frames, summary, [*overlays, *plots])
 
 
 def report_on(folder: Path, frames: Sequence[FrameResult], provenance: dict[str, Any]) -> Summary:

@@ -17,7 +17,7 @@ from pixloc_ros.common.file_backed import FileBackedArrays
 from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.config import Config
 from pixloc_ros.errors import BagError, DataError
-from pixloc_ros.evaluation.frames import frame_result
+from pixloc_ros.evaluation.frames import FrameResult, frame_result
 from pixloc_ros.evaluation.metrics import Summary
 from pixloc_ros.evaluation.partial_run import PartialRun
 from pixloc_ros.evaluation.report import SUMMARY_FILE, LoadImage, write_report, write_run
@@ -89,17 +89,18 @@ def replay(
         answered = _answered(session, reader, every, localizer.map, record_session)
         localizing = progress(_checked(answered, reader), "localizing", total)
         with PartialRun(output, total, _provenance(reader, localizer, [])) as partial:
-            estimates = list(_kept(localizing, partial, truth))
-            if not estimates:
+            answers = list(_kept(localizing, partial, truth))
+            if not answers:
                 raise BagError(f"bag {bag} holds no readable image")
             notes = _notes(reader, session)
             provenance = _provenance(reader, localizer, notes)
-            summary = write_run(output, estimates, provenance, truth)
+            estimates, frames = [list(column) for column in zip(*answers, strict=True)]
+            summary = write_run(output, estimates, frames, provenance)
         write_text(output / CONFIG_FILE, yaml.safe_dump(config.model_dump(mode="json")))
         load_image = image_loader(reader, config)
         if report:
             keyframes_xyz = localizer.map.keyframe_T_map_cam[:, :3, 3]
-            write_report(output, estimates, truth, load_image, keyframes_xyz, provenance)
+            write_report(output, estimates, frames, summary, load_image, keyframes_xyz)
         if view is not None:
             _record(view, localizer.map, first.camera, estimates, load_image, truth, progress)
     return ReplayResult(estimates, summary, output, notes)
@@ -118,16 +119,17 @@ def _answered(
 
 def _kept(
     estimates: Iterable[Estimate], partial: PartialRun, truth: Trajectory | None
-) -> Iterator[Estimate]:
-    """Pass estimates on, and keep each on disk at once.
+) -> Iterator[tuple[Estimate, FrameResult]]:
+    """Yield estimates with their records, and keep each on disk at once.
 
-    Their points, which only pictures need, are in files instead of in memory: 66 kB a frame.
+    An estimate's points, which only pictures need, are in files instead of in memory: 66 kB.
     """
     arrays = FileBackedArrays(partial.folder)
     for estimate in estimates:
-        partial.add(frame_result(estimate, truth))
+        frame = frame_result(estimate, truth)
+        partial.add(frame)
         alignment = estimate.alignment and estimate.alignment.with_point_arrays(arrays.keep)
-        yield dataclasses.replace(estimate, alignment=alignment)
+        yield dataclasses.replace(estimate, alignment=alignment), frame
 
 
 def localize_drive(

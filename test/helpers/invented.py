@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from pixloc_ros.evaluation.frames import FrameResult, frame_result
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.trajectory import Trajectory
 from pixloc_ros.types import Alignment, Estimate, PosePrior, Reason, Status
@@ -77,6 +78,11 @@ def estimates(truth: Trajectory, seed: int = 0) -> list[Estimate]:
             )
         )  # fmt: skip
     return result
+
+
+def records(found: list[Estimate], truth: Trajectory | None = None) -> list[FrameResult]:
+    """What a run writes of each estimate."""
+    return [frame_result(estimate, truth) for estimate in found]
 
 
 def rejected(estimate: Estimate) -> Estimate:

@@ -172,7 +172,7 @@ def test_along_is_ahead_of_the_true_vehicle_and_cross_to_its_left():
 def test_errors_agree_with_evo(tmp_path, truth):
     found = invented.estimates(truth)[3:]
     write_tum(tmp_path / "truth.txt", truth)
-    write_run(tmp_path, found, {}, truth)
+    write_run(tmp_path, found, invented.records(found, truth), {})
     ours = compare_trajectories(read_tum(tmp_path / "trajectory.txt"), truth)
 
     pair = sync.associate_trajectories(
@@ -277,7 +277,12 @@ def test_a_bad_line_of_frames_is_named(tmp_path, truth):
 def test_a_run_holds_only_accepted_poses_in_time_order(tmp_path, truth):
     found = invented.estimates(truth)
     looped = [*found[10:], invented.rejected(found[0]), *found[1:12]]  # the bag began again
-    summary = write_run(tmp_path, looped, {"map_sha256": "m", "weights_sha256": "w", "bag": "b"})
+    summary = write_run(
+        tmp_path,
+        looped,
+        invented.records(looped),
+        {"map_sha256": "m", "weights_sha256": "w", "bag": "b"},
+    )
     assert len(read_tum(tmp_path / "trajectory.txt")) == 29
     T_cam_map = read_poses(tmp_path / "poses.txt")["000011.jpg"]
     np.testing.assert_allclose(
@@ -303,7 +308,9 @@ def test_the_report_has_pictures_of_best_median_and_worst(tmp_path, truth):
 
     image = np.full((200, 320, 3), 90, np.uint8)
     keyframe_xyz = truth.T_map_base[::3, :3, 3]
-    page = write_report(tmp_path, found, truth, lambda estimate: image, keyframe_xyz).read_text()
+    page = write_report(
+        tmp_path, found, frames, evaluate(frames), lambda estimate: image, keyframe_xyz
+    ).read_text()
     names = ["trajectory.png", "errors.png", "cumulative.png", "prior.png", "quality.png"]
     for name in [*names, *(f"overlay_{which}.jpg" for which in picks)]:
         assert f"({name})" in page
@@ -313,10 +320,16 @@ def test_the_report_has_pictures_of_best_median_and_worst(tmp_path, truth):
 
 def test_a_run_where_nothing_worked_is_reported(tmp_path, truth):
     found = [invented.without_prior(e) for e in invented.estimates(truth)]
-    summary = write_run(tmp_path, found, {}, truth)
+    summary = write_run(tmp_path, found, invented.records(found, truth), {})
     assert summary.recall["0.5 m 5 deg"] == 0.0
-    assert "no_prior" in write_report(tmp_path, found, truth, lambda estimate: None).read_text()
-    write_report(tmp_path / "no_truth", found, None, lambda estimate: None)
+    for folder, frames in (
+        ("truth", invented.records(found, truth)),
+        ("no_truth", invented.records(found)),
+    ):
+        page = write_report(
+            tmp_path / folder, found, frames, evaluate(frames), lambda estimate: None
+        )
+        assert "no_prior" in page.read_text()
 
 
 # --- the command ---
@@ -331,7 +344,8 @@ def run_command(*arguments: object):
 @pytest.fixture
 def run_folder(tmp_path, truth) -> Path:
     write_tum(tmp_path / "truth.txt", truth)
-    write_run(tmp_path / "run", invented.estimates(truth), {"map_sha256": "abc"}, truth)
+    found = invented.estimates(truth)
+    write_run(tmp_path / "run", found, invented.records(found, truth), {"map_sha256": "abc"})
     return tmp_path
 
 

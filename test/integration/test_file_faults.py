@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from helpers.drives import read_drive, write_drive
 from helpers.faults import READ_ONLY, files_of_at_most, killed_at
-from helpers.invented import estimates
+from helpers.invented import estimates, records
 from pixloc_ros.cli.main import build
 from pixloc_ros.common.atomic_write import check_writable, write_text
 from pixloc_ros.common.image_files import write as write_image
@@ -96,7 +96,7 @@ def truth() -> Trajectory:
 
 def save_run(folder: Path, text: str) -> None:
     some = estimates(truth())[: 2 if text == "old" else 3]
-    write_run(folder, some, {"map_sha256": text, "weights_sha256": text})
+    write_run(folder, some, records(some), {"map_sha256": text, "weights_sha256": text})
 
 
 def read_run(folder: Path) -> str:

@@ -11,7 +11,7 @@ from helpers.faults import files_of_at_most
 from pixloc_ros.errors import BagError, DataError
 from pixloc_ros.evaluation.frames import FrameResult, frame_result, read_frames, write_frames
 from pixloc_ros.evaluation.metrics import evaluate
-from pixloc_ros.evaluation.partial_run import PartialRun
+from pixloc_ros.evaluation.partial_run import PartialRun, ResumableRun
 from pixloc_ros.evaluation.report import write_run
 from pixloc_ros.evaluation.sources import load_frames, load_provenance
 from pixloc_ros.evaluation.tables import summary_rows
@@ -41,7 +41,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_stopped_run_leaves_its_frames_and_says_how_far_it_got(frames, tmp_path):
-    write_run(tmp_path, invented.estimates(invented.drive(12)), DIGESTS)
+    write_run(tmp_path, invented.estimates(invented.drive(12)), frames, DIGESTS)
     whole = content(tmp_path)
     error = stop(tmp_path, frames[:5], KeyboardInterrupt())
     assert error.__notes__ == [f"5 of 12 frames are kept in {tmp_path / 'partial'}"]
@@ -116,6 +116,27 @@ def test_a_line_that_a_kill_has_cut_is_left_out(frames, tmp_path):
         assert read_frames(path) == frames[:2]
 
 
+def test_a_resumed_run_goes_on_after_its_last_whole_line(frames, tmp_path):
+    path = tmp_path / "frames.jsonl"
+    for frame in frames[:3]:
+        ResumableRun(tmp_path, {"map": "m"}).add(frame)
+    for cut in (1, 40):  # the end of the line, and a part of it
+        path.write_text(path.read_text()[:-cut])
+        resumed = ResumableRun(tmp_path, {"map": "m"})
+        for frame in frames[len(resumed.done) : 5]:
+            resumed.add(frame)
+        assert read_frames(path) == frames[:5]
+
+
+def test_records_that_cannot_be_read_are_named_with_the_remedy(frames, tmp_path):
+    path = tmp_path / "frames.jsonl"
+    write_frames(path, frames[:2])
+    path.write_text(path.read_text().replace("stamp_ns", "stamp", 1))
+    with pytest.raises(DataError, match=r"frames\.jsonl:1: stamp_ns") as caught:
+        ResumableRun(tmp_path, {})
+    assert caught.value.__notes__ == [f"remove {path} to localize again"]
+
+
 def test_a_full_disk_is_one_line_and_what_was_written_stays(frames, tmp_path):
     def record() -> None:
         with PartialRun(tmp_path) as partial:
@@ -140,7 +161,7 @@ def test_two_runs_into_one_folder_do_not_mix(frames, tmp_path):
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3], [2, 3, 0, 1], [0, 1, 2, 1, 3]])
 def test_a_published_run_is_sorted_and_has_each_stamp_once(order, frames, tmp_path):
-    write_run(tmp_path, invented.estimates(invented.drive(12)), DIGESTS)
+    write_run(tmp_path, invented.estimates(invented.drive(12)), frames, DIGESTS)
     with PartialRun(tmp_path) as partial:
         for index in order:
             partial.add(frames[index])
