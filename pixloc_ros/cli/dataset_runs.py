@@ -16,6 +16,7 @@ from pixloc_ros.cli.settings import SettingsOptions
 from pixloc_ros.common.parallel import Workers
 from pixloc_ros.config import Config
 from pixloc_ros.config.published import load_published
+from pixloc_ros.evaluation.camera_poses import accepted_poses, answered_poses
 from pixloc_ros.evaluation.datasets import localization, pose_lists
 from pixloc_ros.evaluation.datasets.protocol import Dataset, DatasetFiles, Scene
 from pixloc_ros.evaluation.datasets.published_method import PublishedRecipe
@@ -155,8 +156,8 @@ def _result(
     scene: Scene, folder: Path, found: Sequence[FrameResult], T_map_world: Matrix
 ) -> SceneResult:
     """Collect the poses of a scene's queries, and write them to its folder."""
-    accepted = localization.poses_of(found, T_map_world)
-    answered = localization.poses_with_fallback(found, T_map_world)
+    accepted = accepted_poses(found, T_map_world)
+    answered = answered_poses(found, T_map_world)
     write_poses(folder / "poses.txt", accepted)
     write_poses(folder / "poses_with_fallback.txt", answered)
     return SceneResult(scene, accepted, answered)

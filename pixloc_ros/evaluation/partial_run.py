@@ -194,6 +194,11 @@ def resumable_run(folder: Path, settings: Mapping[str, Any]) -> Iterator[Resumab
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def partial_path(output: Path) -> Path:
+    """Return the folder for the records of a run that is to end in one file."""
+    return output.with_suffix(".partial")
+
+
 def _check_same_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     path, text = folder / SETTINGS_FILE, json.dumps(settings, indent=1, sort_keys=True)
     if not path.is_file():

@@ -13,11 +13,10 @@ from pixloc_ros.common import image_files
 from pixloc_ros.common.foreign_files import confined
 from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.errors import DataError
+from pixloc_ros.evaluation.camera_poses import accepted_poses
 from pixloc_ros.evaluation.frames import FrameResult, frame_result, write_frames
-from pixloc_ros.evaluation.partial_run import resumable_run
-from pixloc_ros.geometry import se3
+from pixloc_ros.evaluation.partial_run import partial_path, resumable_run
 from pixloc_ros.geometry.camera import Camera
-from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.geometry.trajectory import write_poses
 from pixloc_ros.image_pyramid import PyramidLocalizer
 from pixloc_ros.localizer import Localizer
@@ -95,27 +94,14 @@ def localize_files(
         for estimate in progress(estimates, "localizing", left):
             run.add(frame_result(estimate))
         results = [run.done[query.name] for query in queries]
-        write_poses(output, _cam_from_world(results, map_from_world(localizer.map)))
+        write_poses(output, accepted_poses(results, map_from_world(localizer.map)))
         write_frames(frames_path(output), results)
     return results
-
-
-def _cam_from_world(results: Iterable[FrameResult], T_map_world: Matrix) -> dict[str, Matrix]:
-    return {
-        result.name: se3.inverse(result.pose.matrix()) @ T_map_world
-        for result in results
-        if result.pose is not None
-    }
 
 
 def frames_path(output: Path) -> Path:
     """Return the file for the records of all images, with the reasons of failures."""
     return output.with_suffix(".frames.jsonl")
-
-
-def partial_path(output: Path) -> Path:
-    """Return the folder for the records of a run that is not complete yet."""
-    return output.with_suffix(".partial")
 
 
 def _check_images(names: Iterable[str], images_dir: Path) -> None:

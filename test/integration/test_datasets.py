@@ -20,11 +20,10 @@ from pixloc_ros.common.parallel import Workers
 from pixloc_ros.config import RetrievalConfig
 from pixloc_ros.config.published import PublishedConfig
 from pixloc_ros.errors import ConfigError, DataError, MapError, PixlocError
+from pixloc_ros.evaluation.camera_poses import accepted_poses, answered_poses
 from pixloc_ros.evaluation.datasets import catalogue, pose_lists
 from pixloc_ros.evaluation.datasets.localization import (
     localize_scene,
-    poses_of,
-    poses_with_fallback,
 )
 from pixloc_ros.evaluation.datasets.protocol import DatasetFiles, Retrieval
 from pixloc_ros.evaluation.datasets.published_method import rank_references
@@ -471,8 +470,8 @@ def test_a_refused_query_counts_as_failed_and_is_submitted_where_it_began(scener
     (tmp_path / "out").mkdir()
     found = localize_scene(scene, Refusing(), fixed, tmp_path / "out", {}, Workers())
     assert [result.reason for result in found] == ["bad_image", "too_few_points"]
-    assert poses_of(found, np.eye(4)) == {}
-    answered = poses_with_fallback(found, np.eye(4))
+    assert accepted_poses(found, np.eye(4)) == {}
+    answered = answered_poses(found, np.eye(4))
     (path,) = dataset.write_submission(tmp_path, {"night": answered})
     for T_cam_world in submitted(path).values():
         np.testing.assert_allclose(T_cam_world, places[0].T_cam_world, atol=1e-6)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import signal
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +17,18 @@ from typer.testing import CliRunner
 from helpers import benchmark_trees as trees
 from helpers.benchmark_trees import Street
 from helpers.hloc_log import write_log
+from helpers.scene import CAMERA
 from pixloc_ros.alignment.problems import ViewSelector
+from pixloc_ros.alignment.published import PublishedLocalizer
 from pixloc_ros.cli.main import build
+from pixloc_ros.common import image_files
 from pixloc_ros.config import Config
-from pixloc_ros.config.published import load_published
+from pixloc_ros.config.published import PublishedConfig, load_published
 from pixloc_ros.errors import ConfigError, DataError, PixlocError
 from pixloc_ros.evaluation.datasets import pose_lists
+from pixloc_ros.evaluation.frames import read_frames
+from pixloc_ros.evaluation.partial_run import partial_path
+from pixloc_ros.evaluation.published import Refining, localize_files, read_image
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.trajectory import write_poses
 from pixloc_ros.maps.files.colmap import read_model
@@ -107,6 +116,44 @@ def test_poses_of_hloc_are_refined_with_its_inliers(street, scenery, known, tmp_
     write_log(log, scenery, known, off_m=50.0)
     given = ("--inliers", log, "--config", profile, "--priors", tmp_path / "priors.txt")
     assert max(errors_m(run(street, scenery, tmp_path, *given), scenery)) < 0.05
+
+
+def test_a_killed_run_keeps_its_poses_and_goes_on(known, tmp_path):
+    """With too few inliers, each query keeps the pose of the log."""
+    T = {f"{i}.png": se3.make(np.eye(3), [float(i), 0, 0]) for i in range(4)}
+    cameras = dict.fromkeys(T, CAMERA)
+    for name in T:
+        image_files.write(tmp_path / name, np.zeros((8, 8, 3), np.uint8))
+    logs = {name: QueryLog(T[name], (), (), (), ()) for name in T}
+    read_reference = partial(read_image, tmp_path)
+    localizer = Refining(PublishedLocalizer(PublishedConfig(), known, read_reference), logs)
+    output, begun = tmp_path / "poses.txt", []
+
+    def localize(after: int) -> None:
+        def progress(names, *_: object):
+            for count, name in enumerate(names):
+                if count == after:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                begun.append(name)
+                yield name
+
+        localize_files(localizer, tmp_path, cameras, output, {}, progress)
+
+    child = os.fork()
+    if child == 0:
+        try:
+            localize(after=2)
+        finally:
+            os._exit(1)
+    os.waitpid(child, 0)
+    assert [frame.name for frame in read_frames(partial_path(output))] == ["0.png", "1.png"]
+    assert not output.exists()
+    localize(after=99)
+    assert len(begun) == 2
+    assert not partial_path(output).exists()
+    found = pose_lists.read_poses(output)
+    assert list(found) == list(T)
+    np.testing.assert_allclose([*found.values()], [*T.values()], atol=1e-9)
 
 
 @pytest.mark.slow

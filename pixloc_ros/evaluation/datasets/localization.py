@@ -23,13 +23,10 @@ from pixloc_ros.errors import DataError
 from pixloc_ros.evaluation.datasets.protocol import BenchmarkQuery, Retrieval, Scene
 from pixloc_ros.evaluation.frames import (
     FrameResult,
-    PoseRecord,
     PriorRecord,
     frame_result,
 )
 from pixloc_ros.evaluation.partial_run import ResumableRun
-from pixloc_ros.geometry import se3
-from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.image_pyramid import PyramidLocalizer
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.map import Map
@@ -195,26 +192,6 @@ def _content(scene: Scene, name: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
-
-
-def poses_of(results: Sequence[FrameResult], T_map_world: Matrix) -> dict[str, Matrix]:
-    """Return T_cam_world of the queries that were localized."""
-    return {r.name: _cam_from_world(r.pose, T_map_world) for r in results if r.pose is not None}
-
-
-def poses_with_fallback(results: Sequence[FrameResult], T_map_world: Matrix) -> dict[str, Matrix]:
-    """Return poses of all queries: for rejected ones the result of alignment, or else the prior."""
-    poses = {}
-    for result in results:
-        prior = result.prior.pose if result.prior is not None else None
-        best = result.pose or result.candidate or prior
-        if best is not None:
-            poses[result.name] = _cam_from_world(best, T_map_world)
-    return poses
-
-
-def _cam_from_world(T_map_cam: PoseRecord, T_map_world: Matrix) -> Matrix:
-    return se3.inverse(T_map_cam.matrix()) @ T_map_world
 
 
 def map_settings(maps: Sequence[Map], config: Config, retrieval: Retrieval) -> dict[str, Any]:

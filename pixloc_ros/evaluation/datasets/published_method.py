@@ -6,36 +6,25 @@ There is no map: every worker reads the references from the benchmark's files.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pixloc_ros.alignment.published import PublishedLocalizer, PublishedResult
-from pixloc_ros.common import image_files
-from pixloc_ros.common.foreign_files import confined
+from pixloc_ros.alignment.published import PublishedLocalizer
 from pixloc_ros.config.published import PublishedConfig
 from pixloc_ros.errors import ConfigError, DataError
 from pixloc_ros.evaluation.datasets import catalogue
 from pixloc_ros.evaluation.datasets.localization import QueryLocalizer
-from pixloc_ros.evaluation.datasets.protocol import DatasetFiles, Retrieval, Scene
-from pixloc_ros.geometry import se3
+from pixloc_ros.evaluation.datasets.protocol import DatasetFiles, Retrieval
+from pixloc_ros.evaluation.published import ByReferences, RankedReferences, Refining, read_image
 from pixloc_ros.maps.files import hloc
 from pixloc_ros.maps.files.colmap import ColmapModel
-from pixloc_ros.maps.files.hloc_logs import QueryLog, read_logs
+from pixloc_ros.maps.files.hloc_logs import read_logs
 from pixloc_ros.maps.reference_selection import ReferenceModel
-from pixloc_ros.types import Estimate, Frame, PosePrior, Reason, Status
-
-
-@dataclass(frozen=True, slots=True)
-class RankedReferences:
-    """References of a query, best first; similarity: of their descriptors, if known."""
-
-    names: tuple[str, ...]
-    similarity: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +44,14 @@ class PublishedRecipe:
         references = scene.references()
         if not isinstance(references, ColmapModel):
             raise DataError("--published needs references with points: give --model")
-        localizer = PublishedLocalizer(config, ReferenceModel.of(references), _reader(scene))
+        localizer = PublishedLocalizer(
+            config, ReferenceModel.of(references), partial(read_image, scene.reference_images)
+        )
         if self.inliers is not None:
-            return _Refining(localizer, read_logs(self.inliers))
+            return Refining(localizer, read_logs(self.inliers))
         queries = [query.name for query in scene.queries]
         ranked = rank_references(scene.retrieval, localizer.known, queries, config)
-        return _ByReferences(localizer, ranked)
+        return ByReferences(localizer, ranked)
 
     def settings(self, retrieval: Retrieval) -> dict[str, Any]:
         """Return everything that results depend on, except the references."""
@@ -120,66 +111,3 @@ def _by_descriptors(
         names[query] = listed[query] if retrieval.pairs else ranked
         similarity[query] = tuple(float(alike[row[name]]) for name in names[query])
     return names, similarity
-
-
-@dataclass(frozen=True, slots=True)
-class _ByReferences:
-    localizer: PublishedLocalizer
-    ranked: Mapping[str, RankedReferences]
-
-    def localize(
-        self, frame: Frame, priors: Sequence[PosePrior], other_cameras: Sequence[Frame]
-    ) -> Estimate:
-        ranked = self.ranked.get(frame.name)
-        if ranked is None or not ranked.names:
-            return _failed(frame, "no reference of the model is listed with this query")
-        found = self.localizer.localize(
-            frame.image_rgb, frame.camera, ranked.names, ranked.similarity
-        )
-        return _estimate(frame, found)
-
-
-@dataclass(frozen=True, slots=True)
-class _Refining:
-    localizer: PublishedLocalizer
-    logs: Mapping[str, QueryLog]
-
-    def localize(
-        self, frame: Frame, priors: Sequence[PosePrior], other_cameras: Sequence[Frame]
-    ) -> Estimate:
-        log = self.logs.get(frame.name)
-        if log is None or log.T_cam_world is None:
-            return _failed(frame, "the log has no pose of this query")
-        return _estimate(frame, self.localizer.refine(frame.image_rgb, frame.camera, log))
-
-
-def _estimate(frame: Frame, found: PublishedResult) -> Estimate:
-    """Convert a result; here the map is the references' world, and base is the camera."""
-    T_map_cam = se3.inverse(found.T_cam_world)
-    T_initial = se3.inverse(found.T_cam_world_initial)
-    return Estimate(
-        Status.OK if found.success else Status.FAILED,
-        Reason.OK if found.success else Reason.TOO_FEW_POINTS,
-        found.message,
-        frame.stamp_ns,
-        frame.name,
-        T_map_base=T_map_cam if found.success else None,
-        candidate_T_map_base=T_map_cam,
-        prior=PosePrior(T_initial, np.zeros((6, 6)), "reference", frame.stamp_ns),
-        keyframes=found.references,
-    )
-
-
-def _failed(frame: Frame, why: str) -> Estimate:
-    return Estimate(Status.FAILED, Reason.NO_PRIOR, why, frame.stamp_ns, frame.name)
-
-
-def _reader(scene: Scene) -> Callable[[str], NDArray[np.uint8]]:
-    def read(name: str) -> NDArray[np.uint8]:
-        path = confined(scene.reference_images, name, DataError)
-        image = image_files.read(path)
-        if image is None:
-            raise DataError(f"{path} is missing or no image")
-        return image
-
-    return read
