@@ -12,6 +12,8 @@ from pixloc_ros.alignment.cuda.fused_aligner import fused_aligner
 from pixloc_ros.alignment.frame_checks import (
     CannotLocalize,
     alignment_problems,
+    check_mountings,
+    check_priors,
     failed,
     usable_frames,
 )
@@ -88,9 +90,14 @@ class Localizer:
         there is none, image retrieval proposes places on the map.
         other_cameras: frames that the vehicle's other cameras took at the same time; all are
         aligned for one pose. Unusable cameras are left out.
+
+        An image that cannot be used gives an estimate without a pose. Raises DataError for a prior
+        or a mounting that is not a pose, and for a matrix that is not a covariance.
         """
         frames: Sequence[Frame] = (frame, *other_cameras)
-        given = [prior] if isinstance(prior, PosePrior) else list(prior or ())
+        given = [prior] if isinstance(prior, PosePrior) else list(() if prior is None else prior)
+        check_mountings(frames)
+        check_priors(given)
         config, watch = self.config, Stopwatch()  # one configuration for all of a frame
         views = ViewSelector(self.map, config)
         try:
@@ -170,6 +177,7 @@ class Localizer:
         """Propose poses for a frame without a prior: the global prior's, or else retrieval's."""
         if self.global_prior is not None:
             proposed = self.global_prior.propose(image.frame, image.pyramid)
+            check_priors(proposed)
             if proposed:
                 return proposed
             if not self.can_search:

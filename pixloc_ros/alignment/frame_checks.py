@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from pixloc_ros.alignment.problems import AlignmentProblem, ImageFeatures, ViewSelector
+from pixloc_ros.errors import DataError
+from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.covariance import sigmas_and_correlations
 from pixloc_ros.maps.map import Map
 from pixloc_ros.types import Estimate, Frame, PosePrior, Reason, Status
 
@@ -21,6 +26,34 @@ def failed(frame: Frame, reason: Reason, message: str, priors: Sequence[PosePrio
     """What is answered for a frame that cannot be localized."""
     prior = priors[0] if len(priors) == 1 else None
     return Estimate(Status.FAILED, reason, message, frame.stamp_ns, frame.name, prior=prior)
+
+
+def check_mountings(frames: Sequence[Frame]) -> None:
+    """Raise DataError for a mounting that is not a pose."""
+    for frame in frames:
+        _check_pose("T_base_cam of the frame", frame.T_base_cam)
+
+
+def check_priors(priors: Sequence[PosePrior]) -> None:
+    """Raise DataError for a prior that is not a pose with a covariance."""
+    for prior in priors:
+        if not isinstance(prior, PosePrior):
+            raise DataError(f"a prior is a {type(prior).__name__}, expected PosePrior")
+        _check_pose("T_map_base of the prior", prior.T_map_base)
+        shape = np.shape(prior.covariance)
+        if shape != (6, 6):
+            raise DataError(f"covariance of the prior is {shape}, expected (6, 6)")
+        try:
+            sigmas_and_correlations(np.asarray(prior.covariance, np.float64))
+        except DataError as error:
+            raise DataError(f"covariance of the prior: {error}") from None
+
+
+def _check_pose(what: str, T: se3.Matrix) -> None:
+    if not se3.is_rigid(T):
+        raise DataError(
+            f"{what} is not a pose: expected finite numbers (4, 4) with a proper rotation"
+        )
 
 
 def usable_frames(
@@ -53,7 +86,7 @@ def alignment_problems(
 def _unusable(
     frame: Frame, priors: Sequence[PosePrior], views: ViewSelector
 ) -> tuple[Reason, str] | None:
-    if refusal := _wrong_size(frame):
+    if refusal := _bad_image(frame):
         return refusal
     if len(priors) != 1:
         return None
@@ -77,8 +110,12 @@ def _missing(map_: Map) -> str:
     return f"tiles not here: {map_.tiles.missing_note or 'just fetched'}"
 
 
-def _wrong_size(frame: Frame) -> tuple[Reason, str] | None:
-    height, width = frame.image_rgb.shape[:2]
+def _bad_image(frame: Frame) -> tuple[Reason, str] | None:
+    image = frame.image_rgb
+    shape, dtype = np.shape(image), getattr(image, "dtype", type(image).__name__)
+    if len(shape) != 3 or shape[2:] != (3,) or dtype != np.uint8:
+        return Reason.BAD_IMAGE, f"image is {dtype} {shape}, expected RGB as uint8 (H, W, 3)"
+    height, width = shape[:2]
     if (width, height) == (frame.camera.width, frame.camera.height):
         return None
     calibrated = f"{frame.camera.width}x{frame.camera.height}"

@@ -296,6 +296,10 @@ def _check(
     center: Sequence[float],
     distortion: Sequence[float],
 ) -> None:
+    if model in ROS_MODELS:
+        raise CameraError(
+            f"camera model '{model}' is a name of ROS: use Camera.from_ros, or {ROS_MODELS[model]}"
+        )
     if model not in COEFFICIENTS:
         known = ", ".join([*COEFFICIENTS, *ROS_MODELS])
         raise CameraError(f"camera model '{model}' is not supported; known are {known}")
@@ -305,6 +309,8 @@ def _check(
             f"got {len(distortion)} that are not all zero behind them: calibrate without thin "
             "prism and tilt"
         )
+    if {np.shape(size), np.shape(focal), np.shape(center)} != {(2,)}:
+        raise CameraError("camera needs two numbers each for size, focal length and centre")
     values = [*size, *focal, *center, *distortion[: COEFFICIENTS[model]]]
     if (
         not all(abs(value) < MAX_VALUE for value in values)

@@ -11,8 +11,35 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from pixloc_ros.errors import DataError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.se3 import Matrix
+
+TOLERANCE = 1e-3  # of correlations, because filters round
+
+
+def sigmas_and_correlations(covariance: Matrix) -> tuple[NDArray[np.float64], Matrix]:
+    """Return sigmas (N,) and correlations (N, N), symmetric, of a covariance (N, N).
+
+    A zero variance means unknown rather than exact: that axis has no correlation with the others.
+
+    Raises DataError for a matrix that is not a covariance.
+    """
+    variances = np.diag(covariance)
+    if not np.isfinite(covariance).all() or (variances < 0).any():
+        raise DataError(f"variances are {variances}")
+    sigmas = np.sqrt(variances)
+    scales = np.where(sigmas > 0, sigmas, 1.0)
+    with np.errstate(over="ignore", under="ignore"):
+        correlation = covariance / scales / scales[:, None]
+    if not np.abs(correlation).max(initial=0.0) <= 1 + TOLERANCE:
+        raise DataError("covariances are larger than the variances allow")
+    if np.abs(correlation - correlation.T).max() > TOLERANCE:
+        raise DataError("the covariance is not symmetric")
+    correlation = (correlation + correlation.T) / 2
+    if np.linalg.eigvalsh(correlation)[0] < -TOLERANCE:
+        raise DataError("the covariance is not positive semi-definite")
+    return sigmas, correlation
 
 
 def skew(v: NDArray[np.float64]) -> Matrix:

@@ -21,6 +21,7 @@ from pixloc_ros.common import image_files
 from pixloc_ros.errors import CameraError, DataError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
+from pixloc_ros.geometry.covariance import sigmas_and_correlations
 from pixloc_ros.geometry.se3 import Matrix
 
 Image = NDArray[np.uint8]
@@ -30,7 +31,6 @@ MAX_SIDE_PX = 16_384
 MAX_DISTANCE_M = 1e8  # twice around the Earth
 MAX_VARIANCE = 1e12  # m^2 or rad^2; senders use larger values for "unknown"
 MAX_NAME_LENGTH = 256  # characters of a frame name
-COVARIANCE_TOLERANCE = 1e-3  # of correlations, because filters round
 UNIT_TOLERANCE = 0.01  # of a quaternion's length
 
 # Bytes per pixel of the supported encodings (sensor_msgs/image_encodings.hpp).
@@ -167,28 +167,17 @@ def frame_id(name: str) -> str:
 def _covariance(values: Any, size: int) -> Matrix:
     """Check and return a (size, size) covariance, symmetric and positive semi-definite.
 
-    Variances are limited to MAX_VARIANCE. A zero variance means unknown rather than exact, so that
-    axis has no covariance with the others.
+    Variances are limited to MAX_VARIANCE.
     """
     covariance = np.array(values, np.float64).reshape(size, size)
-    variances = np.diag(covariance)
-    if not np.isfinite(covariance).all() or (variances < 0).any():
-        raise BadMessage("bad_covariance", f"variances are {variances}")
-    sigmas = np.sqrt(variances)
-    scales = np.where(sigmas > 0, sigmas, 1.0)
-    with np.errstate(over="ignore", under="ignore"):
-        correlation = covariance / scales / scales[:, None]
-    if not np.abs(correlation).max(initial=0.0) <= 1 + COVARIANCE_TOLERANCE:
-        raise BadMessage("bad_covariance", "covariances are larger than the variances allow")
-    if np.abs(correlation - correlation.T).max() > COVARIANCE_TOLERANCE:
-        raise BadMessage("bad_covariance", "the covariance is not symmetric")
-    correlation = (correlation + correlation.T) / 2
+    try:
+        sigmas, correlation = sigmas_and_correlations(covariance)
+    except DataError as error:
+        raise BadMessage("bad_covariance", str(error)) from None
     least, axes = np.linalg.eigh(correlation)
-    if least[0] < -COVARIANCE_TOLERANCE:
-        raise BadMessage("bad_covariance", "the covariance is not positive semi-definite")
     if least[0] < -1e-9:
         correlation = (axes * np.maximum(least, 0.0)) @ axes.T
-    elif variances.max() <= MAX_VARIANCE:
+    elif np.diag(covariance).max() <= MAX_VARIANCE:
         return (covariance + covariance.T) / 2
     sigmas = np.minimum(sigmas, np.sqrt(MAX_VARIANCE))
     result: Matrix = correlation * sigmas * sigmas[:, None]

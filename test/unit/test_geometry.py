@@ -203,6 +203,17 @@ def test_a_batch_of_cameras_projects_like_each_of_them() -> None:
         assert torch.equal(valid[i], camera.project(points)[1])
 
 
+def test_a_camera_named_as_in_ros_is_told_what_to_use() -> None:
+    with pytest.raises(CameraError, match=r"Camera\.from_ros, or FULL_OPENCV"):
+        Camera.create("plumb_bob", [640, 384], [400.0, 400.0], [320.0, 192.0])
+
+
+@pytest.mark.parametrize(("focal", "center"), [(400.0, [320.0, 192.0]), ([400.0], [320.0, 192.0])])
+def test_a_camera_needs_two_focal_lengths(focal, center) -> None:
+    with pytest.raises(CameraError, match="two numbers each"):
+        Camera.create("PINHOLE", [640, 384], focal, center)
+
+
 @pytest.mark.parametrize(
     ("model", "size", "focal", "message"),
     [

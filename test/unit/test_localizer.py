@@ -12,7 +12,7 @@ from pixloc_ros.alignment.pose_covariance import map_covariance
 from pixloc_ros.alignment.problems import ViewSelector
 from pixloc_ros.alignment.wrong_probability import SUFFIX
 from pixloc_ros.config import FeaturesConfig, flatten, from_flat
-from pixloc_ros.errors import ConfigError, MapError
+from pixloc_ros.errors import ConfigError, DataError, MapError
 from pixloc_ros.evaluation.shots import posed_frames
 from pixloc_ros.features import weights
 from pixloc_ros.features.pyramid import FeatureExtractor
@@ -283,6 +283,67 @@ def test_an_image_of_another_size_than_calibrated(localizer, case) -> None:
     assert estimate.reason is Reason.BAD_IMAGE
     assert "320x100" in estimate.message
     assert "320x192" in estimate.message
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda image: image.astype(np.float32) / 255,
+        lambda image: image[..., 0],
+        lambda image: image[..., :1],
+        lambda image: np.dstack([image, image[..., :1]]),
+        lambda image: image.astype(np.uint16) * 256,
+        lambda image: image.tolist(),
+        lambda image: None,
+    ],
+    ids=["float", "grey", "one channel", "alpha", "uint16", "list", "none"],
+)
+def test_an_image_that_is_not_rgb_of_bytes(localizer, case, change) -> None:
+    frame, _ = case
+    given = replace(frame, image_rgb=change(frame.image_rgb))
+    estimate = localizer.localize(given, prior_of(case, NEAR, 0.4, 1.0))
+    assert estimate.reason is Reason.BAD_IMAGE
+    assert "expected RGB as uint8 (H, W, 3)" in estimate.message
+
+
+@pytest.mark.parametrize(
+    "T",
+    [
+        np.eye(4)[:3],
+        np.full((4, 4), np.nan),
+        np.diag([2.0, 2.0, 2.0, 1.0]),
+        np.diag([-1.0, 1, 1, 1]),
+    ],
+    ids=["3x4", "nan", "scaled", "mirrored"],
+)
+def test_matrices_that_are_no_poses(localizer, case, T) -> None:
+    frame, _ = case
+    prior = prior_of(case, NEAR, 0.4, 1.0)
+    with pytest.raises(DataError, match="T_map_base of the prior is not a pose"):
+        localizer.localize(frame, replace(prior, T_map_base=T))
+    with pytest.raises(DataError, match="T_base_cam of the frame is not a pose"):
+        localizer.localize(replace(frame, T_base_cam=T), prior)
+
+
+@pytest.mark.parametrize(
+    ("covariance", "message"),
+    [
+        (np.eye(3), r"\(3, 3\), expected \(6, 6\)"),
+        (np.ones(6), r"\(6,\), expected \(6, 6\)"),
+        (-np.eye(6), "variances are"),
+        (np.diag([np.inf] * 6), "variances are"),
+        (np.eye(6) + 0.9 * np.eye(6, k=1), "not symmetric"),
+    ],
+)
+def test_a_prior_without_a_covariance(localizer, case, covariance, message) -> None:
+    prior = replace(prior_of(case, NEAR, 0.4, 1.0), covariance=covariance)
+    with pytest.raises(DataError, match=f"covariance of the prior.*{message}"):
+        localizer.localize(case[0], prior)
+
+
+def test_a_matrix_is_not_a_prior(localizer, case) -> None:
+    with pytest.raises(DataError, match="a prior is a ndarray, expected PosePrior"):
+        localizer.localize(case[0], case[1])
 
 
 def test_queries_are_reduced_as_the_images_of_the_map_were(street: Path, case, tmp_path) -> None:
