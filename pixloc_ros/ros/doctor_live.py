@@ -167,14 +167,17 @@ class LiveExamination:
         return known > 0
 
     def _ask_config(self, executor: SingleThreadedExecutor) -> NodeConfig:
-        """Read the node's frames from its parameters; use the defaults if it does not answer."""
+        """Read the node's frames from its parameters; use the defaults if it does not tell them.
+
+        A node that lacks one of them, as of another version, answers with none.
+        """
         client = self._node.create_client(GetParameters, f"{self._localizer}/get_parameters")
         if not client.wait_for_service(_DISCOVERY_S):
             return self._config
         future = client.call_async(GetParameters.Request(names=[f"node.{n}" for n in _ASKED]))
         executor.spin_until_future_complete(future, _DISCOVERY_S)
         answer = future.result()
-        if answer is None:
+        if answer is None or not answer.values:
             return self._config
         values = map(parameter_value_to_python, answer.values)
         told = {name: v for name, v in zip(_ASKED, values, strict=True) if v is not None}

@@ -88,14 +88,15 @@ def examine(
     What is not found yet is looked for once more, and longer: on a busy machine DDS takes its time
     to join so many endpoints, and messages come late.
     """
-    from pixloc_ros.ros.doctor_live import examine_live
+    from pixloc_ros.ros import doctor_live
 
     monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
     for seconds in (1.0, 4.0, 16.0, 64.0):
+        monkeypatch.setattr(doctor_live, "_DISCOVERY_S", 2 * seconds)
         findings: list[Any] = []
 
         def examine_once(seconds: float = seconds, findings: list[Any] = findings) -> None:
-            findings.extend(examine_live(seconds))
+            findings.extend(doctor_live.examine_live(seconds))
 
         doctor = threading.Thread(target=examine_once)
         doctor.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,18 +92,25 @@ def test_what_does_not_fit_together_is_named(
 
 @contextmanager
 def listening(domain: int, inputs: dict[str, Any]) -> Iterator[Any]:
-    """A node of the localizer's name that listens to topics, and does no more."""
+    """A node of the localizer's name, without its parameters, that listens and does no more."""
     import rclpy
     from rclpy.context import Context
+    from rclpy.executors import SingleThreadedExecutor
 
     context = Context()
     rclpy.init(context=context, domain_id=domain)
     localizer = rclpy.create_node("pixloc_localizer", context=context)
     for topic, kind in inputs.items():
         localizer.create_subscription(kind, topic, lambda message: None, 1)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(localizer)
+    thread = threading.Thread(target=executor.spin)
+    thread.start()
     try:
         yield localizer
     finally:
+        executor.shutdown()
+        thread.join()
         localizer.destroy_node()
         rclpy.shutdown(context=context)
 
