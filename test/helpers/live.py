@@ -36,6 +36,7 @@ from pixloc_ros.sensors.decoding import stamp_ns
 from pixloc_ros.sensors.video import header
 
 PATIENCE_S = 120.0  # for anything at all to happen on a busy machine
+START_S = 600.0  # to import, and to load a map; a node that has ended is not waited for
 LAST_WORDS_S = 1.0  # for what a program sent before its end
 NODE = "from pixloc_ros.ros.executable import run; run('node')"
 VIDEO_ENDS = {topics.FFMPEG_PACKET: "ffmpeg", topics.COMPRESSED_VIDEO: "foxglove"}
@@ -385,7 +386,7 @@ class Rig:
             full_name = name if name.startswith("/") else f"{self.name}/{name}"
             client = self.node.create_client(kind, full_name)
             self._clients[name] = client
-            self.until(client.service_is_ready, f"the service {name}")
+            self.until(client.service_is_ready, f"the service {name}", START_S)
             self._wait_until_known()
         return client.call_async(request)
 
