@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from pixloc_ros.cli.progress import track
+
+if TYPE_CHECKING:
+    from pixloc_ros.demo.run import DemoResult
 
 
 def demo(
@@ -42,20 +45,8 @@ def demo(
     Example: pixloc demo --output demo_run
     """
     # Imported here because torch and the plotting libraries take seconds.
-    from pixloc_ros.demo.run import DemoResult, run_demo
+    from pixloc_ros.demo.run import run_demo
     from pixloc_ros.demo.street.dataset import DatasetOptions
-    from pixloc_ros.evaluation.metrics import Summary
-    from pixloc_ros.evaluation.tables import summary_rows
-
-    def table(result: DemoResult) -> Table:
-        columns: dict[str, Summary] = {"replay": result.replay}
-        if result.live is not None:
-            columns = {"live node": result.live, **columns}
-        rows = {name: dict(summary_rows(summary)) for name, summary in columns.items()}
-        picture = Table("", *columns, title="Where was the car?", title_style="bold")
-        for label in rows["replay"]:
-            picture.add_row(label, *(rows[name].get(label, "") for name in columns))
-        return picture
 
     console = Console()
     options = DatasetOptions(
@@ -68,8 +59,21 @@ def demo(
         readout_s=readout_s,
     )
     result = run_demo(output, options, rate, say=console.print, progress=track)
-    console.print(table(result))
+    console.print(_table(result))
     if result.largest_difference_m is not None:
         millimetres = 1e3 * result.largest_difference_m
         console.print(f"live and replayed poses of the same frames: within {millimetres:.1f} mm")
     console.print(f"report: {result.output / 'replay' / 'report.md'}", soft_wrap=True)
+
+
+def _table(result: DemoResult) -> Table:
+    from pixloc_ros.evaluation.tables import summary_rows
+
+    columns = {"replay": result.replay}
+    if result.live is not None:
+        columns = {"live node": result.live, **columns}
+    rows = {name: dict(summary_rows(summary)) for name, summary in columns.items()}
+    table = Table("", *columns, title="Where was the car?", title_style="bold")
+    for label in rows["replay"]:
+        table.add_row(label, *(rows[name].get(label, "") for name in columns))
+    return table

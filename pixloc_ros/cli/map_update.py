@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -25,6 +26,41 @@ from pixloc_ros.sensors.topics import Topics
 DEFAULT = UpdateOptions()
 
 
+@dataclass(frozen=True, slots=True)
+class GrowthOptions:
+    """How much of a drive becomes part of the map."""
+
+    spacing: Annotated[
+        float, typer.Option(min=0.1, help="metres between added keyframes, at least")
+    ] = DEFAULT.keyframe_spacing_m
+    frame_spacing: Annotated[
+        float, typer.Option(min=0.01, help="metres between frames that are compared with the map")
+    ] = DEFAULT.frame_spacing_m
+    max_growth: Annotated[
+        float, typer.Option(min=0.0, help="share of the map's observations that may be added")
+    ] = DEFAULT.max_growth_share
+    new_points: Annotated[
+        bool, typer.Option(help="triangulate points where the map has none; needs pycolmap")
+    ] = DEFAULT.new_points
+    max_new: Annotated[
+        float, typer.Option(min=0.0, help="the same as --max-growth, of keyframes with new points")
+    ] = DEFAULT.max_new_share
+    force: Annotated[
+        bool, typer.Option("--force", help="write a version that localizes held queries worse")
+    ] = False
+
+    def options(self) -> UpdateOptions:
+        """Return them by the names of the library."""
+        return UpdateOptions(
+            frame_spacing_m=self.frame_spacing,
+            keyframe_spacing_m=self.spacing,
+            max_growth_share=self.max_growth,
+            new_points=self.new_points,
+            max_new_share=self.max_new,
+            force=self.force,
+        )
+
+
 @option_groups
 def update(
     folder: Annotated[Path, typer.Argument(metavar="MAP", help="map folder")],
@@ -44,31 +80,14 @@ def update(
         Path | None,
         typer.Option(help="map folder to write; without, MAP is updated and its old version kept"),
     ] = None,
-    spacing: Annotated[
-        float, typer.Option(min=0.1, help="metres between added keyframes, at least")
-    ] = DEFAULT.keyframe_spacing_m,
-    frame_spacing: Annotated[
-        float, typer.Option(min=0.01, help="metres between frames that are compared with the map")
-    ] = DEFAULT.frame_spacing_m,
-    max_growth: Annotated[
-        float, typer.Option(min=0.0, help="share of the map's observations that may be added")
-    ] = DEFAULT.max_growth_share,
-    new_points: Annotated[
-        bool, typer.Option(help="triangulate points where the map has none; needs pycolmap")
-    ] = DEFAULT.new_points,
-    max_new: Annotated[
-        float, typer.Option(min=0.0, help="the same as --max-growth, of keyframes with new points")
-    ] = DEFAULT.max_new_share,
-    force: Annotated[
-        bool, typer.Option("--force", help="write a version that localizes held queries worse")
-    ] = False,
+    *,
+    growth: GrowthOptions,
     undo: Annotated[
         bool, typer.Option("--undo", help="put the version before the last update back")
     ] = False,
     topic: Annotated[
         list[str] | None, typer.Option(help="part=/topic of the bag; repeatable")
     ] = None,
-    *,
     settings: SettingsOptions,
 ) -> None:
     """Make what a later drive saw part of a map: other light and weather in, what has left out.
@@ -96,18 +115,10 @@ def update(
         resolved.features.precision,
     )
     judge = partial(held_score.score, resolved, progress=track)
-    options = UpdateOptions(
-        frame_spacing_m=frame_spacing,
-        keyframe_spacing_m=spacing,
-        max_growth_share=max_growth,
-        new_points=new_points,
-        max_new_share=max_new,
-        force=force,
-    )
     for drive in _drives(recorded, bag, posed, images, resolved, topic or []):
         for note in drive.notes:
             typer.echo(f"{drive.name}: {note}")
-        report = update_map(folder, drive, extractor, judge, output, options, track)
+        report = update_map(folder, drive, extractor, judge, output, growth.options(), track)
         Console().print(_table(report, drive))
         folder, output = output or folder, None  # the next drive becomes part of that
 

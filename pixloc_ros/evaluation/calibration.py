@@ -107,11 +107,6 @@ def coverage(errors: Matrix, variances: Matrix) -> Matrix:
     return np.stack([(ratios < k).mean(0) for k in SIGMAS])
 
 
-def departure(shares: Matrix) -> float:
-    """Return the largest difference between shares (3, ...) and a Gaussian's."""
-    return float(np.abs(np.moveaxis(shares, 0, -1) - GAUSSIAN).max())
-
-
 def cross_validated_coverage(measured: CalibrationSamples, block: int = 20) -> Matrix:
     """Return shares (3, 6) by cross-validation: floors of one half applied to the other, both ways.
 

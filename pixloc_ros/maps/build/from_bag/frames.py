@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -19,7 +19,12 @@ from pixloc_ros.config.mapping import MappingConfig
 from pixloc_ros.errors import DataError, MapError
 from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.maps.build.work_folder import writing
-from pixloc_ros.maps.files.recorded_drive import RecordedDrive, RecordedOdometry, RgbImage
+from pixloc_ros.maps.files.recorded_drive import (
+    RecordedDrive,
+    RecordedImage,
+    RecordedOdometry,
+    RgbImage,
+)
 
 FLOW_SIDE_PX = 320  # longer side of the images in which motion is measured
 SHARPNESS_SIDE_PX = 640
@@ -117,8 +122,8 @@ class _Counts:
 
 
 @dataclass(slots=True)
-class _SharpestImage:
-    """The sharpest image so far of the stretch that a camera is on."""
+class _StretchImage:
+    """An image, and the stretch of the way that its camera is on."""
 
     stretch: int
     sharpness: float
@@ -134,37 +139,44 @@ def _choose_of_drive(
     progress: Progress,
     counts: _Counts,
 ) -> Iterator[KeyframeImage]:
+    """Write the sharpest image of every stretch that a camera is on."""
+    images = progress(drive.read_images(), f"Choosing keyframes of {drive.name}", drive.image_count)
+    best: dict[str, _StretchImage] = {}
+    for camera, image in _located_images(drive, images, config, counts):
+        before = best.get(camera)
+        if before is not None and before.stretch != image.stretch:
+            yield _write(number, camera, before, folder)
+            before = None
+        if before is None or image.sharpness > before.sharpness:
+            best[camera] = image
+    for camera, image in best.items():
+        yield _write(number, camera, image, folder)
+
+
+def _located_images(
+    drive: RecordedDrive, images: Iterable[RecordedImage], config: MappingConfig, counts: _Counts
+) -> Iterator[tuple[str, _StretchImage]]:
+    """Yield the cameras' images whose stretch is known, and count the others."""
     ways: dict[str, ImageProgress] = {c.name: _progress_of(drive, config) for c in drive.cameras}
     sizes = {c.name: c.camera for c in drive.cameras}
-    best: dict[str, _SharpestImage] = {}
     first_ns: int | None = None
     uncovered_ns: list[int] = []
-    for image in progress(
-        drive.read_images(), f"Choosing keyframes of {drive.name}", drive.image_count
-    ):
+    for image in images:
         counts.images += 1
         first_ns = image.stamp_ns if first_ns is None else first_ns
-        camera = image.camera_name
         try:
-            image_rgb = _of_size(image.decode(), sizes[camera])
+            image_rgb = _of_size(image.decode(), sizes[image.camera_name])
         except DataError as error:
             counts.unreadable += 1
             counts.problem = str(error)
             continue
-        grey = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2GRAY)
-        way = ways[camera].at(image.stamp_ns, np.asarray(grey, np.uint8))
+        grey = np.asarray(cv2.cvtColor(image_rgb, cv2.COLOR_RGB2GRAY), np.uint8)
+        way = ways[image.camera_name].at(image.stamp_ns, grey)
         if way is None:
             uncovered_ns.append(image.stamp_ns)
             continue
-        found = _SharpestImage(int(way), _sharpness(grey), image.stamp_ns, image_rgb)
-        before = best.get(camera)
-        if before is not None and before.stretch != found.stretch:
-            yield _write(number, camera, before, folder)
-            before = None
-        if before is None or found.sharpness > before.sharpness:
-            best[camera] = found
-    for camera, candidate in best.items():
-        yield _write(number, camera, candidate, folder)
+        found = _StretchImage(int(way), _sharpness(grey), image.stamp_ns, image_rgb)
+        yield image.camera_name, found
     if first_ns is not None and drive.odometry is not None:
         counts.uncovered += uncovered_spans(drive.name, drive.odometry, uncovered_ns, first_ns)
         counts.outside_s = max(counts.outside_s, _outside_s(drive.odometry, uncovered_ns))
@@ -201,7 +213,7 @@ def _of_size(image_rgb: RgbImage, camera: Camera) -> RgbImage:
     return image_rgb
 
 
-def _write(drive: int, camera: str, chosen: _SharpestImage, folder: Path) -> KeyframeImage:
+def _write(drive: int, camera: str, chosen: _StretchImage, folder: Path) -> KeyframeImage:
     name = f"{drive}/{camera or 'camera'}/{chosen.stamp_ns}.jpg"
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
