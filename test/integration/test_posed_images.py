@@ -24,6 +24,7 @@ from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.build import pose_check
 from pixloc_ros.maps.build.builder import BuildContext, BuildOptions
 from pixloc_ros.maps.build.colmap_pipeline import ColmapRun
+from pixloc_ros.maps.build.from_bag import adjustment
 from pixloc_ros.maps.build.pose_check import Matches
 from pixloc_ros.maps.build.sources import PosedImagesSource
 from pixloc_ros.maps.build.triangulation import near_pairs, triangulate
@@ -258,14 +259,32 @@ def test_command_line_wants_one_source(tmp_path):
             )
 
 
+@pytest.fixture(scope="module")
+def matched(posed, tmp_path_factory) -> ColmapRun:
+    run = ColmapRun(tmp_path_factory.mktemp("run"), posed, silent)
+    run.extract()
+    run.match(near_pairs(np.stack([image.T_map_cam for image in posed])))
+    return run
+
+
 @pytest.mark.slow
-def test_images_without_a_place_take_no_part_in_triangulation(posed, tmp_path):
+def test_images_without_a_place_take_no_part_in_triangulation(posed, matched):
     T_map_cam = np.stack([image.T_map_cam for image in posed])
     placed = np.arange(len(posed)) != 3
     T_map_cam[3] = se3.make(np.eye(3), [0.0, 0.0, -1.0])  # means nothing
-    run = ColmapRun(tmp_path, posed, silent)
-    run.extract()
-    run.match(near_pairs(T_map_cam))
-    model = run.reconstruct(T_map_cam, placed)
+    model = matched.reconstruct(T_map_cam, placed)
     images = [model.image(i) for i in model.reg_image_ids()]
-    assert sorted(run.number(image.name) for image in images) == [0, 1, 2, 4, 5, 6, 7]
+    assert sorted(matched.number(image.name) for image in images) == [0, 1, 2, 4, 5, 6, 7]
+
+
+@pytest.mark.slow
+def test_images_without_a_place_do_not_hold_the_orientation_of_the_others(posed, matched):
+    T_start = np.stack([image.T_map_cam for image in posed])
+    placed = np.arange(len(posed)) < 4
+    model = matched.reconstruct(T_start, placed)
+    R = Rotation.from_rotvec([0.0, 0.1, 0.0]).as_matrix()
+    middle = T_start[placed, :3, 3].mean(0)
+    turn = matched.pycolmap.Sim3d(1.0, matched.pycolmap.Rotation3d(R), middle - R @ middle)
+    model.transform(turn)
+    adjustment.turn_back(matched, model, T_start, sigma_m=0.1)
+    np.testing.assert_allclose(matched.poses(model, T_start)[placed], T_start[placed], atol=1e-6)

@@ -102,7 +102,7 @@ def _adjusted(
         reconstruction = run.reconstruct(T, placed)
         _solve(run, reconstruction, anchors, config, refine=always and last)
         if anchors is not None:
-            _turn_back(run, reconstruction, T_start, config.position_sigma_m)
+            turn_back(run, reconstruction, T_start, config.position_sigma_m)
         _filter(run, reconstruction)
         T = run.poses(reconstruction, T)
     refined = always
@@ -161,12 +161,14 @@ def _solve(
         ).solve()
 
 
-def _turn_back(run: ColmapRun, reconstruction: Any, T_start: Matrix, sigma_m: float) -> None:
+def turn_back(run: ColmapRun, reconstruction: Any, T_start: Matrix, sigma_m: float) -> None:
     """Turn the whole so that it lies as it did before, by positions and by orientations.
 
     Positions alone, which hold it, do not tell the roll about a straight road.
     """
-    turn = turn_between(run.poses(reconstruction, T_start), T_start, sigma_m)
+    adjusted = [run.number(reconstruction.image(i).name) for i in reconstruction.reg_image_ids()]
+    T = run.poses(reconstruction, T_start)
+    turn = turn_between(T[adjusted], T_start[adjusted], sigma_m)
     rotation = run.pycolmap.Rotation3d(turn[:3, :3])
     reconstruction.transform(run.pycolmap.Sim3d(1.0, rotation, turn[:3, 3]))
 
