@@ -112,9 +112,16 @@ def _step(
     pose = running.pose.retract(twist)
     at = system.linearize(pose)
     failed = _failed(at, policy)
-    motion = motion_px(before, at)
     step = StepTaken(
-        iteration, is_last, twist, before.gradient, motion, pose, running.initial, at.cost, failed
+        iteration=iteration,
+        is_last=is_last,
+        twist=twist,
+        gradient=before.gradient,
+        motion_px=motion_px(before, at),
+        T_cam_local=pose,
+        T_cam_local_initial=running.initial,
+        cost=at.cost,
+        failed=failed,
     )
     stopped = policy.stop(step)
     kept = policy.keep(running.kept, step, stopped)

@@ -48,14 +48,14 @@ class FileOptions:
         from pixloc_ros.evaluation.datasets.protocol import DatasetFiles
 
         return DatasetFiles(
-            root,
-            self.hloc,
-            self.model,
-            self.pairs,
-            tuple(self.descriptors or ()),
-            self.ground_truth,
-            self.depth,
-            self.rig,
+            root=root,
+            hloc=self.hloc,
+            model=self.model,
+            pairs=self.pairs,
+            descriptors=tuple(self.descriptors or ()),
+            ground_truth=self.ground_truth,
+            depth=self.depth,
+            rig=self.rig,
         )
 
 

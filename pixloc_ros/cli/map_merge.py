@@ -61,10 +61,18 @@ def merge(
     from pixloc_ros.evaluation import held_score  # takes seconds to import
 
     maps = [(folder.resolve().name, Map.load(folder)) for folder in folders]
-    options = MergeOptions(join, align, max_offset, force)
+    options = MergeOptions(join=join, align=align, max_offset_m=max_offset, force=force)
     resolved = settings.resolve(folders[0])
     judge = partial(held_score.score, resolved, progress=track)
-    merged = merger.merge(maps, output, overwrite, StoredMap(tile, rows), options, track, judge)
+    merged = merger.merge(
+        maps,
+        output,
+        overwrite=overwrite,
+        stored=StoredMap(tile, rows),
+        options=options,
+        progress=track,
+        judge=judge,
+    )
     Console().print(map_table(merged.map, output))
     if merged.overlaps:
         Console().print(_overlap_table(merged, align))

@@ -78,7 +78,7 @@ def collect(
     config = settings.resolve(map_folder, "acceptance.always_compare_halves=true")
     localizer = Localizer(config)
     drive = read_posed_images(meta, images, axes)
-    series = cli.ShotSeries(drive, exclude_every, every, per_frame, True, seed)
+    series = cli.ShotSeries(drive, exclude_every, every, per_frame, planar=True, seed=seed)
     with keeping(f"{output} has the shots so far"), output.open("a", encoding="utf-8") as file:
         for prior, degradation in product(offset or ["0.5,1"], degrade or [CLEAN]):
             frames = posed_frames(drive, series.index, degradation, seed)

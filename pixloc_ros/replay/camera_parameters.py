@@ -155,7 +155,15 @@ def estimate_parameters(
         float(np.mean([each.cost for each in fit.linearized(frames[held:], camera, "judging")[1]]))
         for camera in (start, by_first_part)
     )
-    return ParameterEstimate(asked, start, values, sigmas, len(told), before, after)
+    return ParameterEstimate(
+        asked=asked,
+        configured=start,
+        values=values,
+        sigmas=sigmas,
+        frames=len(told),
+        held_cost_before=before,
+        held_cost_after=after,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,7 +188,13 @@ def _joined(
     joined = np.zeros(len(ids), bool)
     joined[chosen.member] = True
     return MergedPoints(
-        ids, points, error_px, priority, sigma, joined, _surplus(ids, points, joined, maps)
+        id=ids,
+        points=points,
+        error_px=error_px,
+        priority=priority,
+        depth_sigma=sigma,
+        joined=joined,
+        dropped=_surplus(ids, points, joined, maps),
     )
 
 

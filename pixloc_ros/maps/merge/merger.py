@@ -104,7 +104,15 @@ def merge(
     arrays = _keyframe_arrays(placed, new)
     try:
         with temporary_folder(output.with_name(f"{output.name}.merge")) as work:
-            map_ = edit.save(parts, metadata, work / "map", False, new.applied, arrays, files)
+            map_ = edit.save(
+                parts,
+                metadata,
+                work / "map",
+                overwrite=False,
+                changed=new.applied,
+                keyframe_arrays=arrays,
+                other_files=files,
+            )
             held = sessions.compare_held(placed, map_, judge) if judge else ()
             if not options.force:
                 for name, compared in held:

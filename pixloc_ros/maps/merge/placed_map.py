@@ -55,9 +55,17 @@ class PlacedMap:
             observed.append(tile.point_id[tile.observation_point])
         keyframe = np.concatenate(keyframes)
         order = np.argsort(keyframe, kind="stable")
-        point = np.concatenate(observed)[order]
-        T_new_cam = T_new_map @ map_.keyframe_T_map_cam
-        return cls(name, map_, T_new_cam, points, error_px, priority, sigma, keyframe[order], point)
+        return cls(
+            name=name,
+            map=map_,
+            T_new_cam=T_new_map @ map_.keyframe_T_map_cam,
+            points=points,
+            error_px=error_px,
+            priority=priority,
+            depth_sigma=sigma,
+            keyframe=keyframe[order],
+            point=np.concatenate(observed)[order],
+        )
 
     def moved(self, T_new_cam: Matrix, points: Matrix) -> PlacedMap:
         """The same with keyframes and points elsewhere."""
