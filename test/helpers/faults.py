@@ -16,11 +16,13 @@ from typing import Any
 import psutil
 
 TOUCHING_FILES = ("os.", "open", "shutil.", "ctypes.call")  # audit events, as of sys.addaudithook
+ONLY_READING = "os.listdir", "os.scandir"
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 READ_ONLY = Path("/sys/kernel")  # for root too
 
 
 def killed_at(step: int, work: Callable[[Path], None], path: Path) -> bool:
-    """Whether a process that does the work was killed when it touched files for the Nth time.
+    """Whether a process that does the work was killed when it was to change files the Nth time.
 
     Step 0 is never reached: then the work is done in a process of its own.
     """
@@ -29,8 +31,8 @@ def killed_at(step: int, work: Callable[[Path], None], path: Path) -> bool:
         gc.disable()  # it would go through all that the tests hold, and copy it
         steps = count(1)
 
-        def kill(event: str, _: object) -> None:
-            if event.startswith(TOUCHING_FILES) and next(steps) == step:
+        def kill(event: str, arguments: tuple[Any, ...]) -> None:
+            if changes_files(event, arguments) and next(steps) == step:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         sys.addaudithook(kill)
@@ -42,6 +44,13 @@ def killed_at(step: int, work: Callable[[Path], None], path: Path) -> bool:
     status = os.waitpid(child, 0)[1]
     assert os.WIFSIGNALED(status) or os.waitstatus_to_exitcode(status) == 0
     return os.WIFSIGNALED(status)
+
+
+def changes_files(event: str, arguments: tuple[Any, ...]) -> bool:
+    """Whether an audit event may announce more than a reading."""
+    if not event.startswith(TOUCHING_FILES) or event in ONLY_READING:
+        return False
+    return event != "open" or bool(arguments[2] & WRITING)
 
 
 @contextmanager

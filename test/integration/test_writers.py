@@ -29,7 +29,8 @@ EVERYWHERE = (-1e5, -1e5), (1e5, 1e5)
 def original(tmp_path_factory) -> Path:
     """A small map of several tiles."""
     folder = tmp_path_factory.mktemp("maps") / "map"
-    write_invented_map(InventedMap(2000, dims=(4, 4, 4), descriptor=8, tile_m=25.0), folder)
+    write_invented_map(InventedMap(2000, dims=(4, 4, 4), descriptor=8, tile_m=10.0), folder)
+    assert len(Map.load(folder).tiles) > 1
     return folder
 
 
@@ -39,8 +40,8 @@ def town(original, tmp_path) -> Path:
 
 
 def write_anew(folder: Path) -> None:
-    """Replace a map by one of other tiles."""
-    stored = edit.StoredMap(tile_m=20.0)
+    """Replace a map by one of fewer tiles."""
+    stored = edit.StoredMap(tile_m=50.0)
     edit.crop(Map.load(folder), *EVERYWHERE, folder, overwrite=True, stored=stored)
 
 
