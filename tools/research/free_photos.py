@@ -21,7 +21,8 @@ Image = NDArray[np.uint8]
 
 TILE = (396, 528)  # rows and columns: a source of kind `photos` keeps this many
 PHOTO_WIDTHS = (528, 1200)  # a photo is cut into tiles at these widths: the whole, and details
-BAND = (0.12, 0.88)  # rows of a panorama that are used; poles are stretched too much
+DIRECTIONS = 6  # level views into a panorama
+VIEW_DEG = 90.0  # their width
 VIDEO_STEP = 37  # frames
 MIN_CONTRAST = 9.0  # standard deviation of grey levels within windows; sky has less
 WINDOW_PX = 31
@@ -38,7 +39,20 @@ class PhotoRepository:
     held_out: tuple[str, ...] = ()  # only for validation
 
 
-_HDRI = "bridge dawn forest lab lobby night park studio sunrise sunset venice"
+_HDRI = (
+    "apartment bridge dawn esplanade forest hall lab lobby night park studio sunrise sunset venice "
+    "warehouse workshop"
+)
+_POLY_HAVEN = (
+    "aerodynamics_workshop autoshop_01 blocky_photo_studio brown_photostudio_01 "
+    "brown_photostudio_02 brown_photostudio_06 brown_photostudio_07 christmas_photo_studio_07 "
+    "circus_arena drachenfels_cellar hilly_terrain_01 kloppenheim_05 noon_grass "
+    "peppermint_powerplant phalzer_forest_01 rainforest_trail sepulchral_chapel_rotunda "
+    "st_peters_square_night vestibule"
+)
+_POLY_HAVEN_HELD_OUT = (
+    "chinese_garden leadenhall_market modern_buildings_2 narrow_moonlit_road thatch_chapel"
+)
 _LANES = "solidWhiteRight solidYellowCurve solidYellowLeft whiteCarLaneSwitch"
 _ADVANCED = "straight_lines1 straight_lines2 test1 test2 test3 test4 test6"
 _POP = (
@@ -46,6 +60,16 @@ _POP = (
     "samuel-zeller-337041 spacex-81773 tony-webster-97532"
 )
 _ELEMENTARY = ("Ashim DSilva", "Sunset by the Pier")
+_BUDGIE = (
+    "beacon-street-sunset casa-mila lake-sherburne piazza-gae-aulenti "
+    "singaporean-cityscape tea-gardens the-spices-of-life"
+)
+_GALLIUM = "2.1-architectural 2.1-turbines 3.0-architectural"
+_OPENEXR = (
+    "LuminanceChroma/Garden LuminanceChroma/MtTamNorth ScanLines/Cannon ScanLines/Desk "
+    "ScanLines/MtTamWest ScanLines/StillLife Tiles/GoldenGate"
+)
+_WONDERS = "chichen-itza christ-redeemer machu-picchu taj-mahal"
 REPOSITORIES = (
     PhotoRepository(
         "pmndrs/assets",
@@ -53,6 +77,65 @@ REPOSITORIES = (
         "CC0 1.0 (panoramas of Poly Haven)",
         tuple(f"src/hdri/{name}.hdr" for name in _HDRI.split()),
         ("src/hdri/city.hdr",),
+    ),
+    PhotoRepository(
+        "gkjohnson/3d-demo-data",
+        "a79b5400ba8ed5bdeffebc10ce5adeecda7c3ebc",
+        "CC0 1.0 (panoramas of Poly Haven, by README.md)",
+        tuple(f"hdri/{name}_1k.hdr" for name in _POLY_HAVEN.split()),
+        tuple(f"hdri/{name}_1k.hdr" for name in _POLY_HAVEN_HELD_OUT.split()),
+    ),
+    PhotoRepository(
+        "pmndrs/drei-assets",
+        "456060a26bbeb8fdf79326f224b6d99b8bcce736",
+        "CC0 1.0 (panoramas of HDRI Haven, by README.md)",
+        ("hdri/immenstadter_horn_1k.hdr", "hdri/venice_sunset_1k.hdr"),
+    ),
+    PhotoRepository(
+        "bevyengine/bevy",
+        "4805ca792c3e94eef07afd6fa9a2712f388c9a67",
+        "CC0 1.0 (panorama of HDRI Haven, by CREDITS.md)",
+        ("assets/textures/spiaggia_di_mondello_1k.hdr",),
+    ),
+    PhotoRepository(
+        "raysan5/raylib",
+        "abe23bf82dcab18a618067843aed4eec2b24ba97",
+        "CC0 1.0 (panorama of HDRI Haven, by examples/models/resources/LICENSE.md)",
+        (),
+        ("examples/models/resources/dresden_square_1k.hdr",),
+    ),
+    PhotoRepository(
+        "SceneView/sceneview-android",
+        "c92fdc68ac2ababbe11194f754f814516779d887",
+        "Apache-2.0",
+        tuple(f"website-static/environments/sky/{name}_2k.jpg" for name in ("docklands", "garden")),
+    ),
+    PhotoRepository(
+        "googlevr/vrview",
+        "610e20c825f65f9a266da399b154d18e7c31de3f",
+        "Apache-2.0",
+        tuple(f"examples/gallery/{name}.jpg" for name in _WONDERS.split()),
+        ("examples/gallery/petra.jpg",),
+    ),
+    PhotoRepository(
+        "AcademySoftwareFoundation/openexr-images",
+        "e38ffb0790f62f05a6f083a6fa4cac150b3b7452",
+        "BSD-3-Clause, (c) Industrial Light & Magic",
+        tuple(f"{name}.jpg" for name in _OPENEXR.split()),
+        ("LuminanceChroma/CrissyField.jpg", "ScanLines/Tree.jpg"),
+    ),
+    PhotoRepository(
+        "BuddiesOfBudgie/budgie-backgrounds",
+        "82067426f1dde366e9c9038fdbe457c2527525dd",
+        "CC0 1.0",
+        tuple(f"backgrounds/{name}.jpg" for name in _BUDGIE.split()),
+        ("backgrounds/roman-colosseum.jpg",),
+    ),
+    PhotoRepository(
+        "GalliumOS/galliumos-artwork",
+        "9779ac988e8ad5bd442dc389024ba310f9534fb6",
+        "CC0 1.0 (by usr/share/xfce4/backdrops/README-galliumos.md)",
+        tuple(f"usr/share/xfce4/backdrops/galliumos-{name}.jpg" for name in _GALLIUM.split()),
     ),
     PhotoRepository(
         "elementary/wallpapers",
@@ -81,7 +164,6 @@ REPOSITORIES = (
         "91b080357290da37f533e2d0832f601c3e770d51",
         "MIT",
         tuple(f"test_images/{name}.jpg" for name in _ADVANCED.split()),
-        ("test_images/test5.jpg",),
     ),
     PhotoRepository(
         "commaai/comma2k19",
@@ -124,14 +206,33 @@ def _read(clone: Path, revision: str) -> bytes:
 
 
 def _tiles(content: bytes, suffix: str, work: Path) -> Iterator[Image]:
-    if suffix == ".hdr":
-        panorama = _developed(content)
-        rows = [round(share * len(panorama)) for share in BAND]
-        return _cut(panorama[rows[0] : rows[1]], PHOTO_WIDTHS[1:])
     if suffix == ".mp4":
         return (tile for frame in _frames(content, work) for tile in _cut(frame, PHOTO_WIDTHS[:1]))
-    bgr = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    return _cut(np.asarray(bgr, np.uint8), PHOTO_WIDTHS)
+    if suffix == ".hdr":
+        return _views(_developed(content))
+    decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    bgr = np.asarray(decoded, np.uint8)
+    return _views(bgr) if bgr.shape[1] == 2 * bgr.shape[0] else _cut(bgr, PHOTO_WIDTHS)
+
+
+def _views(panorama: Image) -> Iterator[Image]:
+    """Return what level pinhole cameras at the panorama's centre see, all around."""
+    height, width = panorama.shape[:2]
+    focal_px = TILE[1] / 2 / np.tan(np.radians(VIEW_DEG / 2))
+    x, y = np.meshgrid(*((np.arange(n) - (n - 1) / 2) / focal_px for n in TILE[::-1]))
+    rows = (0.5 + np.arctan2(y, np.hypot(x, 1.0)) / np.pi) * height - 0.5
+    for direction in range(DIRECTIONS):
+        turns = np.arctan2(x, 1.0) / (2 * np.pi) + direction / DIRECTIONS
+        columns = turns % 1.0 * width - 0.5
+        view = cv2.remap(
+            panorama,
+            columns.astype(np.float32),
+            rows.astype(np.float32),
+            cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_WRAP,
+        )
+        if _contrast(np.asarray(view, np.uint8)) >= MIN_CONTRAST:
+            yield np.ascontiguousarray(view[..., ::-1])
 
 
 def _developed(content: bytes) -> Image:
