@@ -117,7 +117,7 @@ class CameraInput:
             CameraInfo, self._topic("camera_info"), self._take_calibration, SENSOR
         )
         kind, end = (COMPRESSED_IMAGE, "/compressed") if compressed else (IMAGE, "")
-        self._taken = kind, node.resolve_topic_name(self._topic(f"image{end}"))
+        self._taken = kind, self._image_topic(end)
         self._pictures = self._subscribe(NEWEST)
 
     def close(self) -> None:
@@ -146,12 +146,19 @@ class CameraInput:
     def _published(self) -> tuple[str, str] | None:
         """Return type and topic of the published images; raw images are preferred."""
         for end in ("", *TRANSPORTS):
-            name = self._node.resolve_topic_name(self._topic(f"image{end}"))
+            name = self._image_topic(end)
             kinds = {each.topic_type for each in self._node.get_publishers_info_by_topic(name)}
             for kind in TYPES["image"]:
                 if kind in kinds:
                     return kind, name
         return None
+
+    def _image_topic(self, end: str) -> str:
+        """Return the topic of a transport: below that of `image`, unless remapped itself."""
+        name, resolve = self._topic(f"image{end}"), self._node.resolve_topic_name
+        if resolve(name) != resolve(name, only_expand=True):
+            return resolve(name)
+        return resolve(self._topic("image")) + end
 
     def _qos_for(self, name: str) -> QoSProfile:
         """Return the quality of service: reliable for video, if its publisher offers that."""
