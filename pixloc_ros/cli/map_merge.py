@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +17,7 @@ from pixloc_ros.cli.map_table import map_table
 from pixloc_ros.cli.option_groups import option_groups
 from pixloc_ros.cli.progress import track
 from pixloc_ros.cli.settings import SettingsOptions
+from pixloc_ros.errors import MapError
 from pixloc_ros.maps.build.edit import StoredMap
 from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.merge import merger
@@ -60,7 +63,8 @@ def merge(
     """
     from pixloc_ros.evaluation import held_score  # takes seconds to import
 
-    maps = [(folder.resolve().name, Map.load(folder)) for folder in folders]
+    names = _names(folders)
+    maps = [(name, Map.load(folder)) for name, folder in zip(names, folders, strict=True)]
     options = MergeOptions(join=join, align=align, max_offset_m=max_offset, force=force)
     resolved = settings.resolve(folders[0])
     judge = partial(held_score.score, resolved, progress=track)
@@ -86,6 +90,21 @@ def merge(
                 f"{overlap.second} passes {overlap.first} and has no points in common with it: "
                 f"another direction or light, or more than {SEARCH_M:.0f} m off"
             )
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """Return the folders' names, or their paths below a common folder where names are the same.
+
+    Raises MapError if a folder is given twice.
+    """
+    paths = [folder.resolve() for folder in folders]
+    names = [path.name for path in paths]
+    if len(set(names)) == len(names):
+        return names
+    if len(set(paths)) < len(paths):
+        raise MapError("a map is given twice: give each map once")
+    common = os.path.commonpath(paths)
+    return [path.relative_to(common).as_posix() for path in paths]
 
 
 def _overlap_table(merged: Merged, align: bool) -> Table:

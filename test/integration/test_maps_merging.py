@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -103,6 +104,25 @@ def test_maps_that_differ_are_refused_and_stay_as_they_are(drives, tmp_path):
     counts = [Map.load(folder).point_count for folder in drives]
     assert Map.load(tmp_path / "map").point_count == sum(counts)
     assert [Map.load(folder).sha256 for folder in drives] == before
+
+
+def test_maps_in_folders_of_the_same_name_are_merged(drives, tmp_path):
+    folders = [tmp_path / place / "map" for place in ("north", "south")]
+    for folder in folders:
+        shutil.copytree(drives[0], folder)
+    command = ["merge", *map(str, folders), "--no-join", "--output", str(tmp_path / "town")]
+    assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
+    names = Map.load(tmp_path / "town").keyframe_names
+    assert {name.partition("/map/")[0] for name in names} == {"north", "south"}
+
+
+def test_a_map_given_twice_is_refused(drives, tmp_path):
+    command = ["merge", str(drives[0]), str(drives[0]), "--output", str(tmp_path / "town")]
+    refused = CliRunner().invoke(app, command)
+    assert isinstance(refused.exception, MapError)
+    assert "given twice" in str(refused.exception)
+    with pytest.raises(MapError, match="different names"):
+        merge(loaded([drives[0], drives[0]]), tmp_path / "town")
 
 
 def test_a_map_is_brought_onto_the_other(merged, output):

@@ -81,12 +81,14 @@ def merge(
 
     With a datum in all of them they are placed by it, without any they must share a frame.
     Keyframes whose names clash get their map's name in front. The old maps stay as they are.
-    Raises MapError for maps of other weights or storage, where only some have a datum, where maps
-    differ too much, and for an output that cannot be written.
+    Raises MapError for maps of the same name, of other weights or storage, where only some have a
+    datum, where maps differ too much, and for an output that cannot be written.
     """
     options = options or MergeOptions()
     output = writer.check_output(output, overwrite)
     (first_name, first), *others = maps
+    if len({name for name, _ in maps}) < len(maps):
+        raise MapError(f"maps need different names: {', '.join(name for name, _ in maps)}")
     for name, map_ in others:
         _check_alike(first_name, first.metadata, name, map_.metadata)
     transforms = [_placed(first_name, first, name, map_) for name, map_ in maps]
