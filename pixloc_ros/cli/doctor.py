@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from pixloc_ros.doctor import Finding
@@ -82,12 +83,13 @@ def _live(seconds: float, node: str) -> Iterable[Finding]:
 
 
 def _print(findings: Iterable[Finding]) -> None:
-    table = Table("", "what", "found", "remedy")
+    table = Table("", *(Column(title, overflow="fold") for title in ("what", "found", "remedy")))
     missing = False
     for finding in findings:
-        mark = "[green]ok[/]" if finding.fine else ("[red]no[/]" if finding.needed else "-")
+        wrong = Text("no", "red") if finding.needed else Text("-")
+        mark = Text("ok", "green") if finding.fine else wrong
         table.add_row(mark, finding.subject, finding.detail, "" if finding.fine else finding.remedy)
         missing |= finding.needed and not finding.fine
-    Console().print(table)
+    Console(markup=False).print(table)
     if missing:
         raise typer.Exit(1)

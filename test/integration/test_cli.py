@@ -71,6 +71,13 @@ def test_an_expected_error_is_one_line_and_exit_code_one(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+def test_doctor_prints_the_extras_of_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    result = runner.invoke(main.build(), ["doctor"], env={"COLUMNS": "200"})
+    assert "pip install 'pixloc_ros[remote]'" in result.output
+
+
+@pytest.mark.slow
 def test_doctor_finds_what_is_needed_and_names_a_broken_map(street: Path, tmp_path: Path) -> None:
     assert "keyframes" in run("doctor", "--map", str(street / "map"))
     result = runner.invoke(main.build(), ["doctor", "--map", str(tmp_path)])
