@@ -58,7 +58,8 @@ def calibrate(
         ),
     ] = None,
     topic: Annotated[
-        list[str] | None, typer.Option(help="part=/topic, e.g. image=/cam0/image_raw")
+        list[str] | None,
+        typer.Option(help="part=/topic, e.g. image=/cam0/image_raw, or camera_info=camera.yaml"),
     ] = None,
     *,
     settings: SettingsOptions,

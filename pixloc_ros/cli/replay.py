@@ -27,7 +27,8 @@ def replay(
     *,
     settings: SettingsOptions,
     topic: Annotated[
-        list[str] | None, typer.Option(help="part=/topic, e.g. image=/cam0/image_raw")
+        list[str] | None,
+        typer.Option(help="part=/topic, e.g. image=/cam0/image_raw, or camera_info=camera.yaml"),
     ] = None,
     every: Annotated[int, typer.Option(min=1, help="use every Nth image")] = 1,
     report: Annotated[bool, typer.Option(help="draw plots and overlays")] = True,

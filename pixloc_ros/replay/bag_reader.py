@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pixloc_ros.errors import BagError, PixlocError
+from pixloc_ros.errors import BagError, ConfigError, PixlocError
+from pixloc_ros.replay.calibration_file import read_calibration
+from pixloc_ros.replay.calibration_source import CalibrationSource
 from pixloc_ros.replay.messages import typestore
-from pixloc_ros.replay.storage import RawMessage, open_sources
+from pixloc_ros.replay.storage import BagSource, RawMessage, open_sources
 from pixloc_ros.sensors import conversion, decoding, video
 from pixloc_ros.sensors.decoding import BadMessage
 from pixloc_ros.sensors.events import CameraInfoEvent, Event, ImageEvent, RefusedMessage
 from pixloc_ros.sensors.image_messages import ImageMessages
 from pixloc_ros.sensors.topics import (
+    CAMERA_INFO,
     DISCOVERED,
     REQUIRED,
     TYPES,
     VIDEO,
     Topics,
     camera_info_beside,
+    is_calibration_file,
 )
 
 
@@ -30,14 +35,15 @@ class BagReader:
 
     Messages of other types are skipped; unusable ones become a RefusedMessage. If the bag lacks one
     of `topics`, the only topic of the same type is read instead. CameraInfo is preferably read
-    beside the images, where drivers publish it.
+    beside the images, where drivers publish it; a file that `topics` names instead counts as
+    recorded with the first image.
 
     cameras: names of a rig's cameras; their topics are `/NAME/image` unless `topics` has others.
 
     Raises BagError if the bag cannot be read, or lacks images or CameraInfo (then listing its
-    topics), ConfigError for a topic of a camera that is not in `cameras`, and DataError if the
-    images are a video that no installed package decodes. After iterating, `truncated` says why
-    reading ended early.
+    topics), ConfigError for a topic of a camera that is not in `cameras` or of two cameras, and
+    DataError for an unusable calibration file or a video that no installed package decodes. After
+    iterating, `truncated` says why reading ended early.
     """
 
     def __init__(
@@ -48,8 +54,11 @@ class BagReader:
         self.types = {t: kind for source in self._sources for t, kind in source.types.items()}
         self.counts = sum((source.counts for source in self._sources), Counter[str]())
         self._choices: list[str] = []  # inputs for which a topic has to be named
+        topics = topics or Topics()
+        self.types |= dict.fromkeys(topics.calibration_files, CAMERA_INFO)
         try:
-            self.parts = self._resolve(topics or Topics(), cameras)
+            self.parts = self._resolve(topics, cameras)
+            self._sources = [*self._calibration_sources(), *self._sources]
             if any(self.types[topic] in VIDEO for topic in self.topics_of("image")):
                 video.require_decoder()
         except PixlocError:
@@ -196,6 +205,22 @@ class BagReader:
     def _deserialized(self, raw: RawMessage) -> Any:
         return typestore().deserialize_cdr(raw.data, self.types[raw.topic])
 
+    def _calibration_sources(self) -> list[BagSource]:
+        """Return sources of the calibrations that are in files."""
+        return [
+            self._calibration_source(topic, self.parts[_key("image", _camera(key))])
+            for key, topic in self.parts.items()
+            if _part(key) == "camera_info" and is_calibration_file(topic)
+        ]
+
+    def _calibration_source(self, file: str, image_topic: str) -> BagSource:
+        camera = read_calibration(Path(file))
+        for raw in self._raw({image_topic}):
+            with contextlib.suppress(BadMessage):  # told when the images are read
+                message = conversion.deserialized(partial(self._deserialized, raw))
+                return CalibrationSource(file, camera, video.header(message), raw.log_ns)
+        raise BagError(f"bag {self.path} has no readable message on '{image_topic}'")
+
     def _resolve(self, topics: Topics, cameras: Sequence[str]) -> dict[str, str]:
         topics.check_rig(cameras)
         found: dict[str, str | None] = {}
@@ -223,6 +248,8 @@ class BagReader:
                 if topic is None:
                     wanted = f"'{getattr(own, part)}' ({part} of camera '{name}')"
                     raise self._lacks(wanted, {f"{name}/{part}": part})
+                if topic in found.values():
+                    raise ConfigError(f"two cameras of node.cameras have the same topic {topic}")
                 found[_key(part, name)] = topic
         return found
 
@@ -265,6 +292,8 @@ class BagReader:
                 remedies.append(f"name one with --topic {option}=/name")
             else:
                 remedies.append(f"no topic is a {' or '.join(TYPES[part][:2])}")
+                if part == "camera_info":
+                    remedies.append(f"give a calibration file with --topic {option}=camera.yaml")
         if not any("/msg/" in kind for kind in self.types.values()):
             remedies = [
                 "its messages are not those of ROS 2; convert a recording of ROS 1 with "

@@ -31,7 +31,7 @@ from pixloc_ros.sensors.events import (
     StaticTransformsEvent,
     TransformsEvent,
 )
-from pixloc_ros.sensors.topics import Topics
+from pixloc_ros.sensors.topics import Topics, is_calibration_file
 from pixloc_ros.sensors.vehicle_frames import VehicleFrames
 
 
@@ -69,6 +69,7 @@ def _read_drive(
         poses, fixes = _motion(reader, frames, config)
         image_count = sum(reader.counts[topic] for topic in reader.topics_of("image"))
         notes = tuple(reader.notes)
+        identity = _identity(bag, reader)
     found, datum = _fixes(fixes, frames, config, datum)
     return RecordedDrive(
         name=bag.name,
@@ -78,7 +79,7 @@ def _read_drive(
         datum=datum if found else None,
         image_count=image_count,
         read_images=partial(_images, bag, config, topics),
-        identity=_identity(bag),
+        identity=identity,
         notes=notes,
     )
 
@@ -197,6 +198,10 @@ def _images(bag: Path, config: Config, topics: Topics | None) -> Iterator[Record
                 yield RecordedImage(event.camera_name, stamp_ns, partial(event.decode, None))
 
 
-def _identity(bag: Path) -> str:
+def _identity(bag: Path, reader: BagReader) -> str:
+    """Return what distinguishes a drive from others: its files, and what is read as which input."""
     files = sorted(bag.iterdir()) if bag.is_dir() else [bag]
-    return ";".join(f"{f.name},{f.stat().st_size},{f.stat().st_mtime_ns}" for f in files)
+    files += [Path(topic) for topic in reader.parts.values() if is_calibration_file(topic)]
+    read = ",".join(f"{part}={topic}" for part, topic in reader.parts.items())
+    stats = ";".join(f"{f.name},{f.stat().st_size},{f.stat().st_mtime_ns}" for f in files)
+    return f"{stats};{read}"

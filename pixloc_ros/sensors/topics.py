@@ -36,6 +36,7 @@ TRANSPORTS = {
     "/foxglove": COMPRESSED_VIDEO,
 }
 REQUIRED = ("image", "camera_info")
+CALIBRATION_FILES = (".yaml", ".yml")  # what a calibration's file ends with; no topic has a dot
 # If a bag has exactly one topic of the type, it is used whatever its name. Poses are not guessed:
 # a pose topic may as well be another localizer's answer.
 DISCOVERED = ("image", "camera_info", "odom", "gnss_fix")
@@ -43,7 +44,10 @@ DISCOVERED = ("image", "camera_info", "odom", "gnss_fix")
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """Topic of each input; the defaults are the node's names."""
+    """Topic of each input; the defaults are the node's names.
+
+    For bags, a calibration may also be a YAML file as camera_calibration writes it.
+    """
 
     image: str = "/image"
     camera_info: str = "/camera_info"
@@ -85,6 +89,12 @@ class Topics:
                 raise ConfigError(f"topic '{part}=': node.cameras {known}")
 
     @property
+    def calibration_files(self) -> list[str]:
+        """Files in place of topics with calibrations."""
+        named = [self.camera_info, *self.rig.values()]
+        return [name for name in named if is_calibration_file(name)]
+
+    @property
     def images(self) -> list[str]:
         """Topics that may carry images: the named one, and image_transport's below it."""
         return [self.image, *(self.image + end for end in TRANSPORTS)]
@@ -93,6 +103,11 @@ class Topics:
     def compressed_image(self) -> str:
         """The topic of compressed images, by the convention of image_transport."""
         return self.image if self.image.endswith("/compressed") else f"{self.image}/compressed"
+
+
+def is_calibration_file(name: str) -> bool:
+    """Return whether this names a file instead of a topic."""
+    return name.endswith(CALIBRATION_FILES)
 
 
 def camera_info_beside(image: str) -> str:
@@ -112,4 +127,6 @@ def _split(assignment: str) -> tuple[str, str]:
             f"topic '{assignment}': expected part=/topic, where part is one of {', '.join(known)}, "
             "or of a camera of a rig: left/image, left/camera_info"
         )
+    if part.endswith("camera_info") and is_calibration_file(topic):
+        return part, topic
     return part, topic if topic.startswith("/") else f"/{topic}"

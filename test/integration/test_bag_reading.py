@@ -23,12 +23,13 @@ from helpers.drives import (
     write_messages,
 )
 from pixloc_ros.config import from_flat
-from pixloc_ros.errors import BagError, ConfigError
+from pixloc_ros.errors import BagError, ConfigError, DataError
 from pixloc_ros.maps.datum import Datum
 from pixloc_ros.replay import messages
 from pixloc_ros.replay.bag_options import BagOptions
 from pixloc_ros.replay.bag_reader import BagReader
 from pixloc_ros.replay.bag_writer import create_bag
+from pixloc_ros.replay.calibration_file import calibration_yaml
 from pixloc_ros.replay.recorded_drive import read_drives
 from pixloc_ros.sensors.decoding import BadMessage
 from pixloc_ros.sensors.events import (
@@ -69,6 +70,45 @@ def test_of_two_topics_one_must_be_named(tmp_path):
         read(path)
     chosen = Topics().remapped(["image=/right/image", "camera_info=r/info"])
     assert len(of(ImageEvent, read(path, chosen)[0])) == 1
+
+
+def images_alone(folder, *names):
+    """A bag without any CameraInfo, and the file of its calibration."""
+    timed = [m for name in names for m in frame_messages(f"{name}/image", stamp_ns=START_NS + 5)]
+    bag = write_messages(folder / "bag", [m for m in timed if m[1].endswith("image")])
+    (folder / "front.yaml").write_text(calibration_yaml(read_camera(), "front"))
+    return bag, str(folder / "front.yaml")
+
+
+def test_a_calibration_file_stands_in_for_camera_info(tmp_path):
+    bag, file = images_alone(tmp_path, "")
+    with pytest.raises(BagError, match=r"give a calibration file with --topic camera_info=camera"):
+        read(bag)
+    events, _ = read(bag, Topics().remapped([f"camera_info={file}"]))
+    calibration, image = events
+    assert isinstance(calibration, CameraInfoEvent) and isinstance(image, ImageEvent)
+    assert (calibration.stamp_ns, calibration.frame_id) == (image.stamp_ns, image.frame_id)
+    assert np.array_equal(calibration.camera.K(), read_camera().K())
+
+
+def test_calibration_files_of_a_rig(tmp_path):
+    bag, file = images_alone(tmp_path, "/left", "/right")
+    other = shutil.copy(file, tmp_path / "right.yaml")
+    topics = Topics().remapped([f"left/camera_info={file}", f"right/camera_info={other}"])
+    with BagReader(bag, topics, ("left", "right")) as reader:
+        assert reader.calibrations().keys() == {"left", "right"}
+    shared = Topics().remapped([f"{side}/camera_info={file}" for side in ("left", "right")])
+    with pytest.raises(ConfigError, match=r"two cameras .* have the same topic .*front\.yaml"):
+        BagReader(bag, shared, ("left", "right"))
+
+
+def test_a_calibration_file_that_cannot_be_used_is_named(tmp_path):
+    bag, _ = images_alone(tmp_path, "")
+    for name, content in (("missing.yaml", None), ("front.yaml", "image_width: 0")):
+        if content is not None:
+            (tmp_path / name).write_text(content)
+        with pytest.raises(DataError, match=name):
+            read(bag, Topics().remapped([f"camera_info={tmp_path / name}"]))
 
 
 def two_cameras():
@@ -134,7 +174,7 @@ def test_a_bag_without_any_calibration_says_so(tmp_path):
     path = write_messages(tmp_path / "bag", frame_messages()[1:])
     with pytest.raises(BagError, match="no topic is a sensor_msgs/msg/CameraInfo") as raised:
         read(path)
-    assert "--topic" not in str(raised.value)
+    assert "name one with" not in str(raised.value)
 
 
 def test_an_mcap_of_ros_1_says_what_to_do(tmp_path):
