@@ -196,9 +196,9 @@ class ViewSelector:
         return [each for each in found if each is not None and each.lead is problem.lead]
 
     def poses_beyond_prior(
-        self, problem: AlignmentProblem, T_map_base: Matrix
+        self, problem: AlignmentProblem, T_map_base: Matrix, directions: Sequence[int]
     ) -> list[AlignmentProblem]:
-        """Begin ahead of a pose that was found and behind it where the prior does not allow it.
+        """Begin ahead of a pose (1) and behind it (-1) where the prior does not allow it.
 
         Two neighbouring ones have a view in common, chosen between them: most end soon.
         """
@@ -207,7 +207,7 @@ class ViewSelector:
         count = 2 * int(options.beyond_prior_m / options.beyond_prior_step_m)
         for steps in _there_and_back(count):
             step_m = options.beyond_prior_step_m * steps
-            if abs(done_m + step_m) <= allowed_m:
+            if np.sign(steps) not in directions or abs(done_m + step_m) <= allowed_m:
                 continue
             between = np.sign(steps) * (2.0 * np.ceil(abs(steps) / 2.0) - 0.5)
             T_map_view = _ahead(T_map_base, options.beyond_prior_step_m * between)

@@ -17,6 +17,7 @@ from pixloc_ros.alignment.result import continued, with_refined_pose
 from pixloc_ros.config import Config
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.pose import Pose
+from pixloc_ros.geometry.se3 import Matrix
 from pixloc_ros.types import Alignment, loss
 
 
@@ -91,10 +92,23 @@ class HypothesisSelector:
         """Find other poses ahead and behind, farther than the prior allows, the best first.
 
         Those whose agreement comes near that of the pose found, or exceeds it, are aligned from
-        the views that suit them.
+        the views that suit them. A street that looks the same at one of them may repeat once more:
+        from the farthest one ahead, and behind, the search goes on, once.
         """
-        T_map_base = found.alignment.T_map_cam @ se3.inverse(found.problem.lead.T_base_cam)
-        alternatives = self.views.poses_beyond_prior(found.problem, T_map_base)
+        others = self._beyond_prior_around(found, found)
+        for direction in (1, -1):
+            farthest = max([found, *others], key=lambda each: direction * _ahead_m(found, each))
+            if farthest is not found:
+                others = [*others, *self._beyond_prior_around(found, farthest, direction)]
+        return self._distinct(others)
+
+    def _beyond_prior_around(
+        self, found: Hypothesis, around: Hypothesis, direction: int | None = None
+    ) -> list[Hypothesis]:
+        """Those ahead of one of the poses (1), behind it (-1), or both."""
+        alternatives = self.views.poses_beyond_prior(
+            found.problem, _T_map_base(around), (1, -1) if direction is None else (direction,)
+        )
         aligned = [self.align(each) for each in self._promising(alternatives, found)]
         highest = self._highest_cost(found.alignment.cost)
         near = [each for each in aligned if each.alignment.cost <= highest]
@@ -265,3 +279,11 @@ def with_hypothesis_counts(
         hypotheses_needed=sum(problem.hypotheses_needed for problem in problems),
     )
     return replace(best, alignment=counted)
+
+
+def _T_map_base(hypothesis: Hypothesis) -> Matrix:
+    return hypothesis.alignment.T_map_cam @ se3.inverse(hypothesis.problem.lead.T_base_cam)
+
+
+def _ahead_m(of: Hypothesis, other: Hypothesis) -> float:
+    return float((se3.inverse(_T_map_base(of)) @ _T_map_base(other))[0, 3])

@@ -122,8 +122,8 @@ class HypothesesConfig(Section):
         ge=0.0,
         le=1e4,
         description="An accepted pose is also compared with poses up to this far ahead and behind, "
-        "in metres, that the prior excludes, because the prior may be wrong and streets repeat. "
-        "0: no comparison.",
+        "in metres, that the prior excludes, because the prior may be wrong and streets repeat; "
+        "where one explains the image as well, also this far beyond it. 0: no comparison.",
     )
     beyond_prior_step_m: float = Field(
         default=2.0,

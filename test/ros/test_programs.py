@@ -12,7 +12,10 @@ import pytest
 @pytest.mark.parametrize(
     ("program", "said"),
     [
-        ("import sys; print('first', flush=True); sys.exit('no such card')", "status 1.*first\nno such card"),
+        (
+            "import sys; print('first', flush=True); sys.exit('no such card')",
+            "status 1.*first\nno such card",
+        ),
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "status -9"),
         ("", "status 0"),
     ],

@@ -89,6 +89,28 @@ def test_a_prior_that_claims_to_be_sure(place: Any, localizer: Localizer, period
     assert not (contradicted and Reason.OK in reasons)
 
 
+def test_a_street_that_repeats_is_followed_farther_than_is_compared(place: Any) -> None:
+    """Two periods off, and only one is compared: what looks the same there leads to the truth."""
+    folder, same_ground = place
+    settings = {"map": str(folder / "map"), "threads": 1, "hypotheses.beyond_prior_m": 8.0}
+    localizer = Localizer(from_flat(settings))
+    drive = read_posed_images(folder / "data/drive/meta.json", folder / "data/drive/images")
+    reasons, levels_m = set(), [0.0]
+    for frame, T_true in posed_frames(drive, [1, 2, 3]):
+        T_stated = T_true @ se3.make(np.eye(3), [2 * PERIOD_M, 0.0, 0.0])
+        prior = PosePrior(T_stated, diagonal(0.3, 1.0), "initialpose", frame.stamp_ns)
+        estimate = localizer.localize(frame, prior)
+        reasons.add(estimate.reason)
+        if estimate.ok:
+            levels_m.append(estimate.protection_level.error_m)
+        elif estimate.reason is Reason.FAR_FROM_PRIOR:
+            assert se3.distance_m(estimate.candidate_T_map_base, T_true) < 0.1
+    if same_ground:
+        assert max(levels_m) > 2 * PERIOD_M - 0.1
+    else:
+        assert Reason.FAR_FROM_PRIOR in reasons and Reason.OK not in reasons
+
+
 def test_a_contradicted_pose_is_left_for_the_place_that_the_images_agree_on(
     place: Any, localizer: Localizer
 ) -> None:
