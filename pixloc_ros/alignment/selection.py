@@ -99,16 +99,15 @@ class HypothesisSelector:
         for direction in (1, -1):
             farthest = max([found, *others], key=lambda each: direction * _ahead_m(found, each))
             if farthest is not found:
-                others = [*others, *self._beyond_prior_around(found, farthest, direction)]
+                others = [*others, *self._beyond_prior_around(found, farthest, [direction])]
         return self._distinct(others)
 
     def _beyond_prior_around(
-        self, found: Hypothesis, around: Hypothesis, direction: int | None = None
+        self, found: Hypothesis, around: Hypothesis, directions: Sequence[int] = (1, -1)
     ) -> list[Hypothesis]:
         """Those ahead of one of the poses (1), behind it (-1), or both."""
-        alternatives = self.views.poses_beyond_prior(
-            found.problem, _T_map_base(around), (1, -1) if direction is None else (direction,)
-        )
+        at = _T_map_base(around)
+        alternatives = self.views.poses_beyond_prior(found.problem, at, directions)
         aligned = [self.align(each) for each in self._promising(alternatives, found)]
         highest = self._highest_cost(found.alignment.cost)
         near = [each for each in aligned if each.alignment.cost <= highest]
