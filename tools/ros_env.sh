@@ -5,7 +5,8 @@
 #
 # The sources come before the overlay on PYTHONPATH, so edits and new modules take effect at once; the
 # overlay adds pixloc_ros.msg to them (see pixloc_ros/__init__.py). Rebuild it after editing msg/.
-# Nothing leaves this machine, and every shell has its own domain unless ROS_DOMAIN_ID is set.
+# Nothing leaves this machine, and every shell has its own domain, from 1 to 50, unless ROS_DOMAIN_ID is
+# set. The tests take theirs from 51 on, so that they never hear a demo or a node of another shell.
 
 _pixloc_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 _pixloc_overlay=$_pixloc_root/build/ros/install
@@ -19,7 +20,7 @@ export LD_LIBRARY_PATH=$_pixloc_overlay/lib:$VIRTUAL_ENV/lib:$_pixloc_libs${LD_L
 export AMENT_PREFIX_PATH=$_pixloc_overlay:$VIRTUAL_ENV
 export ROS_DISTRO=jazzy
 export ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST
-export ROS_DOMAIN_ID=${ROS_DOMAIN_ID:-$((RANDOM % 101 + 1))}
+export ROS_DOMAIN_ID=${ROS_DOMAIN_ID:-$((RANDOM % 50 + 1))}
 # The wheels start Python a second time to set LD_LIBRARY_PATH; it is set, so once is enough.
 export _ROS_WHEELS_BOOTSTRAP_COMPLETE=1
 

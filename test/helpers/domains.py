@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Above 101 the ports of DDS meet the ephemeral ports of Linux. 0 is everybody's default.
-DOMAINS = range(1, 102)
+# Above 101 the ports of DDS meet the ephemeral ports of Linux. 0 is everybody's default, and shells
+# have those up to 50 (tools/ros_env.sh).
+DOMAINS = range(51, 102)
 LOCKS = Path(tempfile.gettempdir()) / "pixloc_ros_test_domains"
 
 
