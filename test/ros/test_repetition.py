@@ -10,7 +10,6 @@ import pytest
 
 from helpers.domains import own_domain
 from helpers.messages import up_to_frame, without
-from helpers.repeating import PERIOD_M, RepeatingStreet
 from helpers.street import write_street
 from pixloc_ros.config import from_flat
 from pixloc_ros.evaluation.shots import posed_frames
@@ -22,6 +21,7 @@ from pixloc_ros.maps.files.posed_images import read_posed_images
 from pixloc_ros.priors.tracker import PoseTracker
 from pixloc_ros.sensors import decoding
 from pixloc_ros.types import PosePrior, Reason
+from research.repeating_street import PERIOD_M, RepeatingStreet
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 

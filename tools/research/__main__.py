@@ -25,6 +25,7 @@ def build() -> typer.Typer:
     from research.street_sessions import street_sessions
     from research.training_comparison import training_comparison
     from research.training_confidence import training_confidence
+    from research.verification_places import verification_places
     from research.verification_shots import verification_shots
     from research.viewer_pictures import viewer_pictures
 
@@ -42,6 +43,7 @@ def build() -> typer.Typer:
     app.command("street-sessions")(street_sessions)
     app.command("training-comparison")(training_comparison)
     app.command("training-confidence")(training_confidence)
+    app.command("verification-places")(verification_places)
     app.command("verification-shots")(verification_shots)
     app.command("viewer-pictures")(viewer_pictures)
     return app

@@ -170,8 +170,7 @@ class Recorder:
     def drive(self, name: str) -> PosedImages:
         """Return the drive of a set."""
         if name.startswith("street"):
-            seed, day = name.removeprefix("street").split("/")
-            folder = self.work / "streets" / seed / ("street/drive" if day == "later" else day)
+            folder = street_drive(self.work, name)
             return read_posed_images(folder / "meta.json", folder / "images")
         base, _, which = name.partition("/")
         folder = self.data / FOLDERS[base]
@@ -180,15 +179,11 @@ class Recorder:
             meta = self.work / "raw_meta.json"  # its images have no poses: all at the origin
         return read_posed_images(meta, folder / "images", "optical_to_ros")
 
-    def map(self, name: str) -> Path:
-        """Return the map of a set."""
-        if name.startswith("street"):
-            return self.work / "streets" / name.removeprefix("street") / "map"
-        return self.work / "maps" / {"kitti": "kitti03"}.get(name, name)
-
     def take(self, shots: ShotSet) -> Iterator[dict[str, Any]]:
         """Return the records of a set: those of `pixloc verification`, and more for the study."""
-        localizer = Localizer(from_flat({"map": str(self.map(shots.map)), **self.settings}))
+        localizer = Localizer(
+            from_flat({"map": str(map_folder(self.work, shots.map)), **self.settings})
+        )
         remember_features(localizer)
         drive = self.drive(shots.drive)
         for i in shots.frames:
@@ -204,6 +199,17 @@ FOLDERS = {
     "kitti": "eval/kitti03_a", "frag": "eval/kitti_frag1", "raw": "train_posed/kitti_raw_0095",
     "gp_a": "eval/gardens_point_a", "gp_b": "eval/gardens_point_b",
 }  # fmt: skip
+
+
+def street_drive(work: Path, name: str) -> Path:
+    """Return the folder of `street3/night`: images and meta.json."""
+    street, session = name.removeprefix("street").split("/")
+    return work / "streets" / street / ("street/drive" if session == "later" else session)
+
+
+def map_folder(work: Path, name: str) -> Path:
+    """Return the folder of the map of a set."""
+    return work / "maps" / name
 
 
 def remember_features(localizer: Localizer) -> None:
@@ -290,7 +296,7 @@ def _record(
 def verification_shots(
     split: Annotated[str, typer.Argument(help="fit, choose or judge")],
     data: Annotated[Path, typer.Option(help="folder of the real data")],
-    work: Annotated[Path, typer.Option(help="folder with maps/ and streets/; records/ is written")],
+    work: Annotated[Path, typer.Option(help="written by verification-places; adds records/")],
     only: Annotated[str, typer.Option(help="only sets whose name contains this")] = "",
     settings: SetOption = None,
 ) -> None:
