@@ -113,11 +113,12 @@ def model_for(weights: str, sha256: str, policy: str) -> VerificationModel:
     own = (PACKAGED if Path(weights).suffix == "" else Path(weights).parent) / (
         f"{Path(weights).stem}{SUFFIX}"
     )
-    model = read_model(own if own.is_file() else packaged)
+    path = own if own.is_file() else packaged
+    model = read_model(path)
     if (model.weights_sha256, model.policy) != (sha256, policy):
         log.warning(
             "no calibrated verification for weights '%s' with policy '%s': that of '%s' is used; "
             "`pixloc verification fit` makes one",
-            weights, policy, packaged.name.removesuffix(SUFFIX),
+            weights, policy, path.name.removesuffix(SUFFIX),
         )  # fmt: skip
     return model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,10 +18,13 @@ from pixloc_ros.alignment import pose_covariance
 from pixloc_ros.alignment.acceptance import Candidate, Decision, decide
 from pixloc_ros.alignment.wrong_probability import (
     AGAINST,
+    PLAIN,
+    SUFFIX,
     Term,
     VerificationModel,
     WrongProbability,
     model_for,
+    read_model,
 )
 from pixloc_ros.config import REPLACED, AcceptanceConfig, CovarianceConfig, from_flat
 from pixloc_ros.errors import ConfigError
@@ -156,15 +160,35 @@ def test_a_model_survives_its_file() -> None:
     assert again == MODEL
 
 
-def test_the_packaged_model_is_of_the_packaged_weights() -> None:
-    assert MODEL.weights_sha256 == weights.load("compact_seed").sha256
-    assert {term.evidence for term in MODEL.full.terms} <= set(AGAINST)
+PACKAGED_MODELS = sorted(path.name for path in weights.PACKAGED.glob(f"*{SUFFIX}"))
+
+
+@pytest.mark.parametrize("file", PACKAGED_MODELS)
+def test_packaged_models_are_of_the_packaged_weights(
+    file: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = file.removesuffix(SUFFIX)
+    model = model_for(name, weights.load(name).sha256, "pixloc_ros")
+    assert not caplog.records
+    assert model == read_model(weights.PACKAGED / file)
+    assert [term.evidence for term in model.plain.terms] == list(PLAIN)
+    assert [term.evidence for term in model.full.terms] == list(AGAINST)
 
 
 def test_weights_without_a_model_of_their_own_are_told_so(caplog: pytest.LogCaptureFixture) -> None:
     other = model_for("my_weights.safetensors", "0" * 64, "pixloc_ros")
     assert other == MODEL
     assert "no calibrated verification for weights 'my_weights.safetensors'" in caplog.text
+    assert "that of 'compact_seed' is used" in caplog.text
+
+
+def test_a_model_beside_weights_that_are_not_its_own_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    beside = MODEL.model_copy(update={"protection_factor": 7.0})
+    (tmp_path / f"mine{SUFFIX}").write_text(beside.model_dump_json())
+    assert model_for(str(tmp_path / "mine.safetensors"), "0" * 64, "pixloc_ros") == beside
+    assert "that of 'mine' is used" in caplog.text
 
 
 @pytest.mark.parametrize("name", REPLACED)
