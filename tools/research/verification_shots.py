@@ -179,14 +179,14 @@ class Recorder:
             meta = self.work / "raw_meta.json"  # its images have no poses: all at the origin
         return read_posed_images(meta, folder / "images", "optical_to_ros")
 
-    def take(self, shots: ShotSet) -> Iterator[dict[str, Any]]:
+    def take(self, shots: ShotSet, every: int = 1) -> Iterator[dict[str, Any]]:
         """Return the records of a set: those of `pixloc verification`, and more for the study."""
         localizer = Localizer(
             from_flat({"map": str(map_folder(self.work, shots.map)), **self.settings})
         )
         remember_features(localizer)
         drive = self.drive(shots.drive)
-        for i in shots.frames:
+        for i in shots.frames[::every]:
             for session in shots.sessions:
                 ((frame, T_true),) = posed_frames(drive, [i], session, seed=i)
                 rng = np.random.default_rng(zlib.crc32(f"{shots.name} {i} {session}".encode()))
@@ -285,6 +285,8 @@ def _record(
     }
     more |= {"runner_up_cost": alignment.runner_up_cost, "elsewhere": T_true is None}
     more |= {"converged": alignment.converged, "timing_ms": estimate.timing_ms}
+    level = estimate.protection_level
+    more |= {"protection_m": level and level.error_m, "ambiguity_m": estimate.ambiguity_m}
     if T_true is not None:
         axes = found[:3, :3]
         more["error_axes"] = (base_error(found, T_true).reshape(2, 3) @ axes).ravel().tolist()
@@ -298,6 +300,7 @@ def verification_shots(
     data: Annotated[Path, typer.Option(help="folder of the real data")],
     work: Annotated[Path, typer.Option(help="written by verification-places; adds records/")],
     only: Annotated[str, typer.Option(help="only sets whose name contains this")] = "",
+    every: Annotated[int, typer.Option(min=1, help="every Nth frame of each set")] = 1,
     settings: SetOption = None,
 ) -> None:
     """Take the shots of one split; skip sets that exist.
@@ -312,6 +315,6 @@ def verification_shots(
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as part, part.open("w") as file:
-            for line in track(recorder.take(shots), shots.name, None):
+            for line in track(recorder.take(shots, every), shots.name, None):
                 file.write(json.dumps(line) + "\n")
                 file.flush()
