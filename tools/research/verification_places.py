@@ -42,6 +42,7 @@ def verification_places(
     maps = sorted({shots.map for shots in SPLITS[split]})
     for name in track(maps, "maps", len(maps)):
         if not (folder := map_folder(work, name)).exists():
+            folder.parent.mkdir(parents=True, exist_ok=True)
             source, options = source_of(name, data, work)
             build_map(source, folder, options, extractor)
 
