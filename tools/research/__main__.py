@@ -27,6 +27,7 @@ def build() -> typer.Typer:
     from research.training_confidence import training_confidence
     from research.verification_places import verification_places
     from research.verification_shots import verification_shots
+    from research.verification_table import verification_table
     from research.viewer_pictures import viewer_pictures
 
     app.command("ablations")(ablations)
@@ -45,6 +46,7 @@ def build() -> typer.Typer:
     app.command("training-confidence")(training_confidence)
     app.command("verification-places")(verification_places)
     app.command("verification-shots")(verification_shots)
+    app.command("verification-table")(verification_table)
     app.command("viewer-pictures")(viewer_pictures)
     return app
 
