@@ -56,6 +56,12 @@ ARGUMENTS = [
         description="Topic of the calibration, sensor_msgs/CameraInfo.",
     ),
     DeclareLaunchArgument(
+        "camera_info_url",
+        default_value="",
+        description="Calibration file instead of that topic, as camera_calibration writes it: a "
+        "path, file:// or package:// URL. Empty: the one in params_file, if any.",
+    ),
+    DeclareLaunchArgument(
         "cameras",
         default_value="",
         description="Names of a rig's cameras, separated by commas: front,left subscribes to "

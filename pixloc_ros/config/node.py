@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pixloc_ros.config.section import Section
 
 Number = Annotated[float, Field(ge=-1000.0, le=1000.0)]
 FRAME_SPACING_M = 0.7  # between recorded frames, from which maps are updated
+CALIBRATION_FILES = (".yaml", ".yml")  # what the name of a calibration's file ends with
+CAMERA_NAME = "${NAME}"  # in a URL, as camera_info_manager has it
 Mounting = tuple[Number, Number, Number, Number, Number, Number, Number]
 
 
@@ -31,6 +33,13 @@ class NodeConfig(Section):
         description="Names of the cameras of a rig, separated by commas: front,left subscribes to "
         "front/image, front/camera_info, left/image and so on. Empty: one camera, on image and "
         "camera_info.",
+    )
+    camera_info_url: str = Field(
+        default="",
+        description="YAML file with the camera's calibration, as camera_calibration writes it, "
+        "instead of the topic camera_info: a path, file:///calibration/front.yaml or "
+        "package://robot/calibration/front.yaml; ${NAME} is the name of a rig's camera. Empty: "
+        "camera_info is subscribed to.",
     )
     camera_sync_tolerance_s: float = Field(
         default=0.03,
@@ -191,6 +200,22 @@ class NodeConfig(Section):
         description="Maximum time that a frame waits for camera_info and /tf_static, in seconds.",
     )
 
+    @field_validator("camera_info_url")
+    @classmethod
+    def _check_file_name(cls, url: str) -> str:
+        if url and not url.endswith(CALIBRATION_FILES):
+            raise ValueError("expected a YAML file, as camera_calibration writes it")
+        return url
+
+    @model_validator(mode="after")
+    def _check_calibrations(self) -> Self:
+        names = f"{CAMERA_NAME} in camera_info_url"
+        if CAMERA_NAME in self.camera_info_url and not self.cameras:
+            raise ValueError(f"{names} is for the cameras of a rig: node.cameras names none")
+        if self.camera_info_url and "," in self.cameras and CAMERA_NAME not in self.camera_info_url:
+            raise ValueError(f"each camera of a rig has its own file: write {names}")
+        return self
+
     @model_validator(mode="after")
     def _check_mounting(self) -> Self:
         if any(self.camera_mounting):
@@ -209,3 +234,9 @@ class NodeConfig(Section):
     def camera_names(self) -> tuple[str, ...]:
         """Names of a rig's cameras; a single empty name if there is only one camera."""
         return tuple(self.cameras.split(","))
+
+    @property
+    def camera_info_urls(self) -> dict[str, str]:
+        """Path or URL of each camera's calibration file, by its name; empty without such files."""
+        url = self.camera_info_url
+        return {name: url.replace(CAMERA_NAME, name) for name in self.camera_names if url}

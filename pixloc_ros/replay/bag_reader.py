@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pixloc_ros.config import NodeConfig
 from pixloc_ros.errors import BagError, ConfigError, PixlocError
 from pixloc_ros.replay.calibration_file import read_calibration
 from pixloc_ros.replay.calibration_source import CalibrationSource
@@ -68,6 +69,12 @@ class BagReader:
         # Recording times of a video's two latest key frames.
         self._key_ns: dict[str, tuple[int, int]] = {}
         self._reading: dict[str, Iterator[Event]] = {}  # state of `image`, per video
+
+    @classmethod
+    def configured(cls, path: str | Path, config: NodeConfig, topics: Topics | None) -> BagReader:
+        """Open a bag with the cameras, and the calibration files, of a configuration."""
+        topics = (topics or Topics()).with_calibration_files(config)
+        return cls(path, topics, config.camera_names)
 
     def __enter__(self) -> BagReader:
         return self

@@ -141,7 +141,7 @@ def _localized(
     localizer = Localizer(config)
     estimates: list[Estimate] = []
     sample: list[tuple[Frame, Estimate]] = []
-    with BagReader(bag, topics) as reader:
+    with BagReader.configured(bag, config.node, topics) as reader:
         events = (_with_focal_length(e, focal_factor) for e in drive_events(reader))
         spacing = max(1, -(-reader.image_count // MAX_FRAMES))
         for answer in localize_drive(reader, localizer, progress, events):

@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike
 from pydantic import BaseModel, FiniteFloat, PositiveInt
 
 from pixloc_ros.common import foreign_files
+from pixloc_ros.common.ros_urls import local_path
+from pixloc_ros.config import NodeConfig
 from pixloc_ros.errors import DataError
 from pixloc_ros.geometry.camera import Camera
 
@@ -37,6 +39,15 @@ def read_calibration(path: Path) -> Camera:
             raise ValueError(f"camera_matrix has {len(K)} numbers instead of 9")
         model = file.distortion_model
         return Camera.from_ros(model, file.image_width, file.image_height, K, D)
+
+
+def read_calibrations(config: NodeConfig) -> dict[str, Camera]:
+    """Read the files of `node.camera_info_url`, by the camera's name; none if it is empty.
+
+    Raises DataError.
+    """
+    urls = config.camera_info_urls.items()
+    return {name: read_calibration(local_path(url, DataError)) for name, url in urls}
 
 
 def calibration_yaml(camera: Camera, name: str) -> str:

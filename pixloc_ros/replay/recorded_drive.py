@@ -60,7 +60,7 @@ def read_drives(
 def _read_drive(
     bag: Path, config: Config, topics: Topics | None, datum: AnyDatum | None
 ) -> RecordedDrive:
-    with BagReader(bag, topics, config.node.camera_names) as reader:
+    with BagReader.configured(bag, config.node, topics) as reader:
         frames = VehicleFrames(lambda error: None)
         for event in reader.events(parts=("tf_static",)):
             if isinstance(event, StaticTransformsEvent):
@@ -191,7 +191,7 @@ def _datum_at(event: FixEvent, config: Config) -> Datum | None:
 
 
 def _images(bag: Path, config: Config, topics: Topics | None) -> Iterator[RecordedImage]:
-    with BagReader(bag, topics, config.node.camera_names) as reader:
+    with BagReader.configured(bag, config.node, topics) as reader:
         for event in reader.events(parts=("image",)):
             if isinstance(event, ImageEvent):
                 stamp_ns = event.stamp_ns + config.node.camera_time_offset_ns

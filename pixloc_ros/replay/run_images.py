@@ -42,7 +42,7 @@ def run_images(
     if map_ is not None and not config.node.cameras:
         (camera,) = read_drives([bag], config, topics)[0].cameras
         overlay = MapOverlay(map_, camera.camera, camera.T_base_cam)
-    with BagReader(bag, topics, config.node.camera_names) as reader:
+    with BagReader.configured(bag, config.node, topics) as reader:
         for event in reader.events(parts=("image",)):
             if not isinstance(event, ImageEvent):
                 continue

@@ -80,7 +80,7 @@ def replay(
     if record_session is not None:
         check_new(record_session)
     truth = _truth(bag, ground_truth)
-    with BagReader(bag, topics, config.node.camera_names) as reader:
+    with BagReader.configured(bag, config.node, topics) as reader:
         # Before hours of a replay that would localize nothing.
         first, *_ = reader.calibrations().values()
         localizer = Localizer(config)

@@ -37,7 +37,7 @@ def localized_bag(
     (recorded,) = read_drives([bag], config, topics, localizer.map.datum)
     cameras = recorded.cameras
     by_name = {camera.name: camera for camera in cameras}
-    with BagReader(bag, topics, config.node.camera_names) as reader:
+    with BagReader.configured(bag, config.node, topics) as reader:
         answers = localize_drive(reader, localizer, progress)
         estimates = [answer.estimate for answer in answers]
         load = image_loader(reader, config)

@@ -43,6 +43,7 @@ from pixloc_ros.ros.watched_topic import WatchedTopic
 from pixloc_ros.sensors import conversion, topics, video
 from pixloc_ros.sensors.events import RefusedMessage, StaticTransformsEvent
 from pixloc_ros.sensors.vehicle_frames import VehicleFrames
+from pixloc_ros.types import Reason
 
 NODE = "/pixloc_localizer"
 MIN_HZ = {"image": 1.0, "camera_info": 0.2, "odom": 5.0}
@@ -53,6 +54,7 @@ _ASKED = (
     "odom_frame",
     "camera_frame",
     "camera_mounting",
+    "camera_info_url",
     "odom_source",
     "identity_extrinsics",
 )
@@ -193,7 +195,8 @@ class LiveExamination:
             pairs = self._node.get_subscriber_names_and_types_by_node(self._name, self._space)
             subscribed = [(kinds[0], name) for name, kinds in sorted(pairs)]
         defaults = topics.Topics()
-        for part in ("image", "camera_info", "odom", "gnss_fix"):
+        from_file = bool(self._config.camera_info_url)
+        for part in ("image", *(() if from_file else ("camera_info",)), "odom", "gnss_fix"):
             heard = [(kind, name) for kind, name in subscribed if kind in topics.TYPES[part]]
             for kind, name in heard or [self._default(part, str(getattr(defaults, part)))]:
                 yield WatchedTopic(part, name, kind)
@@ -231,7 +234,8 @@ class LiveExamination:
         fine = state.state in ("TRACKING", "DEGRADED", "COASTING")
         remedy = "" if fine else f"docs/guide/troubleshooting.md#{state.reason}"
         detail = f"{state.state} ({state.reason}): {state.message}"
-        return Finding(self._localizer, fine, detail, remedy, needed=state.state in CANNOT_WORK)
+        needed = state.state in CANNOT_WORK or state.reason == Reason.BAD_IMAGE
+        return Finding(self._localizer, fine, detail, remedy, needed)
 
     def _about_topic(self, topic: WatchedTopic, seconds: float) -> Finding:
         needed = topic.part in NEEDED

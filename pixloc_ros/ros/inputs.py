@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,11 +17,12 @@ from sensor_msgs.msg import CameraInfo, NavSatFix
 from tf2_msgs.msg import TFMessage
 
 from pixloc_ros.config import NodeConfig
+from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.ros import optional_packages
 from pixloc_ros.ros.diagnostics import Rate
 from pixloc_ros.ros.message_basics import message_class
 from pixloc_ros.sensors import conversion
-from pixloc_ros.sensors.events import Event, ImageEvent, PoseEvent
+from pixloc_ros.sensors.events import CameraInfoEvent, Event, ImageEvent, PoseEvent
 from pixloc_ros.sensors.image_messages import ImageMessages
 from pixloc_ros.sensors.topics import COMPRESSED_IMAGE, IMAGE, TRANSPORTS, TYPES, VIDEO
 
@@ -51,15 +52,22 @@ Push = Callable[[Event], None]
 class Inputs:
     """All subscriptions of the node.
 
+    calibrations: of the cameras without a camera_info topic.
     push: takes the events, in the executor's thread. watch: takes all messages of /tf, undecoded.
     """
 
     def __init__(
-        self, node: LifecycleNode, config: NodeConfig, push: Push, watch: Callable[[bytes], None]
+        self,
+        node: LifecycleNode,
+        config: NodeConfig,
+        calibrations: Mapping[str, Camera],
+        push: Push,
+        watch: Callable[[bytes], None],
     ) -> None:
         self._node = node
         self._cameras = {
-            name: CameraInput(node, name, config.compressed, push) for name in config.camera_names
+            name: CameraInput(node, name, config.compressed, push, calibrations.get(name))
+            for name in config.camera_names
         }
         self._subscriptions = [
             node.create_subscription(kind, topic, self._taking(part, push), qos)
@@ -107,23 +115,38 @@ class Inputs:
 
 
 class CameraInput:
-    """Subscribes to images and calibration of one camera, on topics below its name."""
+    """Subscribes to images and calibration of one camera, on topics below its name.
 
-    def __init__(self, node: LifecycleNode, name: str, compressed: bool, push: Push) -> None:
+    calibration: takes the place of the topic camera_info.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        name: str,
+        compressed: bool,
+        push: Push,
+        calibration: Camera | None = None,
+    ) -> None:
         self.images = Rate()
         self._node, self._name, self._compressed, self._push = node, name, compressed, push
         self._messages = ImageMessages(name, optional_packages.unpack)
-        self._info = node.create_subscription(
-            CameraInfo, self._topic("camera_info"), self._take_calibration, SENSOR
-        )
+        self._info = None
+        if calibration is None:
+            self._info = node.create_subscription(
+                CameraInfo, self._topic("camera_info"), self._take_calibration, SENSOR
+            )
+        else:
+            push(CameraInfoEvent(now_ns(node), calibration, frame_id="", camera_name=name))
         kind, end = (COMPRESSED_IMAGE, "/compressed") if compressed else (IMAGE, "")
         self._taken = kind, self._image_topic(end)
         self._pictures = self._subscribe(NEWEST)
 
     def close(self) -> None:
         """Stop listening."""
-        for subscription in (self._info, self._pictures):
-            self._node.destroy_subscription(subscription)
+        self._node.destroy_subscription(self._pictures)
+        if self._info is not None:
+            self._node.destroy_subscription(self._info)
 
     def change_to_published(self) -> None:
         """Switch to compressed images or video if only those are published."""

@@ -13,11 +13,17 @@ from typing import Any
 
 from pixloc_ros import config
 from pixloc_ros.common.foreign_files import is_url
+from pixloc_ros.common.ros_urls import local_path
 from pixloc_ros.errors import BagError, ConfigError, MapError
 
 SWITCHES = ("use_sim_time", "private_tf", "managed", "rviz", "loop", "record")
 LEVELS = ("debug", "info", "warn", "error", "fatal")
-SETTINGS = {"map": "map", "device": "device", "cameras": "node.cameras"}
+SETTINGS = {
+    "map": "map",
+    "device": "device",
+    "cameras": "node.cameras",
+    "camera_info_url": "node.camera_info_url",
+}
 
 
 def check(arguments: Mapping[str, str]) -> None:
@@ -29,6 +35,7 @@ def check(arguments: Mapping[str, str]) -> None:
         raise ConfigError(f"log_level:={arguments['log_level']}: expected {', '.join(LEVELS)}")
     settings = _settings(arguments)
     _check_map(settings.map)
+    _check_calibrations(settings.node)
     if arguments["bag"]:
         _check_bag(Path(arguments["bag"]).expanduser())
         _check_rate(arguments["rate"])
@@ -62,6 +69,12 @@ def _check_map(folder: str) -> None:
         return
     if not (Path(folder).expanduser() / "map.json").is_file():
         raise MapError(f"map:={folder}: not a map (no map.json); is the path right?")
+
+
+def _check_calibrations(settings: config.NodeConfig) -> None:
+    for url in settings.camera_info_urls.values():
+        if not local_path(url, ConfigError).is_file():
+            raise ConfigError(f"camera_info_url:={url}: there is no such file")
 
 
 def _check_bag(bag: Path) -> None:

@@ -17,8 +17,10 @@ from rclpy.signals import SignalHandlerOptions
 from pixloc_ros.config import Config
 from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.errors import ConfigError, PixlocError, one_line
+from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.cache import TileCache
+from pixloc_ros.replay.calibration_file import read_calibrations
 from pixloc_ros.ros import bond, parameters
 from pixloc_ros.ros.amcl_interface import AmclInterface
 from pixloc_ros.ros.connections import Connections, NodeWithoutEvents
@@ -54,6 +56,7 @@ class LocalizerNode(NodeWithoutEvents):
         self.runtime: NodeRuntime | None = None
         self._fault = ""
         self._outputs: Outputs | None = None
+        self._calibrations: dict[str, Camera] = {}  # from files
         self._live: LiveParameters | None = None
         self._bond: bond.Bond | None = None
         self._amcl: AmclInterface | None = None
@@ -98,7 +101,7 @@ class LocalizerNode(NodeWithoutEvents):
         localizer.holder = self.config
         self.localizer = localizer
         if before is not None:
-            self.runtime = NodeRuntime(self, localizer, self._outputs)
+            self.runtime = NodeRuntime(self, localizer, self._outputs, self._calibrations)
             self.runtime.enable(before.enabled)
             if pose is not None:
                 self.runtime.go_on(before, pose)
@@ -137,7 +140,8 @@ class LocalizerNode(NodeWithoutEvents):
         self._fault = ""
         activated, before = super().on_activate(state), set(self.subscriptions)
         try:
-            self.runtime = NodeRuntime(self, self.localizer, self._outputs)
+            calibrations = self._calibrations
+            self.runtime = NodeRuntime(self, self.localizer, self._outputs, calibrations)
         except Exception as error:  # as above
             self.get_logger().debug(traceback.format_exc())
             for subscription in set(self.subscriptions) - before:
@@ -196,6 +200,7 @@ class LocalizerNode(NodeWithoutEvents):
         if not config.map:
             raise ConfigError("parameter 'map' is empty: set it to the folder of a map, or its URL")
         sessions_folder(self, config)
+        self._calibrations = read_calibrations(config.node)
         if config.node.bond:
             bond.require_messages()
         self.localizer = Localizer(self.config)

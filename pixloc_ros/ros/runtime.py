@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from rclpy.timer import Timer
 
 from pixloc_ros.config import Config
 from pixloc_ros.errors import ConfigError
+from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.localizer import Localizer
 from pixloc_ros.maps.files.session_folder import SessionHeader, SessionStore
 from pixloc_ros.maps.map import Map
@@ -36,9 +38,18 @@ from pixloc_ros.warm_up import warm_up
 
 
 class NodeRuntime:
-    """Runs from activation to deactivation; nothing of it outlives `close`."""
+    """Runs from activation to deactivation; nothing of it outlives `close`.
 
-    def __init__(self, node: LifecycleNode, localizer: Localizer, outputs: Outputs) -> None:
+    calibrations: of the cameras without a camera_info topic.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        localizer: Localizer,
+        outputs: Outputs,
+        calibrations: Mapping[str, Camera],
+    ) -> None:
         self._node = node
         self._config = config = localizer.holder
         self._outputs = outputs
@@ -56,7 +67,8 @@ class NodeRuntime:
             session.tracker.remember(T_map_base)
         self._live = LiveSession(session, self._on_answer, partial(warm_up, localizer))
         self._recorder = self._session_recorder(localizer.map)
-        self._inputs = Inputs(node, config.current.node, self._push, outputs.motion.watch.take)
+        watch = outputs.motion.watch.take
+        self._inputs = Inputs(node, config.current.node, calibrations, self._push, watch)
         self._timer = self._tick_at(config.current.node.tf_rate_hz)
         self._live.start()
 

@@ -41,20 +41,30 @@ def about_calibration(
     config: NodeConfig,
     of: str,
 ) -> Iterator[Finding]:
-    """Check the frames and sizes of image and calibration; yield nothing if one is missing."""
-    if image.last is None or info is None or info.last is None:
+    """Check the frames and sizes of image and calibration; yield nothing if one is missing.
+
+    A calibration from a file has no frame, and its size is known only to the node.
+    """
+    if image.last is None:
         return
-    seen, calibrated = (normalized(video.header(t.last).frame_id) for t in (image, info))
-    stated = normalized(config.camera_frame)
-    detail = f"image '{seen}', camera_info '{calibrated}'"
-    fine = bool(stated) or seen == calibrated
-    remedy = "" if fine else "correct the driver, or set node.camera_frame"
-    yield Finding(f"camera frame{of}", fine, detail, remedy)
-    camera = stated or seen
+    if info is not None and info.last is not None:
+        yield _about_frame(image, info, config, of)
+        yield from _about_size(image, info, of)
+    elif not config.camera_info_url:
+        return
+    camera = normalized(config.camera_frame) or normalized(video.header(image.last).frame_id)
     known = frames.camera_mounting(camera, config) is not None
     detail = frames.mounting_source(camera, config)
     yield Finding(f"mounting{of}", known, detail, "" if known else "publish it on /tf_static")
-    yield from _about_size(image, info, of)
+
+
+def _about_frame(image: WatchedTopic, info: WatchedTopic, config: NodeConfig, of: str) -> Finding:
+    """Check that image and calibration name the same frame, unless the configuration does."""
+    seen, calibrated = (normalized(video.header(t.last).frame_id) for t in (image, info))
+    fine = bool(config.camera_frame) or seen == calibrated
+    remedy = "" if fine else "correct the driver, or set node.camera_frame"
+    detail = f"image '{seen}', camera_info '{calibrated}'"
+    return Finding(f"camera frame{of}", fine, detail, remedy)
 
 
 def _about_size(image: WatchedTopic, info: WatchedTopic, of: str) -> Iterator[Finding]:

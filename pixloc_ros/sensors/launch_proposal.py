@@ -35,26 +35,27 @@ class LaunchProposal:
         others = [
             f"# {name} might also be {', '.join(o)}\n" for name, o in self.others.items() if o
         ]
-        head = "# Written by `pixloc doctor --live --write`: check the topics, and set the map.\n"
+        head = "# Written by `pixloc doctor --live --write`: check topics and paths.\n"
         return head + "".join(others) + yaml.safe_dump(content, sort_keys=False)
 
 
 def propose(types: Mapping[str, str], map_folder: str = "") -> LaunchProposal:
     """Choose topics by type and, among several of a type, by name.
 
-    types: type by name of all published topics. Raises BagError if no image topic has a
-    calibration.
+    types: type by name of all published topics. Raises BagError if no topic has camera images.
     """
     images = sorted({_raw(name) for name, kind in types.items() if _is_camera(name, kind)})
-    pairs = [(image, info) for image in images if (info := _calibration(image, types))]
-    if not pairs:
-        found = f"; images without one: {', '.join(images)}" if images else ""
-        raise BagError(f"no image topic has a camera_info topic beside it{found}")
-    image, info = min(pairs, key=lambda pair: ("front" not in pair[0], pair[0]))
+    if not images:
+        raise BagError("no topic has the images of a camera")
+    calibrations = {name: info for name in images if (info := _calibration(name, types))}
+    image = min(calibrations or images, key=lambda name: ("front" not in name, name))
     odometry = _of(types, topics.ODOMETRY)
     fixes = _of(types, topics.NAV_SAT_FIX)
     arguments = {"map": map_folder or "/path/to/map", "image_topic": image}
-    arguments["camera_info_topic"] = info
+    if image in calibrations:
+        arguments["camera_info_topic"] = calibrations[image]
+    else:
+        arguments["camera_info_url"] = "/path/to/camera.yaml"
     if odometry:
         arguments["odom_topic"] = min(odometry, key=lambda name: ("filtered" not in name, name))
     if fixes:
@@ -63,7 +64,7 @@ def propose(types: Mapping[str, str], map_folder: str = "") -> LaunchProposal:
         arguments["use_sim_time"] = "true"
     chosen = set(arguments.values())
     others = {
-        "image_topic": [name for name, _ in pairs if name not in chosen],
+        "image_topic": [name for name in calibrations or images if name not in chosen],
         "odom_topic": [name for name in odometry if name not in chosen],
         "gnss_topic": [name for name in fixes if name not in chosen],
     }

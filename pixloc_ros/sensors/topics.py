@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 
+from pixloc_ros.common.ros_urls import local_path
+from pixloc_ros.config.node import CALIBRATION_FILES, NodeConfig
 from pixloc_ros.errors import ConfigError
 
 IMAGE = "sensor_msgs/msg/Image"
@@ -36,7 +38,6 @@ TRANSPORTS = {
     "/foxglove": COMPRESSED_VIDEO,
 }
 REQUIRED = ("image", "camera_info")
-CALIBRATION_FILES = (".yaml", ".yml")  # what a calibration's file ends with; no topic has a dot
 # If a bag has exactly one topic of the type, it is used whatever its name. Poses are not guessed:
 # a pose topic may as well be another localizer's answer.
 DISCOVERED = ("image", "camera_info", "odom", "gnss_fix")
@@ -70,6 +71,18 @@ class Topics:
         names = {part: topic for part, topic in given.items() if "/" not in part}
         chosen = self.chosen | frozenset(names)
         return replace(self, **names, chosen=chosen, rig={**self.rig, **rig})
+
+    def with_calibration_files(self, config: NodeConfig) -> Topics:
+        """Take the calibrations of `node.camera_info_url`, except where the user named a topic.
+
+        Raises ConfigError for a URL that leads nowhere.
+        """
+        files = {n: str(local_path(u, ConfigError)) for n, u in config.camera_info_urls.items()}
+        if not config.cameras:
+            named = "camera_info" in self.chosen
+            return self if named or not files else self.remapped([f"camera_info={files['']}"])
+        rig = {f"{name}/camera_info": file for name, file in files.items()}
+        return replace(self, rig={**rig, **self.rig})
 
     def of_camera(self, name: str) -> Topics:
         """Return the topics of one camera of a rig: `/left/image`, unless others were named."""
@@ -106,7 +119,7 @@ class Topics:
 
 
 def is_calibration_file(name: str) -> bool:
-    """Return whether this names a file instead of a topic."""
+    """Return whether this names a file instead of a topic: no topic has a dot."""
     return name.endswith(CALIBRATION_FILES)
 
 

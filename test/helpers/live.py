@@ -161,6 +161,7 @@ class Rig:
         video: str = "",
         tf_odometry: bool = False,
         cameras: Sequence[str] = (),
+        without: Sequence[str] = (),
     ) -> None:
         self.name = name = f"{space}/pixloc_localizer"  # of the node that it talks to
         self._domain = domain
@@ -174,6 +175,8 @@ class Rig:
         if cameras:
             inputs |= {f"/{c}{t}": inputs[t] for c in cameras for t in ("/image", "/camera_info")}
             del inputs["/image"], inputs["/camera_info"]
+        for topic in without:
+            del inputs[topic]
         names = {topic: f"{space}{topic}" for topic in inputs}
         if compressed:
             names["/image"], inputs["/image"] = f"{space}/image/compressed", CompressedImage

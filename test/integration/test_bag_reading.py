@@ -22,7 +22,7 @@ from helpers.drives import (
     write_drive,
     write_messages,
 )
-from pixloc_ros.config import from_flat
+from pixloc_ros.config import NodeConfig, from_flat
 from pixloc_ros.errors import BagError, ConfigError, DataError
 from pixloc_ros.maps.datum import Datum
 from pixloc_ros.replay import messages
@@ -100,6 +100,26 @@ def test_calibration_files_of_a_rig(tmp_path):
     shared = Topics().remapped([f"{side}/camera_info={file}" for side in ("left", "right")])
     with pytest.raises(ConfigError, match=r"two cameras .* have the same topic .*front\.yaml"):
         BagReader(bag, shared, ("left", "right"))
+
+
+def test_the_configured_calibration_files_are_read_too(tmp_path):
+    bag, file = images_alone(tmp_path, "")
+    alone = NodeConfig(camera_info_url=f"file://{file}")
+    with BagReader.configured(bag, alone, None) as reader:
+        assert reader.calibrations()[""].frame_id == "cam"
+    with pytest.raises(BagError, match="'/named'"):
+        BagReader.configured(bag, alone, Topics().remapped(["camera_info=/named"]))
+
+
+def test_a_configured_file_is_found_for_each_camera_of_a_rig(tmp_path):
+    bag, file = images_alone(tmp_path, "/left", "/right")
+    shutil.copy(file, tmp_path / "left.yaml")
+    other = str(shutil.copy(file, tmp_path / "elsewhere.yaml"))
+    rig = NodeConfig(cameras="left,right", camera_info_url=str(tmp_path / "${NAME}.yaml"))
+    named = Topics().remapped([f"right/camera_info={other}"])
+    with BagReader.configured(bag, rig, named) as reader:
+        assert reader.topics_of("camera_info") == [str(tmp_path / "left.yaml"), other]
+        assert reader.calibrations().keys() == {"left", "right"}
 
 
 def test_a_calibration_file_that_cannot_be_used_is_named(tmp_path):

@@ -17,6 +17,7 @@ ARGUMENTS = {
             "params_file",
             "image_topic",
             "camera_info_topic",
+            "camera_info_url",
             "cameras",
             "odom_topic",
             "gnss_topic",

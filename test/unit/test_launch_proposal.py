@@ -53,6 +53,13 @@ def test_what_is_not_there_is_left_out() -> None:
     assert set(propose(only).arguments) == {"map", "image_topic", "camera_info_topic"}
 
 
-def test_images_without_calibration_are_named() -> None:
-    with pytest.raises(BagError, match="/a/unpaired/image"):
-        propose({"/a/unpaired/image": topics.IMAGE})
+def test_a_camera_without_calibration_needs_a_file_of_it() -> None:
+    proposal = propose({"/a/unpaired/image": topics.IMAGE})
+    assert proposal.arguments["image_topic"] == "/a/unpaired/image"
+    assert proposal.arguments["camera_info_url"] == "/path/to/camera.yaml"
+    assert "camera_info_topic" not in proposal.arguments
+
+
+def test_a_robot_without_camera_is_refused() -> None:
+    with pytest.raises(BagError, match="no topic has the images of a camera"):
+        propose({"/front/depth/image_raw": topics.IMAGE})
