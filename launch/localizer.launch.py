@@ -178,7 +178,6 @@ def localizer(context: LaunchContext) -> Node:
     }
     if is_true(context, "managed"):
         overrides |= {"node.autostart": False, "node.bond": True}
-    image_topic = LaunchConfiguration("image_topic")
     return Node(
         package="pixloc_ros",
         executable="localizer_node",
@@ -190,10 +189,7 @@ def localizer(context: LaunchContext) -> Node:
             {"use_sim_time": uses_sim_time(context), **overrides},
         ],
         remappings=[
-            ("image", image_topic),
-            ("image/compressed", [image_topic, "/compressed"]),
-            ("image/ffmpeg", [image_topic, "/ffmpeg"]),
-            ("image/foxglove", [image_topic, "/foxglove"]),
+            ("image", LaunchConfiguration("image_topic")),
             ("camera_info", LaunchConfiguration("camera_info_topic")),
             ("odom", LaunchConfiguration("odom_topic")),
             ("gnss/fix", LaunchConfiguration("gnss_topic")),

@@ -31,15 +31,7 @@ ARGUMENTS = {
     ],
 }
 PARTS = ("localizer_node", "bag_player", "recorder")
-TOPICS = {
-    "image",
-    "image/compressed",
-    "image/ffmpeg",
-    "image/foxglove",
-    "camera_info",
-    "odom",
-    "gnss/fix",
-}
+TOPICS = {"image", "camera_info", "odom", "gnss/fix"}
 
 
 def calls(file_name: str, function: str) -> list[ast.Call]:
