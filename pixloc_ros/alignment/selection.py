@@ -28,6 +28,11 @@ class Hypothesis:
     problem: AlignmentProblem
     alignment: Alignment
 
+    @property
+    def T_map_base(self) -> Matrix:
+        """The vehicle's pose (4, 4)."""
+        return self.alignment.T_map_cam @ se3.inverse(self.problem.lead.T_base_cam)
+
 
 @dataclass(frozen=True, slots=True)
 class HypothesisSelector:
@@ -78,9 +83,8 @@ class HypothesisSelector:
         for _ in range(2):
             if not best.alignment.cost <= self.config.acceptance.max_cost:
                 return best
-            before, T_base_cam = best.alignment.T_map_cam, best.problem.lead.T_base_cam
-            T_map_base = before @ se3.inverse(T_base_cam)
-            alternatives = self.views.alternative_poses(best.problem, T_map_base)
+            before = best.alignment.T_map_cam
+            alternatives = self.views.alternative_poses(best.problem, best.T_map_base)
             promising = self._promising(alternatives, best)
             if promising:
                 best = self.select([best, *map(self.align, promising)])
@@ -102,24 +106,6 @@ class HypothesisSelector:
                 others = [*others, *self._beyond_prior_around(found, farthest, [direction])]
         return self._distinct(others)
 
-    def _beyond_prior_around(
-        self, found: Hypothesis, around: Hypothesis, directions: Sequence[int] = (1, -1)
-    ) -> list[Hypothesis]:
-        """Those ahead of one of the poses (1), behind it (-1), or both."""
-        at = _T_map_base(around)
-        alternatives = self.views.poses_beyond_prior(found.problem, at, directions)
-        aligned = [self.align(each) for each in self._promising(alternatives, found)]
-        highest = self._highest_cost(found.alignment.cost)
-        near = [each for each in aligned if each.alignment.cost <= highest]
-        others = self._distinct([self._re_aligned(each) for each in self._distinct(near)])
-        T_found, limits = found.alignment.T_map_cam, self.config.hypotheses
-        return [
-            each
-            for each in others
-            if self._loses_little(each, found)
-            and not same_pose(each.alignment.T_map_cam, T_found, limits)
-        ]
-
     def refine(self, found: Hypothesis) -> Hypothesis:
         """Move a pose by one step, for which each point is compared with several keyframes.
 
@@ -137,6 +123,24 @@ class HypothesisSelector:
         if not same or not np.isfinite(alignment.covariance_cam).all():
             return found
         return replace(found, alignment=alignment)
+
+    def _beyond_prior_around(
+        self, found: Hypothesis, around: Hypothesis, directions: Sequence[int] = (1, -1)
+    ) -> list[Hypothesis]:
+        """Those ahead of one of the poses (1), behind it (-1), or both."""
+        T_map_base = around.T_map_base
+        alternatives = self.views.poses_beyond_prior(found.problem, T_map_base, directions)
+        aligned = [self.align(each) for each in self._promising(alternatives, found)]
+        highest = self._highest_cost(found.alignment.cost)
+        near = [each for each in aligned if each.alignment.cost <= highest]
+        others = self._distinct([self._re_aligned(each) for each in self._distinct(near)])
+        T_found, limits = found.alignment.T_map_cam, self.config.hypotheses
+        return [
+            each
+            for each in others
+            if self._loses_little(each, found)
+            and not same_pose(each.alignment.T_map_cam, T_found, limits)
+        ]
 
     def _loses_little(self, other: Hypothesis, found: Hypothesis) -> bool:
         margin = self.config.acceptance.beyond_prior_margin
@@ -187,8 +191,8 @@ class HypothesisSelector:
             or alignment.runner_up_loss >= self.config.acceptance.min_runner_up_loss
         ):
             return best
-        problem, T_base_cam = best.problem, best.problem.lead.T_base_cam
-        T_map_base = T_map_cam @ se3.inverse(T_base_cam)
+        problem = best.problem
+        T_map_base = T_map_cam @ se3.inverse(problem.lead.T_base_cam)
         challenge = self.views.problem(problem.images, T_map_base, problem.prior)
         if challenge is None:
             return best
@@ -221,8 +225,8 @@ class HypothesisSelector:
         alignment = replace(first.alignment, T_map_cam_prior=T_map_cam_prior)
         first = replace(first, alignment=alignment)
         images = self._worth_re_aligning(first)
-        T_map_base = alignment.T_map_cam @ se3.inverse(first.problem.lead.T_base_cam)
-        problem = self.views.problem(images, T_map_base, first.problem.prior) if images else None
+        T_map_base, prior = first.T_map_base, first.problem.prior
+        problem = self.views.problem(images, T_map_base, prior) if images else None
         if problem is None and first.problem.provisional:  # nothing to believe it by
             return replace(first, alignment=replace(alignment, cost=np.inf))
         if problem is None:  # no need, or a wrong pose that ends off the map
@@ -280,9 +284,5 @@ def with_hypothesis_counts(
     return replace(best, alignment=counted)
 
 
-def _T_map_base(hypothesis: Hypothesis) -> Matrix:
-    return hypothesis.alignment.T_map_cam @ se3.inverse(hypothesis.problem.lead.T_base_cam)
-
-
 def _ahead_m(of: Hypothesis, other: Hypothesis) -> float:
-    return float((se3.inverse(_T_map_base(of)) @ _T_map_base(other))[0, 3])
+    return float((se3.inverse(of.T_map_base) @ other.T_map_base)[0, 3])
