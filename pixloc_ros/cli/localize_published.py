@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from pixloc_ros.cli.progress import track
-from pixloc_ros.errors import ConfigError, DataError
-
-if TYPE_CHECKING:
-    from pixloc_ros.alignment.published import PublishedLocalizer
-    from pixloc_ros.evaluation.published import RankedReferences
+from pixloc_ros.errors import ConfigError
 
 
 def localize_published(
@@ -50,6 +46,8 @@ def localize_published(
     from pixloc_ros.alignment.published import PublishedLocalizer
     from pixloc_ros.common.atomic_write import check_writable
     from pixloc_ros.config.published import PublishedConfig, load_published
+    from pixloc_ros.evaluation.datasets.protocol import Retrieval
+    from pixloc_ros.evaluation.datasets.published_method import rank_references
     from pixloc_ros.evaluation.published import ByReferences, Refining, localize_files, read_image
     from pixloc_ros.geometry.trajectory import read_poses
     from pixloc_ros.maps.files import hloc
@@ -69,8 +67,9 @@ def localize_published(
     if inliers is not None:
         localizer = Refining(published, read_logs(inliers), read_poses(priors) if priors else {})
     else:
-        assert pairs is not None
-        localizer = ByReferences(published, _rank(published, pairs, descriptors or [], [*cameras]))
+        listed = Retrieval(pairs=pairs, descriptors=tuple(descriptors or ()))
+        ranked = rank_references(listed, known, [*cameras], options)
+        localizer = ByReferences(published, ranked)
     files: dict[str, Sequence[Path | None]] = {
         "queries": [queries],
         "pairs": [pairs],
@@ -91,33 +90,3 @@ def localize_published(
     console = Console()
     console.print(f"aligned {aligned} of {len(cameras)} images", highlight=False)
     console.print(f"poses: {output}", markup=False, soft_wrap=True)
-
-
-def _rank(
-    localizer: PublishedLocalizer, pairs: Path, descriptors: list[Path], names: list[str]
-) -> dict[str, RankedReferences]:
-    """References by query, as listed, with the similarity of descriptors where it is of use."""
-    from pixloc_ros.evaluation.published import RankedReferences
-    from pixloc_ros.maps.files import hloc
-
-    listed = hloc.read_pairs(pairs)
-    ranked = {
-        name: tuple(r for r in listed.get(name, ()) if r in localizer.known.images)
-        for name in names
-    }
-    if not any(ranked.values()):
-        raise DataError(f"{pairs} pairs no query, as '{names[0]}', with an image of the model")
-    similarity = _similarity(descriptors, ranked) if localizer.config.mean_initial_pose else {}
-    return {q: RankedReferences(found, similarity.get(q)) for q, found in ranked.items()}
-
-
-def _similarity(
-    descriptors: list[Path], ranked: Mapping[str, tuple[str, ...]]
-) -> dict[str, tuple[float, ...]]:
-    from pixloc_ros.maps.files import hloc
-
-    if not descriptors:
-        raise ConfigError("mean_initial_pose weights references by --descriptors: give them")
-    names = list(dict.fromkeys([*ranked, *(one for listed in ranked.values() for one in listed)]))
-    of = dict(zip(names, hloc.read_descriptors(descriptors, names), strict=True))
-    return {q: tuple(float(of[q] @ of[one]) for one in listed) for q, listed in ranked.items()}

@@ -80,34 +80,34 @@ def rank_references(
     listed: Mapping[str, Sequence[str]] = {q: [r] for q, r in retrieval.nearest.items()}
     if retrieval.pairs:
         listed = hloc.read_pairs(retrieval.pairs)
+    elif retrieval.descriptors:
+        listed = _most_alike(retrieval, list(known.images), queries, config.references)
     names = {q: tuple(r for r in listed.get(q, ()) if r in known.images) for q in queries}
-    if retrieval.descriptors:
-        names, similarity = _by_descriptors(retrieval, known, queries, config, names)
-    else:
-        similarity = {}
     if not any(names.values()):
-        raise DataError(f"no query, as '{queries[0]}', has a reference in the model")
+        where = f"{retrieval.pairs}: " if retrieval.pairs else ""
+        raise DataError(f"{where}no query, as '{queries[0]}', has a reference in the model")
+    similarity = _similarity(retrieval.descriptors, names) if config.mean_initial_pose else {}
     return {q: RankedReferences(found, similarity.get(q)) for q, found in names.items()}
 
 
-def _by_descriptors(
-    retrieval: Retrieval,
-    known: ReferenceModel,
-    queries: Sequence[str],
-    config: PublishedConfig,
-    listed: Mapping[str, tuple[str, ...]],
-) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[float, ...]]]:
-    """Return each query's most similar references, or those listed, and their similarities."""
-    references = list(known.images)
-    row = {name: i for i, name in enumerate(references)}
+def _most_alike(
+    retrieval: Retrieval, references: Sequence[str], queries: Sequence[str], count: int
+) -> dict[str, list[str]]:
+    """Return the references of each query whose descriptors are most like its own, best first."""
     of_references = hloc.read_descriptors(retrieval.descriptors, references)
     of_queries = hloc.read_descriptors(retrieval.descriptors, queries)
-    names, similarity = {}, {}
+    everywhere, ranked = frozenset(references), {}
     for query, descriptor in zip(queries, of_queries, strict=True):
-        alike = of_references @ descriptor
-        among = retrieval.among.get(query, row)
-        best = [i for i in np.argsort(-alike, kind="stable") if references[i] in among]
-        ranked = tuple(references[i] for i in best[: config.references])
-        names[query] = listed[query] if retrieval.pairs else ranked
-        similarity[query] = tuple(float(alike[row[name]]) for name in names[query])
-    return names, similarity
+        among = retrieval.among.get(query, everywhere)
+        order = np.argsort(-(of_references @ descriptor), kind="stable")
+        ranked[query] = [references[i] for i in order if references[i] in among][:count]
+    return ranked
+
+
+def _similarity(
+    descriptors: Sequence[Path], ranked: Mapping[str, tuple[str, ...]]
+) -> dict[str, tuple[float, ...]]:
+    """Return how much the descriptors of a query's references are like its own, by query."""
+    names = list(dict.fromkeys([*ranked, *(one for listed in ranked.values() for one in listed)]))
+    of = dict(zip(names, hloc.read_descriptors(descriptors, names), strict=True))
+    return {q: tuple(float(of[q] @ of[one]) for one in listed) for q, listed in ranked.items()}
