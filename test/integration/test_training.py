@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed import run as torchrun
 from typer.testing import CliRunner
 
 from pixloc_ros.alignment.levenberg_marquardt import minimize
@@ -471,9 +472,8 @@ def test_two_processes_train_one_network(photos: Path, tmp_path: Path) -> None:
     config = settings(photos, steps=1, model={"init": "compact_seed", "freeze_norms": True})
     (tmp_path / "train.yaml").write_text(config.to_yaml())
     (tmp_path / "rank.py").write_text(RANK)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += [str(tmp_path / "rank.py"), str(tmp_path / "train.yaml"), str(tmp_path)]
-    subprocess.run(command, check=True, capture_output=True)
+    program = [tmp_path / "rank.py", tmp_path / "train.yaml", tmp_path]
+    torchrun.main(["--standalone", "--nproc-per-node=2", *map(str, program)])
     one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     assert not torch.equal(one["first"], two["first"])
     assert one["network"].keys() == two["network"].keys()
