@@ -5,7 +5,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 ARGS ?=
 MINUTES ?= 60
-JOBS ?= 2
+# Processes that test: one more than the cores, as live tests wait most of the time.
+JOBS ?= 3
 # Sources of the ROS packages that PyPI lacks (launch, ros2cli, tf2_ros), and their installer.
 ROS_SOURCES ?= ../shared/ros
 

@@ -21,22 +21,23 @@ from helpers.domains import own_domain
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("PIXLOC_DATA", ROOT.parent / "shared" / "data"))
 
-# Files of more than half a minute. They begin first, so that no core is left with one at the end.
+# Files of about half a minute and more. They begin first, so that no core is left with one at the
+# end.
 LONGEST = (
     "test_node",
     "test_training",
-    "test_other_days",
     "test_datasets",
+    "test_ray",
     "test_replay",
+    "test_maps_from_bag",
     "test_repetition",
-    "test_examples",
-    "test_cli",
     "test_real_images",
-    "test_fuzz",
-    "test_maps_building",
     "test_localizer",
+    "test_maps_update",
     "test_gpu",
-    "test_unrolled",
+    "test_cli",
+    "test_other_days",
+    "test_fuzz",
 )
 
 # Set before torch and rclpy are imported; processes that tests start inherit it.
@@ -67,9 +68,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files first that take longest; `--dist loadfile` hands them out in this order."""
-    places = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
+    """Put the files first that take longest, then live tests, which mostly wait, between others.
+
+    `--dist loadfile` hands them out in this order.
+    """
+    is_live = {item.path.stem: item.path.parent.name == "ros" for item in items}
+    places = {name: float(place) for place, name in enumerate(LONGEST)}
+    for live in (True, False):
+        part = [name for name in is_live if is_live[name] is live and name not in places]
+        places |= {name: len(LONGEST) + i / len(part) for i, name in enumerate(part)}
+    items.sort(key=lambda item: places[item.path.stem])
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

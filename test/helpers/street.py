@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 from pixloc_ros.demo.street.dataset import DatasetOptions, write_dataset
-from pixloc_ros.demo.street.sessions import SESSIONS
+from pixloc_ros.demo.street.sessions import SESSIONS, StreetSession
 from pixloc_ros.demo.street.street import Street
 from pixloc_ros.maps.build.builder import BuildOptions, build_map
 from pixloc_ros.maps.build.sources import ColmapSource
@@ -15,12 +15,24 @@ from pixloc_ros.maps.files.posed_images import read_posed_images
 from pixloc_ros.replay.bag_options import BagOptions
 from pixloc_ros.replay.bag_writer import create_bag
 
-SMALL = DatasetOptions(length_m=12.0, width=320, height=192, workers=1)
+
+class KeptStreet(DatasetOptions):
+    """A street that is generated once per process and session: it takes seconds."""
+
+    def generate(self, session: StreetSession) -> Street:
+        return _generated(self.seed, self.length_m, session)
 
 
-@cache
+@lru_cache(maxsize=2)
+def _generated(seed: int, length_m: float, session: StreetSession) -> Street:
+    return DatasetOptions(seed=seed, length_m=length_m).generate(session)
+
+
+SMALL = KeptStreet(length_m=12.0, width=320, height=192, workers=1)
+
+
 def small_street(session: str) -> Street:
-    """Generate the world of SMALL as it is in a session, once per process: it takes seconds."""
+    """The world of SMALL as it is in a session."""
     return SMALL.generate(SESSIONS[session])
 
 

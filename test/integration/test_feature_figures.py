@@ -11,8 +11,8 @@ import torch
 from typer.testing import CliRunner
 
 from helpers.scene import photograph, pose
+from helpers.street import SMALL
 from pixloc_ros.config import Config
-from pixloc_ros.demo.street.dataset import DatasetOptions
 from pixloc_ros.errors import DataError, WeightsError
 from pixloc_ros.evaluation.shots import posed_frames
 from pixloc_ros.features import weights
@@ -24,8 +24,6 @@ from research import descent, marked_pairs, street_labels, variants
 from research.commands import app
 from research.descent import CHAIN, Descent, offsets
 from research.street_confidence import confidence_by_class, labelled_views
-
-SMALL = DatasetOptions(length_m=4.0, width=320, height=192)
 
 
 @pytest.fixture(scope="module")

@@ -273,5 +273,7 @@ def test_a_profile_with_an_unknown_name_is_refused(tmp_path):
 
 def test_pairs_of_other_images_are_one_line(street, scenery, tmp_path):
     (tmp_path / "pairs.txt").write_text("a.jpg b.jpg\n")
-    with pytest.raises(PixlocError, match=r"pairs.*: no query, as .*, has a reference in the model"):
+    with pytest.raises(
+        PixlocError, match=r"pairs.*: no query, as .*, has a reference in the model"
+    ):
         run(street, scenery, tmp_path, "--pairs", tmp_path / "pairs.txt")

@@ -24,28 +24,18 @@ LENGTH_M = 10.0  # of the street
 WIDTH, HEIGHT = 320, 192
 LENS = StreetLens(WIDTH, HEIGHT)
 K = np.array(LENS.K)
-SMALL = DatasetOptions(
-    length_m=3.0, width=WIDTH, height=HEIGHT, keyframe_spacing_m=1.0, rate_hz=5.0, workers=1
-)
 
 
 @pytest.fixture(scope="module")
-def street() -> Street:
+def world() -> Street:
     return Street.generate(seed=0, length_m=LENGTH_M)
 
 
 @pytest.fixture(scope="module")
-def views(street: Street) -> list[PosedView]:
-    poses = [T @ T_BASE_CAM for T in mapping_poses(street.layout, 0.0, 5.0, 1.0)]
-    rendered = [(render(street, pose, K, WIDTH, HEIGHT), pose) for pose in poses]
+def views(world: Street) -> list[PosedView]:
+    poses = [T @ T_BASE_CAM for T in mapping_poses(world.layout, 0.0, 5.0, 1.0)]
+    rendered = [(render(world, pose, K, WIDTH, HEIGHT), pose) for pose in poses]
     return [PosedView(view.image_rgb, view.depth_m, pose) for view, pose in rendered]
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("generated") / "street"
-    write_dataset(folder, SMALL)
-    return folder
 
 
 def points_of(view: PosedView, pixels: np.ndarray) -> np.ndarray:
@@ -76,14 +66,14 @@ def test_points_of_one_view_have_the_same_colour_in_another(views: list[PosedVie
     assert np.median(difference) < 8 < np.median(shifted)
 
 
-def test_a_turned_camera_sees_the_picture_moved_by_its_calibration(street: Street) -> None:
+def test_a_turned_camera_sees_the_picture_moved_by_its_calibration(world: Street) -> None:
     """Turning about the optical centre moves every pixel by K R K^-1, whatever the depth."""
-    pose = mapping_poses(street.layout, 0.0, 1.0, 1.0)[0] @ T_BASE_CAM
+    pose = mapping_poses(world.layout, 0.0, 1.0, 1.0)[0] @ T_BASE_CAM
     R_turn = cv2.Rodrigues(np.array([0.004, 2.5 / K[0], 0.006]))[0]
     turned = pose.copy()
     turned[:3, :3] = pose[:3, :3] @ R_turn
     first, second = (
-        cv2.cvtColor(render(street, T, K, WIDTH, HEIGHT).image_rgb, cv2.COLOR_RGB2GRAY)
+        cv2.cvtColor(render(world, T, K, WIDTH, HEIGHT).image_rgb, cv2.COLOR_RGB2GRAY)
         for T in (pose, turned)
     )
     matrix = np.array([[K[0], 0, K[2]], [0, K[1], K[3]], [0, 0, 1]])
@@ -100,30 +90,30 @@ def shift_between(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.linalg.lstsq(slopes, (a - b).ravel(), rcond=None)[0]
 
 
-def test_sky_is_infinitely_far(street: Street) -> None:
-    pose = mapping_poses(street.layout, 0.0, 1.0, 1.0)[0] @ T_BASE_CAM
-    view: RenderedView = render(street, pose, K, WIDTH, HEIGHT)
+def test_sky_is_infinitely_far(world: Street) -> None:
+    pose = mapping_poses(world.layout, 0.0, 1.0, 1.0)[0] @ T_BASE_CAM
+    view: RenderedView = render(world, pose, K, WIDTH, HEIGHT)
     assert np.isinf(view.depth_m[0, WIDTH // 2])
     assert 2.0 < view.depth_m[-1].min() < 8.0
 
 
-def test_same_seed_same_street_other_session_other_cars(street: Street) -> None:
+def test_same_seed_same_street_other_session_other_cars(world: Street) -> None:
     again = Street.generate(seed=0, length_m=LENGTH_M)
     query = Street.generate(seed=0, length_m=LENGTH_M, session=SESSIONS["later"])
-    pose = mapping_poses(street.layout, 0.0, 1.0, 1.0)[0] @ T_BASE_CAM
-    first, second = (render(s, pose, K, WIDTH, HEIGHT).image_rgb for s in (street, again))
+    pose = mapping_poses(world.layout, 0.0, 1.0, 1.0)[0] @ T_BASE_CAM
+    first, second = (render(s, pose, K, WIDTH, HEIGHT).image_rgb for s in (world, again))
     assert np.array_equal(first, second)
-    stayed = {(car.x, car.y) for car in street.cars} & {(car.x, car.y) for car in query.cars}
-    assert 0 < len(stayed) < len(street.cars)
+    stayed = {(car.x, car.y) for car in world.cars} & {(car.x, car.y) for car in query.cars}
+    assert 0 < len(stayed) < len(world.cars)
 
 
 @pytest.mark.parametrize("name", ["night", "low_sun", "wet", "repainted"])
-def test_another_day_changes_the_picture_and_not_the_geometry(street: Street, name: str) -> None:
+def test_another_day_changes_the_picture_and_not_the_geometry(world: Street, name: str) -> None:
     session = replace(find_session(name), moved_cars=0.0)
     other = Street.generate(seed=0, length_m=LENGTH_M, session=session)
-    pose = mapping_poses(street.layout, 0.0, 1.0, 1.0)[0] @ T_BASE_CAM
+    pose = mapping_poses(world.layout, 0.0, 1.0, 1.0)[0] @ T_BASE_CAM
     lens, noise = StreetLens(WIDTH, HEIGHT), np.random.default_rng(0)
-    first = render(street, pose, lens.K, WIDTH, HEIGHT)
+    first = render(world, pose, lens.K, WIDTH, HEIGHT)
     second = photograph(other, session, lens, lambda before_s: pose, noise)
     assert np.array_equal(first.depth_m, second.depth_m)
     assert np.abs(first.image_rgb.astype(float) - second.image_rgb).mean() > 10
@@ -140,16 +130,16 @@ def assert_lit_windows_and_lanterns_are_the_brightest(
     assert np.quantile(dark.image_rgb.max(-1), 0.99) > 180
 
 
-def test_rows_of_a_rolling_shutter_are_seen_from_where_they_are_read(street: Street) -> None:
+def test_rows_of_a_rolling_shutter_are_seen_from_where_they_are_read(world: Street) -> None:
     session = replace(
         SESSIONS["mapping"], exposure=replace(SESSIONS["mapping"].exposure, noise=0.0)
     )
-    poses = [T @ T_BASE_CAM for T in mapping_poses(street.layout, 0.0, 3.0, 1.0)]
+    poses = [T @ T_BASE_CAM for T in mapping_poses(world.layout, 0.0, 3.0, 1.0)]
     lens, noise = StreetLens(WIDTH, HEIGHT, readout_s=0.03), np.random.default_rng(0)
     motion, still = moving(*poses, period_s=0.1), replace(lens, readout_s=0.0)
-    rolling = photograph(street, session, lens, motion, noise)
+    rolling = photograph(world, session, lens, motion, noise)
     last, middle, first = (
-        photograph(street, session, still, lambda _, before_s=before_s: motion(before_s), noise)
+        photograph(world, session, still, lambda _, before_s=before_s: motion(before_s), noise)
         for before_s in (-0.015, 0.0, 0.015)
     )
     road_m = 0.02  # what the first and last bands move while they are read
@@ -160,17 +150,17 @@ def test_rows_of_a_rolling_shutter_are_seen_from_where_they_are_read(street: Str
 
 
 @pytest.mark.parametrize("name", [name for name in LENSES if name != "pinhole"])
-def test_a_lens_bends_the_picture_as_the_projection_says(street: Street, name: str) -> None:
+def test_a_lens_bends_the_picture_as_the_projection_says(world: Street, name: str) -> None:
     """A point of the pinhole picture is where the lens's camera projects it, in the same colour."""
     session = replace(
         SESSIONS["mapping"], exposure=replace(SESSIONS["mapping"].exposure, noise=0.0)
     )
-    pose = mapping_poses(street.layout, 0.0, 1.0, 1.0)[0] @ T_BASE_CAM
+    pose = mapping_poses(world.layout, 0.0, 1.0, 1.0)[0] @ T_BASE_CAM
     lens, noise = replace(find_lens(name), width=WIDTH, height=HEIGHT), np.random.default_rng(0)
     straight, bent = (
         PosedView(view.image_rgb, view.depth_m, pose)
         for view in (
-            photograph(street, session, each, lambda _: pose, noise) for each in (LENS, lens)
+            photograph(world, session, each, lambda _: pose, noise) for each in (LENS, lens)
         )
     )
     u, v = (each.ravel() for each in np.meshgrid(np.arange(4, WIDTH, 5), np.arange(4, HEIGHT, 5)))
@@ -208,8 +198,8 @@ def test_a_point_behind_a_house_is_not_visible(views: list[PosedView]) -> None:
     assert not project_visible(views[0], LENS, behind)[1].any()
 
 
-def test_drive_moves_at_its_speed(street: Street) -> None:
-    stamps, poses = drive_poses(street.layout, 0.0, 40.0)
+def test_drive_moves_at_its_speed(world: Street) -> None:
+    stamps, poses = drive_poses(world.layout, 0.0, 40.0)
     positions = np.array([pose[:3, 3] for pose in poses])
     speed = np.linalg.norm(np.diff(positions, axis=0), axis=1) / (np.diff(stamps) / 1e9)
     assert speed.min() > 7.0
@@ -218,13 +208,13 @@ def test_drive_moves_at_its_speed(street: Street) -> None:
     assert (np.sum(ahead * np.diff(positions, axis=0), axis=1) > 0.7).all()
 
 
-def test_colmap_reads_the_model_with_exact_reprojections(dataset: Path) -> None:
+def test_colmap_reads_the_model_with_exact_reprojections(street: Path) -> None:
     pycolmap = pytest.importorskip("pycolmap")
-    model = pycolmap.Reconstruction(dataset / "mapping" / "colmap")
+    model = pycolmap.Reconstruction(street / "data" / "mapping" / "colmap")
     model.update_point_3d_errors()
     assert model.num_points3D() > 300
     assert model.compute_mean_reprojection_error() < 0.01
-    meta = json.loads((dataset / "mapping" / "meta.json").read_text())
+    meta = json.loads((street / "data" / "mapping" / "meta.json").read_text())
     assert model.num_images() == len(meta["images"])
     for image in model.images.values():
         (record,) = [entry for entry in meta["images"] if entry["file"] == image.name]
@@ -234,18 +224,18 @@ def test_colmap_reads_the_model_with_exact_reprojections(dataset: Path) -> None:
         assert record["K"][2] + 0.5 == pytest.approx(model.cameras[image.camera_id].params[2])
 
 
-def test_dataset_has_every_image_its_meta_names(dataset: Path) -> None:
+def test_dataset_has_every_image_its_meta_names(street: Path) -> None:
     for part in ("mapping", "drive"):
-        meta = json.loads((dataset / part / "meta.json").read_text())
+        meta = json.loads((street / "data" / part / "meta.json").read_text())
         assert meta["world_axes"] == "ros"
         assert np.array(meta["T_base_cam"]).reshape(4, 4) == pytest.approx(T_BASE_CAM)
         stamps = [record["t"] for record in meta["images"]]
         assert stamps == sorted(set(stamps))
         for record in meta["images"]:
-            image = cv2.imread(str(dataset / part / "images" / record["file"]))
+            image = cv2.imread(str(street / "data" / part / "images" / record["file"]))
             assert image.shape == (record["height"], record["width"], 3)
 
 
-def test_an_existing_folder_is_left_alone(dataset: Path) -> None:
+def test_an_existing_folder_is_left_alone(street: Path) -> None:
     with pytest.raises(DataError, match="exists already"):
-        write_dataset(dataset, SMALL)
+        write_dataset(street, DatasetOptions())
