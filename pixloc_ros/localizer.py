@@ -12,9 +12,9 @@ from pixloc_ros.alignment.cuda.fused_aligner import fused_aligner
 from pixloc_ros.alignment.frame_checks import (
     CannotLocalize,
     alignment_problems,
-    check_mountings,
-    check_priors,
     failed,
+    given_frames,
+    given_priors,
     usable_frames,
 )
 from pixloc_ros.alignment.problems import ImageFeatures, ViewSelector
@@ -25,7 +25,7 @@ from pixloc_ros.common.stopwatch import Stopwatch
 from pixloc_ros.common.threads import one_thread
 from pixloc_ros.config import Config
 from pixloc_ros.config.holder import ConfigHolder
-from pixloc_ros.errors import MapError
+from pixloc_ros.errors import ConfigError, MapError
 from pixloc_ros.features.pyramid import FeatureExtractor
 from pixloc_ros.maps.map import Map
 from pixloc_ros.priors.global_prior import GlobalPrior, MapRetrieval
@@ -39,7 +39,8 @@ class Localizer:
     network and the device stay as they were at the start. `global_prior` proposes poses for frames
     without a prior; if it proposes none, the frame is searched for on the whole map.
 
-    Raises MapError if the map was built with other network weights.
+    Raises MapError if the map was built with other network weights, ConfigError for anything but a
+    configuration.
     """
 
     def __init__(
@@ -48,6 +49,9 @@ class Localizer:
         map: Map | None = None,
         global_prior: GlobalPrior | None = None,
     ):
+        if not isinstance(config, Config | ConfigHolder):
+            kind = type(config).__name__
+            raise ConfigError(f"a localizer is made of a Config(map=...), not of a {kind}")
         self.holder = config if isinstance(config, ConfigHolder) else ConfigHolder(config)
         config = self.config
         if config.threads:
@@ -91,13 +95,12 @@ class Localizer:
         other_cameras: frames that the vehicle's other cameras took at the same time; all are
         aligned for one pose. Unusable cameras are left out.
 
-        An image that cannot be used gives an estimate without a pose. Raises DataError for a prior
-        or a mounting that is not a pose, and for a matrix that is not a covariance.
+        An image that cannot be used gives an estimate without a pose. Raises DataError for
+        arguments of other types, for a prior or a mounting that is not a pose, and for a matrix
+        that is not a covariance.
         """
-        frames: Sequence[Frame] = (frame, *other_cameras)
-        given = [prior] if isinstance(prior, PosePrior) else list(() if prior is None else prior)
-        check_mountings(frames)
-        check_priors(given)
+        frames = [*given_frames(frame), *given_frames(other_cameras)]
+        given = [] if prior is None else given_priors(prior)
         config, watch = self.config, Stopwatch()  # one configuration for all of a frame
         views = ViewSelector(self.map, config)
         try:
@@ -177,8 +180,7 @@ class Localizer:
         """Propose poses for a frame without a prior: the global prior's, or else retrieval's."""
         if self.global_prior is not None:
             proposed = self.global_prior.propose(image.frame, image.pyramid)
-            check_priors(proposed)
-            if proposed:
+            if proposed := given_priors(proposed):
                 return proposed
             if not self.can_search:
                 raise CannotLocalize(Reason.NO_PRIOR, "the global prior does not know this frame")

@@ -12,8 +12,10 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from pixloc_ros.common.arguments import Arguments
 from pixloc_ros.config import Config
 from pixloc_ros.config.holder import ConfigHolder
+from pixloc_ros.errors import DataError
 from pixloc_ros.geometry import se3
 from pixloc_ros.priors.keyframe_lookup import MapLike
 from pixloc_ros.priors.mounting_record import MountingRecord
@@ -87,6 +89,9 @@ class Session:
     """
 
     def __init__(self, localizer: FrameLocalizer, counters: Counters | None = None) -> None:
+        arguments = Arguments("Session", DataError)
+        fits = hasattr(localizer, "holder") and hasattr(localizer, "localize")
+        arguments.require(fits, "localizer", localizer, "a Localizer")
         config = localizer.holder
         self.counters = counters or Counters()
         self.tracker = PoseTracker(config, localizer.map, localizer.can_search)
@@ -168,6 +173,9 @@ class Session:
         return self._localizer.holder.current
 
     def _push(self, event: Event) -> Iterator[Answer]:
+        if not isinstance(event, Event):
+            kind = type(event).__name__
+            raise DataError(f"Session: a {kind} is no event of pixloc_ros.sensors.events")
         self._waiting.extend(self.intake.take(event))
         while self._waiting and not self.awaits(self._waiting[0]):
             yield self.answer(self._waiting.popleft())

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from pixloc_ros.alignment.problems import AlignmentProblem, ImageFeatures, ViewSelector
 from pixloc_ros.errors import DataError
 from pixloc_ros.geometry import se3
+from pixloc_ros.geometry.camera import Camera
 from pixloc_ros.geometry.covariance import sigmas_and_correlations
 from pixloc_ros.maps.map import Map
 from pixloc_ros.types import Estimate, Frame, PosePrior, Reason, Status
+
+Value = TypeVar("Value")
 
 
 class CannotLocalize(Exception):
@@ -28,17 +32,29 @@ def failed(frame: Frame, reason: Reason, message: str, priors: Sequence[PosePrio
     return Estimate(Status.FAILED, reason, message, frame.stamp_ns, frame.name, prior=prior)
 
 
-def check_mountings(frames: Sequence[Frame]) -> None:
-    """Raise DataError for a mounting that is not a pose."""
+def given_frames(given: object) -> list[Frame]:
+    """Return one or several frames as a list.
+
+    Raises DataError for anything else, and for a mounting that is not a pose.
+    """
+    frames = _listed("frame", Frame, given)
     for frame in frames:
+        if not isinstance(frame.camera, Camera):
+            kind = type(frame.camera).__name__
+            raise DataError(f"camera of the frame is a {kind}, expected Camera.create(...)")
+        _check_stamp("frame", frame.stamp_ns)
         _check_pose("T_base_cam of the frame", frame.T_base_cam)
+    return frames
 
 
-def check_priors(priors: Sequence[PosePrior]) -> None:
-    """Raise DataError for a prior that is not a pose with a covariance."""
+def given_priors(given: object) -> list[PosePrior]:
+    """Return one or several priors as a list.
+
+    Raises DataError for anything else, and for one that is not a pose with a covariance.
+    """
+    priors = _listed("prior", PosePrior, given)
     for prior in priors:
-        if not isinstance(prior, PosePrior):
-            raise DataError(f"a prior is a {type(prior).__name__}, expected PosePrior")
+        _check_stamp("prior", prior.stamp_ns)
         _check_pose("T_map_base of the prior", prior.T_map_base)
         shape = np.shape(prior.covariance)
         if shape != (6, 6):
@@ -47,10 +63,29 @@ def check_priors(priors: Sequence[PosePrior]) -> None:
             sigmas_and_correlations(np.asarray(prior.covariance, np.float64))
         except DataError as error:
             raise DataError(f"covariance of the prior: {error}") from None
+    return priors
+
+
+def _listed(what: str, kind: type[Value], given: object) -> list[Value]:
+    found: list[Value] = []
+    for each in given if isinstance(given, Sequence) else [given]:
+        if not isinstance(each, kind):
+            raise DataError(f"a {what} is a {type(each).__name__}, expected {kind.__name__}")
+        found.append(each)
+    return found
+
+
+def _check_stamp(what: str, stamp_ns: object) -> None:
+    if not isinstance(stamp_ns, int | np.integer):
+        raise DataError(f"stamp_ns of the {what} is {stamp_ns!r}, expected whole nanoseconds")
 
 
 def _check_pose(what: str, T: se3.Matrix) -> None:
-    if not se3.is_rigid(T):
+    try:
+        rigid = se3.is_rigid(T)
+    except (TypeError, ValueError):  # no numbers, or rows of unequal length
+        rigid = False
+    if not rigid:
         raise DataError(
             f"{what} is not a pose: expected finite numbers (4, 4) with a proper rotation"
         )

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import ValidationError
 
 from pixloc_ros import config as configuration
 from pixloc_ros.cli.settings import parse_setting
 from pixloc_ros.config import Config
 from pixloc_ros.config.mapping import MappingConfig
 from pixloc_ros.errors import ConfigError, MapError
-from pixloc_ros.maps.datum import AnyDatum, first_problem
+from pixloc_ros.maps.datum import AnyDatum
 from pixloc_ros.maps.files.recorded_drive import RecordedDrive
 from pixloc_ros.sensors.topics import Topics
 
@@ -118,5 +117,5 @@ class MappingBagOptions:
             raise ConfigError(f"unknown parameter '{name}'{nearest}")
         try:
             return node, MappingConfig(**mapping)
-        except ValidationError as error:
-            raise ConfigError(f"--set {PREFIX}{first_problem(error)}") from None
+        except ConfigError as error:
+            raise ConfigError(f"--set of {PREFIX.rstrip('.')}: {error}") from None

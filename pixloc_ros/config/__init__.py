@@ -6,13 +6,13 @@ of these fields: `alignment.robust_scale`.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection, Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, field_validator
 
 from pixloc_ros.common import foreign_files
 from pixloc_ros.config.acceptance import AcceptanceConfig, CovarianceConfig
@@ -22,7 +22,7 @@ from pixloc_ros.config.features import FeaturesConfig
 from pixloc_ros.config.maps import RetrievalConfig, TilesConfig, ViewConfig
 from pixloc_ros.config.node import NodeConfig
 from pixloc_ros.config.priors import PriorsConfig
-from pixloc_ros.config.section import Section
+from pixloc_ros.config.section import Section, suggestion
 from pixloc_ros.errors import ConfigError
 
 __all__ = [
@@ -79,6 +79,11 @@ class Config(Section):
     priors: PriorsConfig = PriorsConfig()
     retrieval: RetrievalConfig = RetrievalConfig()
     node: NodeConfig = NodeConfig()
+
+    @field_validator("map", mode="before")
+    @classmethod
+    def _as_text(cls, location: object) -> object:
+        return os.fspath(location) if isinstance(location, os.PathLike) else location
 
 
 # Names, and prefixes of names, of ROS parameters that can be set while the node is running.
@@ -197,7 +202,7 @@ def from_flat(values: Mapping[str, Any]) -> Config:
         for section in sections:
             target = target.setdefault(section, {})
         target[leaf] = value
-    return _validated(nested)
+    return Config(**nested)
 
 
 def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -234,22 +239,3 @@ def flatten_mapping(content: Mapping[str, Any], prefix: str = "") -> Iterator[tu
             yield from flatten_mapping(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
-
-
-def _validated(nested: dict[str, Any]) -> Config:
-    try:
-        return Config.model_validate(nested)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        why = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"parameter '{name}' = {first['input']!r}: {why}") from None
-
-
-def suggestion(name: str, known: Collection[str]) -> str:
-    """Return the end of a message about an unknown name: the nearest one, if any is near."""
-    leaves = {key.rsplit(".", 1)[-1]: key for key in known}
-    match = difflib.get_close_matches(name, known, n=1) or [
-        leaves[leaf] for leaf in difflib.get_close_matches(name.rsplit(".", 1)[-1], leaves, n=1)
-    ]
-    return f": did you mean '{match[0]}'?" if match else "; `pixloc config` lists all of them"

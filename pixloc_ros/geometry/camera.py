@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pixloc_ros.errors import CameraError
@@ -75,6 +76,10 @@ class Camera:
         distortion: Sequence[float] = (),
     ) -> Camera:
         """Build an unbatched float64 camera. Raises CameraError for impossible values."""
+        size, focal, center, distortion = (
+            _numbers(f"camera {model}", values).tolist()
+            for values in (size, focal, center, distortion)
+        )
         _check(model, size, focal, center, distortion)
         used = distortion[: COEFFICIENTS[model]]
         d = np.zeros(COEFFICIENTS[model])
@@ -94,10 +99,11 @@ class Camera:
 
         Raises CameraError for unsupported models and impossible values.
         """
-        if model not in COLMAP_MODELS:
+        if not isinstance(model, str) or model not in COLMAP_MODELS:
             known = ", ".join(COLMAP_MODELS)
             raise CameraError(f"camera model {model} is not supported; convert to one of {known}")
         ours, n_focal, n_distortion = COLMAP_MODELS[model]
+        params = _numbers(f"camera {model}", params).tolist()
         if len(params) != n_focal + 2 + n_distortion:
             expected = n_focal + 2 + n_distortion
             raise CameraError(f"camera model {model} has {expected} parameters, got {len(params)}")
@@ -115,6 +121,10 @@ class Camera:
         that the model does not use. Raises CameraError for unsupported models and impossible
         values.
         """
+        K = np.ravel(_numbers(f"camera '{model}': K", K)).tolist()
+        D = _numbers(f"camera '{model}': D", D).tolist()
+        if len(K) != 9:
+            raise CameraError(f"camera '{model}': K has {len(K)} numbers instead of 9")
         pinhole = not model or not any(D)
         ours = "PINHOLE" if pinhole else ROS_MODELS.get(model, model)
         distortion = [] if pinhole else list(D)
@@ -287,6 +297,14 @@ def _jacobian_of_projection(scale: Tensor, uv: Tensor, J_distort: Tensor | None)
     J_u, J_v = (scale[..., None] * J_distort).unbind(-1)
     u, v = uv[..., None, :].unbind(-1)
     return torch.stack([J_u, J_v, -(J_u * u + J_v * v)], -1)
+
+
+def _numbers(what: str, values: object) -> NDArray[np.float64]:
+    """Return an array of at least one dimension. Raises CameraError if these are no numbers."""
+    try:
+        return np.atleast_1d(np.asarray(values, np.float64))
+    except (TypeError, ValueError, OverflowError):
+        raise CameraError(f"{what}: expected numbers, got {values!r}") from None
 
 
 def _check(

@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 import pymap3d
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 from scipy.spatial.transform import Rotation
 
-from pixloc_ros.errors import MapError
+from pixloc_ros.common.models import PublicModel, first_problem
+from pixloc_ros.errors import MapError, PixlocError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.se3 import Matrix
 
 
-class Datum(BaseModel, frozen=True, extra="forbid"):
+class Datum(PublicModel, frozen=True, extra="forbid"):
     """Where on Earth the map's point (0, 0, 0) is. WGS 84, altitude above the ellipsoid.
 
     The map is flat there: east, north and up are those of this point.
@@ -27,13 +28,17 @@ class Datum(BaseModel, frozen=True, extra="forbid"):
     yaw_deg: float = Field(allow_inf_nan=False)  # of the map's x axis, counter-clockwise from east
 
     @classmethod
+    def refusal(cls, error: ValidationError) -> PixlocError:
+        """Return the error, in one line."""
+        return MapError(f"{cls.__name__}: {first_problem(error)}")
+
+    @classmethod
     def parse(cls, text: str) -> Datum:
         """From `LAT,LON,ALT,YAW`; raises MapError for anything else."""
         try:
-            latitude, longitude, altitude, yaw = (float(part) for part in text.split(","))
-            return cls(
-                latitude_deg=latitude, longitude_deg=longitude, altitude_m=altitude, yaw_deg=yaw
-            )
+            latitude, longitude, altitude, yaw = (float(part) for part in str(text).split(","))
+            values = (latitude, longitude, altitude, yaw)
+            return cls.model_validate(dict(zip(cls.model_fields, values, strict=True)))
         except ValueError as error:  # pydantic's errors are ValueErrors too
             why = first_problem(error) if isinstance(error, ValidationError) else "four numbers"
             raise MapError(
@@ -65,7 +70,7 @@ class Datum(BaseModel, frozen=True, extra="forbid"):
         return f"{position}, x axis {self.yaw_deg:.2f} deg from east"
 
 
-class GridDatum(BaseModel, frozen=True, extra="forbid"):
+class GridDatum(PublicModel, frozen=True, extra="forbid"):
     """The map's x and y are eastings and northings of a projected frame, less those of its zero.
 
     Its metres are those of the projection: in UTM up to 0.1 % shorter or longer than on the ground.
@@ -76,6 +81,11 @@ class GridDatum(BaseModel, frozen=True, extra="forbid"):
     northing_m: float = Field(default=0.0, allow_inf_nan=False)
     altitude_m: float = Field(default=0.0, allow_inf_nan=False)  # of z = 0, above the ellipsoid
 
+    @classmethod
+    def refusal(cls, error: ValidationError) -> PixlocError:
+        """Return the error, in one line."""
+        return MapError(f"{cls.__name__}: {first_problem(error)}")
+
     @field_validator("crs")
     @classmethod
     def _check(cls, crs: str) -> str:
@@ -85,10 +95,11 @@ class GridDatum(BaseModel, frozen=True, extra="forbid"):
     @classmethod
     def parse(cls, text: str) -> GridDatum:
         """From `CRS` or `CRS,EASTING,NORTHING,ALTITUDE`; raises MapError for anything else."""
-        crs, *zero = text.split(",")
+        crs, *zero = str(text).split(",")
         try:
             easting, northing, altitude = (float(part) for part in zero or (0, 0, 0))
-            return cls(crs=crs, easting_m=easting, northing_m=northing, altitude_m=altitude)
+            values = (crs, easting, northing, altitude)
+            return cls.model_validate(dict(zip(cls.model_fields, values, strict=True)))
         except ValueError as error:
             why = first_problem(error) if isinstance(error, ValidationError) else "three numbers"
             raise MapError(
@@ -138,13 +149,6 @@ def T_first_second(first: AnyDatum, second: AnyDatum) -> Matrix:
     raise MapError(
         f"one is placed on Earth by {_kind(first)}, the other by {_kind(second)}; build them alike"
     )
-
-
-def first_problem(error: ValidationError) -> str:
-    """What pydantic complains about first, in one line."""
-    first = error.errors()[0]
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{'.'.join(str(part) for part in first['loc'])}: {message}"
 
 
 def _zero(datum: GridDatum) -> Matrix:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -64,6 +65,9 @@ class Map:
         Raises MapError when no tile is left, when map.json or the file of keyframes is missing
         or altered, and for another schema version; ConfigError for a device that is not here.
         """
+        if not isinstance(location, str | os.PathLike):
+            kind = type(location).__name__
+            raise MapError(f"a map is loaded from its folder or URL, not from a {kind}")
         open_device(device)
         tiles = tiles or TilesConfig()
         source = open_source(location, tiles)
@@ -136,7 +140,10 @@ class Map:
         return self._places.query(position, ranks)[1]
 
     def points_seen_by(self, keyframe: int) -> NDArray[np.float64]:
-        """(N, 3) in map coordinates. Raises MapError where its tile is refused."""
+        """(N, 3) in map coordinates. Raises MapError where its tile is refused, or it is none."""
+        count = len(self.keyframe_names)
+        if not isinstance(keyframe, int | np.integer) or not 0 <= keyframe < count:
+            raise MapError(f"there is no keyframe {keyframe!r}: the map has 0 to {count - 1}")
         tile = self.tiles.tile(int(self.keyframe_tile[keyframe]))
         return tile.points_map()[tile.observation_point[tile.observations(keyframe)]]
 

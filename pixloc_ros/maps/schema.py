@@ -16,9 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from pixloc_ros.common import atomic_write
 from pixloc_ros.common.atomic_write import write_text
 from pixloc_ros.common.foreign_files import own_file, parse_json
+from pixloc_ros.common.models import first_problem
 from pixloc_ros.errors import DataError, MapError
 from pixloc_ros.geometry.camera import Camera
-from pixloc_ros.maps.datum import AnyDatum, first_problem
+from pixloc_ros.maps.datum import AnyDatum
 
 SCHEMA_VERSION = 2
 FILE_NAME = "map.json"

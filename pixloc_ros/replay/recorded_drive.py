@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from pixloc_ros.common.arguments import Arguments
 from pixloc_ros.config import Config
 from pixloc_ros.config.holder import ConfigHolder
 from pixloc_ros.errors import BagError
@@ -36,7 +38,7 @@ from pixloc_ros.sensors.vehicle_frames import VehicleFrames
 
 
 def read_drives(
-    bags: Sequence[str | Path],
+    bags: str | Path | Sequence[str | Path],
     config: Config | None = None,
     topics: Topics | None = None,
     datum: AnyDatum | None = None,
@@ -49,8 +51,17 @@ def read_drives(
 
     Raises BagError for bags that cannot be used, and ConfigError as BagReader does.
     """
+    several = [bags] if isinstance(bags, str | os.PathLike) else bags
+    arguments = Arguments("read_drives", BagError)
+    is_list = isinstance(several, Sequence) and len(several) > 0
+    arguments.require(is_list, "bags", bags, "the path of a bag, or a list of paths")
+    for bag in several:
+        arguments.path("bag", bag)
+    arguments.require(isinstance(config, Config | None), "config", config, "a Config")
+    arguments.require(isinstance(topics, Topics | None), "topics", topics, "Topics")
+    arguments.require(isinstance(datum, AnyDatum | None), "datum", datum, "as Datum.parse makes it")
     drives: list[RecordedDrive] = []
-    for bag in bags:
+    for bag in several:
         drive = _read_drive(Path(bag), config or Config(), topics, datum)
         datum = datum or drive.datum
         drives.append(drive)

@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 
 from helpers.boards import SHOTS, hidden, write_cloud, write_images, write_model
 from helpers.pair_checks import (
@@ -24,7 +23,7 @@ from helpers.pair_checks import (
     seeded,
 )
 from helpers.scene import BOARDS, FAR, photograph, pose, texture, write_scene
-from pixloc_ros.errors import DataError, PixlocError
+from pixloc_ros.errors import ConfigError, DataError, PixlocError
 from pixloc_ros.geometry import se3
 from pixloc_ros.training.augmentation import EFFECTS, augment
 from pixloc_ros.training.data_config import (
@@ -227,7 +226,7 @@ class TestPosed:
     "wrong", [{"crop": (1.0, 0.4)}, {"crop": (0.5, 1.5)}, {"weight": 0}, {"max_gibs": 1}]
 )
 def test_values_that_cannot_be_are_refused(wrong: dict) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(ConfigError):
         PhotosConfig(path=Path("photos"), **wrong)
 
 

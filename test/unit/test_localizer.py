@@ -23,6 +23,7 @@ from pixloc_ros.maps.build.builder import BuildOptions, build_map
 from pixloc_ros.maps.build.sources import ColmapSource
 from pixloc_ros.maps.files.posed_images import read_posed_images
 from pixloc_ros.maps.map import Map
+from pixloc_ros.session import Session
 from pixloc_ros.types import Frame, PosePrior, Reason, Status
 
 pytestmark = pytest.mark.slow
@@ -344,6 +345,33 @@ def test_a_prior_without_a_covariance(localizer, case, covariance, message) -> N
 def test_a_matrix_is_not_a_prior(localizer, case) -> None:
     with pytest.raises(DataError, match="a prior is a ndarray, expected PosePrior"):
         localizer.localize(case[0], case[1])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"camera": np.eye(3)}, "camera of the frame is a ndarray"),
+        ({"stamp_ns": 1.7e9}, "expected whole nanoseconds"),
+        ({"T_base_cam": "front"}, "T_base_cam of the frame is not a pose"),
+    ],
+)
+def test_a_frame_without_what_it_needs(localizer, case, change, message) -> None:
+    with pytest.raises(DataError, match=message):
+        localizer.localize(replace(case[0], **change), prior_of(case, NEAR, 0.4, 1.0))
+
+
+def test_arguments_of_other_types(localizer, case) -> None:
+    frame, prior = case[0], prior_of(case, NEAR, 0.4, 1.0)
+    with pytest.raises(DataError, match="a frame is a ndarray, expected Frame"):
+        localizer.localize(frame.image_rgb, prior)
+    with pytest.raises(DataError, match="a prior is a Frame, expected PosePrior"):
+        localizer.localize(frame, frame)
+    with pytest.raises(DataError, match="a frame is a str, expected Frame"):
+        localizer.localize(frame, prior, ["left"])
+    with pytest.raises(MapError, match="there is no keyframe 100000: the map has 0 to"):
+        localizer.map.points_seen_by(100000)
+    with pytest.raises(DataError, match="a Frame is no event"):
+        Session(localizer).push(frame)
 
 
 def test_queries_are_reduced_as_the_images_of_the_map_were(street: Path, case, tmp_path) -> None:

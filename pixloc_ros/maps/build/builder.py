@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pixloc_ros.common.arguments import Arguments
 from pixloc_ros.common.parallel import Workers
 from pixloc_ros.common.progress import Progress, silent
 from pixloc_ros.errors import MapError
@@ -27,6 +28,7 @@ from pixloc_ros.maps.files.colmap import ColmapImage, ColmapModel
 from pixloc_ros.maps.map import Map, pack_names
 from pixloc_ros.maps.schema import ROW_TYPE, TILE_M, CameraEntry, RowType, Storage
 
+Axes = Literal["keep", "optical_to_ros"]
 HALF_TRACK = 3.0  # a track of this length has half the priority that an endless one would have
 
 
@@ -40,11 +42,30 @@ class BuildOptions:
     min_track_length: int = 3  # images of the model that see a point
     max_error_px: float = 4.0  # between a keypoint and its projected point
     keyframe_step: int = 1  # take every n-th image by name
-    axes: Literal["keep", "optical_to_ros"] = "keep"
+    axes: Axes = "keep"
     datum: AnyDatum | None = None
     T_base_cam: NDArray[np.float64] | None = None
     overwrite: bool = False
     workers: Workers = field(default_factory=Workers)  # of no effect on the map
+
+    def __post_init__(self) -> None:
+        """Raise MapError for a value that cannot be."""
+        arguments = Arguments("BuildOptions", MapError)
+        for name, known in (("features", Storage), ("row_type", RowType), ("axes", Axes)):
+            value, choices = getattr(self, name), get_args(known)
+            arguments.require(value in choices, name, value, " or ".join(choices))
+        if self.tile_m != 0:
+            arguments.positive("tile_m", self.tile_m)
+        arguments.positive("max_error_px", self.max_error_px)
+        arguments.count("min_track_length", self.min_track_length)
+        arguments.count("keyframe_step", self.keyframe_step)
+        arguments.require(
+            isinstance(self.datum, AnyDatum | None), "datum", self.datum, "as Datum.parse makes it"
+        )
+        T = self.T_base_cam
+        arguments.require(T is None or np.shape(T) == (4, 4), "T_base_cam", T, "a pose (4, 4)")
+        fits = isinstance(self.workers, Workers)
+        arguments.require(fits, "workers", self.workers, "Workers(count)")
 
     @property
     def T_map_world(self) -> NDArray[np.float64]:
@@ -93,7 +114,15 @@ def build_map(
     Raises MapError or DataError for a source or an output that cannot be used; then no map is
     written.
     """
-    options = options or BuildOptions()
+    options = BuildOptions() if options is None else options
+    arguments = Arguments("build_map", MapError)
+    is_source = not isinstance(source, type) and hasattr(source, "model")
+    example = "a source such as ColmapSource(model_dir=..., images=...)"
+    arguments.require(is_source, "source", source, example)
+    arguments.path("output", output)
+    arguments.require(isinstance(options, BuildOptions), "options", options, "BuildOptions")
+    fits = isinstance(extractor, FeatureExtractor | None)
+    arguments.require(fits, "extractor", extractor, "a FeatureExtractor")
     writer.check_output(output, options.overwrite)
     with work_folder(output) as work:
         model, options_left = source.model(options, BuildContext(work, progress, report))

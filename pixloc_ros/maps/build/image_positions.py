@@ -90,7 +90,7 @@ def _read_fixes(file: Path) -> dict[str, tuple[float, float, float]]:
         try:
             name, (latitude, longitude, altitude) = words[0], map(float, words[1:])
             Datum(latitude_deg=latitude, longitude_deg=longitude, altitude_m=altitude, yaw_deg=0.0)
-        except ValueError:
+        except (ValueError, MapError):
             if number == 1 and words[0] == "name":
                 continue
             raise DataError(f"{file}: '{line}' is not `{GNSS_COLUMNS}` in degrees, m") from None

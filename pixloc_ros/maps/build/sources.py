@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
+from pixloc_ros.common.arguments import Arguments
 from pixloc_ros.errors import MapError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.se3 import Matrix
@@ -45,6 +47,15 @@ class Positions:
     tolerance_m: float = TOLERANCE_M  # error that good positions stay below
     antenna_base_m: tuple[float, float, float] | None = None  # antenna of the fixes in base_link
 
+    def __post_init__(self) -> None:
+        """Raise MapError for a value that cannot be."""
+        arguments = Arguments("Positions", MapError)
+        arguments.path("file", self.file)
+        arguments.positive("tolerance_m", self.tolerance_m)
+        antenna = self.antenna_base_m
+        fits = antenna is None or np.shape(antenna) == (3,)
+        arguments.require(fits, "antenna_base_m", antenna, "three numbers x, y, z")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColmapSource:
@@ -53,6 +64,12 @@ class ColmapSource:
     model_dir: str | Path  # .bin or .txt files
     images: str | Path  # folder that the model's image names start from
     positions: Positions | None = None  # for a model of unknown scale or place
+
+    def __post_init__(self) -> None:
+        """Raise MapError for a value that cannot be."""
+        arguments = _check_source(self, "model_dir", "images")
+        fits = isinstance(self.positions, Positions | None)
+        arguments.require(fits, "positions", self.positions, "Positions(file)")
 
     def model(
         self, options: BuildOptions, context: BuildContext
@@ -89,9 +106,19 @@ class ColmapSource:
 class PosedImagesSource:
     """Images whose poses are known; their points are triangulated (needs pycolmap)."""
 
+    _paths: ClassVar[tuple[str, ...]] = ()  # names of further files
     poses: str | Path  # meta.json, a TUM file, poses by image name, or a folder of NAME.pose.txt
     images: str | Path  # folder that image names start from
     intrinsics: str = ""  # "FX,FY,CX,CY[,K1,K2,P1,P2]" for poses that come without
+
+    def __post_init__(self) -> None:
+        """Raise MapError for a value that cannot be."""
+        arguments = _check_source(self, "poses", "images", *self._paths)
+        text = "text: FX,FY,CX,CY"
+        arguments.require(isinstance(self.intrinsics, str), "intrinsics", self.intrinsics, text)
+        for name in ("voxel_m", "units_per_m"):
+            if hasattr(self, name):
+                arguments.positive(name, getattr(self, name))
 
     def model(
         self, options: BuildOptions, context: BuildContext
@@ -143,6 +170,7 @@ class PosedImagesSource:
 class LidarSource(PosedImagesSource):
     """A point cloud, and posed images that see it; both are in one frame."""
 
+    _paths: ClassVar[tuple[str, ...]] = ("cloud",)
     cloud: str | Path  # PLY, PCD, LAS or LAZ
     voxel_m: float = VOXEL_M  # of several points in one voxel, one is kept
 
@@ -157,6 +185,7 @@ class LidarSource(PosedImagesSource):
 class MeshSource(PosedImagesSource):
     """A surface mesh, and posed images that see it; both are in one frame."""
 
+    _paths: ClassVar[tuple[str, ...]] = ("mesh",)
     mesh: str | Path  # PLY, OBJ, STL or glTF
     voxel_m: float = VOXEL_M  # distance between points on the mesh
 
@@ -172,6 +201,7 @@ class MeshSource(PosedImagesSource):
 class DepthImagesSource(PosedImagesSource):
     """Posed images with a depth image beside each."""
 
+    _paths: ClassVar[tuple[str, ...]] = ("depth",)
     depth: str | Path  # folder of 16-bit or float images, named as the images are
     units_per_m: float = UNITS_PER_M  # of the depth images
     voxel_m: float = VOXEL_M
@@ -195,3 +225,11 @@ def _known_mount(drive: PosedImages) -> Matrix | None:
     """T_base_cam, unless it is what readers assume where nothing is known."""
     assumed = (np.eye(4), se3.base_from_optical())
     return None if any(np.allclose(drive.T_base_cam, T) for T in assumed) else drive.T_base_cam
+
+
+def _check_source(source: object, *paths: str) -> Arguments:
+    """Raise MapError for an attribute that is no path; return the means to check the others."""
+    arguments = Arguments(type(source).__name__, MapError)
+    for name in paths:
+        arguments.path(name, getattr(source, name))
+    return arguments

@@ -23,10 +23,10 @@ from pixloc_ros.common import atomic_write, image_files
 from pixloc_ros.common.atomic_write import write_text
 from pixloc_ros.common.foreign_files import confined, read_json
 from pixloc_ros.common.image_files import Image
+from pixloc_ros.common.models import first_problem
 from pixloc_ros.errors import DataError, MapError
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.se3 import Matrix
-from pixloc_ros.maps.datum import first_problem
 from pixloc_ros.maps.files.posed_images import read_image
 from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.schema import CameraEntry, Entry, Transform

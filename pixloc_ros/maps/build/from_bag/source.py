@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from pixloc_ros.common.arguments import Arguments
 from pixloc_ros.config import PriorsConfig
 from pixloc_ros.config.mapping import MappingConfig
 from pixloc_ros.errors import MapError
@@ -36,6 +37,20 @@ class DriveSource:
     report_folder: Path | None = None  # written also for a map that is refused
     force: bool = False  # write a map that is not good
     images: Path = field(default=Path(), init=False)  # folder of the keyframes once model() ran
+
+    def __post_init__(self) -> None:
+        """Raise MapError for a value that cannot be."""
+        arguments = Arguments("DriveSource", MapError)
+        drives = self.drives
+        fits = isinstance(drives, list | tuple) and all(
+            isinstance(drive, RecordedDrive) for drive in drives
+        )
+        arguments.require(fits and bool(drives), "drives", drives, "those of read_drives([bag])")
+        for name, kind in (("mapping", MappingConfig), ("priors", PriorsConfig)):
+            value = getattr(self, name)
+            arguments.require(isinstance(value, kind), name, value, kind.__name__)
+        if self.scale_from_m is not None:
+            arguments.positive("scale_from_m", self.scale_from_m)
 
     def model(
         self, options: BuildOptions, context: BuildContext
