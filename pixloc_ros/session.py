@@ -230,7 +230,8 @@ class Session:
             image = images[camera_name]
             try:
                 if isinstance(image, BadMessage):
-                    raise image
+                    of = f"camera {camera_name}: " if camera_name else ""
+                    raise BadMessage(image.reason, f"{of}{image}")
                 assert isinstance(event, ImageEvent)
                 frame = self.intake.assembler.frame(
                     camera_name, event, image, self._next_name, self.config.node

@@ -248,6 +248,22 @@ def test_a_calibration_that_is_refused_is_not_waited_for_and_is_named() -> None:
     assert "refused" in estimates[3].message and "focal" in estimates[3].message
 
 
+def test_the_camera_of_a_rig_whose_images_have_another_size_is_named() -> None:
+    def of(name: str, message: Message) -> Event:
+        return replace(event(message), camera_name=name)
+
+    rig, stamp_ns = session(node__cameras="front,left"), at_ns(0.0)
+    part, left = calibration(stamp_ns)
+    rig.push(of("front", calibration(stamp_ns)))
+    rig.push(of("left", (part, replace(left, width=2 * left.width))))
+    rig.push(event(static_transforms()))
+    for name in ("front", "left"):
+        rig.push(of(name, image(stamp_ns)))
+    rig.finish()
+    line = dict(rig.counters.lines())["image.bad.image_size"]
+    assert "camera left: image is" in line
+
+
 # --- frames ------------------------------------------------------------------------------------
 
 
