@@ -55,6 +55,7 @@ class LocalizerNode(NodeWithoutEvents):
         self.localizer: Localizer | None = None
         self.runtime: NodeRuntime | None = None
         self._fault = ""
+        self._shut_down = False
         self._outputs: Outputs | None = None
         self._calibrations: dict[str, Camera] = {}  # from files
         self._live: LiveParameters | None = None
@@ -110,7 +111,8 @@ class LocalizerNode(NodeWithoutEvents):
         """The values from which the state of the node is judged."""
         if self.runtime is not None:
             return self.runtime.status()
-        return NodeStatus(fault=self._fault, map_loaded=self.localizer is not None, active=False)
+        loaded = self.localizer is not None
+        return NodeStatus(self._shut_down, self._fault, map_loaded=loaded, active=False)
 
     def max_coast_s(self) -> float:
         """How long, in seconds, an accepted pose is carried on."""
@@ -165,6 +167,7 @@ class LocalizerNode(NodeWithoutEvents):
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop localizing, and release the map and the network."""
+        self._shut_down = True
         self.close()
         self._forget()
         return super().on_shutdown(state)

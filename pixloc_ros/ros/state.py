@@ -38,6 +38,7 @@ class Cause(StrEnum):
     CONFIGURATION = "configuration"
     NOT_CONFIGURED = "not_configured"
     NOT_ACTIVE = "not_active"
+    SHUT_DOWN = "shut_down"
     DISABLED = "disabled"
     NO_IMAGE = "no_image"
     IMAGES_STOPPED = "images_stopped"
@@ -52,6 +53,7 @@ class Cause(StrEnum):
 class NodeStatus:
     """All values that the state depends on. Ages are in seconds of the wall clock; None: never."""
 
+    shut_down: bool = False  # by a lifecycle transition, after which there is no other
     fault: str = ""  # why the node could not be configured
     map_loaded: bool = False
     active: bool = True
@@ -105,6 +107,8 @@ def judge(status: NodeStatus, max_coast_s: float) -> StateReport:
 
 def _idle(status: NodeStatus) -> StateReport | None:
     """Return the report that says why no frame is processed; None if frames are."""
+    if status.shut_down:
+        return StateReport(State.DISABLED, Cause.SHUT_DOWN, "shut down: start the node anew")
     if status.fault:
         return StateReport(State.ERROR, Cause.CONFIGURATION, status.fault)
     if not status.map_loaded:

@@ -34,6 +34,7 @@ def facts(**changes: Any) -> NodeStatus:
         (NodeStatus(), State.WAITING_MAP, Cause.NOT_CONFIGURED),
         (facts(fault="no such map"), State.ERROR, Cause.CONFIGURATION),
         (facts(active=False), State.DISABLED, Cause.NOT_ACTIVE),
+        (NodeStatus(shut_down=True, fault="no map"), State.DISABLED, Cause.SHUT_DOWN),
         (facts(enabled=False), State.DISABLED, Cause.DISABLED),
         (NodeStatus(map_loaded=True), State.WAITING_IMAGE, Cause.NO_IMAGE),
         (facts(image_age_s=3.0, accepted_age_s=3.0), State.COASTING, Cause.IMAGES_STOPPED),
