@@ -38,7 +38,7 @@ class Stage:
     further: bool = False  # on the fine level: points are compared with further keyframes, too
 
     def every(self, count: int) -> int:
-        """Return that of so many points every how-manieth takes part."""
+        """Return n: of so many points, every nth takes part."""
         return max(1, count // (self.max_points or count))
 
 

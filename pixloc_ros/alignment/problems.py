@@ -188,9 +188,9 @@ class ViewSelector:
         which the initial poses, drawn closer around the prior, need not have tried.
         """
         options, T_moved = self.config.hypotheses, []
-        done_m, allowed_m = self._along_prior(problem.prior, T_map_base)
+        ahead_m, allowed_m = self._along_prior(problem.prior, T_map_base)
         for step_m in options.alternative_step_m * _there_and_back(options.max_alternatives):
-            if abs(done_m + step_m) <= allowed_m:
+            if abs(ahead_m + step_m) <= allowed_m:
                 T_moved.append(_ahead(T_map_base, step_m))
         found = [self.problem(problem.images, T, problem.prior) for T in T_moved]
         return [each for each in found if each is not None and each.lead is problem.lead]
@@ -203,11 +203,11 @@ class ViewSelector:
         Two neighbouring ones have a view in common, chosen between them: most end soon.
         """
         options, problems = self.config.hypotheses, []
-        done_m, allowed_m = self._along_prior(problem.prior, T_map_base)
+        ahead_m, allowed_m = self._along_prior(problem.prior, T_map_base)
         count = 2 * int(options.beyond_prior_m / options.beyond_prior_step_m)
         for steps in _there_and_back(count):
             step_m = options.beyond_prior_step_m * steps
-            if np.sign(steps) not in directions or abs(done_m + step_m) <= allowed_m:
+            if np.sign(steps) not in directions or abs(ahead_m + step_m) <= allowed_m:
                 continue
             between = np.sign(steps) * (2.0 * np.ceil(abs(steps) / 2.0) - 0.5)
             T_map_view = _ahead(T_map_base, options.beyond_prior_step_m * between)
@@ -221,10 +221,10 @@ class ViewSelector:
         """How far ahead of a prior a pose is, and how far alternatives to it may be, in metres."""
         step_m = self.config.hypotheses.alternative_step_m
         limit = self.config.acceptance.max_sigma_from_prior
-        ahead = T_map_base[:3, 0]
-        reach_m = limit * float(np.sqrt(ahead @ prior.covariance[:3, :3] @ ahead))
-        done_m = float(ahead @ (T_map_base[:3, 3] - prior.T_map_base[:3, 3]))
-        return done_m, reach_m + step_m if reach_m >= step_m else 0.0
+        forward = T_map_base[:3, 0]
+        reach_m = limit * float(np.sqrt(forward @ prior.covariance[:3, :3] @ forward))
+        ahead_m = float(forward @ (T_map_base[:3, 3] - prior.T_map_base[:3, 3]))
+        return ahead_m, reach_m + step_m if reach_m >= step_m else 0.0
 
     def _initial_poses(self, at_prior: AlignmentProblem) -> tuple[Pose, int]:
         """T_cam_local (K,) at the lead's view, and how many cover the prior."""

@@ -12,7 +12,8 @@ from helpers import invented
 from pixloc_ros.features.pyramid import FeaturePyramid
 from pixloc_ros.features.sampling import FeatureLevel
 from pixloc_ros.types import Estimate
-from pixloc_ros.visualization.overlay import draw_alignment, draw_confidence, draw_estimate
+from pixloc_ros.visualization.overlay import draw_alignment, draw_estimate
+from research.confidence_picture import draw_confidence
 
 
 @pytest.fixture

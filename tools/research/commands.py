@@ -81,8 +81,8 @@ def confidence(
     Example: python -m research confidence --image drive/000100.jpg --output confidence.jpg
     """
     from pixloc_ros.features.pyramid import FeatureExtractor
-    from pixloc_ros.visualization.overlay import draw_confidence
     from research import street_confidence
+    from research.confidence_picture import draw_confidence
 
     features = FeatureExtractor(weights)
     if output is not None:

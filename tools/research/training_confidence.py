@@ -20,7 +20,7 @@ from pixloc_ros.training.release import write_release
 from pixloc_ros.training.sources import open_sources
 from pixloc_ros.training.validation import Validation
 from pixloc_ros.visualization import drawing
-from pixloc_ros.visualization.overlay import draw_confidence
+from research.confidence_picture import draw_confidence
 
 
 def training_confidence(
