@@ -186,10 +186,9 @@ class HypothesisSelector:
         street that repeats it stays as good; elsewhere it gets worse, or comes to the same pose.
         """
         alignment, T_map_cam = best.alignment, best.alignment.runner_up_T_map_cam
-        if (
-            T_map_cam is None
-            or alignment.runner_up_loss >= self.config.acceptance.min_runner_up_loss
-        ):
+        limits = self.config.acceptance
+        nearly = max(limits.min_runner_up_loss, limits.beyond_prior_margin)
+        if T_map_cam is None or alignment.runner_up_loss >= nearly:
             return best
         problem = best.problem
         T_map_base = T_map_cam @ se3.inverse(problem.lead.T_base_cam)

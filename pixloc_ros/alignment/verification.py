@@ -85,12 +85,13 @@ class Verifier:
         """Compare an accepted pose with others that its prior excludes.
 
         One that explains the images clearly better contradicts the prior. Where some explain them
-        about as well, the place rests on the prior alone, and the estimate says so.
+        about as well, the place rests on the prior alone, and the estimate says so. It also says
+        where one that the prior allows has been only a little worse.
         """
         if not estimate.ok:
             return estimate
-        ambiguity_m = found.problem.prior.ambiguity_m
-        if ambiguity_m is None:
+        beyond_m = found.problem.prior.ambiguity_m
+        if beyond_m is None:
             others = self.selector.beyond_prior(found)
             lost = _loss_relative_to_best(found, others)
             if lost >= self.selector.config.acceptance.beyond_prior_margin:
@@ -98,8 +99,16 @@ class Verifier:
                 place = f"the pose {_distance_m(found, others[0]):.1f} m away that it allows"
                 better_by = f"{place} loses {100 * lost:.0f} % of the fit"
                 return replace(better, message=f"{better.message}; {better_by}")
-            ambiguity_m = max((_distance_m(each, found) for each in others), default=0.0)
-        return _with_ambiguity(estimate, ambiguity_m)
+            beyond_m = max((_distance_m(each, found) for each in others), default=0.0)
+        return _with_ambiguity(estimate, beyond_m, self._runner_up_m(found.alignment))
+
+    def _runner_up_m(self, alignment: Alignment) -> float:
+        """How far the next best pose that the prior allows is, if it loses little; else 0."""
+        T_map_cam = alignment.runner_up_T_map_cam
+        margin = self.selector.config.acceptance.beyond_prior_margin
+        if T_map_cam is None or alignment.runner_up_loss >= margin:
+            return 0.0
+        return se3.distance_m(alignment.T_map_cam, T_map_cam)
 
     @property
     def _limits(self) -> AcceptanceConfig:
@@ -165,22 +174,27 @@ def _loss_relative_to_best(found: Hypothesis, others: Sequence[Hypothesis]) -> f
     return loss(found.alignment.cost, others[0].alignment.cost) if others else 0.0
 
 
-def _with_ambiguity(estimate: Estimate, ambiguity_m: float) -> Estimate:
-    """The estimate with what the comparison with other places told; 0: there is none as good.
+def _with_ambiguity(estimate: Estimate, beyond_m: float, runner_up_m: float) -> Estimate:
+    """The estimate with what the comparison with other places told.
 
-    Other places are errors to reckon with, if the prior is wrong: the protection level covers them.
+    beyond_m, runner_up_m: distance to those that fit about as well, the farthest that the prior
+    excludes and the best that it allows; 0: there is none. They are errors to reckon with, and the
+    protection level covers them.
     """
-    if not ambiguity_m:
-        return replace(estimate, ambiguity_m=0.0)
+    ambiguity_m = max(beyond_m, runner_up_m)
     estimate = replace(estimate, ambiguity_m=ambiguity_m)
+    if not ambiguity_m:
+        return estimate
     places = f"a place {ambiguity_m:.1f} m away explains the image about as well"
     source = estimate.prior.source if estimate.prior else ""
-    if source in (retrieval.SOURCE, CONTRADICTION):  # such a prior is of the images themselves
+    if beyond_m and source in (retrieval.SOURCE, CONTRADICTION):  # a prior of the images themselves
         refused = estimate.rejected(Reason.AMBIGUOUS, places)
         return replace(refused, status=Status.AMBIGUOUS)
+    if beyond_m:
+        places += f", and only the {source} prior tells them apart"
     level = estimate.protection_level
     return replace(
         estimate,
-        message=f"{estimate.message}; {places}, and only the {source} prior tells them apart",
+        message=f"{estimate.message}; {places}",
         protection_level=level and replace(level, error_m=level.error_m + ambiguity_m),
     )

@@ -51,7 +51,8 @@ class AcceptanceConfig(Section):
         description="A result and a pose that its prior excludes are told apart by the image only "
         "if one of them loses more than this share of the agreement. If the result does, it is "
         "rejected with far_from_prior, because the image contradicts the prior. If neither does, "
-        "only the prior tells them apart, and the protection level covers both.",
+        "only the prior tells them apart, and the protection level covers both; it also covers the "
+        "next best pose that the prior allows, if that loses less than this.",
     )
     always_compare_halves: bool = Field(
         default=False,

@@ -89,6 +89,23 @@ def test_a_prior_that_claims_to_be_sure(place: Any, localizer: Localizer, period
     assert not (contradicted and Reason.OK in reasons)
 
 
+def test_the_protection_level_covers_a_place_that_fits_nearly_as_well(place: Any) -> None:
+    """A vague prior allows several periods, and the best of them need not be the true one."""
+    folder, same_ground = place
+    settings = {"map": str(folder / "map"), "threads": 1, "acceptance.min_runner_up_loss": 0.0}
+    localizer = Localizer(from_flat(settings))
+    drive = read_posed_images(folder / "data/drive/meta.json", folder / "data/drive/images")
+    for frame, T_true in posed_frames(drive, [3, 5]):
+        T_stated = T_true @ se3.make(np.eye(3), [-2.0, 0.0, 0.0])
+        prior = PosePrior(T_stated, diagonal(3.0, 1.0), "initialpose", frame.stamp_ns)
+        estimate = localizer.localize(frame, prior)
+        assert estimate.ok
+        assert se3.distance_m(estimate.T_map_base, T_true) <= estimate.protection_level.error_m
+        if same_ground:
+            assert estimate.protection_level.error_m > PERIOD_M - 0.1
+            assert "explains the image about as well" in estimate.message
+
+
 def test_a_street_that_repeats_is_followed_farther_than_is_compared(place: Any) -> None:
     """Two periods off, and only one is compared: what looks the same there leads to the truth."""
     folder, same_ground = place
