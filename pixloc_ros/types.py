@@ -188,7 +188,7 @@ class Estimate:
     evidence: Evidence | None = None
     protection_level: ProtectionLevel | None = None  # only with status OK
     # Distance in metres to the farthest other place along the road that explains the images about
-    # as well and is excluded only by the prior. 0: there is none; None: not compared.
+    # as well. 0: there is none; None: not compared.
     ambiguity_m: float | None = None
 
     @property

@@ -187,7 +187,7 @@ def _with_ambiguity(estimate: Estimate, beyond_m: float, runner_up_m: float) -> 
         return estimate
     places = f"a place {ambiguity_m:.1f} m away explains the image about as well"
     source = estimate.prior.source if estimate.prior else ""
-    if beyond_m and source in (retrieval.SOURCE, CONTRADICTION):  # a prior of the images themselves
+    if source in (retrieval.SOURCE, CONTRADICTION):  # such a prior is of the images themselves
         refused = estimate.rejected(Reason.AMBIGUOUS, places)
         return replace(refused, status=Status.AMBIGUOUS)
     if beyond_m:
