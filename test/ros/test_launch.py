@@ -267,7 +267,7 @@ def test_a_bag_is_played_recorded_and_reported_on(
 
 @pytest.mark.ros
 @pytest.mark.slow
-@pytest.mark.parametrize("wrong", ["bag:=/nowhere", "rate:=fast"])
+@pytest.mark.parametrize("wrong", ["bag:=/nowhere", "rate:=fast", "camera_info_url:=/nowhere.yaml"])
 def test_wrong_arguments_end_it_at_once(
     street: Path, tmp_path: Path, domain: int, wrong: str
 ) -> None:

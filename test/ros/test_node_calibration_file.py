@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from helpers.messages import without
+from helpers.messages import shifted, without
 from helpers.node_checks import examine
 from pixloc_ros.replay.calibration_file import calibration_yaml
 from pixloc_ros.sensors import decoding
@@ -60,6 +60,17 @@ def test_images_are_localized_and_another_size_is_named(
     verdict = rig.look(small)
     assert verdict.reason == "bad_image"
     assert "image is 64x48, calibrated for 320x" in verdict.message
+    ticks = iter(range(1, 10_000))
+
+    def feed_small() -> None:
+        rig.send("/image", shifted(small, 0.05 * next(ticks)))
+        rig.until(lambda: True, "")
+
+    def cannot_work(findings: dict[str, Any]) -> None:
+        assert "calibrated for 320x" in findings["/pixloc_localizer"].detail
+        assert findings["/pixloc_localizer"].needed and not findings["/pixloc_localizer"].fine
+
+    examine(monkeypatch, domain, feed_small, cannot_work)
 
 
 def test_a_file_that_is_missing_is_named_when_the_node_starts(

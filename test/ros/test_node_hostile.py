@@ -320,6 +320,8 @@ def test_an_activation_that_fails_says_why(street: Path, tmp_path: Path, domain:
         assert rig.state.startswith("ERROR") and too_long in rig.state
         assert rig.lifecycle_state() == "inactive"
         assert "publishers of /front/image" not in rig.report(), "half of it listens"
+        assert rig.change_state("shutdown")
+        rig.until(lambda: rig.state.startswith("DISABLED: shut down"), "the state of its end")
         assert process.poll() is None
 
 
