@@ -30,7 +30,7 @@ from pixloc_ros.evaluation.datasets.published_method import rank_references
 from pixloc_ros.evaluation.datasets.robotcar import image_name
 from pixloc_ros.geometry import se3
 from pixloc_ros.geometry.camera import Camera
-from pixloc_ros.maps.files.colmap import read_model
+from pixloc_ros.maps.files.colmap import ColmapImage, ColmapModel, read_model
 from pixloc_ros.maps.map import Map
 from pixloc_ros.maps.reference_selection import ReferenceModel
 from pixloc_ros.priors import file_priors
@@ -211,15 +211,49 @@ def distance_m(T_0: np.ndarray, T_1: np.ndarray) -> float:
     return se3.distance_m(se3.inverse(T_0), se3.inverse(T_1))
 
 
-@pytest.mark.parametrize(("name", "version"), [("aachen", "1.0"), ("aachen-v1.1", "1.1")])
-def test_aachen_writes_day_and_night_of_the_lists_into_one_file(name, version, scenery, tmp_path):
-    root = trees.aachen(tmp_path / "aachen", scenery, version)
-    printed = run(name, root, tmp_path / "out")
+def test_aachen_writes_day_and_night_of_the_lists_into_one_file(scenery, tmp_path):
+    root = trees.aachen(tmp_path / "aachen", scenery)
+    printed = run("aachen", root, tmp_path / "out")
     poses = submitted(tmp_path / "out" / "Aachen_eval_pixloc_ros.txt")
     assert list(poses) == [f"IMG_{s.path.name}" for s in scenery.queries]
     for T, shot in zip(poses.values(), scenery.queries, strict=True):
         assert distance_m(T, shot.T_cam_world) < NEAR_M
     assert "server" in printed and "hloc" in printed
+
+
+def test_aachen_has_the_same_references_and_queries_in_both_versions(scenery, tmp_path):
+    scenes = [
+        catalogue.open_dataset(name, files(trees.aachen(tmp_path / name, scenery, version)))
+        for name, version in (("aachen", "1.0"), ("aachen-v1.1", "1.1"))
+    ]
+    old, new = (dataset.load("night") for dataset in scenes)
+    assert [query.name for query in old.queries] == [query.name for query in new.queries]
+    assert_same_references(old.references(), new.references())
+
+
+def assert_same_references(model: ColmapModel, other: ColmapModel) -> None:
+    """The same images with the same cameras and poses, which see the same points."""
+    for one, two in zip(*map(references_by_name, (model, other)), strict=True):
+        assert one.name == two.name
+        np.testing.assert_allclose(one.T_cam_world, two.T_cam_world, atol=1e-9)
+        cameras = model.cameras[one.camera_id], other.cameras[two.camera_id]
+        focals, centers = ([getattr(c, n).tolist() for c in cameras] for n in ("focal", "center"))
+        assert focals[0] == pytest.approx(focals[1]) and centers[0] == pytest.approx(centers[1])
+        observations = seen(model, one)
+        assert len(observations) > 20
+        np.testing.assert_allclose(observations, seen(other, two), atol=1e-6)
+
+
+def references_by_name(model: ColmapModel) -> list[ColmapImage]:
+    return sorted(model.images, key=lambda image: image.name)
+
+
+def seen(model: ColmapModel, image: ColmapImage) -> np.ndarray:
+    """Pixel (2) and point (3) of each observation, in the order of the pixels."""
+    has = image.point_ids >= 0
+    points = model.points_world[np.searchsorted(model.point_ids, image.point_ids[has])]
+    observations = np.hstack([image.pixels[has], points])
+    return observations[np.lexsort(image.pixels[has].round(3).T)]
 
 
 def test_aachen_without_intrinsics_of_an_image(scenery, tmp_path):
@@ -238,9 +272,8 @@ def test_aachen_without_intrinsics_of_an_image(scenery, tmp_path):
 # --- RobotCar Seasons -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("places", [True, False], ids=["49 models", "NVM"])
-def test_robotcar_scores_public_queries_and_submits_the_others(places, scenery, tmp_path):
-    root = trees.robotcar(tmp_path / "robotcar", scenery, places)
+def test_robotcar_scores_public_queries_and_submits_the_others(scenery, tmp_path):
+    root = trees.robotcar(tmp_path / "robotcar", scenery)
     run("robotcar", root, tmp_path / "out")
     found = summary(tmp_path / "out")
     assert found["day"]["queries"] == found["night"]["queries"] == 1
@@ -259,6 +292,9 @@ def test_robotcar_models_are_joined_and_named_like_the_files(scenery, tmp_path):
     for image in model.images:
         assert np.isin(image.point_ids[image.point_ids >= 0], model.point_ids).all()
     assert image_name("./night/rear/1.png") == image_name("night/rear/1.jpg")
+    root = trees.robotcar(tmp_path / "nvm", scenery, places=False)
+    of_nvm = catalogue.open_dataset("robotcar", files(root)).load("sun").references()
+    assert_same_references(model, of_nvm)
 
 
 def test_robotcar_as_a_rig_takes_the_images_of_the_same_time(scenery, tmp_path):
