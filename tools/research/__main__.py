@@ -25,6 +25,7 @@ def build() -> typer.Typer:
     from research.street_sessions import street_sessions
     from research.training_comparison import training_comparison
     from research.training_confidence import training_confidence
+    from research.verification_models import verification_fit, verification_models
     from research.verification_places import verification_places
     from research.verification_shots import verification_shots
     from research.verification_table import verification_table
@@ -44,6 +45,8 @@ def build() -> typer.Typer:
     app.command("street-sessions")(street_sessions)
     app.command("training-comparison")(training_comparison)
     app.command("training-confidence")(training_confidence)
+    app.command("verification-fit")(verification_fit)
+    app.command("verification-models")(verification_models)
     app.command("verification-places")(verification_places)
     app.command("verification-shots")(verification_shots)
     app.command("verification-table")(verification_table)
