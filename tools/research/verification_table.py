@@ -61,7 +61,7 @@ def row(shots: Sequence[Shot]) -> str:
         else share(sum(within(shot, FOUND_M, FOUND_DEG) for shot in shots), len(shots))
     )
     reasons = [shot.get("reason") or shot["nothing"] for shot in shots]
-    refused = sorted(set(reasons) - {ACCEPTED}, key=reasons.count, reverse=True)
+    refused = sorted(set(reasons) - {ACCEPTED}, key=lambda each: (-reasons.count(each), each))
     why = ", ".join(f"{reason} {reasons.count(reason)}" for reason in refused)
     first = [shots[0][name] for name in ("set", "session", "prior")]
     cells = *first, len(shots), found, share(len(accepted), len(shots)), len(wrong)
